@@ -1,0 +1,31 @@
+# Two commands, each of which does all its own set-up on a fresh clone:
+#   make reproduce   the paper's figure with the exact theory over it, into results/multitask/report.html
+#   make test        style, types, layers, tests
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+
+.PHONY: reproduce test lint bench clean
+
+reproduce: $(VENV)/.installed
+	$(BIN)/gladient reproduce --resume $(ARGS)
+
+test: lint
+	$(BIN)/pytest -n auto $(ARGS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.training
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) results

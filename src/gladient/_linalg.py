@@ -1,0 +1,24 @@
+"""Safe algebra for symmetric matrices, in float64."""
+
+import numpy as np
+from jaxtyping import Float
+
+from gladient._types import Array
+
+__all__ = ["is_symmetric", "psd_factor", "smallest_eigenvalue"]
+
+
+def is_symmetric(A: Float[Array, "m m"], tolerance: float = 1e-10) -> bool:
+    """Whether A equals its transpose up to `tolerance` times its largest entry."""
+    return bool(np.abs(A - A.T).max() <= tolerance * max(1.0, float(np.abs(A).max())))
+
+
+def smallest_eigenvalue(A: Float[Array, "m m"]) -> float:
+    """Smallest eigenvalue of the symmetric matrix A."""
+    return float(np.linalg.eigvalsh(A)[0])
+
+
+def psd_factor(A: Float[Array, "m m"]) -> Float[Array, "m m"]:
+    """Symmetric F with F Fᵀ = A for a positive semidefinite A, singular A included."""
+    eigenvalues, vectors = np.linalg.eigh(A)
+    return np.asarray((vectors * np.sqrt(np.clip(eigenvalues, 0.0, None))) @ vectors.T)
