@@ -46,23 +46,22 @@ class MultitaskSetting:
     Sigma: Float[Array, "d d"]
     sigma2: float = 0.0
 
-    def __init__(
-        self, n: ArrayLike, R: ArrayLike, r: ArrayLike, Sigma: ArrayLike, sigma2: float = 0.0
-    ) -> None:
+    def __init__(self, n: ArrayLike, R: ArrayLike, r: ArrayLike, Sigma: ArrayLike, sigma2: float = 0.0) -> None:
         counts = _counts(n)
         K = len(counts)
-        fields = {
+        task_correlations = _correlations(_numbers("R", R, (K, K)))
+        query_correlations = _query_correlations(_numbers("r", r, (K,)))
+        _check_joint(task_correlations, query_correlations)
+        arrays = {
             "n": counts,
-            "R": _correlations(_numbers("R", R, (K, K))),
-            "r": _query_correlations(_numbers("r", r, (K,))),
+            "R": task_correlations,
+            "r": query_correlations,
             "Sigma": _covariance(_square("Sigma", Sigma)),
-            "sigma2": _variance(sigma2),
         }
-        _check_joint(fields["R"], fields["r"])
-        for name, value in fields.items():
-            if isinstance(value, np.ndarray):
-                value.flags.writeable = False
-            object.__setattr__(self, name, value)
+        for name, array in arrays.items():
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+        object.__setattr__(self, "sigma2", _variance(sigma2))
 
     @classmethod
     def isotropic(
@@ -105,9 +104,7 @@ def _numbers(name: str, value: ArrayLike, shape: tuple[int, ...] | None = None) 
     except (TypeError, ValueError):
         raise ValueError(f"{name} is {value!r}; it must hold real numbers: give a list or an array") from None
     if shape is not None and array.shape != shape:
-        raise ValueError(
-            f"{name} has shape {array.shape}; with {shape[0]} tasks in n it must have shape {shape}"
-        )
+        raise ValueError(f"{name} has shape {array.shape}; with {shape[0]} tasks in n it must have shape {shape}")
     if not np.isfinite(array).all():
         raise ValueError(f"{name} holds NaN or infinity; every entry must be finite: {array.tolist()}")
     return array
@@ -125,7 +122,7 @@ def _counts(n: ArrayLike) -> np.ndarray:
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"n has shape {array.shape}; it must list the examples of each task, e.g. [25, 25]")
     if (array < 1).any() or (array != np.round(array)).any():
-        raise ValueError(f"n is {array.tolist()}; each task needs a whole number of examples, at least 1")
+        raise ValueError(f"n is {np.asarray(n).tolist()}; each task needs a whole number of examples, at least 1")
     return array.astype(np.int64)
 
 
