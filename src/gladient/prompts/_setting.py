@@ -31,7 +31,7 @@ class MultitaskSetting:
         sigma2: noise *variance* σ², ≥ 0.
 
     Raises:
-        ValueError: if an argument breaks its rule, or if the joint matrix [[R, r], [rᵀ, 1]] is not positive semidefinite.
+        ValueError: if an argument breaks its rule, or the joint matrix [[R, r], [rᵀ, 1]] is not positive semidefinite.
 
     Source: arXiv 2504.04308, section 4 (its R and r are per example; here they are per task).
 
@@ -130,7 +130,7 @@ def _require_psd(name: str, A: Array, cure: str) -> None:
     smallest = smallest_eigenvalue(A)
     if smallest < -_PSD_TOLERANCE * max(1.0, float(np.abs(A).max())):
         raise ValueError(
-            f"{name} has the eigenvalue {smallest:.4g}; it must be positive semidefinite (no eigenvalue below 0): {cure}"
+            f"{name} has the eigenvalue {smallest:.4g}; it must be positive semidefinite (none below 0): {cure}"
         )
 
 
@@ -138,9 +138,7 @@ def _correlations(R: Array) -> Array:
     if not is_symmetric(R):
         raise ValueError("R is not symmetric; R[k][l] and R[l][k] are the same correlation: make them equal")
     if np.abs(np.diag(R) - 1.0).max() > _PSD_TOLERANCE:
-        raise ValueError(
-            f"R has the diagonal {np.diag(R).tolist()}; each task has correlation 1 with itself: divide by the variances"
-        )
+        raise ValueError(f"R has the diagonal {np.diag(R).tolist()}; a task has correlation 1 with itself: set it to 1")
     _require_psd("R", R, "make the correlations between tasks smaller or consistent with one another")
     return R
 
