@@ -5,7 +5,7 @@ from jaxtyping import Float
 
 from gladient._types import Array
 
-__all__ = ["is_symmetric", "psd_factor", "smallest_eigenvalue"]
+__all__ = ["is_symmetric", "psd_factor", "smallest_eigenvalue", "solve_spd"]
 
 
 def is_symmetric(A: Float[Array, "m m"], tolerance: float = 1e-10) -> bool:
@@ -22,3 +22,9 @@ def psd_factor(A: Float[Array, "m m"]) -> Float[Array, "m m"]:
     """Symmetric F with F Fᵀ = A for a positive semidefinite A, singular A included."""
     eigenvalues, vectors = np.linalg.eigh(A)
     return np.asarray((vectors * np.sqrt(np.clip(eigenvalues, 0.0, None))) @ vectors.T)
+
+
+def solve_spd(A: Float[Array, "m m"], b: Float[Array, " m"]) -> Float[Array, " m"]:
+    """A⁻¹ b for a positive definite A, scaled to unit diagonal so that rows of very different sizes stay accurate."""
+    scale = 1.0 / np.sqrt(np.diag(A))
+    return np.asarray(scale * np.linalg.solve(A * scale[:, None] * scale, b * scale))

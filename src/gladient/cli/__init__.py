@@ -1,0 +1,38 @@
+"""The command line: `gladient <command> …`."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+from tyro.extras import subcommand_cli_from_dict
+
+from gladient.cli.risk import Risk
+
+__all__ = ["main"]
+
+# One dataclass a command, with its options as fields and a `run()`; what `run` needs it imports itself, so that
+# `gladient --help` and `gladient risk` stay fast.
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "risk": Risk,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 for bad input (one line on stderr), 130 when interrupted."""
+    command = subcommand_cli_from_dict(
+        COMMANDS,
+        args=argv,
+        prog="gladient",
+        description="Gated linear attention, shown as the gradient descent it performs.",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    try:
+        command.run()
+    except (ValueError, OSError) as error:
+        print(f"gladient: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gladient: interrupted", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,58 @@
+"""Global maximum over token weights of x φ(t), by secants of the concave 1/φ: one dimension, with a proof."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from gladient.landscape._reduced import Moments, Reduced
+
+__all__ = ["maximise"]
+
+Weights = TypeVar("Weights")
+
+_GAP = 1e-13  # relative gap between the proved upper bound and the value found
+
+
+def maximise(
+    reduced: Reduced, inner: Callable[[float], tuple[Moments, Weights]], t_low: float, t_high: float
+) -> tuple[Moments, Weights]:
+    r"""Weights that maximise $x\,\phi(t)$, that is, minimise the profile risk, over a whole family.
+
+    $1/\phi$ is a harmonic mean of functions linear in t, hence concave: it lies above its secant A + B t on an interval
+    and below its tangents. So among weights with t in that interval $x\,\phi(t) \le x / (A + B t)$, whose maximum is a
+    quadratic problem with the single parameter c = B/A. Intervals whose bound does not beat the best value found are
+    dropped, the others are split at the bound's own t. At the end the tangent at t is solved until t stays.
+
+    Args:
+        reduced: the setting.
+        inner: c ↦ the weights of the family that maximise x / (1 + c t), and their moments.
+        t_low: a lower bound of t over the family.
+        t_high: an upper bound of t over the family.
+
+    Source: derived. For unconstrained weights the tangent's c is h2 of arXiv 2504.04308, and t at its solution is h1.
+    """
+    best, value = inner(0.0), 0.0
+    pending = [(t_low, t_high)]
+    while pending:
+        low, high = pending.pop()
+        A, B = reduced.secant(low, high)
+        found = inner(B / A)
+        x, t = found[0].x, found[0].t
+        if x * reduced.gain(t) > value:
+            best, value = found, x * reduced.gain(t)
+        if x / (A + B * t) > value * (1.0 + _GAP) and high - low > _GAP * (1.0 + high):
+            middle = t if low < t < high else (low + high) / 2
+            pending += [(low, middle), (middle, high)]
+    return _polish(reduced, inner, best)
+
+
+def _polish(
+    reduced: Reduced, inner: Callable[[float], tuple[Moments, Weights]], best: tuple[Moments, Weights]
+) -> tuple[Moments, Weights]:
+    """Solve tangents until the weights reproduce their own t: each solution is at least as good as the one before."""
+    for _ in range(100):
+        t = best[0].t
+        A, B = reduced.secant(t, t)
+        best = inner(B / A)
+        if abs(best[0].t - t) <= 1e-14 * (1.0 + t):
+            break
+    return best

@@ -1,0 +1,121 @@
+"""`gladient risk`: numbers, formats, errors, and that it never imports torch."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from gladient.cli import main
+
+BASE = ["risk", "--n", "25", "25", "--r", "0.2", "0.8", "--d", "10"]
+
+
+def rungs(capsys, *arguments):
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_json(capsys):
+    found = rungs(capsys, *BASE)
+    assert found["linear_attention"]["risk"] == pytest.approx(6.527777777777778, rel=1e-12)
+    assert found["linear_attention"]["omega"] == [1.0, 1.0]
+    assert found["scalar_gate"]["risk"] == pytest.approx(5.277777777777778, rel=1e-12)
+    assert found["value_gate"]["risk"] == pytest.approx(5.277777777777778, rel=1e-12)
+    assert found["value_gate"]["omega"] == pytest.approx([0.25, 1.0], rel=1e-12)
+
+
+def test_table(capsys):
+    assert main(BASE) == 0
+    out = capsys.readouterr().out
+    assert "value_gate" in out
+    assert "5.27778" in out
+    assert "19.15%" in out
+
+
+def test_options(capsys):
+    # negative numbers, correlations as one number or as the upper triangle, a spectrum, noise
+    three = [
+        "risk",
+        "--n",
+        "5",
+        "6",
+        "7",
+        "--r",
+        "-0.2",
+        "0.1",
+        "0.5",
+        "--sigma2",
+        "0.3",
+        "--spectrum",
+        "2",
+        "1",
+        "0.1",
+    ]
+    one = rungs(capsys, *three, "--rho", "-0.1")
+    upper = rungs(capsys, *three, "--d", "3", "--rho", "-0.1", "-0.1", "-0.1")
+    assert one == upper
+    assert one != rungs(capsys, *three, "--rho", "-0.1", "-0.1", "0.1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--n", "25", "25", "--r", "0.2", "1.8", "--d", "10"], "a correlation lies between -1 and 1"),
+        (["--n", "25", "0", "--r", "0.2", "0.8", "--d", "10"], "at least 1"),
+        (["--n", "25", "--r", "0.2", "0.8", "--d", "10"], "r has shape (2,)"),
+        (["--n", "25", "25", "--r", "nan", "0.8", "--d", "10"], "NaN"),
+        (["--n", "25", "25", "--r", "0.2", "0.8"], "neither --d nor --spectrum"),
+        (["--n", "25", "25", "--r", "0.2", "0.8", "--d", "0"], "--d is 0"),
+        (["--n", "25", "25", "--r", "0.2", "0.8", "--d", "3", "--spectrum", "1", "2"], "they must agree"),
+        (["--n", "2", "2", "2", "--r", "0", "0", "0", "--d", "2", "--rho", "0.1", "0.2"], "upper triangle"),
+        (["--n", "2", "2", "--r", "0.9", "0.9", "--d", "2"], "joint correlation matrix"),
+        (["--n", "2", "2", "--r", "0.1", "0.1", "--d", "2", "--sigma2", "-1"], "noise variance"),
+        (["--n", "2", "2", "--r", "0.1", "0.1", "--spectrum", "1", "-1"], "Sigma has the eigenvalue -1"),
+    ],
+)
+def test_bad_values(capsys, arguments, message):
+    assert main(["risk", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("gladient: error: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+
+
+@pytest.mark.parametrize("arguments", [["rsk"], [], ["risk", "--n", "2.5"], [*BASE, "--unknown"]])
+def test_bad_usage(capsys, arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+
+
+def test_help_lists_commands(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    assert "risk" in capsys.readouterr().out
+
+
+def test_interrupt(capsys, monkeypatch):
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gladient.cli.risk.Risk.run", interrupt)
+    assert main(BASE) == 130
+    assert capsys.readouterr().err == "gladient: interrupted\n"
+
+
+def test_imports_neither_torch_nor_scipy():
+    command = [sys.executable, "-X", "importtime", "-m", "gladient.cli", *BASE]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert "numpy" in imported
+    assert not imported & {"torch", "scipy", "matplotlib"}
+
+
+def test_exit_code_without_traceback():
+    command = [sys.executable, "-m", "gladient.cli", "risk", "--n", "2", "--r", "2", "--d", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
