@@ -63,31 +63,26 @@ def to_heads(x: Tensor, heads: int) -> Tensor:
     return x.repeat_interleave(heads // x.shape[2], dim=2)
 
 
-_LONG = 256  # steps from which one cumsum over a flipped copy beats a Python loop of additions
-
-
 def exclusive_suffix_sum(x: Float[Tensor, "B T *rest"]) -> Float[Tensor, "B T *rest"]:
     """y_t = Σ_{i > t} x_i, without a difference, so that -inf stays -inf and never becomes NaN.
 
     >>> exclusive_suffix_sum(torch.tensor([[1.0, -torch.inf, 2.0]])).tolist()
     [[-inf, 2.0, 0.0]]
     """
-    y = torch.zeros_like(x, memory_format=torch.contiguous_format)
-    if x.shape[1] > _LONG:
-        y[:, :-1] = x[:, 1:].flip(1).cumsum(1).flip(1)
-        return y
-    xs, ys = x.unbind(1), y.unbind(1)
-    for t in range(len(xs) - 1, 0, -1):
-        torch.add(ys[t], xs[t], out=ys[t - 1])
+    y = x.new_zeros(x.shape)
+    y[:, :-1] = x[:, 1:].flip(1).cumsum(1).flip(1)
     return y
 
 
-def exclusive_prefix_sum(x: Float[Tensor, "B T *rest"]) -> Float[Tensor, "B T *rest"]:
+def exclusive_prefix_sum(
+    x: Float[Tensor, "B T *rest"], out: Float[Tensor, "B T *rest"] | None = None
+) -> Float[Tensor, "B T *rest"]:
     """y_t = Σ_{i < t} x_i.
 
     >>> exclusive_prefix_sum(torch.tensor([[1.0, 2.0, 3.0]])).tolist()
     [[0.0, 1.0, 3.0]]
     """
-    y = torch.zeros_like(x, memory_format=torch.contiguous_format)
+    y = torch.empty_like(x) if out is None else out
+    y[:, :1] = 0
     torch.cumsum(x[:, :-1], 1, out=y[:, 1:])
     return y

@@ -1,12 +1,13 @@
 """Only the last query's output, with the read-out contracted first: O(T (K + V)) work and no state at all."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from gladient.ops._function import BatchFunction, row_blocks
 from gladient.ops.gates import Gates, exclusive_prefix_sum, exclusive_suffix_sum, to_heads
 
 __all__ = ["last_query"]
@@ -79,87 +80,128 @@ def _weights(log_gates: Tensor) -> Tensor:
     return shifted.flip(1).cumsum(1).flip(1).exp()
 
 
-class _LastQuery(torch.autograd.Function):
-    """The gradient of every log gate is the exclusive prefix sum of what each token gave to the output."""
+class _LastQuery(BatchFunction):
+    """Keeps nothing but its inputs: the backward pass forms the weights again, block by block, in cache."""
 
     @staticmethod
-    def forward(
-        q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, gk: Tensor | None, gv: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        w, wk, wv = (None if gate is None else exclusive_suffix_sum(gate).exp_() for gate in (g, gk, gv))
-        p = _scores(q, k if wk is None else k * wk)
-        if w is not None:
-            p *= w
-        return _read_out(p, v if wv is None else v * wv), p, w, wk, wv
+    def forward(*inputs: Tensor | None) -> tuple[Tensor]:
+        q, _, v = inputs[:3]
+        o = q.new_empty(*q.shape[:2], v.shape[3])
+        for rows in _blocks(*inputs):
+            o[rows] = _Block(*_take(inputs, rows)).output()
+        return (o,)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        ctx.save_for_backward(*inputs[:3], *output[1:])
-        ctx.mark_non_differentiable(*(x for x in output[1:] if x is not None))
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        q, k, v, p, w, wk, wv = ctx.saved_tensors
-        need_q, need_k, need_v, need_g, need_gk, need_gv = ctx.needs_input_grad
-        d_q = d_k = d_v = d_g = d_gk = d_gv = None
-        if wv is None:
-            c = _dot(v, grad)
-            d_v = _outer(p, grad, v.shape[2]) if need_v else None
-        else:
-            u = (wv * v).mul_(grad[:, None])
-            c = u.sum(-1)
-            d_v = (p[..., None] * wv).mul_(grad[:, None]) if need_v else None
-            d_gv = exclusive_prefix_sum(u.mul_(p[..., None])) if need_gv else None
-        if need_g:
-            d_g = exclusive_prefix_sum(p * c)
-        if not (need_q or need_k or need_gk):
-            return d_q, d_k, d_v, d_g, d_gk, d_gv
-        d_s = c if w is None else c.mul_(w)
-        if wk is None:
-            d_q = _read_out(d_s, k) if need_q else None
-            d_k = _outer(d_s, q, k.shape[2]) if need_k else None
-        else:
-            e = (wk * k).mul_(d_s[..., None])
-            d_q = e.sum(1) if need_q else None
-            d_k = (wk * d_s[..., None]).mul_(q[:, None]) if need_k else None
-            d_gk = exclusive_prefix_sum(e.mul_(q[:, None])) if need_gk else None
-        return d_q, d_k, d_v, d_g, d_gk, d_gv
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _LastQueryGradient.apply(grad, ctx.needs_input_grad, *ctx.saved_tensors)
 
 
-def _scores(q: Tensor, k: Tensor) -> Tensor:
-    """s_t = q·k_t for q [B, H, K] and k [B, T, h, K] with h dividing H: [B, T, H]."""
-    h, H = k.shape[2], q.shape[1]
+class _LastQueryGradient(BatchFunction):
+    @staticmethod
+    def forward(grad: Tensor, needed: tuple[bool, ...], *inputs: Tensor | None) -> tuple[Tensor | None, ...]:
+        gradients = [
+            torch.empty(x.shape, dtype=x.dtype, device=x.device) if x is not None and need else None
+            for x, need in zip(inputs, needed, strict=True)
+        ]
+        for rows in _blocks(*inputs):
+            _Block(*_take(inputs, rows)).gradients(grad[rows], *_take(gradients, rows))
+        return tuple(gradients)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise NotImplementedError("form='last_query' has first derivatives only; use form='recurrent' for higher ones")
+
+
+def _take(tensors: Sequence[Tensor | None], rows: slice) -> Iterator[Tensor | None]:
+    return (None if x is None else x[rows] for x in tensors)
+
+
+def _blocks(q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, gk: Tensor | None, gv: Tensor | None) -> Iterator[slice]:
+    T, H, K, V = k.shape[1], q.shape[1], k.shape[3], v.shape[3]
+    return row_blocks(len(q), T * H * max(1, K if gk is not None else 1, V if v.shape[2] > 1 or gv is not None else 1))
+
+
+class _Block:
+    """A few rows of the batch, with the weights and weighted scores that forward and backward share."""
+
+    def __init__(self, q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, gk: Tensor | None, gv: Tensor | None) -> None:
+        self.q, self.k, self.v = q, k, v
+        self.w, self.wk, self.wv = (None if x is None else exclusive_suffix_sum(x).exp_() for x in (g, gk, gv))
+        self.weighted_k = k if self.wk is None else k * self.wk
+        self.weighted_v = v if self.wv is None else v * self.wv
+        self.p = _contract(q, self.weighted_k)
+        if self.w is not None:
+            self.p *= self.w
+
+    def output(self) -> Tensor:
+        return _accumulate(self.p, self.weighted_v)
+
+    def gradients(
+        self,
+        grad: Tensor,
+        d_q: Tensor | None,
+        d_k: Tensor | None,
+        d_v: Tensor | None,
+        d_g: Tensor | None,
+        d_gk: Tensor | None,
+        d_gv: Tensor | None,
+    ) -> None:
+        """Writes the gradients asked for; that of a log gate is what all earlier tokens gave to the output."""
+        if d_v is not None or d_gv is not None:
+            _weighted_outer(self.p, self.wv, grad, self.v, d_v, d_gv)
+        if d_q is None and d_k is None and d_g is None and d_gk is None:
+            return
+        c = _contract(grad, self.weighted_v)
+        if d_g is not None:
+            exclusive_prefix_sum(self.p * c, out=d_g)
+        if self.w is not None:
+            c *= self.w
+        if d_q is not None:
+            d_q.copy_(_accumulate(c, self.weighted_k))
+        if d_k is not None or d_gk is not None:
+            _weighted_outer(c, self.wk, self.q, self.k, d_k, d_gk)
+
+
+def _weighted_outer(
+    p: Tensor, weights: Tensor | None, x: Tensor, y: Tensor, d_y: Tensor | None, d_log: Tensor | None
+) -> None:
+    """d_y_t = p_t weights_t ⊙ x, summed over the heads that share y; d_log = exclusive prefix sum of y ⊙ d_y."""
+    heads, H = y.shape[2], p.shape[2]
+    if weights is None and d_y is not None and heads < H:
+        for i, (p_i, x_i) in enumerate(zip(p.split(H // heads, 2), x.split(H // heads, 1), strict=True)):
+            d_y[:, :, i] = torch.bmm(p_i, x_i)
+        return
+    d = torch.mul(p[..., None], x[:, None] if weights is None else weights, out=d_y)
+    if weights is not None:
+        d *= x[:, None]
+    if d_log is not None:
+        exclusive_prefix_sum(d * y, out=d_log)
+
+
+def _contract(x: Tensor, y: Tensor) -> Tensor:
+    """x·y_t for x [B, H, D] and y [B, T, h, D] with h dividing H: [B, T, H]."""
+    h, H, D = y.shape[2], x.shape[1], y.shape[3]
     if h == 1:
-        return torch.bmm(k[:, :, 0], q.transpose(1, 2))
-    if k.shape[3] == 1 and h == H:
-        return k[..., 0] * q[:, None, :, 0]
-    parts = [torch.bmm(k[:, :, i], q_i.transpose(1, 2)) for i, q_i in enumerate(q.split(H // h, 1))]
-    return torch.cat(parts, 2)
-
-
-def _read_out(p: Tensor, v: Tensor) -> Tensor:
-    """Σ_t p_t v_t for p [B, T, H] and v [B, T, h, V] with h dividing H: [B, H, V]."""
-    h, H = v.shape[2], p.shape[2]
-    if h == 1:
-        return torch.bmm(p.transpose(1, 2), v[:, :, 0])
+        return torch.bmm(y[:, :, 0], x.transpose(1, 2))
     if h == H:
-        return (p[..., None] * v).sum(1)
-    parts = [torch.bmm(p_i.transpose(1, 2), v[:, :, i]) for i, p_i in enumerate(p.split(H // h, 2))]
-    return torch.cat(parts, 1)
+        products = y * x[:, None]
+        return products[..., 0] if D == 1 else torch.mv(products.flatten(0, 2), x.new_ones(D)).view(y.shape[:3])
+    return torch.cat([torch.bmm(y[:, :, i], x_i.transpose(1, 2)) for i, x_i in enumerate(x.split(H // h, 1))], 2)
 
 
-def _dot(v: Tensor, grad: Tensor) -> Tensor:
-    """v_t·grad for v [B, T, h, V] and grad [B, H, V]: the scores' formula."""
-    return _scores(grad, v)
-
-
-def _outer(p: Tensor, x: Tensor, heads: int) -> Tensor:
-    """p_t xᵀ for p [B, T, H] and x [B, H, D], summed over the H / heads members of each group: [B, T, heads, D]."""
-    B, T, H = p.shape
-    if heads == H:
-        return p[..., None] * x[:, None]
-    if heads == 1:
-        return torch.bmm(p, x)[:, :, None]
-    pairs = zip(p.split(H // heads, 2), x.split(H // heads, 1), strict=True)
-    return torch.stack([torch.bmm(p_i, x_i) for p_i, x_i in pairs], 2)
+def _accumulate(p: Tensor, y: Tensor) -> Tensor:
+    """Σ_t p_t y_t for p [B, T, H] and y [B, T, h, D] with h dividing H: [B, H, D]."""
+    h, H = y.shape[2], p.shape[2]
+    if h == 1:
+        return torch.bmm(p.transpose(1, 2), y[:, :, 0])
+    if h == H:
+        return (p[..., None] * y).sum(1)
+    return torch.cat([torch.bmm(p_i.transpose(1, 2), y[:, :, i]) for i, p_i in enumerate(p.split(H // h, 2))], 1)
