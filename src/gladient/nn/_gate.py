@@ -1,0 +1,71 @@
+"""Gates from tokens."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gladient.nn._stack import member_normal, project
+
+__all__ = ["GateFamily", "TokenGate", "check_family"]
+
+GateFamily = Literal["none", "scalar", "key", "value"]
+
+
+def check_family(gate: str) -> None:
+    """Raises ValueError unless `gate` names a family."""
+    if gate not in get_args(GateFamily):
+        raise ValueError(f"gate is {gate!r}; choose one of {', '.join(get_args(GateFamily))}")
+
+
+class TokenGate(nn.Module):
+    r"""Gates of a token, $g_t = \mathrm{sigmoid}(W_g^\top z_t + b_g)$, as log gates.
+
+    Gates start open: a gate that is near 1 lets every earlier token reach the query, so the layer begins as linear
+    attention and learns where to forget. Closed gates hide the examples before them and with them the gradient that
+    would open them again. What opens them is the bias or, without one, the columns that hold contextual features.
+
+    Args:
+        width: numbers in a token, D.
+        channels: gates per token, C: 1 for scalar gates, the head dimension for key and value gates.
+        bias: whether the gate has the bias b_g.
+        open_columns: columns of the token that hold every gate open at the start.
+        delimiter_columns: columns that hold the first channel's gate open and the last channel's at one half.
+        open_logit: the logit of an open gate at the start.
+        seeds: one seed for each member of the stack; its length is the number of members E.
+
+    Source: arXiv 2504.04308, section 5 (no bias there); the open start is ours.
+
+    >>> gate = TokenGate(3, channels=1, open_columns=(2,), open_logit=4.0, seeds=[0])
+    >>> log_g = gate(torch.tensor([[[[0.0, 0.0, 1.0]]]]))
+    >>> tuple(log_g.shape), round(log_g.exp().item(), 2)
+    ((1, 1, 1, 1, 1), 0.98)
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        channels: int,
+        bias: bool = False,
+        open_columns: Sequence[int] = (),
+        delimiter_columns: Sequence[int] = (),
+        open_logit: float = 6.0,
+        seeds: Sequence[int],
+    ) -> None:
+        super().__init__()
+        weight = 0.02 * member_normal(seeds, (width, channels), stream="gate")
+        weight[:, list(open_columns)] += open_logit
+        weight[:, list(delimiter_columns)] += open_logit * torch.linspace(1, 0, channels)
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(torch.full((len(seeds), channels), open_logit)) if bias else None
+
+    def forward(self, tokens: Float[Tensor, "G B T D"]) -> Float[Tensor, "G B T P C"]:
+        """Log gates, ≤ 0, of each token for each of the P members that read it."""
+        logits = project(tokens, self.weight)
+        if self.bias is not None:
+            logits = logits + self.bias.view(len(tokens), 1, 1, *logits.shape[3:])
+        return functional.logsigmoid(logits)

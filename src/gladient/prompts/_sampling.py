@@ -1,0 +1,129 @@
+"""Seeded, batched sampling of multitask prompts in torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gladient._linalg import psd_factor
+from gladient._types import Array
+from gladient.prompts._layout import PromptLayout
+from gladient.prompts._setting import MultitaskSetting
+
+__all__ = ["PromptSampler", "Prompts"]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """G groups of prompts, each drawn by its own generator and read under P settings.
+
+    Attributes:
+        tokens: the prompts, [G, B, T, D]; the query's token is the last.
+        targets: the query's y, [G·P, B]; rows g·P … g·P + P - 1 belong to group g, one for each setting.
+    """
+
+    tokens: Float[Tensor, "G B T D"]
+    targets: Float[Tensor, "GP B"]
+
+
+class PromptSampler:
+    r"""Draws prompts of settings that differ in r alone.
+
+    The P settings see the same contexts, since only the query's task depends on r:
+    $\beta = \sum_k (R^+ r)_k \beta_k + \sqrt{1 - r^\top R^+ r}\; \xi$ with $\xi \sim N(0, I)$ shared too. Each
+    setting's prompts have exactly the distribution that it states; prompts of different settings are correlated.
+
+    Args:
+        settings: one or more settings with equal n, R, Sigma and sigma2.
+        contextual: whether tokens carry contextual features and so can tell delimiters apart.
+        dtype: floating type of the tokens.
+        device: where prompts are drawn.
+
+    Raises:
+        ValueError: if there is no setting, or they differ in more than r.
+
+    Source: the data model of arXiv 2504.04308, section 4; the shared contexts are ours.
+
+    >>> setting = MultitaskSetting.isotropic(n=[3, 2], r=[0.2, 0.8], d=4)
+    >>> prompts = PromptSampler([setting]).draw(8, [torch.Generator().manual_seed(0)])
+    >>> tuple(prompts.tokens.shape), tuple(prompts.targets.shape)
+    ((1, 8, 8, 8), (1, 8))
+    """
+
+    def __init__(
+        self,
+        settings: Sequence[MultitaskSetting],
+        *,
+        contextual: bool = True,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        _check_shared(settings)
+        first = settings[0]
+        self.layout = PromptLayout.of(first, contextual=contextual)
+        self.noise = float(np.sqrt(first.sigma2))
+
+        def place(array: Array) -> Tensor:
+            return torch.as_tensor(array, dtype=dtype, device=device)
+
+        self.template = place(self.layout.template)
+        isotropic = np.array_equal(first.Sigma, np.eye(first.d))
+        self.feature_factor = None if isotropic else place(psd_factor(first.Sigma))
+        self.task_factor = place(psd_factor(first.R))
+        mean, spread = _query_tasks(first.R, np.stack([setting.r for setting in settings]))
+        self.query_mean, self.query_spread = place(mean), place(spread)
+
+    def draw(self, batch: int, generators: Sequence[torch.Generator]) -> Prompts:
+        """Draw `batch` prompts a generator; a generator's state alone decides which."""
+        groups = [self._draw_group(batch, generator) for generator in generators]
+        if len(groups) == 1:
+            tokens, targets = groups[0]
+            return Prompts(tokens[None], targets)
+        return Prompts(torch.stack([tokens for tokens, _ in groups]), torch.cat([targets for _, targets in groups]))
+
+    def _draw_group(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        layout, tasks = self.layout, len(self.layout.n)
+        tokens = self.template.repeat(batch, 1, 1)
+        features = self._features(batch, generator)
+        betas = self._normal((batch, tasks + 1, layout.d), generator)
+        task_betas = torch.matmul(self.task_factor, betas[:, :tasks])
+        done = 0
+        for k, block in enumerate(layout.blocks):
+            x = features[:, done : done + layout.n[k]]
+            tokens[:, block, : layout.d] = x
+            tokens[:, block, layout.d] = torch.bmm(x, task_betas[:, k, :, None])[..., 0]
+            done += layout.n[k]
+        query = features[:, -1]
+        tokens[:, -1, : layout.d] = query
+        projections = torch.bmm(torch.cat([task_betas, betas[:, tasks:]], 1), query[:, :, None])[..., 0]
+        targets = torch.cat([self.query_mean, self.query_spread[:, None]], 1) @ projections.T
+        if self.noise:
+            for block in layout.blocks:
+                tokens[:, block, layout.d] += self.noise * self._normal((batch, block.stop - block.start), generator)
+            targets = targets + self.noise * self._normal((batch,), generator)
+        return tokens, targets
+
+    def _features(self, batch: int, generator: torch.Generator) -> Tensor:
+        white = self._normal((batch, sum(self.layout.n) + 1, self.layout.d), generator)
+        return white if self.feature_factor is None else white @ self.feature_factor
+
+    def _normal(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=self.template.dtype, device=self.template.device)
+
+
+def _check_shared(settings: Sequence[MultitaskSetting]) -> None:
+    if not settings:
+        raise ValueError("no setting was given; a sampler needs at least one")
+    for setting in settings[1:]:
+        for name in ("n", "R", "Sigma", "sigma2"):
+            if not np.array_equal(getattr(setting, name), getattr(settings[0], name)):
+                raise ValueError(f"the settings differ in {name}; settings that share contexts may differ in r alone")
+
+
+def _query_tasks(R: Float[Array, "K K"], r: Float[Array, "P K"]) -> tuple[Float[Array, "P K"], Float[Array, " P"]]:
+    """Mean weights R⁺r and conditional standard deviation of the query's task given the K tasks."""
+    weights = r @ np.linalg.pinv(R, rcond=1e-12, hermitian=True)
+    return weights, np.sqrt(np.clip(1.0 - (weights * r).sum(1), 0.0, None))

@@ -1,0 +1,140 @@
+"""The training loop: a loss, Adam, a schedule, and checkpoints that resume to the same bits."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gladient.training._checkpoint import load_tensors, save_tensors
+from gladient.training._config import TrainingConfig
+
+__all__ = ["History", "TrainingDivergedError", "train"]
+
+
+class TrainingDivergedError(ValueError):
+    """The loss became infinite or NaN."""
+
+
+@dataclass(frozen=True)
+class History:
+    """What training went through.
+
+    Attributes:
+        losses: loss of each member at each step, [steps, E].
+    """
+
+    losses: Float[Tensor, "steps E"]
+
+
+def train(
+    model: nn.Module,
+    loss: Callable[[nn.Module], Float[Tensor, " E"]],
+    config: TrainingConfig,
+    *,
+    generators: Sequence[torch.Generator] = (),
+    checkpoint: Path | None = None,
+    run: Mapping[str, Any] | None = None,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> History:
+    """Train a stack of models in place; its members do not influence one another.
+
+    Args:
+        model: the stack; `model.gate_parameters()`, where it has any, take the gates' step size.
+        loss: draws a fresh batch and returns the loss of each member.
+        config: steps, step sizes, schedule.
+        generators: what `loss` draws from; their states are kept in checkpoints.
+        checkpoint: where to keep checkpoints; a file that is already there is resumed from.
+        run: a description of everything else that decides the result, as JSON values; a checkpoint of another
+            description is refused.
+        on_step: called with the number of steps done after each.
+
+    Returns:
+        The losses of all steps, those before a resumption included.
+
+    Raises:
+        CheckpointError: if `checkpoint` is damaged or belongs to another run.
+        TrainingDivergedError: if the loss becomes infinite or NaN.
+
+    Resuming gives bit-identical results on the same machine, versions and thread count.
+    """
+    described = {**(run or {}), "training": asdict(config)}
+    optimizer = _adam(model, config)
+    losses: list[Tensor] = []
+    start = 0
+    if checkpoint is not None and checkpoint.exists():
+        tensors, state = load_tensors(checkpoint, run=described)
+        start = state["step"]
+        _restore(model, optimizer, generators, tensors, step=start)
+        losses.append(tensors["losses"])
+    for step in range(start, config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * config.schedule(step, group["rest"])
+        member_losses = loss(model)
+        optimizer.zero_grad()
+        member_losses.sum().backward()
+        optimizer.step()
+        losses.append(member_losses.detach().cpu()[None])
+        done = step + 1
+        on_step(done)
+        if done % config.checkpoint_every == 0 or done == config.steps:
+            losses = [torch.cat(losses)]
+            _check_finite(losses[0], config)
+            if checkpoint is not None and done < config.steps:
+                tensors = {"losses": losses[0], **_state(model, optimizer, generators)}
+                save_tensors(checkpoint, tensors, run=described, step=done)
+    return History(losses=torch.cat(losses))
+
+
+def _adam(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam:
+    gates: list[nn.Parameter] = getattr(model, "gate_parameters", list)()
+    chosen = {id(parameter) for parameter in gates}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+    groups = [
+        {"params": rest, "peak": config.learning_rate, "rest": 0.0},
+        {"params": gates, "peak": config.gate_learning_rate, "rest": config.gate_rest},
+    ]
+    return torch.optim.Adam([group for group in groups if group["params"]], betas=(0.9, 0.99))
+
+
+def _check_finite(losses: Tensor, config: TrainingConfig) -> None:
+    bad = (~losses.isfinite()).nonzero()
+    if len(bad):
+        step, member = bad[0].tolist()
+        raise TrainingDivergedError(
+            f"the loss of member {member} is {losses[step, member]} at step {step + 1}; "
+            f"lower learning_rate ({config.learning_rate}) or gate_learning_rate ({config.gate_learning_rate})"
+        )
+
+
+def _state(model: nn.Module, optimizer: torch.optim.Adam, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
+    tensors = {f"generator.{i}": generator.get_state() for i, generator in enumerate(generators)}
+    for name, parameter in model.named_parameters():
+        moments = optimizer.state[parameter]
+        tensors[f"model.{name}"] = parameter
+        tensors[f"exp_avg.{name}"] = moments["exp_avg"]
+        tensors[f"exp_avg_sq.{name}"] = moments["exp_avg_sq"]
+    return tensors
+
+
+def _restore(
+    model: nn.Module,
+    optimizer: torch.optim.Adam,
+    generators: Sequence[torch.Generator],
+    tensors: Mapping[str, Tensor],
+    *,
+    step: int,
+) -> None:
+    for i, generator in enumerate(generators):
+        generator.set_state(tensors[f"generator.{i}"])
+    for name, parameter in model.named_parameters():
+        with torch.no_grad():
+            parameter.copy_(tensors[f"model.{name}"])
+        optimizer.state[parameter] = {
+            "step": torch.tensor(float(step)),
+            "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device),
+            "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
+        }
