@@ -1,5 +1,6 @@
 """Gated linear attention as an operator: tensors in, tensors out."""
 
-from gladient.ops.dispatch import gated_linear_attention
+from gladient.ops.dispatch import Choice, choose, gated_linear_attention
+from gladient.ops.gates import Gates
 
-__all__ = ["gated_linear_attention"]
+__all__ = ["gated_linear_attention", "choose", "Choice", "Gates"]

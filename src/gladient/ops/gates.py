@@ -1,29 +1,33 @@
 """Gate families as tensor shapes, and the products of gates as sums of their logarithms."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import reduce
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Gates", "to_heads", "exclusive_suffix_sum", "exclusive_prefix_sum"]
+__all__ = ["Gates", "to_heads", "exclusive_suffix_sum", "exclusive_prefix_sum", "pairwise_sum"]
 
 
 @dataclass(frozen=True)
 class Gates:
     r"""Log gates of one sequence; the log gate of state entry (k, v) at step t is their sum.
 
-    $\log G_t[k, v] = g_t + gk_t[k] + gv_t[v]$; an absent family is a gate of 1. A log gate of -inf forgets exactly.
+    $\log G_t[k, v] = g_t + gk_t[k] + gv_t[v] + G_t[k, v]$; an absent family is a gate of 1, -inf forgets exactly.
 
     Args:
         g: scalar log gates, [B, T, H].
         gk: one log gate per key channel, [B, T, H, K].
         gv: one log gate per value channel, [B, T, H, V].
+        G: one log gate per entry of the state, [B, T, H, K, V].
     """
 
     g: Tensor | None = None
     gk: Tensor | None = None
     gv: Tensor | None = None
+    G: Tensor | None = None
 
     @property
     def family(self) -> str:
@@ -32,22 +36,33 @@ class Gates:
         >>> Gates(g=torch.zeros(1, 2, 1), gv=torch.zeros(1, 2, 1, 3)).family
         'scalar×value'
         """
-        names = {"g": "scalar", "gk": "key", "gv": "value"}
+        names = {"g": "scalar", "gk": "key", "gv": "value", "G": "full"}
         return "×".join(name for field, name in names.items() if getattr(self, field) is not None) or "none"
 
-    def log_gate(self, t: int) -> Tensor | None:
-        """Log gate of the whole state at step t, broadcastable to [B, H, K, V]; None if every gate is 1."""
-        parts = [
-            self.g[:, t, :, None, None] if self.g is not None else None,
-            self.gk[:, t, :, :, None] if self.gk is not None else None,
-            self.gv[:, t, :, None, :] if self.gv is not None else None,
-        ]
-        present = [part for part in parts if part is not None]
-        return sum(present[1:], present[0]) if present else None
+    def each(self, change: Any) -> "Gates":
+        """The gates after `change` of every family that is present."""
+        present = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return Gates(**{name: change(gate) for name, gate in present if gate is not None})
 
     def to_heads(self, heads: int) -> "Gates":
         """The same gates with every family repeated to `heads` heads."""
-        return Gates(*(None if gate is None else to_heads(gate, heads) for gate in (self.g, self.gk, self.gv)))
+        return self.each(lambda gate: to_heads(gate, heads))
+
+    def combined(self) -> Tensor | None:
+        """All families added up, [B, T, H, K or 1, V or 1]; None if every gate is 1. Heads must agree."""
+        parts = [
+            None if self.g is None else self.g[..., None, None],
+            None if self.gk is None else self.gk[..., None],
+            None if self.gv is None else self.gv[..., None, :],
+            self.G,
+        ]
+        present = [part for part in parts if part is not None]
+        return reduce(torch.add, present) if present else None
+
+    def decay(self) -> Tensor | float:
+        """Product of all steps' gates, broadcastable to [B, H, K, V]; 1.0 if there are none."""
+        total = self.each(lambda gate: gate.sum(1, keepdim=True)).combined()
+        return 1.0 if total is None else total[:, 0].exp()
 
 
 def to_heads(x: Tensor, heads: int) -> Tensor:
@@ -69,9 +84,7 @@ def exclusive_suffix_sum(x: Float[Tensor, "B T *rest"]) -> Float[Tensor, "B T *r
     >>> exclusive_suffix_sum(torch.tensor([[1.0, -torch.inf, 2.0]])).tolist()
     [[-inf, 2.0, 0.0]]
     """
-    y = x.new_zeros(x.shape)
-    y[:, :-1] = x[:, 1:].flip(1).cumsum(1).flip(1)
-    return y
+    return torch.cat([x[:, 1:].flip(1).cumsum(1).flip(1), torch.zeros_like(x[:, :1])], 1)
 
 
 def exclusive_prefix_sum(
@@ -86,3 +99,19 @@ def exclusive_prefix_sum(
     y[:, :1] = 0
     torch.cumsum(x[:, :-1], 1, out=y[:, 1:])
     return y
+
+
+def pairwise_sum(x: Float[Tensor, "B T *rest"]) -> Float[Tensor, "B T T *rest"]:
+    r"""$L_{ti} = \sum_{i < j \le t} x_j$, and -inf where i > t: the log weights of token i at output t.
+
+    Every entry is a sum of its own, never a difference of two cumulative sums: -inf - (-inf) cannot occur, and a
+    gate of e^-10000 costs its neighbours no digits.
+
+    >>> pairwise_sum(torch.tensor([[-1.0, -2.0, -torch.inf]]))[0].tolist()
+    [[0.0, -inf, -inf], [-2.0, 0.0, -inf], [-inf, -inf, 0.0]]
+    """
+    T = x.shape[1]
+    ones = torch.ones(T, T, dtype=torch.bool, device=x.device)
+    later, causal = (ones.tril(diagonal).view(1, T, T, *[1] * (x.ndim - 2)) for diagonal in (-1, 0))
+    sums = torch.where(later, x[:, :, None], 0.0).cumsum(1)
+    return torch.where(causal, sums, -torch.inf)

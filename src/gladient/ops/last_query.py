@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gladient.ops._function import BatchFunction, row_blocks
 from gladient.ops.gates import Gates, exclusive_prefix_sum, exclusive_suffix_sum, to_heads
+from gladient.ops.parallel import writes
 
 __all__ = ["last_query"]
 
@@ -34,57 +35,29 @@ def last_query(
     1.75
     """
     H = q.shape[2]
-    query = q[:, -1] * scale if scale != 1.0 else q[:, -1]
-    g, gk, gv = (None if gate is None else to_heads(gate, H) for gate in (gates.g, gates.gk, gates.gv))
-    if gk is not None:
+    query, gates = scale * q[:, -1], gates.to_heads(H)
+    if gates.gk is not None or gates.G is not None:
         k = to_heads(k, H)
-    if gv is not None:
+    if gates.gv is not None or gates.G is not None:
         v = to_heads(v, H)
-    o = _LastQuery.apply(query, k, v, g, gk, gv)[0]
-    decay = _whole_sequence(g, gk, gv)
-    if initial_state is not None:
-        o = o + torch.einsum("bhk,bhkv->bhv", query, decay * initial_state)
-    state = _final_state(k, v, g, gk, gv, H) if output_final_state else None
-    if state is not None and initial_state is not None:
-        state = state + decay * initial_state
+    kept = None if initial_state is None else gates.decay() * initial_state
+    state = None
+    if output_final_state or gates.G is not None:
+        written = writes(to_heads(k, H), to_heads(v, H), gates)
+        state = written if kept is None else kept + written
+    if gates.G is not None and state is not None:
+        return torch.einsum("bhk,bhkv->bhv", query, state)[:, None], state
+    (o,) = _LastQuery.apply(query, k, v, gates.g, gates.gk, gates.gv)
+    if kept is not None:
+        o = o + torch.einsum("bhk,bhkv->bhv", query, kept)
     return o[:, None], state
-
-
-def _whole_sequence(g: Tensor | None, gk: Tensor | None, gv: Tensor | None) -> Tensor | float:
-    """Π_t G_t, broadcastable to the state."""
-    decay: Tensor | float = 1.0
-    if g is not None:
-        decay = decay * g.sum(1).exp()[:, :, None, None]
-    if gk is not None:
-        decay = decay * gk.sum(1).exp()[:, :, :, None]
-    if gv is not None:
-        decay = decay * gv.sum(1).exp()[:, :, None, :]
-    return decay
-
-
-def _final_state(k: Tensor, v: Tensor, g: Tensor | None, gk: Tensor | None, gv: Tensor | None, H: int) -> Tensor:
-    k, v = to_heads(k, H), to_heads(v, H)
-    if gk is not None:
-        k = k * _weights(gk)
-    if g is not None:
-        k = k * _weights(g)[..., None]
-    if gv is not None:
-        v = v * _weights(gv)
-    return torch.einsum("bthk,bthv->bhkv", k, v)
-
-
-def _weights(log_gates: Tensor) -> Tensor:
-    """Token weights ω_t = Π_{i > t} g_i of log gates [B, T, …], differentiable."""
-    T = log_gates.shape[1]
-    shifted = torch.cat([log_gates[:, 1:], torch.zeros_like(log_gates[:, :1])], 1) if T else log_gates
-    return shifted.flip(1).cumsum(1).flip(1).exp()
 
 
 class _LastQuery(BatchFunction):
     """Keeps nothing but its inputs: the backward pass forms the weights again, block by block, in cache."""
 
     @staticmethod
-    def forward(*inputs: Tensor | None) -> tuple[Tensor]:
+    def forward(*inputs: Any) -> tuple[Tensor]:
         q, _, v = inputs[:3]
         o = q.new_empty(*q.shape[:2], v.shape[3])
         for rows in _blocks(*inputs):
@@ -102,7 +75,7 @@ class _LastQuery(BatchFunction):
 
 class _LastQueryGradient(BatchFunction):
     @staticmethod
-    def forward(grad: Tensor, needed: tuple[bool, ...], *inputs: Tensor | None) -> tuple[Tensor | None, ...]:
+    def forward(grad: Tensor, needed: tuple[bool, ...], *inputs: Any) -> tuple[Tensor | None, ...]:
         gradients = [
             torch.empty(x.shape, dtype=x.dtype, device=x.device) if x is not None and need else None
             for x, need in zip(inputs, needed, strict=True)
@@ -120,7 +93,7 @@ class _LastQueryGradient(BatchFunction):
         raise NotImplementedError("form='last_query' has first derivatives only; use form='recurrent' for higher ones")
 
 
-def _take(tensors: Sequence[Tensor | None], rows: slice) -> Iterator[Tensor | None]:
+def _take(tensors: Sequence[Tensor | None], rows: slice) -> Iterator[Any]:
     return (None if x is None else x[rows] for x in tensors)
 
 

@@ -1,4 +1,4 @@
-"""The recurrence itself, one step after the other: the reference form."""
+"""The recurrence itself, one step after the other: the reference form, and one step of it for decoding."""
 
 import torch
 from jaxtyping import Float
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from gladient.ops.gates import Gates, to_heads
 
-__all__ = ["recurrent"]
+__all__ = ["recurrent", "step"]
 
 
 def recurrent(
@@ -20,7 +20,8 @@ def recurrent(
 ) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
     r"""$S_t = G_t \odot S_{t-1} + k_t v_t^\top$, $o_t = \mathrm{scale}\; S_t^\top q_t$, step by step.
 
-    Convention: the write is not gated at its own step.
+    Convention: the write is not gated at its own step. Plain autograd, so that derivatives of any order exist; it
+    keeps all T states for them.
 
     >>> ones = torch.ones(1, 3, 1, 1)
     >>> o, state = recurrent(ones, ones, ones, Gates(), scale=1.0, initial_state=torch.zeros(1, 1, 1, 1))
@@ -28,11 +29,30 @@ def recurrent(
     ([1.0, 2.0, 3.0], 3.0)
     """
     H = q.shape[2]
-    k, v, gates = to_heads(k, H), to_heads(v, H), gates.to_heads(H)
+    k, v, log_gates = to_heads(k, H), to_heads(v, H), gates.to_heads(H).combined()
     S, outputs = initial_state, []
     for t in range(q.shape[1]):
-        log_gate = gates.log_gate(t)
-        kept = S if log_gate is None else log_gate.exp() * S
-        S = kept + k[:, t, :, :, None] * v[:, t, :, None, :]
+        if log_gates is not None:
+            S = log_gates[:, t].exp() * S
+        S = S + k[:, t, :, :, None] * v[:, t, :, None, :]
         outputs.append(scale * torch.einsum("bhk,bhkv->bhv", q[:, t], S))
-    return (torch.stack(outputs, 1) if outputs else v.new_empty(q.shape[0], 0, H, v.shape[3])), S
+    return (torch.stack(outputs, 1) if outputs else v[:, :0]), S
+
+
+def step(
+    q: Float[Tensor, "B 1 H K"],
+    k: Float[Tensor, "B 1 Hk K"],
+    v: Float[Tensor, "B 1 Hv V"],
+    gates: Gates,
+    *,
+    scale: float,
+    initial_state: Float[Tensor, "B H K V"],
+) -> tuple[Float[Tensor, "B 1 H V"], Float[Tensor, "B H K V"]]:
+    """One token and the state before it to one output and the state after it: decoding.
+
+    >>> one = torch.ones(1, 1, 1, 1)
+    >>> o, state = step(one, one, one, Gates(), scale=1.0, initial_state=2 * one)
+    >>> o.item(), state.item()
+    (3.0, 3.0)
+    """
+    return recurrent(q, k, v, gates, scale=scale, initial_state=initial_state)

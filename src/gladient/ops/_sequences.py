@@ -1,0 +1,86 @@
+"""Packed sequences and reads before the write, the same for every form."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gladient.ops.gates import Gates
+from gladient.ops.last_query import last_query
+
+__all__ = ["each_sequence", "read_before", "last_queries"]
+
+
+def each_sequence(
+    form: Callable[..., tuple[Tensor, Tensor]],
+    q: Float[Tensor, "B T H K"],
+    k: Float[Tensor, "B T Hk K"],
+    v: Float[Tensor, "B T Hv V"],
+    gates: Gates,
+    *,
+    initial_state: Float[Tensor, "B n H K V"],
+    offsets: Sequence[int],
+    **options: Any,
+) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B n H K V"]]:
+    """Runs `form` on tokens offsets[i] to offsets[i + 1] of every row, one sequence after the other."""
+    outputs, states = [], []
+    for i, (start, stop) in enumerate(pairwise(offsets)):
+        part = slice(start, stop)
+        gate_part = gates.each(lambda x, part=part: x[:, part])
+        o, S = form(q[:, part], k[:, part], v[:, part], gate_part, initial_state=initial_state[:, i], **options)
+        outputs.append(o)
+        states.append(S)
+    return torch.cat(outputs, 1), torch.stack(states, 1)
+
+
+def read_before(
+    run: Callable[[Tensor], tuple[Tensor, Tensor]],
+    q: Float[Tensor, "B T H K"],
+    *,
+    scale: float,
+    initial_state: Float[Tensor, "B n H K V"],
+    offsets: Sequence[int],
+) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B n H K V"]]:
+    """A read of S_{t-1} by query t is a read after the write by query t, sent in one token earlier."""
+    o, S = run(torch.cat([q[:, 1:], torch.zeros_like(q[:, :1])], 1))
+    firsts = [(i, start) for i, (start, stop) in enumerate(pairwise(offsets)) if start < stop]
+    if not firsts:
+        return o, S
+    sequences, starts = (torch.tensor(x, device=q.device) for x in zip(*firsts, strict=True))
+    first = scale * torch.einsum("bnhk,bnhkv->bnhv", q[:, starts], initial_state[:, sequences])
+    return torch.cat([o[:, :1], o[:, :-1]], 1).index_copy(1, starts, first), S
+
+
+def last_queries(
+    q: Float[Tensor, "B Tq H K"],
+    k: Float[Tensor, "B T Hk K"],
+    v: Float[Tensor, "B T Hv V"],
+    gates: Gates,
+    *,
+    scale: float,
+    initial_state: Float[Tensor, "B n H K V"] | None,
+    offsets: Sequence[int],
+    before: bool,
+    output_final_state: bool,
+) -> tuple[Float[Tensor, "B m H V"], Float[Tensor, "B n H K V"] | None]:
+    """The last output of every sequence, by the query of its last token; none for sequences without a query."""
+    outputs, states = [q.new_zeros(q.shape[0], 0, q.shape[2], v.shape[3])], []
+    for i, (start, stop) in enumerate(pairwise(offsets)):
+        query = q if q.shape[1] == 1 else q[:, max(stop - 1, start) : stop]
+        S = None if initial_state is None else initial_state[:, i]
+
+        def run(query: Tensor, part: slice, final: bool, S: Tensor | None = S) -> tuple[Tensor, Tensor | None]:
+            part_gates = gates.each(lambda x: x[:, part])
+            options: dict[str, Any] = {"scale": scale, "initial_state": S, "output_final_state": final}
+            return last_query(query, k[:, part], v[:, part], part_gates, **options)
+
+        everything, read = slice(start, stop), slice(start, max(stop - 1, start) if before else stop)
+        o, state = run(query if query.shape[1] else q.new_zeros(q[:, :1].shape), read, output_final_state)
+        if before and output_final_state:
+            state = run(query, everything, True)[1]
+        outputs.append(o[:, : query.shape[1]])
+        states.append(state)
+    return torch.cat(outputs, 1), torch.stack(states, 1) if output_final_state else None  # type: ignore[arg-type]

@@ -1,0 +1,116 @@
+"""Adapter to flash-linear-attention's Triton kernels (CUDA), with the table of what they hold."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gladient import _optional
+from gladient.ops.gates import Gates, to_heads
+
+__all__ = ["TABLE", "Kernels", "arguments", "kernel", "require", "run", "why_not"]
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The functions of one module of fla that compute one family: whole sequences in chunks, and token by token."""
+
+    module: str
+    chunked: str | None
+    recurrent: str | None
+
+
+_SIMPLE = Kernels("fla.ops.simple_gla", "chunk_simple_gla", "fused_recurrent_simple_gla")
+_GLA = Kernels("fla.ops.gla", "chunk_gla", "fused_recurrent_gla")
+_GLA_STEPS = Kernels("fla.ops.gla", None, "fused_recurrent_gla")
+_RWKV6 = Kernels("fla.ops.rwkv6", "chunk_rwkv6", "fused_recurrent_rwkv6")
+
+TABLE: dict[tuple[str, str], Kernels] = {
+    ("none", "after"): _SIMPLE,
+    ("scalar", "after"): _SIMPLE,
+    ("key", "after"): _GLA,
+    ("scalar×key", "after"): _GLA,
+    ("value", "after"): _GLA_STEPS,
+    ("scalar×value", "after"): _GLA_STEPS,
+    ("key×value", "after"): _GLA_STEPS,
+    ("scalar×key×value", "after"): _GLA_STEPS,
+    ("scalar", "before"): _RWKV6,
+    ("key", "before"): _RWKV6,
+    ("scalar×key", "before"): _RWKV6,
+}
+_SMALLEST_DOT = 16  # Triton's dot needs head dimensions of at least this
+_INSTALL = "pip install 'gladient[gpu]'"
+
+
+def require() -> None:
+    """Raises ImportError unless flash-linear-attention, Triton and a CUDA device are there."""
+    for module in ("triton", "fla"):
+        if not _optional.have(module):
+            _optional.require(module, needed_for="backend='fla'", install=_INSTALL)
+    if not torch.cuda.is_available():
+        raise ImportError("backend='fla' needs a CUDA device and torch sees none; use backend='auto' on this machine")
+
+
+def kernel(gates: Gates, form: str, read: str) -> str | None:
+    """Name of the function that computes this family in this form, or None.
+
+    >>> kernel(Gates(gk=torch.zeros(1, 2, 1, 16)), "chunked", "after")
+    'chunk_gla'
+    """
+    row = TABLE.get((gates.family, read))
+    if row is None or form not in ("chunked", "recurrent", "step"):
+        return None
+    return row.chunked if form == "chunked" else row.recurrent
+
+
+def why_not(q: Tensor, v: Tensor, gates: Gates, form: str, read: str) -> str | None:
+    """None if a kernel of fla holds this call, else the reason why not."""
+    if not q.is_cuda:
+        return f"q is on {q.device} and Triton kernels run on CUDA"
+    if kernel(gates, form, read) is None:
+        return f"no kernel for form {form!r}, gates {gates.family!r}, read {read!r}"
+    if q.dtype == torch.float64:
+        return "the kernels compute in float32 at most and q is float64"
+    if form == "chunked" and min(q.shape[3], v.shape[3]) < _SMALLEST_DOT:
+        return f"Triton needs K and V of at least {_SMALLEST_DOT} and they are {q.shape[3]} and {v.shape[3]}"
+    try:
+        require()
+    except ImportError as error:
+        return str(error)
+    return None
+
+
+def run(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gates: Gates,
+    *,
+    form: str,
+    read: str,
+    bonus: Tensor | None,
+    cu_seqlens: Any,
+    **options: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Calls the kernel; `scale` is always among the options, as fla's own default is K^-1/2."""
+    name = kernel(gates, form, read)
+    module = _optional.require(TABLE[gates.family, read].module, needed_for="backend='fla'", install=_INSTALL)
+    if cu_seqlens is not None:
+        options["cu_seqlens"] = torch.as_tensor(cu_seqlens, device=q.device)
+    return getattr(module, str(name))(**arguments(q, k, v, gates, str(name), bonus), **options)
+
+
+def arguments(q: Tensor, k: Tensor, v: Tensor, gates: Gates, name: str, bonus: Tensor | None) -> dict[str, Tensor]:
+    """Our tensors under the names that function `name` gives them."""
+    H = q.shape[2]
+    k, v, gates = to_heads(k, H), to_heads(v, H), gates.to_heads(H)
+    if "simple_gla" in name:
+        return {"q": q, "k": k, "v": v, "g": q.new_zeros(q.shape[:3]) if gates.g is None else gates.g}
+    key = gates.gk if gates.g is None else gates.g[..., None] + (torch.zeros_like(k) if gates.gk is None else gates.gk)
+    if "rwkv6" in name:
+        u = q.new_zeros(H, q.shape[3]) if bonus is None else bonus
+        return {"r": q, "k": k, "v": v, "w": torch.zeros_like(k) if key is None else key, "u": u}
+    gv = {} if gates.gv is None else {"gv": gates.gv}
+    gk = {} if key is None else {"g" if name == "chunk_gla" else "gk": key}
+    return {"q": q, "k": k, "v": v, **gk, **gv}

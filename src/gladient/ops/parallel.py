@@ -1,0 +1,67 @@
+"""All pairs of tokens at once: attention with the token weights that the gates induce. Quadratic in T."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gladient.ops.gates import Gates, exclusive_suffix_sum, pairwise_sum, to_heads
+
+__all__ = ["parallel", "within", "from_state", "writes"]
+
+
+def parallel(
+    q: Float[Tensor, "B T H K"],
+    k: Float[Tensor, "B T Hk K"],
+    v: Float[Tensor, "B T Hv V"],
+    gates: Gates,
+    *,
+    scale: float,
+    initial_state: Float[Tensor, "B H K V"],
+) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
+    r"""$o_t = \sum_{i \le t} (\Gamma_{i \to t} \odot k_i v_i^\top)^\top q_t$, $\Gamma_{i \to t} = G_{i+1} \cdots G_t$.
+
+    Families none, scalar, key, value and their products; memory O(T²), times K with key gates, times V with value
+    gates. This is the matrix that "gating is weighting" speaks of.
+
+    >>> ones, half = torch.ones(1, 3, 1, 1), torch.full((1, 3, 1), 0.5).log()
+    >>> o, state = parallel(ones, ones, ones, Gates(g=half), scale=1.0, initial_state=torch.ones(1, 1, 1, 1))
+    >>> o.flatten().tolist(), state.item()
+    ([1.5, 1.75, 1.875], 1.875)
+    """
+    H = q.shape[2]
+    q, k, v, gates = scale * q, to_heads(k, H), to_heads(v, H), gates.to_heads(H)
+    o = within(q, k, v, gates) + from_state(q, gates, initial_state)
+    return o, gates.decay() * initial_state + writes(k, v, gates)
+
+
+def within(
+    q: Float[Tensor, "B T H K"], k: Float[Tensor, "B T H K"], v: Float[Tensor, "B T H V"], gates: Gates
+) -> Float[Tensor, "B T H V"]:
+    """What the tokens give to one another's outputs."""
+    if gates.gk is None:
+        scores = torch.einsum("bthk,bihk->bhti", q, k)
+    else:
+        scores = torch.einsum("bthk,bihk,btihk->bhti", q, k, pairwise_sum(gates.gk).exp())
+    scores = scores.tril() if gates.g is None else scores * pairwise_sum(gates.g).exp().permute(0, 3, 1, 2)
+    if gates.gv is None:
+        return torch.einsum("bhti,bihv->bthv", scores, v)
+    return torch.einsum("bhti,bihv,btihv->bthv", scores, v, pairwise_sum(gates.gv).exp())
+
+
+def from_state(q: Float[Tensor, "B T H K"], gates: Gates, state: Float[Tensor, "B H K V"]) -> Float[Tensor, "B T H V"]:
+    """What the state before the first token gives to every output."""
+    until = gates.each(lambda gate: gate.cumsum(1).exp())
+    q = q if until.g is None else q * until.g[..., None]
+    o = torch.einsum("bthk,bhkv->bthv", q if until.gk is None else q * until.gk, state)
+    return o if until.gv is None else o * until.gv
+
+
+def writes(k: Float[Tensor, "B T H K"], v: Float[Tensor, "B T H V"], gates: Gates) -> Float[Tensor, "B H K V"]:
+    r"""$\sum_t \Gamma_{t \to T} \odot k_t v_t^\top$: what the tokens leave in the last state."""
+    after = gates.each(lambda gate: exclusive_suffix_sum(gate).exp())
+    k = k if after.g is None else k * after.g[..., None]
+    k = k if after.gk is None else k * after.gk
+    v = v if after.gv is None else v * after.gv
+    if after.G is None:
+        return torch.einsum("bthk,bthv->bhkv", k, v)
+    return torch.einsum("bthk,bthv,bthkv->bhkv", k, v, after.G)
