@@ -7,6 +7,7 @@ from typing import Any
 import tyro
 from tyro.extras import subcommand_cli_from_dict
 
+from gladient.cli.reproduce import Reproduce
 from gladient.cli.risk import Risk
 
 __all__ = ["main"]
@@ -14,12 +15,13 @@ __all__ = ["main"]
 # One dataclass a command, with its options as fields and a `run()`; what `run` needs it imports itself, so that
 # `gladient --help` and `gladient risk` stay fast.
 COMMANDS: dict[str, Callable[..., Any]] = {
+    "reproduce": Reproduce,
     "risk": Risk,
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 for bad input (one line on stderr), 130 when interrupted."""
+    """Run one command; returns its exit code, 2 for bad input (one line on stderr), 130 when interrupted."""
     command = subcommand_cli_from_dict(
         COMMANDS,
         args=argv,
@@ -28,11 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     try:
-        command.run()
+        return command.run() or 0
     except (ValueError, OSError) as error:
         print(f"gladient: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("gladient: interrupted", file=sys.stderr)
         return 130
-    return 0

@@ -13,7 +13,9 @@ from gladient.nn import GateFamily, InContextRegressor
 from gladient.prompts import MultitaskSetting, PromptSampler
 from gladient.training import TrainingConfig, evaluate, save_tensors, train
 
-__all__ = ["ModelSpec", "Stack", "train_stack"]
+__all__ = ["ModelSpec", "Record", "Stack", "train_stack"]
+
+Record = dict[str, Any]  # of one trained model: panel, seed, risk and standard_error (both divided by d)
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,11 @@ class Stack:
 
 def train_stack(
     stack: Stack, *, checkpoint: Path, weights: Path, on_step: Callable[[int], None] = lambda step: None
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Train and test a stack, resuming from its checkpoint if there is one; keeps the trained weights.
 
     Returns:
-        One record for each panel and seed: panel, seed, risk divided by d, its standard error divided by d.
+        One record for each panel and seed.
     """
     model, sampler = stack.build()
     run = {key: value for key, value in asdict(stack).items() if key != "training"}

@@ -1,0 +1,65 @@
+"""report.html: the figure, the table, the config and the versions in one file that needs no other."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from gladient._files import write_atomically
+from gladient.experiments._figure import Figure
+from gladient.experiments._results import GAP_BOUND, Z_BOUND, Row
+
+__all__ = ["versions", "write_report"]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    return {name: version(name) for name in ("gladient", "torch", "numpy", "scipy", "matplotlib")} | {
+        "python": platform.python_version()
+    }
+
+
+def write_report(
+    folder: Path,
+    *,
+    figure: Figure,
+    command: str,
+    rows: Sequence[Row],
+    config: Mapping[str, Any],
+    timing: Mapping[str, str],
+) -> None:
+    """Write report.html beside the figure and results that it shows.
+
+    Args:
+        folder: holds figure.svg; report.html is written here.
+        figure: what is shown.
+        command: what made it.
+        rows: the table.
+        config: shown as JSON.
+        timing: name and reading of each time taken.
+    """
+    judged = figure.judged(rows)
+    svg = (folder / "figure.svg").read_text()
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(files(__package__).joinpath("report.html.j2").read_text("utf-8"))
+    html = page.render(
+        title=figure.title,
+        abstract=figure.abstract,
+        command=command,
+        svg=svg[svg.index("<svg") :],
+        rows=rows,
+        unjudged=figure.unjudged,
+        judged=len(judged),
+        missed=[row for row in judged if not row.hit],
+        gap_bound=f"{GAP_BOUND:.0%}",
+        z_bound=f"{Z_BOUND:g}",
+        config=json.dumps(config, indent=1),
+        versions=versions(),
+        timing=timing,
+    )
+    write_atomically(folder / "report.html", html)
