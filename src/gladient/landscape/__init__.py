@@ -1,16 +1,55 @@
 """Exact theory: the risk of weighted preconditioned gradient descent, and the best that each gate family can reach."""
 
-from gladient.landscape._result import FixedDecay, Rung
+from gladient.landscape._advantage import Advantage, Order, advantage, best_order
+from gladient.landscape._batch import OptimumBatch, optimum_batch
+from gladient.landscape._bayes import Estimate, bayes
+from gladient.landscape._decay import fixed_decay, half_gate
+from gladient.landscape._gradients import Gradients, gradients, value_of_example
+from gladient.landscape._key import key_gate
+from gladient.landscape._ladder import Ladder, ladder
+from gladient.landscape._result import Certificate, FixedDecay, KeyGate, Rung
 from gladient.landscape._risk import profile_risk, risk
-from gladient.landscape._rungs import half_gate, linear_attention, optimum, scalar_gate
+from gladient.landscape._rungs import linear_attention, optimum, scalar_gate
+from gladient.landscape._stationary import (
+    StationaryPoint,
+    StationaryPoints,
+    Uniqueness,
+    stationary_points,
+    uniqueness,
+)
 
 __all__ = [
-    "FixedDecay",
-    "Rung",
-    "half_gate",
-    "linear_attention",
-    "optimum",
-    "profile_risk",
+    # the rungs
     "risk",
+    "profile_risk",
+    "linear_attention",
+    "half_gate",
+    "fixed_decay",
     "scalar_gate",
+    "optimum",
+    "key_gate",
+    "bayes",
+    "ladder",
+    # the landscape
+    "stationary_points",
+    "uniqueness",
+    "advantage",
+    "best_order",
+    "gradients",
+    "value_of_example",
+    "optimum_batch",
+    # their results
+    "Advantage",
+    "Certificate",
+    "Estimate",
+    "FixedDecay",
+    "Gradients",
+    "KeyGate",
+    "Ladder",
+    "OptimumBatch",
+    "Order",
+    "Rung",
+    "StationaryPoint",
+    "StationaryPoints",
+    "Uniqueness",
 ]

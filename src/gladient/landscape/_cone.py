@@ -1,4 +1,6 @@
-"""Quadratic problems over the monotone cone 0 ≤ ω_1 ≤ … ≤ ω_K, solved exactly by pooling tasks that share a weight."""
+"""Convex quadratic problems over the cones of token weights, solved exactly by exchanging what is open and closed."""
+
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -6,7 +8,7 @@ from jaxtyping import Bool, Float
 from gladient._linalg import solve_spd
 from gladient._types import Array
 
-__all__ = ["solve_monotone"]
+__all__ = ["solve_monotone", "solve_nonnegative"]
 
 _TOLERANCE = 1e-12
 
@@ -16,10 +18,8 @@ def solve_monotone(
 ) -> tuple[Float[Array, " K"], Bool[np.ndarray, " K"]]:
     r"""Minimiser of $\tfrac12 \omega^\top (\mathrm{diag}(n) + Q)\,\omega - g^\top \omega$ over the monotone cone.
 
-    Where the weight does not rise, a task shares the weight of the task before it (0 before the first). Given the rises
-    the minimiser is one linear system in the pooled tasks; rises that come out negative are closed, and closed ones
-    that the gradient would open are opened, all together while their number falls, else the last one alone
-    (block principal pivoting: finite, because the matrix is positive definite).
+    The cone is $0 \le \omega_1 \le \dots \le \omega_K$. Where the weight does not rise, a task shares the weight of the
+    task before it (0 before the first); given the rises the minimiser is one linear system in the pooled tasks.
 
     Args:
         n: examples per task, [K], positive.
@@ -30,31 +30,55 @@ def solve_monotone(
     Returns:
         ω [K] and where it rises [K].
 
-    Raises:
-        RuntimeError: if rounding keeps the exchange from settling.
-
-    Source: derived; the exchange rule is Júdice and Pires' for non-negative least squares.
+    Source: derived.
     """
-    fewest, patience = len(n) + 1, 3
-    for _ in range(100 + 20 * len(n)):
-        omega = _pooled(n, Q, g, rises)
-        wrong = _wrong(n, Q, g, rises, omega)
+
+    def solve(rises: np.ndarray) -> tuple[Array, np.ndarray]:
+        omega = _pooled(n, Q, g, np.flatnonzero(rises))
+        slope, size = (np.cumsum(part[::-1])[::-1] for part in _slope(n, Q, g, omega))
+        return omega, _wrong(rises, np.diff(omega, prepend=0.0), slope, size, omega)
+
+    omega, rises = _exchange(solve, rises)
+    return np.maximum.accumulate(np.clip(omega, 0.0, None)), rises
+
+
+def solve_nonnegative(
+    n: Float[Array, " K"], Q: Float[Array, "K K"], g: Float[Array, " K"], free: Bool[np.ndarray, " K"]
+) -> tuple[Float[Array, " K"], Bool[np.ndarray, " K"]]:
+    """The same minimiser over ω ≥ 0; `free` guesses which weights are positive."""
+
+    def solve(free: np.ndarray) -> tuple[Array, np.ndarray]:
+        omega, open_ = np.zeros_like(g), np.flatnonzero(free)
+        omega[open_] = solve_spd(np.diag(n[open_]) + Q[np.ix_(open_, open_)], g[open_])
+        return omega, _wrong(free, omega, *_slope(n, Q, g, omega), omega)
+
+    omega, free = _exchange(solve, free)
+    return np.clip(omega, 0.0, None), free
+
+
+def _exchange(solve: Callable[[np.ndarray], tuple[Array, np.ndarray]], is_open: np.ndarray) -> tuple[Array, np.ndarray]:
+    """Flip everything on the wrong side while that makes progress, else the last one alone.
+
+    Block principal pivoting for a positive definite matrix: it ends, by Júdice and Pires (1994).
+    """
+    fewest, patience = len(is_open) + 1, 3
+    for _ in range(100 + 20 * len(is_open)):
+        omega, wrong = solve(is_open)
         count = int(wrong.sum())
         if count == 0:
-            return np.maximum.accumulate(np.clip(omega, 0.0, None)), rises
+            return omega, is_open
         if count < fewest:
             fewest, patience = count, 3
         elif patience > 0:
             patience -= 1
         else:
             wrong[: np.flatnonzero(wrong)[-1]] = False
-        rises = rises ^ wrong
-    raise RuntimeError(f"the monotone weights of {len(n)} tasks did not settle; report the setting that led here")
+        is_open = is_open ^ wrong
+    raise RuntimeError(f"the best weights of {len(is_open)} tasks did not settle; report the setting that led here")
 
 
-def _pooled(n: Array, Q: Array, g: Array, rises: np.ndarray) -> Array:
-    """Minimiser where ω changes only at `rises`."""
-    starts = np.flatnonzero(rises)
+def _pooled(n: Array, Q: Array, g: Array, starts: np.ndarray) -> Array:
+    """Minimiser where ω changes only at `starts`."""
     omega = np.zeros_like(g)
     if len(starts):
         H = np.add.reduceat(np.add.reduceat(Q, starts, axis=0), starts, axis=1)
@@ -63,9 +87,12 @@ def _pooled(n: Array, Q: Array, g: Array, rises: np.ndarray) -> Array:
     return omega
 
 
-def _wrong(n: Array, Q: Array, g: Array, rises: np.ndarray, omega: Array) -> np.ndarray:
-    """Rises that are negative, and closed rises whose opening would lower the objective."""
-    slope = np.cumsum((g - n * omega - Q @ omega)[::-1])[::-1]
-    size = np.cumsum((np.abs(g) + n * np.abs(omega) + np.abs(Q) @ np.abs(omega))[::-1])[::-1]
-    negative = np.diff(omega, prepend=0.0) < -_TOLERANCE * np.abs(omega).max()
-    return np.asarray(np.where(rises, negative, slope > _TOLERANCE * size))
+def _slope(n: Array, Q: Array, g: Array, omega: Array) -> tuple[Array, Array]:
+    """Descent direction at ω, and the size of the terms that it is the small difference of."""
+    size = np.abs(g) + n * np.abs(omega) + np.abs(Q) @ np.abs(omega)
+    return g - n * omega - Q @ omega, size
+
+
+def _wrong(is_open: np.ndarray, value: Array, slope: Array, size: Array, omega: Array) -> np.ndarray:
+    """Open coordinates that are negative, and closed ones whose opening would lower the objective."""
+    return np.asarray(np.where(is_open, value < -_TOLERANCE * np.abs(omega).max(), slope > _TOLERANCE * size))

@@ -1,6 +1,7 @@
 """The block-reduced form of a setting: K tasks and d directions, whatever the number of examples."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -48,16 +49,28 @@ class Reduced:
     M: float
     sigma2: float
 
-    @property
-    def R_blocks(self) -> Float[Array, "K K"]:
-        r"""$\tilde R_{kl} = \sqrt{n_k n_l}\, R_{kl}$."""
-        root = np.sqrt(self.n)
-        return np.asarray(self.R * root[:, None] * root)
+    @cached_property
+    def pairs(self) -> Float[Array, "K K"]:
+        """n_k n_l R_kl: what ωᵀRω sums over examples."""
+        return np.asarray(self.R * self.n[:, None] * self.n)
 
     @property
     def r_blocks(self) -> Float[Array, " K"]:
         r"""$\tilde r_k = \sqrt{n_k}\, r_k$."""
         return np.asarray(np.sqrt(self.n) * self.r)
+
+    @cached_property
+    def block_eigen(self) -> tuple[Float[Array, " K"], Float[Array, "K K"]]:
+        r"""Eigenvalues λ (ascending) and eigenvectors of $\tilde R_{kl} = \sqrt{n_k n_l}\, R_{kl}$."""
+        root = np.sqrt(self.n)
+        eigenvalues, E = np.linalg.eigh(self.R * root[:, None] * root)
+        return np.clip(eigenvalues, 0.0, None), E
+
+    @property
+    def spectrum(self) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
+        r"""λ and $a = E^\top \tilde r$."""
+        eigenvalues, E = self.block_eigen
+        return eigenvalues, E.T @ self.r_blocks
 
     def moments(self, omega: Float[Array, " K"]) -> Moments:
         """Moments of weights that are constant within each task."""
@@ -76,8 +89,29 @@ class Reduced:
         """
         if m.energy == 0.0:
             return self.M
-        lost = self.s * (m.energy + m.excess) + self.M * m.energy
-        return float(self.sigma2 + np.sum(self.s * lost / (lost + self.s * m.signal**2)))
+        return float(self.risks(np.array([m.signal]), np.array([m.excess]), np.array([m.energy]))[0])
+
+    def risks(
+        self, signal: Float[Array, " G"], excess: Float[Array, " G"], energy: Float[Array, " G"]
+    ) -> Float[Array, " G"]:
+        """`risk` of many moments, energies positive; one loop over the distinct eigenvalues of Σ."""
+        total = np.full_like(signal, self.sigma2)
+        for s, count in zip(*np.unique(self.s, return_counts=True), strict=True):
+            lost = s * (energy + excess) + self.M * energy
+            total += count * s * lost / (lost + s * signal**2)
+        return total
+
+    def profile_slope(self, omega: Float[Array, " K"]) -> Float[Array, " K"]:
+        r"""Gradient of the profile risk in ω, times $\|u\| / M$ to be free of scale, u = √n ω."""
+        m = self.moments(omega)
+        D = self.s * (m.excess + m.signal**2 + m.energy) + self.M * m.energy
+        own, pairs = self.n * omega, self.pairs @ omega
+        slope = (
+            -np.sum(self.s**2 / D) * m.signal * self.n * self.r
+            + np.sum(self.s**3 / D**2) * m.signal**2 * (pairs + own)
+            + np.sum(self.s**2 / D**2) * m.signal**2 * self.M * own
+        )
+        return np.asarray(2.0 * slope * np.sqrt(m.energy) / self.M)
 
     def P(self, m: Moments) -> Float[Array, "d d"]:
         r"""Best $P = (\omega^\top r) [(\omega^\top R \omega + \|\omega\|^2) \Sigma + M \|\omega\|^2 I]^{-1}$."""

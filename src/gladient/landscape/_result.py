@@ -1,4 +1,4 @@
-"""What a gate family can reach: the result that every rung of the ladder returns."""
+"""What a gate family can reach: the results that the rungs of the ladder return."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,25 @@ from jaxtyping import Float
 
 from gladient._types import Array
 
-__all__ = ["FixedDecay", "Rung"]
+__all__ = ["Certificate", "FixedDecay", "KeyGate", "Rung"]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Evidence that a rung is the best of its family; None where a measure does not apply.
+
+    Attributes:
+        stationarity: largest derivative of the risk along the directions the family leaves free, relative to M and to
+            the size of the weights; 0 at an exact stationary point.
+        kkt: largest derivative of the wrong sign across an order constraint that binds, in the same units.
+        lower_bound: no weights of the family have a smaller risk than this: proved, up to rounding.
+        bracket: the interval of the gate γ at whose inner grid point the risk was lowest.
+    """
+
+    stationarity: float | None = None
+    kkt: float | None = None
+    lower_bound: float | None = None
+    bracket: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,11 +36,13 @@ class Rung:
         omega: weight of one example of each task, [K]; max |ω_k| = 1. The scale and the sign that the pair (P, ω)
             leaves open are in P, except that the unconstrained optimum has ωᵀr ≥ 0.
         P: the best preconditioner for exactly this omega, [d, d]; 0 if no weight in the family helps.
+        certificate: why no other weights of the family are better.
     """
 
     risk: float
     omega: Float[Array, " K"]
     P: Float[Array, "d d"]
+    certificate: Certificate
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +54,28 @@ class FixedDecay:
         gamma: the gate.
         omega: mean weight of an example of each task, [K]; the last example of the last task weighs 1.
         P: the best preconditioner for these weights, [d, d].
+        certificate: the interval of γ that holds the minimum; empty for a gate that was given.
     """
 
     risk: float
     gamma: float
     omega: Float[Array, " K"]
     P: Float[Array, "d d"]
+    certificate: Certificate
+
+
+@dataclass(frozen=True, eq=False)
+class KeyGate:
+    r"""One weight per task and direction: $\hat\beta = \sum_k V \mathrm{diag}(\omega_k) V^\top X_k^\top y_k$.
+
+    Attributes:
+        risk: expected squared error of the query's prediction.
+        omega: weight of one example of each task along each direction, [K, d]; the step size is included.
+        directions: V, eigenvectors of Σ as columns, [d, d].
+        certificate: residual of the normal equations; the problem is convex, so nothing else is needed.
+    """
+
+    risk: float
+    omega: Float[Array, "K d"]
+    directions: Float[Array, "d d"]
+    certificate: Certificate

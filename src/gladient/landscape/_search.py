@@ -14,7 +14,7 @@ _GAP = 1e-13  # relative gap between the proved upper bound and the value found
 
 def maximise(
     reduced: Reduced, inner: Callable[[float], tuple[Moments, Weights]], t_low: float, t_high: float
-) -> tuple[Moments, Weights]:
+) -> tuple[Weights, float]:
     r"""Weights that maximise $x\,\phi(t)$, that is, minimise the profile risk, over a whole family.
 
     $1/\phi$ is a harmonic mean of functions linear in t, hence concave: it lies above its secant A + B t on an interval
@@ -28,9 +28,12 @@ def maximise(
         t_low: a lower bound of t over the family.
         t_high: an upper bound of t over the family.
 
+    Returns:
+        The weights, and a proved upper bound of x φ(t) over the family.
+
     Source: derived. For unconstrained weights the tangent's c is h2 of arXiv 2504.04308, and t at its solution is h1.
     """
-    best, value = inner(0.0), 0.0
+    best, value, proved = inner(0.0), 0.0, 0.0
     pending = [(t_low, t_high)]
     while pending:
         low, high = pending.pop()
@@ -39,15 +42,18 @@ def maximise(
         x, t = found[0].x, found[0].t
         if x * reduced.gain(t) > value:
             best, value = found, x * reduced.gain(t)
-        if x / (A + B * t) > value * (1.0 + _GAP) and high - low > _GAP * (1.0 + high):
+        bound = x / (A + B * t)
+        if bound > value * (1.0 + _GAP) and high - low > _GAP * (1.0 + high):
             middle = t if low < t < high else (low + high) / 2
             pending += [(low, middle), (middle, high)]
-    return _polish(reduced, inner, best)
+        else:
+            proved = max(proved, bound)
+    return _polish(reduced, inner, best), max(proved, value)
 
 
 def _polish(
     reduced: Reduced, inner: Callable[[float], tuple[Moments, Weights]], best: tuple[Moments, Weights]
-) -> tuple[Moments, Weights]:
+) -> Weights:
     """Solve tangents until the weights reproduce their own t: each solution is at least as good as the one before."""
     for _ in range(100):
         t = best[0].t
@@ -55,4 +61,4 @@ def _polish(
         best = inner(B / A)
         if abs(best[0].t - t) <= 1e-14 * (1.0 + t):
             break
-    return best
+    return best[1]

@@ -1,0 +1,116 @@
+"""What gating buys: against linear attention, against the order constraints, and by ordering the tasks."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from gladient._types import Array
+from gladient.landscape._reduced import Reduced, reduce
+from gladient.landscape._rungs import cone_slope, linear_rung, optimum_rung, scalar_rung
+from gladient.landscape._weights import best_nonnegative
+from gladient.prompts import MultitaskSetting
+
+__all__ = ["Advantage", "Order", "advantage", "best_order"]
+
+_SAME = 1e-9  # relative size of what counts as rounding
+
+
+@dataclass(frozen=True, eq=False)
+class Advantage:
+    """What gates gain over linear attention.
+
+    Attributes:
+        gain: risk of linear attention minus the risk of the best weights.
+        strict: whether any gate is strictly better.
+        margin: how far linear attention is from being stationary: the sine of the angle between r and (c R + I) 1,
+            where c belongs to its own preconditioner. Positive: gating is strictly better. For Σ = I this is the
+            paper's condition "r is not proportional to (R + (d + σ² + 1) I) 1".
+        tasks: each task's part in that angle, [K], squares summing to margin²; positive: the task deserves more weight
+            (in the direction of r) than linear attention gives it.
+        scalar_attains: whether a scalar gate already reaches the best weights.
+        scalar_gap: risk of the scalar gate minus the risk of the best weights.
+        binding: the tasks k (from 0) whose order constraint ω_k ≥ ω_{k-1} (ω_0 ≥ 0 for the first) holds with equality
+            and costs the scalar gate something.
+    """
+
+    gain: float
+    strict: bool
+    margin: float
+    tasks: Float[Array, " K"]
+    scalar_attains: bool
+    scalar_gap: float
+    binding: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of the tasks in the prompt that suits a scalar gate best.
+
+    Attributes:
+        order: tasks (from 0) in prompt order.
+        risk: risk of the scalar gate in that order.
+        lower_bound: no order has a smaller risk: proved, up to rounding.
+    """
+
+    order: tuple[int, ...]
+    risk: float
+    lower_bound: float
+
+
+def advantage(setting: MultitaskSetting) -> Advantage:
+    """Whether and why gating beats linear attention, and whether a scalar gate is enough.
+
+    Source: arXiv 2504.04308, section 5, for Σ = I; derived for general Σ and for the binding constraints.
+
+    >>> found = advantage(MultitaskSetting.isotropic(n=[25, 25], r=[0.8, 0.2], d=10))
+    >>> print(f"{found.gain:.4f} {found.margin:.4f}", found.tasks.round(4), found.scalar_attains, found.binding)
+    1.2500 0.5145 [ 0.3638 -0.3638] False (1,)
+    """
+    reduced = reduce(setting)
+    none, scalar, best = linear_rung(reduced), scalar_rung(reduced), optimum_rung(reduced)
+    tasks = _misalignment(reduced)
+    margin = float(np.linalg.norm(tasks))
+    gain, gap = none.risk - best.risk, scalar.risk - best.risk
+    closed = np.diff(scalar.omega, prepend=0.0) <= 0
+    return Advantage(
+        gain=gain,
+        strict=margin > _SAME or gain > _SAME * reduced.M,
+        margin=margin,
+        tasks=tasks,
+        scalar_attains=gap <= _SAME * best.risk,
+        scalar_gap=gap,
+        binding=tuple(np.flatnonzero(closed & (cone_slope(reduced, scalar.omega) > _SAME)).tolist()),
+    )
+
+
+def best_order(setting: MultitaskSetting) -> Order:
+    r"""The order of the tasks that minimises the scalar-gate risk: exact for any number of tasks.
+
+    A scalar gate asks for $0 \le \omega_1 \le \dots \le \omega_K$. Any weights ≥ 0 fulfil it once the tasks are sorted
+    by them, so the best over all K! orders is the best over ω ≥ 0, and its order sorts the tasks by weight. Ties keep
+    the order of the setting.
+
+    Source: derived.
+
+    >>> best = best_order(MultitaskSetting.isotropic(n=[25, 25, 25], r=[0.6, -0.1, 0.3], d=10))
+    >>> print(best.order, f"{best.risk:.6f}")
+    (1, 2, 0) 6.875000
+    """
+    reduced = reduce(setting)
+    omega, bound = best_nonnegative(reduced)
+    order = tuple(np.argsort(omega, kind="stable").tolist())
+    return Order(order, reduced.risk(reduced.moments(omega)), bound)
+
+
+def _misalignment(reduced: Reduced) -> Float[Array, " K"]:
+    """What is left of √n r after its projection on √n (c R + I) 1, relative to its size and signed by its direction."""
+    ones, r = np.ones_like(reduced.n), reduced.r_blocks
+    size = np.linalg.norm(r)
+    if size == 0.0:
+        return np.zeros_like(r)
+    t = reduced.moments(ones).t
+    A, B = reduced.secant(t, t)
+    v = (reduced.n + (B / A) * (reduced.pairs @ ones)) / np.sqrt(reduced.n)
+    left = r - v * (v @ r) / (v @ v)
+    return np.asarray(left * (np.sign(v @ r) or 1.0) / size)

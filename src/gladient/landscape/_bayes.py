@@ -1,0 +1,85 @@
+"""Bayes: the risk of the posterior mean over all tasks, by Monte Carlo over the features alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from gladient._linalg import psd_factor
+from gladient._types import Array
+from gladient.prompts import MultitaskSetting
+
+__all__ = ["Estimate", "bayes"]
+
+_ENTRIES = 4_000_000  # kernel entries held at once
+_RANK = 1e-12  # eigenvalues of a kernel with unit diagonal below this are rounding
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A Monte Carlo mean.
+
+    Attributes:
+        risk: the mean.
+        standard_error: its standard error.
+        prompts: sampled prompts.
+    """
+
+    risk: float
+    standard_error: float
+    prompts: int
+
+
+def bayes(setting: MultitaskSetting, prompts: int = 1000, seed: int = 0) -> Estimate:
+    r"""Risk of $E[y \mid \text{prompt}]$, which no estimator beats; it has no closed form.
+
+    Given the features the posterior is Gaussian and its variance does not depend on the labels, so only features are
+    sampled: the mean of $\sigma^2 + \operatorname{tr}(\Sigma\, \mathrm{Cov}(\beta \mid X))$. A task with $n_k > d$
+    examples is the same to the posterior as d of them with features T Σ^{1/2}, TᵀT a Wishart matrix (Bartlett's
+    triangle), so the cost does not grow with n.
+
+    Args:
+        setting: the data.
+        prompts: samples, at least 2.
+        seed: of the samples.
+
+    Raises:
+        ValueError: if prompts < 2.
+
+    Source: derived.
+
+    >>> estimate = bayes(MultitaskSetting.isotropic(n=[25, 25], r=[0.2, 0.8], d=10), prompts=200)
+    >>> print(f"{estimate.risk:.10f}")  # both tasks are known exactly: 10 (1 - 0.2² - 0.8²)
+    3.2000000000
+    """
+    if prompts < 2:
+        raise ValueError(f"prompts is {prompts}; a standard error needs at least 2 samples")
+    rng = np.random.default_rng(seed)
+    rows = int(np.minimum(setting.n, setting.d).sum())
+    block = max(1, _ENTRIES // rows**2)
+    sizes = [min(block, prompts - start) for start in range(0, prompts, block)]
+    risks = np.concatenate([_posterior_risks(setting, size, rng) for size in sizes])
+    return Estimate(float(risks.mean()), float(risks.std(ddof=1) / np.sqrt(prompts)), prompts)
+
+
+def _posterior_risks(setting: MultitaskSetting, size: int, rng: np.random.Generator) -> Float[Array, " size"]:
+    """σ² + tr(Σ Cov(β | X)) of `size` sampled prompts."""
+    root = psd_factor(setting.Sigma)
+    X = np.concatenate([_features(int(n), setting.d, size, rng) for n in setting.n], axis=1) @ root
+    task = np.repeat(np.arange(setting.K), np.minimum(setting.n, setting.d))
+    kernel = (X @ X.transpose(0, 2, 1)) * setting.R[np.ix_(task, task)] + setting.sigma2 * np.eye(len(task))
+    size_of = np.einsum("bii->bi", kernel)
+    scale = 1.0 / np.sqrt(np.where(size_of > 0.0, size_of, 1.0))  # a row is 0 where Σ is singular
+    eigenvalues, E = np.linalg.eigh(kernel * scale[:, :, None] * scale[:, None, :])
+    known = E.transpose(0, 2, 1) @ ((scale * setting.r[task])[:, :, None] * (X @ root))
+    inverse = np.where(eigenvalues > _RANK * len(task), 1.0 / np.maximum(eigenvalues, _RANK), 0.0)
+    return np.asarray(setting.M - np.einsum("bi,bij->b", inverse, known**2))
+
+
+def _features(n: int, d: int, size: int, rng: np.random.Generator) -> Float[Array, "size m d"]:
+    """Rows, min(n, d) of them, whose Gram matrix is distributed as that of n standard normal examples."""
+    if n <= d:
+        return rng.standard_normal((size, n, d))
+    triangle = np.triu(rng.standard_normal((size, d, d)), 1)
+    triangle[:, np.arange(d), np.arange(d)] = np.sqrt(rng.chisquare(n - np.arange(d), (size, d)))
+    return triangle

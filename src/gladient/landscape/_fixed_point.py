@@ -1,0 +1,96 @@
+"""The one-dimensional map whose fixed points are the stationary points, with bounds of its slope on intervals."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+
+from gladient._types import Array
+from gladient.landscape._reduced import Reduced
+
+__all__ = ["FixedPointMap", "Interval"]
+
+Interval = tuple[float, float]
+
+_ROUNDING = 1e-12  # relative size below which a component of r is rounding; also widens every bound
+
+
+@dataclass(frozen=True)
+class FixedPointMap:
+    r"""$T(\gamma) = 1 + h_1(h_2(\gamma))$: increasing, and an interval of γ into itself.
+
+    With $m_i = a_i^2/(1 + \lambda_i c)^2$ and $v_j = s_j^2/(M + s_j\gamma)^2$, $h_1$ is the mean of λ under m, and
+    $h_2 = e/(e + M)$ with e the mean of s under v. Both fall, and their slopes are sums over pairs whose terms keep
+    their sign and fall in the argument, so that values at the ends of an interval bound them inside it.
+
+    Source: h1, h2 from arXiv 2504.04308, section 4; monotonicity and slope bounds derived.
+    """
+
+    reduced: Reduced
+
+    @cached_property
+    def spectrum(self) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
+        """λ and a² where r has a component, λ ascending."""
+        eigenvalues, a = self.reduced.spectrum
+        seen = np.abs(a) > _ROUNDING * np.linalg.norm(a)
+        return eigenvalues[seen], a[seen] ** 2
+
+    @property
+    def domain(self) -> Interval:
+        """The interval of γ that the map sends into itself."""
+        eigenvalues, _ = self.spectrum
+        return 1.0 + float(eigenvalues[0]), 1.0 + float(eigenvalues[-1])
+
+    def __call__(self, gamma: float) -> float:
+        """T(γ)."""
+        return 1.0 + self.h1(self.h2(gamma))
+
+    def h1(self, c: float) -> float:
+        """Mean of λ at c."""
+        eigenvalues, power = self.spectrum
+        m = power / (1.0 + eigenvalues * c) ** 2
+        return float(m @ eigenvalues / m.sum())
+
+    def h2(self, gamma: float) -> float:
+        """The c of the weights (c R + I)⁻¹ r that suit the preconditioner of γ."""
+        e = self._mean_s(gamma)
+        return e / (e + self.reduced.M)
+
+    def slope(self, gamma: float) -> float:
+        """T'(γ)."""
+        return float(self.slope_bounds((gamma, gamma))[0])
+
+    def slope_bounds(self, cell: Interval) -> Interval:
+        """Lower and upper bound of T' on an interval of γ."""
+        M = self.reduced.M
+        at = [self._s_pairs(gamma) for gamma in cell]
+        e_high, e_low = (self._mean_s(gamma) for gamma in cell)
+        h2_low = M / (e_high + M) ** 2 * 2.0 * M * at[1][0] / at[0][1] ** 2
+        h2_high = M / (e_low + M) ** 2 * 2.0 * M * at[0][0] / at[1][1] ** 2
+        at = [self._r_pairs(c) for c in (self.h2(cell[1]), self.h2(cell[0]))]
+        h1_low, h1_high = 2.0 * at[1][0] / at[0][1] ** 2, 2.0 * at[0][0] / at[1][1] ** 2
+        return h1_low * h2_low, h1_high * h2_high
+
+    def _mean_s(self, gamma: float) -> float:
+        s = self.reduced.s
+        v = (s / (self.reduced.M + s * gamma)) ** 2
+        return float(v @ s / v.sum())
+
+    def _s_pairs(self, gamma: float) -> tuple[float, float]:
+        """Half the sum over pairs of v_i v_j (s_i - s_j)² / (D_i D_j), and the sum of v; both fall in γ."""
+        s = self.reduced.s
+        D = self.reduced.M + s * gamma
+        return _pairs(s**2 / D**3, s), float(np.sum((s / D) ** 2))
+
+    def _r_pairs(self, c: float) -> tuple[float, float]:
+        """Half the sum over pairs of m_i m_j (λ_i - λ_j)² / (…), and the sum of m; both fall in c."""
+        eigenvalues, power = self.spectrum
+        D = 1.0 + eigenvalues * c
+        return _pairs(power / D**3, eigenvalues), float(np.sum(power / D**2))
+
+
+def _pairs(weight: Float[Array, " m"], value: Float[Array, " m"]) -> float:
+    """Half the sum over i, j of w_i w_j (x_i - x_j)², without cancellation."""
+    total = weight.sum()
+    return float(total * (weight @ (value - weight @ value / total) ** 2)) if total > 0 else 0.0

@@ -1,0 +1,77 @@
+"""Derivatives of the optimal risk by the envelope theorem: what would lower it most?"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from gladient._types import Array
+from gladient.landscape._reduced import Reduced, reduce
+from gladient.landscape._weights import best_free
+from gladient.prompts import MultitaskSetting
+
+__all__ = ["Gradients", "gradients", "value_of_example"]
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """Derivatives of the optimal risk L*; `dL = n·dn + r·dr + ΣR∘dR + ΣSigma∘dSigma + sigma2 dσ²`.
+
+    Attributes:
+        n: per example of each task (as if counts were real numbers), [K].
+        R: per entry, [K, K], symmetric, zero diagonal; a correlation is two entries.
+        r: per entry, [K].
+        Sigma: per entry, [d, d], symmetric.
+        sigma2: per unit of noise variance.
+    """
+
+    n: Float[Array, " K"]
+    R: Float[Array, "K K"]
+    r: Float[Array, " K"]
+    Sigma: Float[Array, "d d"]
+    sigma2: float
+
+
+def gradients(setting: MultitaskSetting) -> Gradients:
+    r"""Derivatives of the optimal risk with respect to the setting.
+
+    At the optimum the risk is stationary in (P, ω), so its total derivative is its partial one at fixed (P*, ω*)
+    (envelope theorem). Where two minima tie, L* has a kink; the derivatives are then those of the minimum returned.
+
+    Source: derived.
+
+    >>> print(gradients(MultitaskSetting.isotropic(n=[25, 25], r=[0.2, 0.8], d=10)).n.round(6))
+    [-0.003395 -0.054321]
+    """
+    reduced = reduce(setting)
+    return _partial(reduced, best_free(reduced)[0])
+
+
+def value_of_example(setting: MultitaskSetting) -> Float[Array, " K"]:
+    """How much one more example of each task lowers the optimal risk, to first order, [K].
+
+    Source: derived.
+
+    >>> value_of_example(MultitaskSetting.isotropic(n=[5, 500], r=[0.6, 0.7], d=10)).round(6)
+    array([0.154687, 0.000206])
+    """
+    return -gradients(setting).n
+
+
+def _partial(reduced: Reduced, omega: Array) -> Gradients:
+    """Partial derivatives of L(P, ω) = M - 2 (ωᵀr) tr(PΣ²) + (ωᵀRω + ‖ω‖²) tr(PᵀΣPΣ²) + M ‖ω‖² tr(PᵀΣPΣ)."""
+    m, s, M = reduced.moments(omega), reduced.s, reduced.M
+    p = m.signal / (m.energy * (s * (1.0 + m.t) + M))
+    sums, quadratic = reduced.n * omega, m.energy * (1.0 + m.t)
+    linear, cubic, square = np.sum(p * s**2), np.sum(p**2 * s**3), np.sum(p**2 * s**2)
+    per_M = 1.0 + m.energy * square
+    R = cubic * np.outer(sums, sums)
+    np.fill_diagonal(R, 0.0)
+    per_s = per_M - 4.0 * m.signal * p * s + p**2 * (3.0 * quadratic * s**2 + 2.0 * M * m.energy * s)
+    return Gradients(
+        n=omega * (-2.0 * linear * reduced.r + cubic * (2.0 * reduced.R @ sums + omega) + M * square * omega),
+        R=R,
+        r=-2.0 * linear * sums,
+        Sigma=np.asarray((reduced.V * per_s) @ reduced.V.T),
+        sigma2=float(per_M),
+    )

@@ -1,0 +1,68 @@
+"""Best weights of each family, as searches over c with a quadratic problem inside."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from gladient._linalg import solve_spd
+from gladient._types import Array
+from gladient.landscape._cone import solve_monotone, solve_nonnegative
+from gladient.landscape._reduced import Moments, Reduced
+from gladient.landscape._search import maximise
+
+__all__ = ["best_free", "best_monotone", "best_nonnegative", "weights_at"]
+
+Solver = Callable[[Array, Array, Array, np.ndarray], tuple[Array, np.ndarray]]
+
+
+def best_free(reduced: Reduced) -> tuple[Array, float]:
+    """Best weights without constraint, and a lower bound of their risk; searched in the eigenbasis of the blocks."""
+    eigenvalues, a = reduced.spectrum
+
+    def inner(c: float) -> tuple[Moments, float]:
+        w = a / (1.0 + c * eigenvalues)
+        signal = float(a @ w)
+        return Moments(signal, float(w @ (eigenvalues * w)) - signal**2, float(w @ w)), c
+
+    c, bound = maximise(reduced, inner, float(eigenvalues[0]), float(eigenvalues[-1]))
+    return weights_at(reduced, c), reduced.M - bound
+
+
+def weights_at(reduced: Reduced, c: float) -> Array:
+    """(c R + I)⁻¹ r per example, solved without the eigenbasis so that counts of any sizes keep their digits."""
+    return _normalised(solve_spd(np.diag(reduced.n) + c * reduced.pairs, reduced.n * reduced.r))
+
+
+def best_monotone(reduced: Reduced) -> tuple[Array, float]:
+    """Best weights with 0 ≤ ω_1 ≤ … ≤ ω_K and P of either sign, and a lower bound of their risk."""
+    return _best_in_cone(reduced, solve_monotone)
+
+
+def best_nonnegative(reduced: Reduced) -> tuple[Array, float]:
+    """Best weights with ω ≥ 0 and P of either sign, and a lower bound of their risk."""
+    return _best_in_cone(reduced, solve_nonnegative)
+
+
+def _best_in_cone(reduced: Reduced, solver: Solver) -> tuple[Array, float]:
+    found = [_one_sign(reduced, solver, sign) for sign in (1.0, -1.0)]
+    omega = min((omega for omega, _ in found), key=lambda omega: reduced.risk(reduced.moments(omega)))
+    return omega, reduced.M - max(bound for _, bound in found)
+
+
+def _one_sign(reduced: Reduced, solver: Solver, sign: float) -> tuple[Array, float]:
+    pairs, g = reduced.pairs, sign * reduced.n * reduced.r
+    guess = np.ones(len(g), dtype=bool)
+
+    def inner(c: float) -> tuple[Moments, Array]:
+        nonlocal guess
+        omega, guess = solver(reduced.n, c * pairs, g, guess)
+        return reduced.moments(omega), omega
+
+    omega, bound = maximise(reduced, inner, 0.0, float(reduced.n.sum()))
+    return _normalised(omega), bound
+
+
+def _normalised(omega: Array) -> Array:
+    """Largest weight 1; all weights 1 where none helps."""
+    scale = np.abs(omega).max()
+    return omega / scale if scale > 0 else np.ones_like(omega)

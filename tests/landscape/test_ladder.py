@@ -1,0 +1,201 @@
+"""Every rung against brute force and simulation, its certificate, and the order of the ladder."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_settings import per_example, random_setting
+from scipy.optimize import minimize_scalar
+
+from gladient.landscape import bayes, fixed_decay, half_gate, key_gate, ladder, optimum, profile_risk
+from gladient.prompts import MultitaskSetting
+
+
+def decay_weights(setting, gamma):
+    """γ to the number of tokens after each example: examples, one delimiter a task, the query."""
+    tokens = [(k, i) for k in range(setting.K) for i in [*range(setting.n[k]), -1]] + [(-1, -1)]
+    return np.array([gamma ** (len(tokens) - 1 - t) for t, (_, i) in enumerate(tokens) if i >= 0])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_fixed_decay_equals_brute_force(seed):
+    rng = np.random.default_rng(seed)
+    setting = random_setting(rng, K=1 + seed % 4, d=3, max_log_n=1.5)
+    examples = per_example(setting)
+
+    def objective(gamma):
+        weights = decay_weights(setting, gamma)
+        return profile_risk(weights / weights.max(), examples)
+
+    grid = np.linspace(0.02, 1.0, 400)
+    risks = np.array([objective(gamma) for gamma in grid])
+    i = int(np.argmin(risks))
+    bounds = (grid[max(i - 1, 0)], grid[min(i + 1, 399)])
+    brute = min(minimize_scalar(objective, bounds=bounds, method="bounded", options={"xatol": 1e-10}).fun, risks[i])
+    best = fixed_decay(setting)
+    assert best.risk <= brute * (1 + 1e-10)
+    if best.gamma > 0.02:
+        np.testing.assert_allclose(best.risk, brute, rtol=1e-8)
+        np.testing.assert_allclose(best.risk, objective(best.gamma), rtol=1e-10)
+    low, high = best.certificate.bracket
+    assert low <= best.gamma <= high
+    assert high - low < 1e-6
+
+
+def test_fixed_decay_at_any_length():
+    for n in ([1], [10**9, 3], [3, 10**9], [10**9] * 4):
+        r = np.linspace(0.1, 0.4, len(n))
+        setting = MultitaskSetting.isotropic(n=n, r=r, d=6, sigma2=0.1)
+        best = fixed_decay(setting)
+        assert (
+            optimum(setting).risk <= best.risk <= min(half_gate(setting).risk, profile_risk(np.ones(len(n)), setting))
+        )
+
+
+def test_fixed_decay_without_signal():
+    assert fixed_decay(MultitaskSetting.isotropic(n=[4, 5], r=[0.0, 0.0], d=2)).risk == pytest.approx(2.0, rel=1e-15)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_key_gate_solves_least_squares(seed):
+    # the risk is quadratic in the weights (w_kj): fit that quadratic by finite differences and minimise it directly
+    rng = np.random.default_rng(seed)
+    setting = random_setting(rng, K=1 + seed % 3, d=3, max_log_n=1.0)
+    s, M, n = np.linalg.eigvalsh(setting.Sigma), setting.M, setting.n
+
+    def loss(w):  # the definition, term by term over pairs of tasks
+        w, total = w.reshape(setting.K, 3), M
+        for j in range(3):
+            for k in range(setting.K):
+                total -= 2 * s[j] ** 2 * n[k] * w[k, j] * setting.r[k]
+                total += s[j] * n[k] * w[k, j] ** 2 * (s[j] ** 2 + M * s[j])
+                for m in range(setting.K):
+                    total += s[j] ** 3 * n[k] * n[m] * w[k, j] * w[m, j] * setting.R[k, m]
+        return total
+
+    size = 3 * setting.K
+    basis = np.eye(size)
+    linear = np.array([(loss(e) - loss(-e)) / 2 for e in basis])
+    hessian = np.array([[loss(e + f) - loss(e) - loss(f) + M for f in basis] for e in basis])
+    scale = 1 / np.sqrt(np.diag(hessian))
+    root = np.linalg.cholesky(hessian * np.outer(scale, scale))
+    best = scale * np.linalg.lstsq(root.T, -np.linalg.solve(root, scale * linear), rcond=None)[0]
+    found = key_gate(setting)
+    np.testing.assert_allclose(found.risk, loss(best), rtol=1e-8)
+    np.testing.assert_allclose(found.omega, best.reshape(setting.K, 3), rtol=1e-6, atol=1e-9)
+    assert found.certificate.stationarity < 1e-10
+
+
+def test_key_gate_formula_and_isotropic_case():
+    rng = np.random.default_rng(0)
+    setting = random_setting(rng, K=4, d=5)
+    root = np.sqrt(setting.n)
+    R, r = setting.R * np.outer(root, root), root * setting.r
+    s, M = np.linalg.eigvalsh(setting.Sigma), setting.M
+    expected = M - sum(sj**2 * r @ np.linalg.solve(sj * (R + np.eye(4)) + M * np.eye(4), r) for sj in s)
+    np.testing.assert_allclose(key_gate(setting).risk, expected, rtol=1e-11)
+    isotropic = MultitaskSetting.isotropic(n=setting.n, r=setting.r, R=setting.R, d=5, sigma2=0.2)
+    np.testing.assert_allclose(key_gate(isotropic).risk, optimum(isotropic).risk, rtol=1e-12)
+
+
+def simulated(setting, predictor, prompts, rng):
+    """Mean squared error of `predictor(X, y, x)` over sampled prompts, and its standard error."""
+    joint = np.block([[setting.R, setting.r[:, None]], [setting.r, 1.0]])
+    eigenvalues, vectors = np.linalg.eigh(joint)
+    mix = vectors * np.sqrt(np.clip(eigenvalues, 0, None))
+    s, V = np.linalg.eigh(setting.Sigma)
+    root, noise = (V * np.sqrt(np.clip(s, 0, None))) @ V.T, np.sqrt(setting.sigma2)
+    task = np.repeat(np.arange(setting.K), setting.n)
+    losses = np.empty(prompts)
+    for b in range(prompts):
+        tasks = mix @ rng.standard_normal((setting.K + 1, setting.d))
+        X = rng.standard_normal((len(task), setting.d)) @ root
+        y = np.sum(X * tasks[task], axis=1) + noise * rng.standard_normal(len(task))
+        x = root @ rng.standard_normal(setting.d)
+        losses[b] = (x @ tasks[-1] + noise * rng.standard_normal() - predictor(X, y, x)) ** 2
+    return losses.mean(), losses.std() / np.sqrt(prompts)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_key_gate_and_fixed_decay_match_simulation(seed):
+    rng = np.random.default_rng(seed)
+    setting = random_setting(rng, K=2, d=3, max_log_n=1.0, min_log_s=-1.0)
+    task = np.repeat(np.arange(2), setting.n)
+    key, decay = key_gate(setting), fixed_decay(setting)
+    V, weights = key.directions, decay_weights(setting, decay.gamma)
+    weights = weights / weights[-1]
+
+    def by_key(X, y, x):
+        return x @ V @ np.sum(key.omega.T[:, task] * (V.T @ (X * y[:, None]).T), axis=1)
+
+    def by_decay(X, y, x):
+        return x @ decay.P @ X.T @ (weights * y)
+
+    for predictor, exact in ((by_key, key.risk), (by_decay, decay.risk)):
+        mean, error = simulated(setting, predictor, 8000, rng)
+        assert abs(mean - exact) < 4 * error
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bayes_matches_simulated_posterior_mean(seed):
+    rng = np.random.default_rng(seed)
+    setting = random_setting(rng, K=2, d=3, max_log_n=1.2, min_log_s=-1.0, sigma2=0.3)
+    task = np.repeat(np.arange(2), setting.n)
+
+    def posterior_mean(X, y, x):
+        kernel = setting.R[np.ix_(task, task)] * (X @ X.T) + setting.sigma2 * np.eye(len(task))
+        return x @ (setting.r[task, None] * X).T @ np.linalg.solve(kernel, y)
+
+    mean, error = simulated(setting, posterior_mean, 6000, rng)
+    estimate = bayes(setting, prompts=4000, seed=seed)
+    assert abs(mean - estimate.risk) < 4 * np.hypot(error, estimate.standard_error)
+
+
+def test_bayes_edge_cases():
+    # noiseless and enough examples: the tasks are known, the rest is the query task's own variance
+    known = bayes(MultitaskSetting.isotropic(n=[4, 10**9], r=[0.5, 0.5], d=4), prompts=50)
+    assert known.risk == pytest.approx(4 * 0.5, rel=1e-9)
+    copies = MultitaskSetting([6, 6], np.ones((2, 2)), [0.8, 0.8], np.diag([1.0, 0.5, 0.0]))
+    assert bayes(copies, prompts=50).risk == pytest.approx(1.5 * 0.36, rel=1e-9)
+    with pytest.raises(ValueError, match="at least 2"):
+        bayes(copies, prompts=1)
+
+
+def test_bayes_repeats_with_its_seed():
+    setting = random_setting(np.random.default_rng(0), K=2, d=3)
+    assert bayes(setting, 50, seed=3) == bayes(setting, 50, seed=3)
+    assert bayes(setting, 50, seed=3) != bayes(setting, 50, seed=4)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    K=st.integers(1, 6),
+    d=st.integers(1, 6),
+    max_log_n=st.sampled_from([1.0, 3.0, 9.0]),
+    min_log_s=st.sampled_from([-8.0, -2.0, 0.0]),
+)
+def test_order_and_certificates(seed, K, d, max_log_n, min_log_s):
+    setting = random_setting(np.random.default_rng(seed), K, d, max_log_n=max_log_n, min_log_s=min_log_s)
+    found = ladder(setting)
+    risks = list(found.risks.values())
+    for above, below in pairwise(risks):
+        assert below <= above * (1 + 1e-10)
+    assert all(gap >= -1e-10 * setting.M for gap in found.gaps.values())
+    for rung in (found.scalar_gate, found.value_gate):
+        slack = 1e-9 * setting.M
+        assert rung.certificate.stationarity < 1e-6
+        assert rung.risk - slack <= rung.certificate.lower_bound + slack <= rung.risk + 2 * slack
+    assert found.scalar_gate.certificate.kkt < 1e-6
+    assert found.key_gate.certificate.stationarity < 1e-4
+
+
+def test_bayes_is_the_last_rung():
+    rng = np.random.default_rng(5)
+    for _ in range(10):
+        setting = random_setting(rng, K=3, d=4, max_log_n=1.5, sigma2=0.2)
+        found = ladder(setting, bayes_prompts=400)
+        assert found.bayes.risk - 4 * found.bayes.standard_error <= found.key_gate.risk
+        assert list(found.gaps) == ["linear_attention", "fixed_decay", "scalar_gate", "value_gate", "key_gate"]
