@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -14,14 +15,25 @@ from gladient.experiments._results import ExactPoint, Row
 
 __all__ = ["draw_risk_panels", "save_figure"]
 
+
+class _Style(NamedTuple):
+    colour: str
+    line: str
+    width: float
+    marker: str
+    size: float
+    trained: str
+    exact: str
+
+
 # Okabe and Ito's colours, told apart by every kind of colour vision; markers repeat the distinction.
+# Where curves coincide, the wider line and the larger marker below stay visible around the narrower above.
 _STYLES = {
-    "linear_attention": ("#D55E00", "o", "linear attention", "linear attention, exact"),
-    "scalar_gate": ("#0072B2", "s", "GLA, scalar gates", "monotone cone, exact"),
-    "value_gate": ("#009E73", "D", "GLA, row gates", "WPGD optimum, exact"),
-    "without_context": ("#777777", "x", "GLA without contextual features", "gates at 1/2, exact"),
+    "without_context": _Style("#777777", ":", 1.5, "x", 6, "GLA without contextual features", "gates at 1/2"),
+    "linear_attention": _Style("#D55E00", "-", 4.5, "o", 10, "linear attention", "linear attention"),
+    "scalar_gate": _Style("#0072B2", "-", 2.5, "s", 7, "GLA, scalar gates", "monotone cone"),
+    "value_gate": _Style("#009E73", "-", 1.0, "D", 3.5, "GLA, row gates", "WPGD optimum"),
 }
-_DASHES = {"linear_attention": "-", "scalar_gate": "--", "value_gate": "-", "without_context": ":"}
 
 
 def draw_risk_panels(rows: Sequence[Row], exact: Sequence[ExactPoint]) -> Figure:
@@ -52,21 +64,30 @@ def save_figure(figure: Figure, folder: Path, name: str) -> None:
 
 
 def _draw_panel(axis: Axes, rows: Sequence[Row], exact: Sequence[ExactPoint]) -> None:
-    for curve, (colour, _, _, label) in _STYLES.items():
-        points = [(point.n, point.risk) for point in exact if point.curve == curve]
-        axis.plot(*zip(*points, strict=True), color=colour, linestyle=_DASHES[curve], linewidth=1.5, label=label)
-    for model, (colour, marker, label, _) in _STYLES.items():
-        trained = [row for row in rows if row.model == model]
+    for name, style in _STYLES.items():
+        points = [(point.n, point.risk) for point in exact if point.curve == name]
+        axis.plot(
+            *zip(*points, strict=True),
+            color=style.colour,
+            linestyle=style.line,
+            linewidth=style.width,
+            label=f"{style.exact}, exact",
+            zorder=2,
+        )
+    for name, style in _STYLES.items():
+        trained = [row for row in rows if row.model == name]
         axis.errorbar(
             [row.n for row in trained],
             [row.risk for row in trained],
             yerr=[2 * row.standard_error for row in trained],
-            color=colour,
-            marker=marker,
+            color=style.colour,
+            marker=style.marker,
             linestyle="none",
-            markersize=5.5,
-            markerfacecolor="white" if marker != "x" else None,
-            label=label,
+            markersize=style.size,
+            markeredgewidth=1.4,
+            markerfacecolor="none" if style.size > 4 else None,
+            label=f"{style.trained}, trained",
+            zorder=3,
         )
     axis.set_ylim(0, 1.05)
     axis.grid(alpha=0.25)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gladient.nn import GateFamily, InContextRegressor
+from gladient.nn import InContextRegressor
 from gladient.prompts import MultitaskSetting, PromptSampler
 from gladient.training import TrainingConfig, evaluate, save_tensors, train
 
@@ -27,7 +27,7 @@ class ModelSpec:
         contextual: whether its tokens carry contextual features.
     """
 
-    gate: GateFamily
+    gate: str
     contextual: bool = True
 
 

@@ -1,7 +1,6 @@
 """Gates from tokens."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -10,15 +9,15 @@ from torch.nn import functional
 
 from gladient.nn._stack import member_normal, project
 
-__all__ = ["GateFamily", "TokenGate", "check_family"]
-
-GateFamily = Literal["none", "scalar", "key", "value"]
+__all__ = ["TokenGate", "gate_channels"]
 
 
-def check_family(gate: str) -> None:
-    """Raises ValueError unless `gate` names a family."""
-    if gate not in get_args(GateFamily):
-        raise ValueError(f"gate is {gate!r}; choose one of {', '.join(get_args(GateFamily))}")
+def gate_channels(family: str, *, key_dim: int, value_dim: int) -> int:
+    """Gates per token of a family, 0 without gates; raises ValueError for a family that is unknown."""
+    channels = {"none": 0, "scalar": 1, "key": key_dim, "value": value_dim}
+    if family not in channels:
+        raise ValueError(f"gate is {family!r}; choose one of {', '.join(channels)}")
+    return channels[family]
 
 
 class TokenGate(nn.Module):

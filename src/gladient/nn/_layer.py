@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gladient.nn._gate import GateFamily, TokenGate, check_family
+from gladient.nn._gate import TokenGate, gate_channels
 from gladient.nn._stack import check_groups, member_normal, project
 from gladient.ops import gated_linear_attention
 
@@ -48,7 +48,7 @@ class GatedLinearAttention(nn.Module):
         *,
         key_dim: int | None = None,
         value_dim: int | None = None,
-        gate: GateFamily = "scalar",
+        gate: str = "scalar",
         gate_bias: bool = False,
         open_columns: Sequence[int] = (),
         delimiter_columns: Sequence[int] = (),
@@ -56,7 +56,6 @@ class GatedLinearAttention(nn.Module):
         seeds: Sequence[int] = (0,),
     ) -> None:
         super().__init__()
-        check_family(gate)
         key_dim, value_dim = key_dim or width, value_dim or width
         if min(width, key_dim, value_dim, len(seeds)) < 1:
             raise ValueError(
@@ -67,7 +66,7 @@ class GatedLinearAttention(nn.Module):
         keys = member_normal(seeds, (width, key_dim), stream="keys") / key_dim**0.5
         self.W_q, self.W_k = nn.Parameter(keys), nn.Parameter(keys.clone())
         self.W_v = nn.Parameter(member_normal(seeds, (width, value_dim), stream="values") / width**0.5)
-        gates = {"none": 0, "scalar": 1, "key": key_dim, "value": value_dim}[gate]
+        gates = gate_channels(gate, key_dim=key_dim, value_dim=value_dim)
         self.gate = (
             TokenGate(
                 width,

@@ -17,8 +17,8 @@ class InContextRegressor(nn.Module):
     r"""Predicts the query's label from a prompt: $\hat y = h^\top o_T$ of one `GatedLinearAttention` layer.
 
     With scalar gates this is one step of weighted preconditioned gradient descent on the prompt's examples, with the
-    products of gates as the weights (Theorem 1 of arXiv 2504.04308). The read-out h starts at 0, all else at random: the
-    first predictions are 0, and the first steps give h its sign before the gates learn from it.
+    products of gates as the weights (Theorem 1 of arXiv 2504.04308). The read-out h starts at 0, all else at random:
+    the first predictions are 0, and the first steps give h its sign before the gates learn from it.
 
     Args:
         width: numbers in a token, D.

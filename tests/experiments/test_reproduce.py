@@ -1,0 +1,188 @@
+"""`gladient reproduce`: the real figure in its quick size, interruption, and what it refuses."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gladient.cli import main
+
+TINY = [sys.executable, str(Path(__file__).with_name("tiny_figure.py"))]
+
+
+def tiny(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*TINY, str(out), *options], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tiny") / "out"
+    done = tiny(out)
+    assert done.returncode in (0, 1), done.stderr  # 1: so short a training may miss exact values
+    return out
+
+
+def test_everything_is_written(finished: Path) -> None:
+    with (finished / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["figure", "panel", "n", "model", "risk", "standard_error", "seeds", "exact", "gap", "z"]
+    assert len(rows) == 4 * 2 * 4
+    assert (finished / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (finished / "figure.svg").read_text()
+    assert len(list((finished / "weights").glob("*.safetensors"))) == 8
+    assert not any((finished / "checkpoints").iterdir())
+
+
+def test_report_stands_alone_and_marks_what_misses(finished: Path) -> None:
+    page = (finished / "report.html").read_text()
+    addresses = re.findall(r'(?:href|src)\s*=\s*"([^"]*)"|url\(([^)]*)\)', page)
+    assert all(address.startswith(("#", "data:")) for pair in addresses for address in pair if address)
+    with (finished / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    judged = [row for row in rows if row["model"] != "without_context"]
+    missed = [row for row in judged if abs(float(row["gap"])) > 0.02 and abs(float(row["z"])) > 3]
+    assert page.count('<tr class="miss">') == len(missed)
+    assert "&#34;checkpoint_every&#34;: 20" in page
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+def test_killed_and_resumed_gives_the_same_results_bit_for_bit(
+    finished: Path, tmp_path: Path, kill: signal.Signals
+) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen([*TINY, str(out)], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("points/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, kill)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == {signal.SIGINT: 130}.get(kill, -kill)
+    assert "Traceback" not in errors
+    assert not (out / "results.csv").exists()
+    assert 0 < len(list(out.glob("points/*.json"))) < 8
+    time.sleep(1.0)  # orphaned workers would still be writing
+    before = sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*"))
+    time.sleep(0.5)
+    assert before == sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*"))
+    resumed = tiny(out, "--resume")
+    assert resumed.returncode in (0, 1), resumed.stderr
+    assert "were finished before" in resumed.stderr
+    for name in ("results.csv", "exact.csv", "figure.svg", "figure.png"):
+        assert (out / name).read_bytes() == (finished / name).read_bytes(), name
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["reproduce", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("gladient: error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_a_finished_folder_is_not_overwritten(finished: Path) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    again = tiny(finished)
+    assert again.returncode == 2
+    assert "add --resume" in again.stderr
+    other = tiny(finished, "--resume", "--seeds", "2")
+    assert other.returncode == 2
+    assert "another config (it differs in seeds)" in other.stderr
+    assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+
+
+def test_resuming_what_is_finished_changes_no_result(finished: Path) -> None:
+    before = (finished / "results.csv").read_bytes()
+    assert tiny(finished, "--resume").returncode in (0, 1)
+    assert (finished / "results.csv").read_bytes() == before
+
+
+def test_out_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert "must name a folder" in refused(capsys, "--out", str(file))
+    assert "must name a folder" in refused(capsys, "--out", str(file / "below"))
+    assert file.read_text() == "mine"
+
+
+def test_out_holds_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    assert "not empty and holds no config.json" in refused(capsys, "--out", str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == ["thesis.tex"]
+
+
+def test_out_is_not_writable(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # permissions do not bind a test run as root
+    assert "not writable" in refused(capsys, "--out", str(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"figure": "other"}'])
+def test_config_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    refused(capsys, "--out", str(tmp_path), "--resume")
+    assert (tmp_path / "config.json").read_text() == content
+
+
+def test_damaged_point_is_named(finished: Path, tmp_path: Path) -> None:
+    import shutil
+
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    point = next((out / "points").iterdir())
+    point.write_text(point.read_text()[:50])
+    results = (out / "results.csv").read_bytes()
+    resumed = tiny(out, "--resume")
+    assert resumed.returncode == 2
+    assert f"{point} is damaged" in resumed.stderr
+    assert (out / "results.csv").read_bytes() == results
+
+
+def test_foreign_checkpoint_is_named(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen([*TINY, str(out)], stderr=subprocess.DEVNULL)
+    while not (out / "checkpoints").is_dir():
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    name = json.loads((out / "config.json").read_text())["n"][1]
+    checkpoint = out / "checkpoints" / f"value_gate-n{name}.safetensors"
+    checkpoint.write_bytes(b"not a checkpoint")
+    resumed = tiny(out, "--resume")
+    assert resumed.returncode == 2
+    assert f"{checkpoint} is not a whole gladient checkpoint" in resumed.stderr
+    assert "Traceback" not in resumed.stderr
+    assert checkpoint.read_bytes() == b"not a checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--figure", "mona-lisa"], "no figure 'mona-lisa'; choose one of multitask"),
+        (["--workers", "0"], "workers is 0"),
+        (["--seeds", "0"], "seeds is 0"),
+        (["--device", "abacus"], "device is 'abacus'"),
+    ],
+)
+def test_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    out = tmp_path / "out"
+    assert message in refused(capsys, "--out", str(out), *arguments)
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_quick_figure_reaches_the_exact_values(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["reproduce", "--quick", "--workers", "2", "--out", str(out)]) == 0
+    with (out / "results.csv").open() as file:
+        judged = [row for row in csv.DictReader(file) if row["model"] != "without_context"]
+    assert len(judged) == 24
+    for row in judged:
+        assert abs(float(row["gap"])) <= 0.02 or abs(float(row["z"])) <= 3, row

@@ -1,0 +1,18 @@
+"""Fails if shapes are not checked at run time: the jaxtyping hook is off or no longer wraps the package."""
+
+import numpy as np
+import pytest
+from jaxtyping import TypeCheckError
+
+from gladient.prompts import PromptLayout
+from gladient.prompts._sampling import _query_tasks
+
+
+def test_wrong_shapes_are_caught() -> None:
+    with pytest.raises(TypeCheckError):
+        _query_tasks(np.ones((2, 3)), np.ones((1, 2)))
+
+
+def test_wrong_types_are_caught() -> None:
+    with pytest.raises(TypeCheckError):
+        PromptLayout(n="two", d=1)  # type: ignore[arg-type]
