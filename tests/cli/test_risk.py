@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from gladient.cli import main
@@ -23,6 +24,75 @@ def test_json(capsys):
     assert found["scalar_gate"]["risk"] == pytest.approx(5.277777777777778, rel=1e-12)
     assert found["value_gate"]["risk"] == pytest.approx(5.277777777777778, rel=1e-12)
     assert found["value_gate"]["omega"] == pytest.approx([0.25, 1.0], rel=1e-12)
+    assert found["fixed_decay"]["gamma"] == pytest.approx(0.958951, abs=1e-6)
+    assert found["key_gate"]["risk"] == pytest.approx(5.277777777777778, rel=1e-12)
+    assert np.shape(found["key_gate"]["omega"]) == (2, 10)
+    for name in ("linear_attention", "fixed_decay", "scalar_gate", "value_gate", "key_gate"):
+        assert set(found[name]) >= {"risk", "omega", "certificate"}
+    assert found["value_gate"]["certificate"]["stationarity"] < 1e-12
+
+
+def test_bayes(capsys):
+    found = rungs(capsys, *BASE, "--bayes", "50", "--sigma2", "0.1")
+    assert found["bayes"]["risk"] < found["key_gate"]["risk"]
+    assert found["bayes"]["prompts"] == 50
+    assert main([*BASE, "--bayes", "50"]) == 0
+    assert "standard error" in capsys.readouterr().out
+    assert main([*BASE, "--bayes", "-1"]) == 2
+
+
+@pytest.mark.parametrize("suffix", [".json", ".yaml"])
+def test_setting_from_file(capsys, tmp_path, suffix):
+    # JSON is YAML too
+    path = tmp_path / f"setting{suffix}"
+    path.write_text('{"n": [25, 25], "r": [0.2, 0.8], "d": 10}')
+    assert rungs(capsys, "risk", "--setting", str(path)) == rungs(capsys, *BASE)
+    whole = {"n": [2, 3], "R": [[1, 0.2], [0.2, 1]], "r": [0.2, 0.5], "Sigma": [[2, 0], [0, 1]], "sigma2": 0.1}
+    path.write_text(json.dumps(whole))
+    typed = ["risk", "--n", "2", "3", "--rho", "0.2", "--r", "0.2", "0.5", "--spectrum", "2", "1", "--sigma2", "0.1"]
+    found, expected = rungs(capsys, "risk", "--setting", str(path)), rungs(capsys, *typed)
+    assert found["value_gate"]["risk"] == pytest.approx(expected["value_gate"]["risk"], rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("s.json", "{", "is not JSON"),
+        ("s.yaml", "a: [", "is not YAML"),
+        ("s.json", "[1, 2]", "must be one object"),
+        ("s.json", '{"n": [5], "r": [0.1], "dd": 3}', "dd"),
+        ("s.json", '{"r": [0.1], "d": 3}', "--n is missing"),
+        ("s.json", '{"n": [5], "r": [0.1], "d": 2.5}', "whole number"),
+        ("s.json", '{"n": [5], "r": [0.1], "d": 2, "Sigma": [[1.0]]}', "leave one out"),
+        ("s.json", '{"n": [5], "r": [0.1], "Sigma": [[1.0, 2.0]]}', "square matrix"),
+        ("s.json", '{"n": [5], "r": ["x"], "d": 2}', "list of numbers"),
+        ("s.json", '{"n": [5], "r": [0.1], "Sigma": 3}', "list of numbers"),
+        ("s.json", '{"n": [5], "r": [0.1], "spectrum": 3}', "list of numbers"),
+        ("s.json", '{"n": [5, 5], "r": [0.1, 0.1], "d": 2, "rho": "a"}', "list of numbers"),
+    ],
+)
+def test_bad_files(capsys, tmp_path, name, text, message):
+    path = tmp_path / name
+    path.write_text(text)
+    assert main(["risk", "--setting", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_setting_and_options_together(capsys, tmp_path):
+    path = tmp_path / "s.json"
+    path.write_text('{"n": [25, 25], "r": [0.2, 0.8], "d": 10}')
+    assert main(["risk", "--setting", str(path), "--d", "3"]) == 2
+    assert "both --setting and --d" in capsys.readouterr().err
+    assert main(["risk", "--setting", str(path), "--sigma2", "3"]) == 2
+    assert main(["risk", "--setting", str(tmp_path / "missing.json")]) == 2
+    assert "missing.json" in capsys.readouterr().err
+
+
+def test_too_large_for_memory(capsys):
+    assert main(["risk", "--n", "5", "--r", "0.1", "--d", "10000000"]) == 2
+    assert "make it smaller" in capsys.readouterr().err
 
 
 def test_table(capsys):
@@ -64,6 +134,7 @@ def test_options(capsys):
         (["--n", "25", "25", "--r", "0.2", "1.8", "--d", "10"], "a correlation lies between -1 and 1"),
         (["--n", "25", "0", "--r", "0.2", "0.8", "--d", "10"], "at least 1"),
         (["--n", "25", "--r", "0.2", "0.8", "--d", "10"], "r has shape (2,)"),
+        (["--r", "0.2", "--d", "10"], "--n is missing"),
         (["--n", "25", "25", "--r", "nan", "0.8", "--d", "10"], "NaN"),
         (["--n", "25", "25", "--r", "0.2", "0.8"], "neither --d nor --spectrum"),
         (["--n", "25", "25", "--r", "0.2", "0.8", "--d", "0"], "--d is 0"),

@@ -7,6 +7,8 @@ from typing import Any
 import tyro
 from tyro.extras import subcommand_cli_from_dict
 
+from gladient.cli.certify import Certify
+from gladient.cli.map import Map
 from gladient.cli.reproduce import Reproduce
 from gladient.cli.risk import Risk
 
@@ -17,6 +19,8 @@ __all__ = ["main"]
 COMMANDS: dict[str, Callable[..., Any]] = {
     "reproduce": Reproduce,
     "risk": Risk,
+    "certify": Certify,
+    "map": Map,
 }
 
 

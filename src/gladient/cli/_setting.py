@@ -1,22 +1,27 @@
 """Options that describe a multitask setting, shared by the commands of the theory."""
 
+import json
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gladient._types import Array
     from gladient.prompts import MultitaskSetting
 
-__all__ = ["SettingOptions"]
+__all__ = ["SettingOptions", "correlation_matrix", "require_memory"]
+
+_KEYS = ("n", "r", "d", "rho", "spectrum", "sigma2", "R", "Sigma")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SettingOptions:
-    """A multitask setting, typed on the command line."""
+    """A multitask setting, typed on the command line or read from a file."""
 
-    n: tuple[int, ...]
+    n: tuple[int, ...] = ()
     """Examples of each task, in prompt order."""
-    r: tuple[float, ...]
+    r: tuple[float, ...] = ()
     """Correlation of each task with the query's task."""
     d: int | None = None
     """Number of features; left out when --spectrum is given."""
@@ -27,33 +32,22 @@ class SettingOptions:
     """Eigenvalues of the features' covariance Σ; left out: all 1."""
     sigma2: float = 0.0
     """Variance of the label noise."""
+    setting: Path | None = None
+    """JSON or YAML file with any of n, r, d, rho, spectrum, sigma2, or whole matrices R and Sigma, instead of the
+    options above."""
 
-    def setting(self) -> "MultitaskSetting":
+    def load(self) -> "MultitaskSetting":
         """The setting, checked."""
-        import numpy as np
-
-        from gladient.prompts import MultitaskSetting
-
-        K = len(self.n)
-        return MultitaskSetting(
-            n=self.n, R=_correlations(self.rho, K), r=self.r, Sigma=np.diag(self._eigenvalues()), sigma2=self.sigma2
-        )
-
-    def _eigenvalues(self) -> tuple[float, ...]:
-        if self.d is None and not self.spectrum:
-            raise ValueError(
-                "neither --d nor --spectrum is given; one of them must say how many features there are: --d 10"
-            )
-        if self.d is not None and self.d < 1:
-            raise ValueError(f"--d is {self.d}; it must be a whole number ≥ 1")
-        if self.d is not None and self.spectrum and len(self.spectrum) != self.d:
-            raise ValueError(
-                f"--d is {self.d} but --spectrum lists {len(self.spectrum)} eigenvalues; they must agree: leave --d out"
-            )
-        return self.spectrum or (1.0,) * (self.d or 0)
+        typed = {name: value for name in _KEYS[:6] if (value := getattr(self, name)) not in ((), None)}
+        if self.setting is None:
+            return _build(typed)
+        if set(typed) > {"sigma2"} or self.sigma2 != 0.0:
+            raise ValueError(f"both --setting and --{sorted(typed)[0]} are given; a setting comes from one of them")
+        return _build(_read(self.setting))
 
 
-def _correlations(rho: tuple[float, ...], K: int) -> "Array":
+def correlation_matrix(rho: tuple[float, ...], K: int) -> "Array":
+    """Correlations between K tasks from none, one for every pair, or the upper triangle."""
     import numpy as np
 
     pairs = K * (K - 1) // 2
@@ -63,6 +57,81 @@ def _correlations(rho: tuple[float, ...], K: int) -> "Array":
             f"the {pairs} of the upper triangle"
         )
     R = np.eye(K)
-    upper = np.triu_indices(K, 1)
-    R[upper] = rho if len(rho) == pairs else (rho[0] if rho else 0.0)
+    R[np.triu_indices(K, 1)] = rho if len(rho) == pairs else (rho[0] if rho else 0.0)
     return np.triu(R) + np.triu(R, 1).T
+
+
+def require_memory(numbers: float, what: str) -> None:
+    """Stop before the work starts if `numbers` floats do not fit into this machine's memory.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 8.0 * numbers > memory:
+        raise ValueError(
+            f"{what} needs about {8.0 * numbers / 2**30:.3g} GiB and this machine has {memory / 2**30:.3g} GiB: "
+            "make it smaller"
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix in (".yaml", ".yml"):
+        try:
+            import yaml  # type: ignore[import-untyped]
+        except ImportError:
+            raise ValueError(f"{path} is YAML and PyYAML is not installed; install it or write JSON") from None
+        try:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    else:
+        try:
+            content = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict) or not set(content) <= set(_KEYS):
+        found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"{path} holds {found}; it must be one object with keys among {', '.join(_KEYS)}")
+    return content
+
+
+def _build(options: dict[str, Any]) -> "MultitaskSetting":
+    import numpy as np
+
+    from gladient.prompts import MultitaskSetting
+
+    for name in ("n", "r"):
+        if name not in options:
+            raise ValueError(f"--{name} is missing; list one number a task, e.g. --n 25 25 --r 0.2 0.8")
+    for name in set(options) & {"n", "r", "rho", "spectrum", "R", "Sigma"}:
+        if not isinstance(options[name], list | tuple) or any(isinstance(entry, str) for entry in options[name]):
+            raise ValueError(f"{name} is {options[name]!r}; it must be a list of numbers")
+    for name, matrix in (("rho", "R"), ("spectrum", "Sigma"), ("d", "Sigma")):
+        if name in options and matrix in options:
+            raise ValueError(f"both {name} and {matrix} are given; they say the same thing: leave one out")
+    K = len(options["n"])
+    size = len(options["Sigma"]) if "Sigma" in options else len(options.get("spectrum", ())) or options.get("d", 1)
+    if isinstance(size, int) and size > 0:
+        require_memory(6.0 * (size**2 + K**2), f"a setting with {K} tasks and {size} features")
+    return MultitaskSetting(
+        n=options["n"],
+        R=options["R"] if "R" in options else correlation_matrix(tuple(options.get("rho", ())), K),
+        r=options["r"],
+        Sigma=options["Sigma"] if "Sigma" in options else np.diag(_eigenvalues(options)),
+        sigma2=options.get("sigma2", 0.0),
+    )
+
+
+def _eigenvalues(options: dict[str, Any]) -> tuple[float, ...]:
+    d, spectrum = options.get("d"), tuple(options.get("spectrum", ()))
+    if d is None and not spectrum:
+        raise ValueError(
+            "neither --d nor --spectrum is given; one of them must say how many features there are: --d 10"
+        )
+    if d is not None and (isinstance(d, bool) or not isinstance(d, int) or d < 1):
+        raise ValueError(f"--d is {d!r}; it must be a whole number ≥ 1")
+    if d is not None and spectrum and len(spectrum) != d:
+        raise ValueError(f"--d is {d} but --spectrum lists {len(spectrum)} eigenvalues; they must agree: leave --d out")
+    return spectrum or (1.0,) * (d or 0)

@@ -1,14 +1,10 @@
 """`gladient risk`: the exact best risk of each gate family on one setting."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from gladient.cli._setting import SettingOptions
-
-if TYPE_CHECKING:
-    from gladient.prompts import MultitaskSetting
 
 __all__ = ["Risk"]
 
@@ -20,38 +16,50 @@ class Risk(SettingOptions):
     Example: gladient risk --n 25 25 --r 0.2 0.8 --d 10
     """
 
+    bayes: int = 0
+    """Prompts for a Monte Carlo estimate of the Bayes risk, which no estimator beats; 0 leaves it out."""
+    seed: int = 0
+    """Seed of that estimate."""
     json: bool = False
     """Print one JSON object instead of a table."""
 
     def run(self) -> None:
         """Print the risks."""
-        setting = self.setting()
-        rungs = _rungs(setting)
+        from gladient.landscape import half_gate, ladder
+
+        if self.bayes < 0:
+            raise ValueError(f"--bayes is {self.bayes}; give the number of prompts to sample, or 0 for none")
+        setting = self.load()
+        found = ladder(setting, bayes_prompts=self.bayes, seed=self.seed)
+        rungs = {name: getattr(found, name) for name in found.risks}
+        rungs["half_gate"] = half_gate(setting)
         if self.json:
-            print(json.dumps(rungs))
+            print(json.dumps({name: _as_json(rung) for name, rung in rungs.items()}))
         else:
-            print(_table(setting, rungs))
+            print(_table(rungs, setting.M, setting.d))
 
 
-def _rungs(setting: "MultitaskSetting") -> dict[str, Any]:
-    from gladient import landscape
-
-    families: dict[str, Callable[[MultitaskSetting], Any]] = {
-        "linear_attention": landscape.linear_attention,
-        "half_gate": landscape.half_gate,
-        "scalar_gate": landscape.scalar_gate,
-        "value_gate": landscape.optimum,
-    }
-    results = {name: family(setting) for name, family in families.items()}
-    return {name: {"risk": result.risk, "omega": result.omega.tolist()} for name, result in results.items()}
+def _as_json(rung: Any) -> dict[str, Any]:
+    if not hasattr(rung, "omega"):  # the Bayes estimate
+        return asdict(rung)
+    gate = {"gamma": rung.gamma} if hasattr(rung, "gamma") else {}
+    return {"risk": rung.risk, **gate, "omega": rung.omega.tolist(), "certificate": asdict(rung.certificate)}
 
 
-def _table(setting: "MultitaskSetting", rungs: dict[str, Any]) -> str:
-    base = rungs["linear_attention"]["risk"]
+def _table(rungs: dict[str, Any], M: float, d: int) -> str:
+    base = rungs["linear_attention"].risk
     lines = [f"{'gate':18}{'risk':>12}{'risk/d':>10}{'gain':>9}  weight of one example of each task"]
     for name, rung in rungs.items():
-        gain = 1.0 - rung["risk"] / base if base > 0 else 0.0
-        shown = " ".join(f"{weight:.4g}" for weight in rung["omega"][:8]) + (" …" if setting.K > 8 else "")
-        lines.append(f"{name:18}{rung['risk']:12.6g}{rung['risk'] / setting.d:10.4f}{gain:9.2%}  {shown}")
-    lines.append(f"risk of predicting 0: {setting.M:.6g}; gain: over linear attention")
+        gain = 1.0 - rung.risk / base if base > 0 else 0.0
+        lines.append(f"{name:18}{rung.risk:12.6g}{rung.risk / d:10.4f}{gain:9.2%}  {_weights(rung)}")
+    lines.append(f"risk of predicting 0: {M:.6g}; gain: over linear attention")
     return "\n".join(lines)
+
+
+def _weights(rung: Any) -> str:
+    if hasattr(rung, "standard_error"):
+        return f"± {rung.standard_error:.2g} (standard error, {rung.prompts} prompts)"
+    if rung.omega.ndim == 2:
+        return "one for each direction"
+    shown = " ".join(f"{weight:.4g}" for weight in rung.omega[:8]) + (" …" if len(rung.omega) > 8 else "")
+    return f"{shown}  (γ = {rung.gamma:.6g}; means)" if hasattr(rung, "gamma") else shown

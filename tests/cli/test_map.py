@@ -1,0 +1,78 @@
+"""`gladient map`: files, blank cells, the scalar border, and bad ranges."""
+
+import csv
+
+import pytest
+
+from gladient.cli import main
+from gladient.landscape import linear_attention, optimum, scalar_gate
+from gladient.prompts import MultitaskSetting
+
+
+def rows(path):
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_files_and_values(capsys, tmp_path):
+    out = tmp_path / "maps" / "gain"
+    arguments = ["map", "--r1=-0.6:0.9", "--r2", "0:0.8", "--points", "7", "--n", "5", "40", "--rho", "0.3"]
+    assert main([*arguments, "--spectrum", "2", "0.5", "--sigma2", "0.1", "--out", str(out)]) == 0
+    for suffix in (".png", ".svg", ".csv"):
+        assert (out.parent / f"gain{suffix}").stat().st_size > 0
+    found = rows(out.parent / "gain.csv")
+    assert len(found) == 49
+    blank = [row for row in found if row["possible"] == "0"]
+    assert f"{len(blank)} blank" in capsys.readouterr().out
+    assert blank
+    assert all(row["gain"] == row["optimum"] == "" for row in blank)
+    for row in found:
+        r = [float(row["r1"]), float(row["r2"])]
+        try:
+            setting = MultitaskSetting([5, 40], [[1, 0.3], [0.3, 1]], r, [[2, 0], [0, 0.5]], 0.1)
+        except ValueError:
+            assert row["possible"] == "0"
+            continue
+        none, best = linear_attention(setting).risk, optimum(setting).risk
+        assert float(row["linear_attention"]) == pytest.approx(none, rel=1e-12)
+        assert float(row["optimum"]) == pytest.approx(best, rel=1e-12)
+        assert float(row["gain"]) == pytest.approx(none - best, abs=1e-12)
+        assert row["scalar_attains"] == str(int(scalar_gate(setting).risk <= best * (1 + 1e-12)))
+
+
+def test_same_files_twice(tmp_path):
+    for name in ("a", "b"):
+        assert main(["map", "--points", "5", "--out", str(tmp_path / name)]) == 0
+    for suffix in (".svg", ".csv"):
+        assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--r1", "0.5:0.5"], "a range goes up"),
+        (["--r1", "0.9:0.1"], "a range goes up"),
+        (["--r2", "0:1.5"], "within -1 and 1"),
+        (["--r2", "zero:one"], "low:high"),
+        (["--r1", "0:nan"], "a range goes up"),
+        (["--points", "1"], "at least 2"),
+        (["--points", "10000000"], "make it smaller"),
+        (["--d", "0"], "whole number"),
+        (["--n", "0", "5"], "count is below 1"),
+        (["--sigma2", "-1"], "noise variance"),
+        (["--r1", "0.8:1", "--r2", "0.8:1"], "no point of"),
+        (["--rho", "2"], "no point of"),
+    ],
+)
+def test_bad_input(capsys, tmp_path, arguments, message):
+    assert main(["map", "--out", str(tmp_path / "gain"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_out_is_a_folder(capsys, tmp_path):
+    (tmp_path / "gain.png").mkdir()
+    assert main(["map", "--points", "3", "--out", str(tmp_path / "gain")]) == 2
+    assert "is a folder" in capsys.readouterr().err
