@@ -13,18 +13,18 @@ THREE_POINTS = MultitaskSetting(
 
 
 def several_minima(rng, K):
-    """One strong direction and many weak ones, few examples of one kind and many of another: often not unique."""
-    weak = int(rng.integers(50, 300))
+    """One strong direction and many weak ones, few examples of some tasks and very many of others: often not unique."""
+    few = np.arange(K) < 1 + (rng.random(K) < 0.3)
     return MultitaskSetting(
-        n=np.floor(10 ** rng.uniform(0, 5, K)),
+        n=np.floor(10 ** np.where(few, rng.uniform(0, 1.5, K), rng.uniform(4, 6, K))),
         R=np.eye(K),
-        r=rng.uniform(-0.3, 0.3, K),
-        Sigma=np.diag([10 ** rng.uniform(0, 2)] + [10 ** rng.uniform(-3, -1)] * weak),
+        r=rng.uniform(0.03, 0.3, K),
+        Sigma=np.diag([10 ** rng.uniform(0.5, 2)] + [10 ** rng.uniform(-2.5, -1.5)] * 150),
         sigma2=0.01,
     )
 
 
-def dense_search(setting, points=20_000):
+def dense_search(setting, points=5_000):
     """Sign changes of T(γ) - γ, written out plainly, on a dense grid."""
     root = np.sqrt(setting.n)
     eigenvalues, E = np.linalg.eigh(setting.R * np.outer(root, root))
@@ -36,7 +36,7 @@ def dense_search(setting, points=20_000):
     c = (1 / (1 + M * (inverse @ (count * s**2)) / (inverse @ (count * s**3))))[:, None]
     weights = power / (1 + eigenvalues * c) ** 2
     image = 1 + np.sum(eigenvalues * weights, axis=1) / np.sum(weights, axis=1)
-    return int(np.sum(np.diff(np.sign(image - gammas[:, 0])) != 0))
+    return int(np.sum(np.diff(image > gammas[:, 0])))
 
 
 def curvatures(setting, omega):
@@ -47,7 +47,7 @@ def curvatures(setting, omega):
     D = s * (u @ R @ u + 1) + M
     Ru, g = R @ u + u, u @ r
     psi, slope, bend = np.sum(s**2 / D), np.zeros(len(u)), np.zeros_like(R)
-    for sj, Dj in zip(s, D, strict=True):
+    for sj, Dj in zip(s, D, strict=True):  # one direction after the other
         A, Au = sj * (R + np.eye(len(u))) + M * np.eye(len(u)), sj * Ru + M * u
         slope -= sj**2 / Dj**2 * 2 * Au
         bend += sj**2 * (8 * np.outer(Au, Au) / Dj**3 - 2 * A / Dj**2)
