@@ -5,12 +5,12 @@ import pytest
 from jaxtyping import TypeCheckError
 
 from gladient.prompts import PromptLayout
-from gladient.prompts._sampling import _query_tasks
+from gladient.prompts._sampling import _query_weights
 
 
 def test_wrong_shapes_are_caught() -> None:
     with pytest.raises(TypeCheckError):
-        _query_tasks(np.ones((2, 3)), np.ones((1, 2)))
+        _query_weights(np.ones((2, 3)), np.ones((1, 2)))
 
 
 def test_wrong_types_are_caught() -> None:

@@ -56,7 +56,8 @@ class GatedLinearAttention(nn.Module):
         seeds: Sequence[int] = (0,),
     ) -> None:
         super().__init__()
-        key_dim, value_dim = key_dim or width, value_dim or width
+        key_dim = width if key_dim is None else key_dim
+        value_dim = width if value_dim is None else value_dim
         if min(width, key_dim, value_dim, len(seeds)) < 1:
             raise ValueError(
                 f"width {width}, key_dim {key_dim}, value_dim {value_dim}, {len(seeds)} seeds; each must be at least 1"

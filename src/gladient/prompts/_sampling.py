@@ -73,8 +73,7 @@ class PromptSampler:
         isotropic = np.array_equal(first.Sigma, np.eye(first.d))
         self.feature_factor = None if isotropic else place(psd_factor(first.Sigma))
         self.task_factor = place(psd_factor(first.R))
-        mean, spread = _query_tasks(first.R, np.stack([setting.r for setting in settings]))
-        self.query_mean, self.query_spread = place(mean), place(spread)
+        self.query_weights = place(_query_weights(first.R, np.stack([setting.r for setting in settings])))
 
     def draw(self, batch: int, generators: Sequence[torch.Generator]) -> Prompts:
         """Draw `batch` prompts a generator; a generator's state alone decides which."""
@@ -85,26 +84,21 @@ class PromptSampler:
         return Prompts(torch.stack([tokens for tokens, _ in groups]), torch.cat([targets for _, targets in groups]))
 
     def _draw_group(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        layout, tasks = self.layout, len(self.layout.n)
-        tokens = self.template.repeat(batch, 1, 1)
+        d, tasks = self.layout.d, len(self.layout.n)
         features = self._features(batch, generator)
-        betas = self._normal((batch, tasks + 1, layout.d), generator)
-        task_betas = torch.matmul(self.task_factor, betas[:, :tasks])
-        done = 0
-        for k, block in enumerate(layout.blocks):
-            x = features[:, done : done + layout.n[k]]
-            tokens[:, block, : layout.d] = x
-            tokens[:, block, layout.d] = torch.bmm(x, task_betas[:, k, :, None])[..., 0]
-            done += layout.n[k]
+        betas = self._normal((batch, tasks + 1, d), generator)
+        betas[:, :tasks] = self.task_factor @ betas[:, :tasks]
+        tokens = self.template.repeat(batch, 1, 1)
+        for k, (block, x) in enumerate(zip(self.layout.blocks, features.split([*self.layout.n, 1], 1), strict=False)):
+            tokens[:, block, :d] = x
+            tokens[:, block, d] = self._labels(torch.bmm(x, betas[:, k, :, None])[..., 0], generator)
         query = features[:, -1]
-        tokens[:, -1, : layout.d] = query
-        projections = torch.bmm(torch.cat([task_betas, betas[:, tasks:]], 1), query[:, :, None])[..., 0]
-        targets = torch.cat([self.query_mean, self.query_spread[:, None]], 1) @ projections.T
-        if self.noise:
-            for block in layout.blocks:
-                tokens[:, block, layout.d] += self.noise * self._normal((batch, block.stop - block.start), generator)
-            targets = targets + self.noise * self._normal((batch,), generator)
-        return tokens, targets
+        tokens[:, -1, :d] = query
+        by_task = torch.bmm(betas, query[:, :, None])[..., 0]
+        return tokens, self._labels(self.query_weights @ by_task.T, generator)
+
+    def _labels(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+        return clean + self.noise * self._normal(clean.shape[-2:], generator) if self.noise else clean
 
     def _features(self, batch: int, generator: torch.Generator) -> Tensor:
         white = self._normal((batch, sum(self.layout.n) + 1, self.layout.d), generator)
@@ -123,7 +117,8 @@ def _check_shared(settings: Sequence[MultitaskSetting]) -> None:
                 raise ValueError(f"the settings differ in {name}; settings that share contexts may differ in r alone")
 
 
-def _query_tasks(R: Float[Array, "K K"], r: Float[Array, "P K"]) -> tuple[Float[Array, "P K"], Float[Array, " P"]]:
-    """Mean weights R⁺r and conditional standard deviation of the query's task given the K tasks."""
+def _query_weights(R: Float[Array, "K K"], r: Float[Array, "P K"]) -> Float[Array, "P K1"]:
+    """Weights of the K tasks and of ξ in the query's task, for each setting."""
     weights = r @ np.linalg.pinv(R, rcond=1e-12, hermitian=True)
-    return weights, np.sqrt(np.clip(1.0 - (weights * r).sum(1), 0.0, None))
+    spread = np.sqrt(np.clip(1.0 - (weights * r).sum(1), 0.0, None))
+    return np.column_stack([weights, spread])

@@ -63,21 +63,9 @@ def train(
     """
     described = {**(run or {}), "training": asdict(config)}
     optimizer = _adam(model, config)
-    losses: list[Tensor] = []
-    start = 0
-    if checkpoint is not None and checkpoint.exists():
-        tensors, state = load_tensors(checkpoint, run=described)
-        start = state["step"]
-        _restore(model, optimizer, generators, tensors, step=start)
-        losses.append(tensors["losses"])
+    start, losses = _resume(checkpoint, described, model, optimizer, generators)
     for step in range(start, config.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * config.schedule(step, group["rest"])
-        member_losses = loss(model)
-        optimizer.zero_grad()
-        member_losses.sum().backward()
-        optimizer.step()
-        losses.append(member_losses.detach().cpu()[None])
+        losses.append(_step(model, loss, optimizer, config, step))
         done = step + 1
         on_step(done)
         if done % config.checkpoint_every == 0 or done == config.steps:
@@ -87,6 +75,37 @@ def train(
                 tensors = {"losses": losses[0], **_state(model, optimizer, generators)}
                 save_tensors(checkpoint, tensors, run=described, step=done)
     return History(losses=torch.cat(losses))
+
+
+def _step(
+    model: nn.Module,
+    loss: Callable[[nn.Module], Tensor],
+    optimizer: torch.optim.Adam,
+    config: TrainingConfig,
+    step: int,
+) -> Float[Tensor, "1 E"]:
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * config.schedule(step, group["rest"])
+    member_losses = loss(model)
+    optimizer.zero_grad()
+    member_losses.sum().backward()
+    optimizer.step()
+    return member_losses.detach().cpu()[None]
+
+
+def _resume(
+    checkpoint: Path | None,
+    described: Mapping[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Adam,
+    generators: Sequence[torch.Generator],
+) -> tuple[int, list[Tensor]]:
+    """Steps done and their losses, after restoring the state they led to; nothing without a checkpoint."""
+    if checkpoint is None or not checkpoint.exists():
+        return 0, []
+    tensors, state = load_tensors(checkpoint, run=described)
+    _restore(model, optimizer, generators, tensors, step=state["step"])
+    return state["step"], [tensors["losses"]]
 
 
 def _adam(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam:
