@@ -54,6 +54,11 @@ class Reduced:
         """n_k n_l R_kl: what ωᵀRω sums over examples."""
         return np.asarray(self.R * self.n[:, None] * self.n)
 
+    @cached_property
+    def unexplained(self) -> Float[Array, "K K"]:
+        """R - r rᵀ: correlations of the tasks given the query's task."""
+        return np.asarray(self.R - np.outer(self.r, self.r))
+
     @property
     def r_blocks(self) -> Float[Array, " K"]:
         r"""$\tilde r_k = \sqrt{n_k}\, r_k$."""
@@ -78,7 +83,7 @@ class Reduced:
 
     def summed_moments(self, sums: Float[Array, " K"], energy: float) -> Moments:
         """Moments from each task's sum of weights and the total of the squared weights."""
-        excess = float(sums @ (self.R - np.outer(self.r, self.r)) @ sums)
+        excess = float(sums @ self.unexplained @ sums)
         return Moments(float(sums @ self.r), max(excess, 0.0), energy)
 
     def risk(self, m: Moments) -> float:
