@@ -35,7 +35,16 @@ template <class F, int NK, int NV> static void one_head(const LastQuery<F> &p, I
   const auto lanes = [&](Int channels, int a) { return std::clamp<Int>(channels - a * L, 0, L); };
   const auto adds = [&](Int heads) { return h % (p.H / heads) != 0; };  // the first head of a group writes, others add
   const bool add_k = adds(p.hk), add_v = adds(p.hv), add_g = adds(p.hg), add_gk = adds(p.hgk), add_gv = adds(p.hgv);
-  const auto put = [&](Vec y, F *x, Int count, bool add) { store<F>(add ? y + load(x, count) : y, x, count); };
+  // One row of a gradient. Rows that lie side by side go through a buffer, as whole vectors whose surplus the next row
+  // overwrites: masked stores are slow.
+  const auto put = [&](Vec y, F *buffer, F *x, Int c, int a, Int channels, Int heads, bool add) {
+    if (heads > 1 || add) store<F>(add ? y + load(x + a * L, lanes(channels, a)) : y, x + a * L, lanes(channels, a));
+    else if (a * L < channels) std::memcpy(buffer + c * channels + a * L, &y, sizeof(Vec));
+  };
+  F row_v[L * NV * L + L], row_gv[L * NV * L + L], row_k[L * NK * L + L], row_gk[L * NK * L + L];
+  const auto flush = [&](F *x, const F *buffer, Int m, Int channels, Int heads, bool add) {
+    if (x && heads == 1 && !add) std::memcpy(x, buffer, m * channels * sizeof(F));
+  };
   Vec q[NK], up[NV] = {}, o[NV] = {}, d_q[NK] = {}, sum_k[NK] = {}, sum_v[NV] = {};
   for (int a = 0; a < NK; ++a) q[a] = load(p.q + (n * p.H + h) * p.K + a * L, lanes(p.K, a));
   for (int a = 0; a < NV && p.d_o; ++a) up[a] = load(p.d_o + (n * p.H + h) * p.V + a * L, lanes(p.V, a));
@@ -86,16 +95,20 @@ template <class F, int NK, int NV> static void one_head(const LastQuery<F> &p, I
       }
       for (int a = 0; a < NV && (p.d_v || p.d_gv); ++a) {
         const Vec d = s[c] * (p.gv ? wv[c][a] * up[a] : up[a]);
-        if (p.d_v) put(d, p.d_v + at_v(t) * p.V + a * L, lanes(p.V, a), add_v);
-        if (p.d_gv) put(d * v[c][a], p.d_gv + at_gv(t) * p.V + a * L, lanes(p.V, a), add_gv);
+        if (p.d_v) put(d, row_v, p.d_v + at_v(t) * p.V, c, a, p.V, p.hv, add_v);
+        if (p.d_gv) put(d * v[c][a], row_gv, p.d_gv + at_gv(t) * p.V, c, a, p.V, p.hgv, add_gv);
       }
       for (int a = 0; a < NK; ++a) {
         d_q[a] += back[c] * (p.gk ? k[c][a] * wk[c][a] : k[c][a]);
         const Vec d = back[c] * (p.gk ? wk[c][a] * q[a] : q[a]);
-        if (p.d_k) put(d, p.d_k + at_k(t) * p.K + a * L, lanes(p.K, a), add_k);
-        if (p.d_gk) put(d * k[c][a], p.d_gk + at_gk(t) * p.K + a * L, lanes(p.K, a), add_gk);
+        if (p.d_k) put(d, row_k, p.d_k + at_k(t) * p.K, c, a, p.K, p.hk, add_k);
+        if (p.d_gk) put(d * k[c][a], row_gk, p.d_gk + at_gk(t) * p.K, c, a, p.K, p.hgk, add_gk);
       }
     }
+    flush(p.d_v ? p.d_v + at_v(t0) * p.V : nullptr, row_v, m, p.V, p.hv, add_v);
+    flush(p.d_gv ? p.d_gv + at_gv(t0) * p.V : nullptr, row_gv, m, p.V, p.hgv, add_gv);
+    flush(p.d_k ? p.d_k + at_k(t0) * p.K : nullptr, row_k, m, p.K, p.hk, add_k);
+    flush(p.d_gk ? p.d_gk + at_gk(t0) * p.K : nullptr, row_gk, m, p.K, p.hgk, add_gk);
   }
   for (int a = 0; a < NV && p.o; ++a) store<F>(o[a], p.o + (n * p.H + h) * p.V + a * L, lanes(p.V, a));
   for (int a = 0; a < NK && p.d_q; ++a) store<F>(d_q[a], p.d_q + (n * p.H + h) * p.K + a * L, lanes(p.K, a));

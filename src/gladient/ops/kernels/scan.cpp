@@ -32,13 +32,14 @@ template <class F, int NV, Gate gate> struct Lane {
   const Problem<F> &p;
   const Int n, h, first, width, rows;  // first value channel, channels in use ≤ W, K rounded up to a multiple of 4
   std::vector<F> q, k, a;              // [C, rows]: scaled queries, keys, key gates
+  std::vector<F> sum_q, sum_k, sum_a;  // [C, rows]: gradients of a chunk
   std::vector<Vec> v, b, full;         // [C, NV], value gates [C, NV], full gates [C, rows, NV]
   std::vector<Vec> o, S;               // [C, NV], [rows, NV]
   const Head at_q, at_k, at_v, at_g, at_gk, at_gv;
 
   Lane(const Problem<F> &p, Int n, Int h, Int first)
       : p(p), n(n), h(h), first(first), width(std::min(W, p.V - first)), rows((p.K + 3) / 4 * 4), q(C * rows),
-        k(C * rows), a(C * rows, F(1)), v(C * NV), b(gate == COLUMN ? C * NV : 0),
+        k(C * rows), a(C * rows, F(1)), sum_q(C * rows), sum_k(C * rows), sum_a(C * rows), v(C * NV), b(gate == COLUMN ? C * NV : 0),
         full(gate == FULL ? C * rows * NV : 0), o(C * NV), S(rows * NV),
         at_q(head(p.H)), at_k(head(p.hk)), at_v(head(p.hv)), at_g(head(p.hg)), at_gk(head(p.hgk)), at_gv(head(p.hgv)) {}
 
@@ -135,6 +136,7 @@ template <class F, int NV, Gate gate> struct Lane {
         std::memcpy(scalars(d_o) + (t - t0) * W, p.d_o + at_q(t) * p.V + first, width * sizeof(F));
       for (auto *x : {&d_v, &d_b, &d_g}) std::fill(x->begin(), x->end(), Vec{});
       for (Int i = 0; i < rows; i += R) backward_rows(i, t0, t1 - t0, dS.data(), d_o.data(), d_v.data(), d_b.data(), d_g.data());
+      add_rows(t0, t1 - t0);
       for (Int t = t0; t < t1; ++t) {
         const Int to = at_q(t) * p.V + first, c = t - t0;
         std::memcpy(p.d_v + to, scalars(d_v) + c * W, width * sizeof(F));
@@ -189,18 +191,26 @@ template <class F, int NV, Gate gate> struct Lane {
     }
     for (int r = 0; r < R; ++r)
       for (int j = 0; j < NV; ++j) dS[(i + r) * NV + j] = d[r][j];
-    for (int r = 0; r < R && i + r < p.K; ++r)
+    for (int r = 0; r < R; ++r)
       for (Int c = 0; c < steps; c += L) {
-        const Vec to_q = row_sums(d_q[r] + c), to_k = row_sums(d_k[r] + c);
+        const Vec to_q = row_sums(d_q[r] + c) * p.scale, to_k = row_sums(d_k[r] + c);
         const Vec to_a = gate >= KEY ? row_sums(d_a[r] + c) : Vec{};
-        for (Int l = 0; l < std::min(L, steps - c); ++l) {
-          const Int to = at_q(t0 + c + l);
-          p.d_q[to * p.K + i + r] += to_q[l] * p.scale;
-          p.d_k[to * p.K + i + r] += to_k[l];
-          if (gate >= KEY && p.d_gk) p.d_gk[to * p.K + i + r] += to_a[l];
-          if (gate >= KEY && p.d_g) p.d_g[to] += to_a[l];
+        for (Int l = 0; l < L; ++l) {
+          const Int to = (c + l) * rows + i + r;
+          sum_q[to] = to_q[l], sum_k[to] = to_k[l];
+          if (gate >= KEY) sum_a[to] = to_a[l];
         }
       }
+  }
+
+  // The tiles of value channels add up their shares of the gradients of q, k and the gates.
+  void add_rows(Int t0, Int steps) {
+    for (Int c = 0; c < steps; ++c) {
+      const Int to = at_q(t0 + c);
+      for (Int i = 0; i < p.K; ++i) p.d_q[to * p.K + i] += sum_q[c * rows + i], p.d_k[to * p.K + i] += sum_k[c * rows + i];
+      for (Int i = 0; i < p.K && gate >= KEY && p.d_gk; ++i) p.d_gk[to * p.K + i] += sum_a[c * rows + i];
+      for (Int i = 0; i < p.K && gate >= KEY && p.d_g; ++i) p.d_g[to] += sum_a[c * rows + i];
+    }
   }
 };
 
