@@ -1,10 +1,15 @@
 """Files written whole or not at all."""
 
+import io
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["write_atomically"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["save_figure", "write_atomically"]
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -21,3 +26,15 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def save_figure(figure: "Figure", stem: Path, *, dpi: int) -> None:
+    """Write STEM.png and STEM.svg, the same bytes for the same figure."""
+    import matplotlib as mpl
+
+    formats: dict[str, dict[str, Any]] = {"png": {"dpi": dpi}, "svg": {"metadata": {"Date": None}, "dpi": dpi}}
+    with mpl.rc_context({"svg.hashsalt": "gladient", "svg.fonttype": "path"}):
+        for suffix, options in formats.items():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=suffix, **options)
+            write_atomically(stem.with_name(f"{stem.name}.{suffix}"), buffer.getvalue())

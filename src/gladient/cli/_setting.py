@@ -78,10 +78,8 @@ def require_memory(numbers: float, what: str) -> None:
 def _read(path: Path) -> dict[str, Any]:
     text = path.read_text(encoding="utf-8")
     if path.suffix in (".yaml", ".yml"):
-        try:
-            import yaml  # type: ignore[import-untyped]
-        except ImportError:
-            raise ValueError(f"{path} is YAML and PyYAML is not installed; install it or write JSON") from None
+        import yaml  # type: ignore[import-untyped]
+
         try:
             content = yaml.safe_load(text)
         except yaml.YAMLError as error:

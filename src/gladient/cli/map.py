@@ -1,10 +1,12 @@
 """`gladient map`: the gain of gating over the plane of two tasks' correlations with the query's task."""
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gladient._files import save_figure, write_atomically
 from gladient.cli._setting import correlation_matrix, require_memory
 
 if TYPE_CHECKING:
@@ -103,36 +105,34 @@ def _scalar_margin(best: "OptimumBatch") -> "Array":
 
 
 def _write_csv(path: Path, r: "Array", best: "OptimumBatch", attention: "Array") -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["r1", "r2", "possible", "linear_attention", "optimum", "gain", "scalar_attains"])
-        for (r1, r2), valid, none, risk, margin in zip(
-            r.tolist(), best.valid.tolist(), attention.tolist(), best.risk.tolist(), _scalar_margin(best), strict=True
-        ):
-            values = [none, risk, none - risk, int(margin >= -1e-9)] if valid else ["", "", "", ""]
-            writer.writerow([r1, r2, int(valid), *values])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["r1", "r2", "possible", "linear_attention", "optimum", "gain", "scalar_attains"])
+    for (r1, r2), valid, none, risk, margin in zip(
+        r.tolist(), best.valid.tolist(), attention.tolist(), best.risk.tolist(), _scalar_margin(best), strict=True
+    ):
+        values = [none, risk, none - risk, int(margin >= -1e-9)] if valid else ["", "", "", ""]
+        writer.writerow([r1, r2, int(valid), *values])
+    write_atomically(path, text.getvalue())
 
 
 def _draw(options: Map, r1: "Array", r2: "Array", best: "OptimumBatch", attention: "Array") -> None:
-    import matplotlib as mpl
     import numpy as np
     from matplotlib.figure import Figure
 
     shape = (len(r2), len(r1))
     gain = np.where(best.valid, 1.0 - best.risk / attention, np.nan).reshape(shape)
     margin = np.where(best.valid, _scalar_margin(best), np.nan).reshape(shape)
-    with mpl.rc_context({"svg.hashsalt": "gladient"}):
-        figure = Figure(figsize=(6.0, 5.0), layout="constrained")
-        axes = figure.add_subplot()
-        mesh = axes.pcolormesh(r1, r2, np.ma.masked_invalid(gain), cmap="viridis", shading="nearest", rasterized=True)
-        figure.colorbar(mesh, label="gain of gating: 1 - risk of the optimum / risk of linear attention")
-        if np.nanmin(margin) < 0.0 < np.nanmax(margin):
-            axes.contour(r1, r2, np.ma.masked_invalid(margin), levels=[0.0], colors="white", linewidths=1.5)
-        axes.set_xlabel("r1, first task")
-        axes.set_ylabel("r2, second task")
-        axes.set_title(
-            f"n = {options.n[0]} + {options.n[1]}, ρ = {options.rho:g}; white: border of what a scalar gate attains",
-            fontsize="medium",
-        )
-        for suffix, metadata in ((".png", {}), (".svg", {"Date": None})):
-            figure.savefig(options.out.with_name(options.out.name + suffix), metadata=metadata, dpi=150)
+    figure = Figure(figsize=(6.0, 5.0), layout="constrained")
+    axes = figure.add_subplot()
+    mesh = axes.pcolormesh(r1, r2, np.ma.masked_invalid(gain), cmap="viridis", shading="nearest", rasterized=True)
+    figure.colorbar(mesh, label="gain of gating: 1 - risk of the optimum / risk of linear attention")
+    if np.nanmin(margin) < 0.0 < np.nanmax(margin):
+        axes.contour(r1, r2, np.ma.masked_invalid(margin), levels=[0.0], colors="white", linewidths=1.5)
+    axes.set_xlabel("r1, first task")
+    axes.set_ylabel("r2, second task")
+    axes.set_title(
+        f"n = {options.n[0]} + {options.n[1]}, ρ = {options.rho:g}; white: border of what a scalar gate attains",
+        fontsize="medium",
+    )
+    save_figure(figure, options.out, dpi=150)

@@ -1,19 +1,15 @@
 """The picture of risk against prompt length, drawn from results alone."""
 
-import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gladient._files import write_atomically
 from gladient.experiments._results import ExactPoint, Row
 
-__all__ = ["draw_risk_panels", "save_figure"]
+__all__ = ["draw_risk_panels"]
 
 
 class _Style(NamedTuple):
@@ -52,15 +48,6 @@ def draw_risk_panels(rows: Sequence[Row], exact: Sequence[ExactPoint]) -> Figure
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return figure
-
-
-def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Write NAME.png and NAME.svg, the same bytes for the same figure."""
-    with mpl.rc_context({"svg.hashsalt": "gladient", "svg.fonttype": "path"}):
-        for suffix, options in (("png", {"dpi": 160}), ("svg", {"metadata": {"Date": None}})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=suffix, **options)
-            write_atomically(folder / f"{name}.{suffix}", buffer.getvalue())
 
 
 def _draw_panel(axis: Axes, rows: Sequence[Row], exact: Sequence[ExactPoint]) -> None:

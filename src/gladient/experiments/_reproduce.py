@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from gladient._files import save_figure
 from gladient.experiments import multitask
 from gladient.experiments._figure import Figure
 from gladient.experiments._output import open_output
-from gladient.experiments._picture import save_figure
 from gladient.experiments._report import versions, write_report
 from gladient.experiments._results import ExactPoint, Row, read_rows, write_rows
 from gladient.experiments._runner import run_stacks
@@ -69,7 +69,7 @@ def reproduce(
         )
         write_rows(out / "exact.csv", plan.exact_curves(config))
         rows = read_rows(out / "results.csv", Row)
-        save_figure(plan.draw(rows, read_rows(out / "exact.csv", ExactPoint)), out, "figure")
+        save_figure(plan.draw(rows, read_rows(out / "exact.csv", ExactPoint)), out / "figure", dpi=160)
         core_seconds = sum(found["seconds"] for found in finished.values())
         write_report(
             out,
