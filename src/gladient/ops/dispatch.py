@@ -198,6 +198,9 @@ def choose(
     obstacle = _why_not_native(q, v, gates, form)
     if backend == "native" and obstacle:
         raise RuntimeError(f"backend='native' cannot run this: {obstacle}")
+    plain = gates.gk is None and gates.gv is None
+    if backend == "auto" and form == "last_query" and plain and torch.get_num_threads() > 1:
+        obstacle = obstacle or "on several threads torch is measured as fast for scalar gates"
     if backend == "torch" or obstacle:
         return Choice(form, "torch", f"{why}; " + ("backend asked for" if backend == "torch" else str(obstacle)))
     return Choice(form, "native", f"{why}; native kernels hold every family on the CPU")
