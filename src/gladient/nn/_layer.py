@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gladient.nn._gate import TokenGate, gate_channels
 from gladient.nn._stack import check_groups, member_normal, project
-from gladient.ops import gated_linear_attention
+from gladient.ops import Gates, gated_linear_attention
 
 __all__ = ["GatedLinearAttention"]
 
@@ -132,6 +132,10 @@ class GatedLinearAttention(nn.Module):
             o = o + self.scale * (q * self._by_head(self.u, tokens) * k).sum(3, keepdim=True) * v
         return self._by_member(o.unflatten(2, (-1, self.heads)).flatten(3), groups=len(tokens)), last
 
+    def gates(self, tokens: Float[Tensor, "G B T D"]) -> Gates:
+        """The log gates that the operator is given, heads of all members in a row: [G·B, T, P·H, …]."""
+        return Gates(**self._families(tokens, self._log_gates(tokens)))
+
     def read_last(self, tokens: Float[Tensor, "G B T D"], readout: Float[Tensor, "E HV"]) -> Float[Tensor, "E B"]:
         r"""The read-out $h^\top o_T$ of the last token alone.
 
@@ -171,7 +175,8 @@ class GatedLinearAttention(nn.Module):
         if self.family == "none":
             return {}
         if self.family == "fixed":
-            return {"g": self.decays.log().repeat(self.members // len(tokens))}
+            g = self.decays.log().repeat(self.members // len(tokens))
+            return {"g": g.expand(tokens.shape[0] * tokens.shape[1], tokens.shape[2], -1)}
         if self.log_A is not None:
             A = self.rate * self._by_head(self.log_A, tokens).exp()
             return {"G": A * log_gates[..., None, :]} if self.family == "full" else {"g": A * log_gates[..., 0]}

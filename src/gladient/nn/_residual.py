@@ -110,13 +110,15 @@ class ResidualModel(nn.Module):
     (1, 4)
     """
 
+    layers: Sequence[ResidualLayer]
+
     def __init__(self, width: int, layers: Sequence[LayerConfig], *, seeds: Sequence[int] = (0,)) -> None:
         super().__init__()
         if not layers:
             raise ValueError("layers is empty; a model needs at least one LayerConfig")
         self.configs = tuple(layers)
         apart = 2**32  # so that no layer starts like another member's
-        self.layers = nn.ModuleList(
+        self.layers = nn.ModuleList(  # type: ignore[assignment]  # typed as what it holds
             ResidualLayer(width, config, seeds=[seed + apart * depth for seed in seeds])
             for depth, config in enumerate(layers)
         )
@@ -154,6 +156,20 @@ class ResidualModel(nn.Module):
             z, state = layer(z, None if states is None else states[depth])
             after.append(state)
         return z, after
+
+    def member(self, index: int) -> "ResidualModel":
+        """One member as a model of its own, with a copy of its parameters.
+
+        >>> model = ResidualModel(3, [LayerConfig()], seeds=[4, 5])
+        >>> torch.equal(model.member(1).readout[0], model.readout[1])
+        True
+        """
+        E, width = self.readout.shape
+        if not 0 <= index < E:
+            raise ValueError(f"index is {index}; the stack holds members 0 to {E - 1}")
+        alone = ResidualModel(width, self.configs).to(self.readout)
+        alone.load_state_dict({name: x[index : index + 1] for name, x in self.state_dict().items()})
+        return alone
 
     def gate_parameters(self) -> list[nn.Parameter]:
         """The parameters of the gates, which training may move faster than the rest."""
