@@ -57,7 +57,7 @@ def test_first_constraint_binds_when_a_weight_wants_to_be_negative():
 
 def test_random_advantages_are_consistent():
     rng = np.random.default_rng(0)
-    for _ in range(60):
+    for _ in range(40):
         setting = random_setting(rng, K=int(rng.integers(1, 6)), d=4)
         found = advantage(setting)
         gain = linear_attention(setting).risk - optimum(setting).risk
@@ -70,7 +70,7 @@ def test_random_advantages_are_consistent():
 @pytest.mark.parametrize("K", [1, 2, 3, 4, 5])
 def test_best_order_against_all_orders(K):
     rng = np.random.default_rng(K)
-    for _ in range(1 if K == 5 else 4):
+    for _ in range(1 if K == 5 else 2):
         setting = random_setting(rng, K, d=4)
         best = best_order(setting)
         assert sorted(best.order) == list(range(K))

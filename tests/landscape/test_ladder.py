@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from random_settings import per_example, random_setting
 from scipy.optimize import minimize_scalar
 
-from gladient.landscape import bayes, fixed_decay, half_gate, key_gate, ladder, optimum, profile_risk
+from gladient.landscape import (
+    bayes,
+    fixed_decay,
+    gradients,
+    half_gate,
+    key_gate,
+    ladder,
+    optimum,
+    profile_risk,
+    risk,
+    uniqueness,
+)
 from gladient.prompts import MultitaskSetting
 
 
@@ -97,9 +108,9 @@ def test_key_gate_solves_least_squares(K):
     rng = np.random.default_rng(K)
     for _ in range(70 if K < 3 else 30):
         setting = random_setting(rng, K, d=2, max_log_n=1.0, min_log_s=-1.0)
-        risk, weights = key_gate_by_least_squares(setting)
+        exact, weights = key_gate_by_least_squares(setting)
         found = key_gate(setting)
-        np.testing.assert_allclose(found.risk, risk, rtol=1e-8)
+        np.testing.assert_allclose(found.risk, exact, rtol=1e-8)
         np.testing.assert_allclose(found.omega, weights, rtol=1e-6, atol=1e-9)
         assert found.certificate.stationarity < 1e-10
 
@@ -215,3 +226,15 @@ def test_bayes_is_the_last_rung():
         found = ladder(setting, bayes_prompts=400)
         assert found.bayes.risk - 4 * found.bayes.standard_error <= found.key_gate.risk
         assert list(found.gaps) == ["linear_attention", "fixed_decay", "scalar_gate", "value_gate", "key_gate"]
+
+
+@pytest.mark.parametrize("scale", [1e-250, 1e-6, 1e6, 1e250])
+def test_scale_of_the_features_is_a_unit(scale):
+    setting = random_setting(np.random.default_rng(6), K=3, d=4, sigma2=0.3)
+    scaled = MultitaskSetting(setting.n, setting.R, setting.r, scale * setting.Sigma, scale * setting.sigma2)
+    for one, other in zip(ladder(setting).risks.values(), ladder(scaled).risks.values(), strict=True):
+        np.testing.assert_allclose(other / scale, one, rtol=1e-10)
+    best = optimum(scaled)
+    np.testing.assert_allclose(risk(best.P, best.omega, scaled), best.risk, rtol=1e-10)
+    np.testing.assert_allclose(gradients(scaled).n / scale, gradients(setting).n, rtol=1e-7)
+    np.testing.assert_allclose(uniqueness(scaled).slope_bound, uniqueness(setting).slope_bound, rtol=1e-7)

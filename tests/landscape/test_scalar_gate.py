@@ -121,7 +121,7 @@ def test_ladder_order(seed, K, d, max_log_n):
     assert best <= half_gate(setting).risk * (1 + 1e-11)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(**any_setting)
 def test_invariances(seed, K, d, max_log_n):
     rng = np.random.default_rng(seed)

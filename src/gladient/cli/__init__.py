@@ -7,6 +7,7 @@ from typing import Any
 import tyro
 from tyro.extras import subcommand_cli_from_dict
 
+from gladient.cli.bench import Bench
 from gladient.cli.certify import Certify
 from gladient.cli.map import Map
 from gladient.cli.reproduce import Reproduce
@@ -21,6 +22,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "risk": Risk,
     "certify": Certify,
     "map": Map,
+    "bench": Bench,
 }
 
 

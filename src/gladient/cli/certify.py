@@ -40,9 +40,9 @@ class Certify(SettingOptions):
                 )
             )
             return
-        print(f"{'γ':>14}{'risk':>14}{'slope':>12}  kind")
+        print(f"{'γ':14}{'risk':14}{'slope':12}kind")
         for point in found.points:
-            print(f"{point.gamma:14.6g}{point.risk:14.8g}{point.slope:12.4g}  {point.kind}")
+            print(f"{point.gamma:<14.6g}{point.risk:<14.8g}{point.slope:<12.4g}{point.kind}")
         print(f"optimum: {verdict.verdict} (by: {verdict.reason}; paper's margin {verdict.paper_margin:.4g}, ", end="")
         print(f"slope at most {verdict.slope_bound:.4g})")
         print(f"gating: {'gains' if gain.strict else 'gains nothing:'} {gain.gain:.6g} over linear attention; ", end="")

@@ -146,9 +146,10 @@ def _image(gamma: Array, eigenvalues: Array, power: Array, s: Array, M: Array) -
 
 
 def _h2(gamma: Array, s: Array, M: Array) -> Array:
-    v = (s / (M[:, None] + s * gamma[:, None])) ** 2
-    e = np.sum(v * s, axis=1) / v.sum(axis=1)
-    return np.asarray(e / (e + M))
+    share = s / M[:, None]
+    v = (s / s.max(axis=1, keepdims=True) / (1.0 + share * gamma[:, None])) ** 2
+    e = np.sum(v * share, axis=1) / v.sum(axis=1)
+    return np.asarray(e / (e + 1.0))
 
 
 def _risks(n: Array, R: Array, r: Array, s: Array, sigma2: Array, M: Array, omega: Array) -> Array:
@@ -157,5 +158,6 @@ def _risks(n: Array, R: Array, r: Array, s: Array, sigma2: Array, M: Array, omeg
     signal = np.sum(sums * r, axis=1)
     excess = np.einsum("bk,bkl,bl->b", sums, R - r[:, :, None] * r[:, None, :], sums)
     energy = np.sum(n * omega**2, axis=1)
-    lost = s * (energy + np.clip(excess, 0.0, None))[:, None] + (M * energy)[:, None]
-    return np.asarray(sigma2 + np.sum(s * lost / (lost + s * signal[:, None] ** 2), axis=1))
+    share = s / M[:, None]
+    lost = share * (energy + np.clip(excess, 0.0, None))[:, None] + energy[:, None]
+    return np.asarray(sigma2 + np.sum(s * (lost / (lost + share * signal[:, None] ** 2)), axis=1))

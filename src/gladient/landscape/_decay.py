@@ -81,7 +81,7 @@ def _risks(reduced: Reduced, rates: Float[Array, " G"]) -> Float[Array, " G"]:
     """Profile risks of many rates at once."""
     sums, energy = _sums(reduced, rates)
     signal = sums @ reduced.r
-    excess = np.clip(np.sum((sums @ (reduced.R - np.outer(reduced.r, reduced.r))) * sums, axis=1), 0.0, None)
+    excess = np.clip(np.sum((sums @ reduced.unexplained) * sums, axis=1), 0.0, None)
     return reduced.risks(signal, excess, energy)
 
 

@@ -20,9 +20,9 @@ _ROUNDING = 1e-12  # relative size below which a component of r is rounding; als
 class FixedPointMap:
     r"""$T(\gamma) = 1 + h_1(h_2(\gamma))$: increasing, and an interval of γ into itself.
 
-    With $m_i = a_i^2/(1 + \lambda_i c)^2$ and $v_j = s_j^2/(M + s_j\gamma)^2$, $h_1$ is the mean of λ under m, and
-    $h_2 = e/(e + M)$ with e the mean of s under v. Both fall, and their slopes are sums over pairs whose terms keep
-    their sign and fall in the argument, so that values at the ends of an interval bound them inside it.
+    With $m_i = a_i^2/(1 + \lambda_i c)^2$, $q_j = s_j/M$ and $v_j \propto q_j^2/(1 + q_j\gamma)^2$, $h_1$ is the mean
+    of λ under m, and $h_2 = e/(e + 1)$ with e the mean of q under v. Both fall, and their slopes are sums over pairs
+    whose terms keep their sign and fall in the argument: values at the ends of an interval bound them inside it.
 
     Source: h1, h2 from arXiv 2504.04308, section 4; monotonicity and slope bounds derived.
     """
@@ -54,8 +54,8 @@ class FixedPointMap:
 
     def h2(self, gamma: float) -> float:
         """The c of the weights (c R + I)⁻¹ r that suit the preconditioner of γ."""
-        e = self._mean_s(gamma)
-        return e / (e + self.reduced.M)
+        e = self._mean_share(gamma)
+        return e / (e + 1.0)
 
     def slope(self, gamma: float) -> float:
         """T'(γ)."""
@@ -63,25 +63,24 @@ class FixedPointMap:
 
     def slope_bounds(self, cell: Interval) -> Interval:
         """Lower and upper bound of T' on an interval of γ."""
-        M = self.reduced.M
         at = [self._s_pairs(gamma) for gamma in cell]
-        e_high, e_low = (self._mean_s(gamma) for gamma in cell)
-        h2_low = M / (e_high + M) ** 2 * 2.0 * M * at[1][0] / at[0][1] ** 2
-        h2_high = M / (e_low + M) ** 2 * 2.0 * M * at[0][0] / at[1][1] ** 2
+        e_high, e_low = (self._mean_share(gamma) for gamma in cell)
+        h2_low = 2.0 * at[1][0] / (at[0][1] * (1.0 + e_high)) ** 2
+        h2_high = 2.0 * at[0][0] / (at[1][1] * (1.0 + e_low)) ** 2
         at = [self._r_pairs(c) for c in (self.h2(cell[1]), self.h2(cell[0]))]
         h1_low, h1_high = 2.0 * at[1][0] / at[0][1] ** 2, 2.0 * at[0][0] / at[1][1] ** 2
         return h1_low * h2_low, h1_high * h2_high
 
-    def _mean_s(self, gamma: float) -> float:
-        s = self.reduced.s
-        v = (s / (self.reduced.M + s * gamma)) ** 2
-        return float(v @ s / v.sum())
+    def _mean_share(self, gamma: float) -> float:
+        share = self.reduced.share
+        v = self.reduced.power / (1.0 + share * gamma) ** 2
+        return float(v @ share / v.sum())
 
     def _s_pairs(self, gamma: float) -> tuple[float, float]:
-        """Half the sum over pairs of v_i v_j (s_i - s_j)² / (D_i D_j), and the sum of v; both fall in γ."""
-        s = self.reduced.s
-        D = self.reduced.M + s * gamma
-        return _pairs(s**2 / D**3, s), float(np.sum((s / D) ** 2))
+        """Half the sum over pairs of v_i v_j (q_i - q_j)² / (D_i D_j), and the sum of v; both fall in γ."""
+        share, power = self.reduced.share, self.reduced.power
+        D = 1.0 + share * gamma
+        return _pairs(power / D**3, share), float(np.sum(power / D**2))
 
     def _r_pairs(self, c: float) -> tuple[float, float]:
         """Half the sum over pairs of m_i m_j (λ_i - λ_j)² / (…), and the sum of m; both fall in c."""

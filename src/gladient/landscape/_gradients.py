@@ -60,16 +60,17 @@ def value_of_example(setting: MultitaskSetting) -> Float[Array, " K"]:
 
 def _partial(reduced: Reduced, omega: Array) -> Gradients:
     """Partial derivatives of L(P, ω) = M - 2 (ωᵀr) tr(PΣ²) + (ωᵀRω + ‖ω‖²) tr(PᵀΣPΣ²) + M ‖ω‖² tr(PᵀΣPΣ)."""
-    m, s, M = reduced.moments(omega), reduced.s, reduced.M
-    p = m.signal / (m.energy * (s * (1.0 + m.t) + M))
+    m, s = reduced.moments(omega), reduced.s
+    pM = m.signal / (m.energy * (1.0 + reduced.share * (1.0 + m.t)))  # eigenvalues of P times M
+    ps = pM * reduced.share
     sums, quadratic = reduced.n * omega, m.energy * (1.0 + m.t)
-    linear, cubic, square = np.sum(p * s**2), np.sum(p**2 * s**3), np.sum(p**2 * s**2)
+    linear, cubic, square = np.sum(ps * s), np.sum(ps**2 * s), np.sum(ps**2)
     per_M = 1.0 + m.energy * square
     R = cubic * np.outer(sums, sums)
     np.fill_diagonal(R, 0.0)
-    per_s = per_M - 4.0 * m.signal * p * s + p**2 * (3.0 * quadratic * s**2 + 2.0 * M * m.energy * s)
+    per_s = per_M - 4.0 * m.signal * ps + 3.0 * quadratic * ps**2 + 2.0 * m.energy * ps * pM
     return Gradients(
-        n=omega * (-2.0 * linear * reduced.r + cubic * (2.0 * reduced.R @ sums + omega) + M * square * omega),
+        n=omega * (-2.0 * linear * reduced.r + cubic * (2.0 * reduced.R @ sums + omega) + reduced.M * square * omega),
         R=R,
         r=-2.0 * linear * sums,
         Sigma=np.asarray((reduced.V * per_s) @ reduced.V.T),

@@ -33,15 +33,16 @@ def key_gate(setting: MultitaskSetting) -> KeyGate:
 def key_rung(reduced: Reduced) -> KeyGate:
     """`key_gate` of a reduced setting."""
     eigenvalues, E = reduced.block_eigen
-    s, M, n = reduced.s, reduced.M, reduced.n
+    n, share = reduced.n, reduced.share
     a = E.T @ reduced.r_blocks
-    omega = (E @ (a[:, None] / (np.outer(eigenvalues, s) + s + M))) / np.sqrt(n)[:, None]
+    omega = (E @ (a[:, None] / (np.outer(eigenvalues, share) + share + 1.0))) / np.sqrt(n)[:, None]  # times M
     # the risk of exactly these weights, as a sum of squares: errors of the eigenbasis enter it squared
     sums, energy = n[:, None] * omega, n @ omega**2
     signal, Rsums = reduced.r @ sums, reduced.R @ sums
     excess = np.clip(np.sum(sums * (Rsums - np.outer(reduced.r, signal)), axis=0), 0.0, None)
-    risk = reduced.sigma2 + np.sum(s * ((1.0 - s * signal) ** 2 + s**2 * excess + s * (s + M) * energy))
-    residual = np.sqrt(n)[:, None] * (s * Rsums + (s + M) * omega - reduced.r[:, None])
+    lost = (1.0 - share * signal) ** 2 + share**2 * excess + share * (share + 1.0) * energy
+    risk = reduced.sigma2 + np.sum(reduced.s * lost)
+    residual = np.sqrt(n)[:, None] * (share * Rsums + (share + 1.0) * omega - reduced.r[:, None])
     scale = np.linalg.norm(reduced.r_blocks)
     stationarity = float(np.abs(residual).max() / scale) if scale > 0 else 0.0
-    return KeyGate(float(risk), omega, reduced.V, Certificate(stationarity=stationarity))
+    return KeyGate(float(risk), omega / reduced.M, reduced.V, Certificate(stationarity=stationarity))

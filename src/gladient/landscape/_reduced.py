@@ -54,6 +54,11 @@ class Reduced:
         """n_k n_l R_kl: what ωᵀRω sums over examples."""
         return np.asarray(self.R * self.n[:, None] * self.n)
 
+    @cached_property
+    def unexplained(self) -> Float[Array, "K K"]:
+        """R - r rᵀ: correlations of the tasks given the query's task."""
+        return np.asarray(self.R - np.outer(self.r, self.r))
+
     @property
     def r_blocks(self) -> Float[Array, " K"]:
         r"""$\tilde r_k = \sqrt{n_k}\, r_k$."""
@@ -78,14 +83,14 @@ class Reduced:
 
     def summed_moments(self, sums: Float[Array, " K"], energy: float) -> Moments:
         """Moments from each task's sum of weights and the total of the squared weights."""
-        excess = float(sums @ (self.R - np.outer(self.r, self.r)) @ sums)
+        excess = float(sums @ self.unexplained @ sums)
         return Moments(float(sums @ self.r), max(excess, 0.0), energy)
 
     def risk(self, m: Moments) -> float:
         r"""Profile risk $\sigma^2 + \sum_j s_j \frac{l_j}{l_j + s_j\,\text{signal}^2}$.
 
-        $l_j = s_j (\text{energy} + \text{excess}) + M\,\text{energy}$. Every term is positive: no cancellation,
-        however small the risk is beside M.
+        $l_j = s_j (\text{energy} + \text{excess}) + M\,\text{energy}$; in code divided by M. Every term is positive:
+        no cancellation, however small the risk is beside M.
         """
         if m.energy == 0.0:
             return self.M
@@ -97,21 +102,22 @@ class Reduced:
         """`risk` of many moments, energies positive; one loop over the distinct eigenvalues of Σ."""
         total = np.full_like(signal, self.sigma2)
         for s, count in zip(*np.unique(self.s, return_counts=True), strict=True):
-            lost = s * (energy + excess) + self.M * energy
-            total += count * s * lost / (lost + s * signal**2)
+            share = s / self.M
+            lost = share * (energy + excess) + energy
+            total += count * s * (lost / (lost + share * signal**2))
         return total
 
     def profile_slope(self, omega: Float[Array, " K"]) -> Float[Array, " K"]:
         r"""Gradient of the profile risk in ω, times $\|u\| / M$ to be free of scale, u = √n ω."""
         m = self.moments(omega)
-        D = self.s * (m.excess + m.signal**2 + m.energy) + self.M * m.energy
+        D = self.share * (m.excess + m.signal**2 + m.energy) + m.energy
         own, pairs = self.n * omega, self.pairs @ omega
         slope = (
-            -np.sum(self.s**2 / D) * m.signal * self.n * self.r
-            + np.sum(self.s**3 / D**2) * m.signal**2 * (pairs + own)
-            + np.sum(self.s**2 / D**2) * m.signal**2 * self.M * own
+            -np.sum(self.share**2 / D) * m.signal * self.n * self.r
+            + np.sum(self.share**3 / D**2) * m.signal**2 * (pairs + own)
+            + np.sum(self.share**2 / D**2) * m.signal**2 * own
         )
-        return np.asarray(2.0 * slope * np.sqrt(m.energy) / self.M)
+        return np.asarray(2.0 * slope * np.sqrt(m.energy))
 
     def P(self, m: Moments) -> Float[Array, "d d"]:
         r"""Best $P = (\omega^\top r) [(\omega^\top R \omega + \|\omega\|^2) \Sigma + M \|\omega\|^2 I]^{-1}$."""
@@ -120,17 +126,30 @@ class Reduced:
         p = m.signal / (self.s * (m.energy + m.excess + m.signal**2) + self.M * m.energy)
         return np.asarray((self.V * p) @ self.V.T)
 
+    @cached_property
+    def share(self) -> Float[Array, " d"]:
+        """S / M: each direction's part in the risk of predicting 0."""
+        return np.asarray(self.s / self.M)
+
+    @cached_property
+    def power(self) -> Float[Array, " d"]:
+        """(s / max s)², so that no scale of Σ overflows."""
+        return np.asarray((self.s / self.s.max()) ** 2)
+
     def gain(self, t: float) -> float:
-        r"""$\phi(t) = \sum_j s_j^2 / (s_j (1 + t) + M)$: the risk is $M - x\,\phi(t)$."""
-        return float(np.sum(self.s**2 / (self.s * (1.0 + t) + self.M)))
+        r"""$\phi(t) = \sum_j s_j^2 / (s_j (1 + t) + M)$ in units of `unit`: the risk is M - x φ(t)."""
+        return float(np.sum(self.power / (1.0 + self.share * (1.0 + t))))
+
+    @property
+    def unit(self) -> float:
+        """What `gain` is a multiple of: (max s)² / M."""
+        return float(self.s.max() * self.share.max())
 
     def secant(self, t0: float, t1: float) -> tuple[float, float]:
         r"""Line A + B t through $1/\phi$ at t0 and t1 (the tangent if they are equal), without cancellation."""
-        D0, D1 = (self.s * (1.0 + t) + self.M for t in (t0, t1))
+        weight = self.power / ((1.0 + self.share * (1.0 + t0)) * (1.0 + self.share * (1.0 + t1)))
         scale = self.gain(t0) * self.gain(t1)
-        A = np.sum(self.s**2 * (self.s + self.M) / (D0 * D1)) / scale
-        B = np.sum(self.s**3 / (D0 * D1)) / scale
-        return float(A), float(B)
+        return float(np.sum(weight * (1.0 + self.share)) / scale), float(np.sum(weight * self.share) / scale)
 
 
 def reduce(setting: MultitaskSetting) -> Reduced:

@@ -29,7 +29,7 @@ def maximise(
         t_high: an upper bound of t over the family.
 
     Returns:
-        The weights, and a proved upper bound of x φ(t) over the family.
+        The weights, and a proved upper bound of x φ(t) over the family, φ in the units of `Reduced.gain`.
 
     Source: derived. For unconstrained weights the tangent's c is h2 of arXiv 2504.04308, and t at its solution is h1.
     """

@@ -171,12 +171,14 @@ def _add(roots: list[float], root: float | None) -> None:
 
 
 def _largest_slope(T: FixedPointMap) -> float:
-    """Upper bound of T' over the domain, cut where it is largest until a slope reached is within 5%."""
+    """Upper bound of T' over the domain, cut where it is largest until near a slope reached on the same side of 1."""
     cells = [(-T.slope_bounds(T.domain)[1], T.domain)]
     for _ in range(2000):
         bound, (low, high) = heapq.heappop(cells)
         middle = math.sqrt(low * high)
-        if -bound <= 1.05 * T.slope(middle) or not low < middle < high:
+        reached = T.slope(middle)
+        near = 1.01 if reached < 1.0 <= -bound else 1.2
+        if -bound <= near * reached or not low < middle < high:
             return -bound
         for half in ((low, middle), (middle, high)):
             heapq.heappush(cells, (-T.slope_bounds(half)[1], half))

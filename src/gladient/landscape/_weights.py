@@ -25,7 +25,7 @@ def best_free(reduced: Reduced) -> tuple[Array, float]:
         return Moments(signal, float(w @ (eigenvalues * w)) - signal**2, float(w @ w)), c
 
     c, bound = maximise(reduced, inner, float(eigenvalues[0]), float(eigenvalues[-1]))
-    return weights_at(reduced, c), reduced.M - bound
+    return weights_at(reduced, c), reduced.M - reduced.unit * bound
 
 
 def weights_at(reduced: Reduced, c: float) -> Array:
@@ -46,7 +46,7 @@ def best_nonnegative(reduced: Reduced) -> tuple[Array, float]:
 def _best_in_cone(reduced: Reduced, solver: Solver) -> tuple[Array, float]:
     found = [_one_sign(reduced, solver, sign) for sign in (1.0, -1.0)]
     omega = min((omega for omega, _ in found), key=lambda omega: reduced.risk(reduced.moments(omega)))
-    return omega, reduced.M - max(bound for _, bound in found)
+    return omega, reduced.M - reduced.unit * max(bound for _, bound in found)
 
 
 def _one_sign(reduced: Reduced, solver: Solver, sign: float) -> tuple[Array, float]:

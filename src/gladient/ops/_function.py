@@ -15,14 +15,14 @@ class BatchFunction(torch.autograd.Function):
     """An autograd function whose tensors all lead with the batch dimension, so that vmap is a larger batch."""
 
     @classmethod
-    def _fold(cls, x: Any, dim: int | None, size: int) -> Any:
+    def _fold(cls, x: Any, dim: Any, size: int) -> Any:
         if not isinstance(x, Tensor):
             return x
         x = x.movedim(dim, 0) if dim is not None else x.expand(size, *x.shape)
         return x.flatten(0, 1)
 
     @classmethod
-    def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
+    def vmap(cls, info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
         """Folds the mapped dimension into the batch and unfolds the outputs."""
         n = info.batch_size
         outputs = cls.apply(*(cls._fold(x, dim, n) for x, dim in zip(args, in_dims, strict=True)))

@@ -65,6 +65,7 @@ def last_queries(
     offsets: Sequence[int],
     before: bool,
     output_final_state: bool,
+    native: bool,
 ) -> tuple[Float[Tensor, "B m H V"], Float[Tensor, "B n H K V"] | None]:
     """The last output of every sequence, by the query of its last token; none for sequences without a query."""
     outputs, states = [q.new_zeros(q.shape[0], 0, q.shape[2], v.shape[3])], []
@@ -74,7 +75,12 @@ def last_queries(
 
         def run(query: Tensor, part: slice, final: bool, S: Tensor | None = S) -> tuple[Tensor, Tensor | None]:
             part_gates = gates.each(lambda x: x[:, part])
-            options: dict[str, Any] = {"scale": scale, "initial_state": S, "output_final_state": final}
+            options: dict[str, Any] = {
+                "scale": scale,
+                "initial_state": S,
+                "output_final_state": final,
+                "native": native,
+            }
             return last_query(query, k[:, part], v[:, part], part_gates, **options)
 
         everything, read = slice(start, stop), slice(start, max(stop - 1, start) if before else stop)

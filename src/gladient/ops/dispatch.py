@@ -10,6 +10,7 @@ from torch import Tensor
 from gladient.ops import fla, native
 from gladient.ops._check import borders, check_shapes, check_state
 from gladient.ops._check import check_values as check_all_values
+from gladient.ops._library import why_unavailable
 from gladient.ops._sequences import each_sequence, last_queries, read_before
 from gladient.ops.chunked import chunked
 from gladient.ops.gates import Gates, to_heads
@@ -157,7 +158,9 @@ def _run(
     shared: dict[str, Any] = {"scale": scale, "initial_state": S, "offsets": offsets}
     before = read == "before"
     if choice.form == "last_query":
-        return last_queries(q, k, v, gates, **shared, before=before, output_final_state=output_final_state)
+        options: dict[str, Any] = {"before": before, "native": choice.backend == "native"}
+        options["output_final_state"] = output_final_state
+        return last_queries(q, k, v, gates, **shared, **options)
     size: dict[str, Any] = {"chunk_size": chunk_size} if choice.form == "chunked" else {}
 
     def run(q: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,7 +195,7 @@ def choose(
         return Choice(form, "fla", f"{why}; flash-linear-attention has it as {fla.kernel(gates, form, read)}")
     if q.is_cuda and backend == "auto":
         return Choice(form, "torch", f"{why}; not flash-linear-attention: {obstacle}")
-    obstacle = _why_not_native(q, form, asked)
+    obstacle = _why_not_native(q, v, gates, form)
     if backend == "native" and obstacle:
         raise RuntimeError(f"backend='native' cannot run this: {obstacle}")
     if backend == "torch" or obstacle:
@@ -200,12 +203,15 @@ def choose(
     return Choice(form, "native", f"{why}; native kernels hold every family on the CPU")
 
 
-def _why_not_native(q: Tensor, form: str, asked: str) -> str | None:
-    if form != "chunked":
-        return f"form {form!r} is plain torch; the native kernels serve form='chunked'"
+def _why_not_native(q: Tensor, v: Tensor, gates: Gates, form: str) -> str | None:
+    if form not in ("chunked", "last_query"):
+        return f"form {form!r} is plain torch; the native kernels serve 'chunked' and 'last_query'"
     if q.device.type != "cpu":
         return f"q is on {q.device} and the native kernels run on the CPU"
-    return native.why_unavailable()
+    largest = native.LARGEST_HEAD[accumulation(q[:0]).dtype]
+    if form == "last_query" and (gates.G is not None or max(q.shape[3], v.shape[3]) > largest):
+        return f"the native last_query holds no full gates and at most {largest} channels a head"
+    return why_unavailable()
 
 
 def _check_form(form: str, T: int, gates: Gates) -> None:

@@ -1,5 +1,6 @@
 """Gate families as tensor shapes, and the products of gates as sums of their logarithms."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import reduce
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Gates", "to_heads", "exclusive_suffix_sum", "exclusive_prefix_sum", "pairwise_sum"]
+__all__ = ["Gates", "to_heads", "exclusive_suffix_sum", "exclusive_prefix_sum", "pairwise_sum", "running_weights"]
 
 
 @dataclass(frozen=True)
@@ -115,3 +116,15 @@ def pairwise_sum(x: Float[Tensor, "B T *rest"]) -> Float[Tensor, "B T T *rest"]:
     later, causal = (ones.tril(diagonal).view(1, T, T, *[1] * (x.ndim - 2)) for diagonal in (-1, 0))
     sums = torch.where(later, x[:, :, None], 0.0).cumsum(1)
     return torch.where(causal, sums, -torch.inf)
+
+
+def running_weights(x: Float[Tensor, "B T *rest"]) -> Iterator[Float[Tensor, "B t *rest"]]:
+    """For every output t, the weights exp Σ_{i < j ≤ t} x_j of tokens i = 0 … t: `pairwise_sum`, a row at a time.
+
+    >>> [row.flatten().tolist() for row in running_weights(torch.tensor([[-1.0, -torch.inf, 0.0]]))]
+    [[1.0], [0.0, 1.0], [0.0, 1.0, 1.0]]
+    """
+    sums = x[:, :0]
+    for t in range(x.shape[1]):
+        sums = torch.cat([sums + x[:, t : t + 1], torch.zeros_like(x[:, :1])], 1)
+        yield sums.exp()

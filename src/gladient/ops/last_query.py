@@ -9,6 +9,8 @@ from torch import Tensor
 
 from gladient.ops._function import BatchFunction, row_blocks
 from gladient.ops.gates import Gates, exclusive_prefix_sum, exclusive_suffix_sum, to_heads
+from gladient.ops.native import fresh
+from gladient.ops.native import last_query as native_last_query
 from gladient.ops.parallel import writes
 
 __all__ = ["last_query"]
@@ -23,11 +25,12 @@ def last_query(
     scale: float,
     initial_state: Float[Tensor, "B H K V"] | None,
     output_final_state: bool = False,
+    native: bool = False,
 ) -> tuple[Float[Tensor, "B 1 H V"], Float[Tensor, "B H K V"] | None]:
     r"""$o_T = \sum_t \omega_t s_t\, v_t$ with $s_t = q_T^\top k_t$ and token weights $\omega_t = \prod_{i>t} g_i$.
 
     Key gates weigh the channels inside $s_t$, value gates the channels of $v_t$; no K×V state is ever formed.
-    Only the last query in q counts.
+    Only the last query in q counts. `native` says whether the package's C++ kernel does the work.
 
     >>> ones = torch.ones(1, 3, 1, 1)
     >>> g = torch.full((1, 3, 1), 0.5).log()
@@ -47,7 +50,7 @@ def last_query(
         state = written if kept is None else kept + written
     if gates.G is not None and state is not None:
         return torch.einsum("bhk,bhkv->bhv", query, state)[:, None], state
-    (o,) = _LastQuery.apply(query, k, v, gates.g, gates.gk, gates.gv)
+    (o,) = _LastQuery.apply(native, query, k, v, gates.g, gates.gk, gates.gv)
     if kept is not None:
         o = o + torch.einsum("bhk,bhkv->bhv", query, kept)
     return o[:, None], state
@@ -57,29 +60,36 @@ class _LastQuery(BatchFunction):
     """Keeps nothing but its inputs: the backward pass forms the weights again, block by block, in cache."""
 
     @staticmethod
-    def forward(*inputs: Any) -> tuple[Tensor]:
+    def forward(native: bool, *inputs: Any) -> tuple[Tensor]:
         q, _, v = inputs[:3]
         o = q.new_empty(*q.shape[:2], v.shape[3])
+        if native:
+            native_last_query(inputs, {"o": o})
+            return (o,)
         for rows in _blocks(*inputs):
             o[rows] = _Block(*_take(inputs, rows)).output()
         return (o,)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        ctx.save_for_backward(*inputs)
+        ctx.native = inputs[0]
+        ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return _LastQueryGradient.apply(grad, ctx.needs_input_grad, *ctx.saved_tensors)
+        return None, *_LastQueryGradient.apply(grad, ctx.native, ctx.needs_input_grad[1:], *ctx.saved_tensors)
 
 
 class _LastQueryGradient(BatchFunction):
     @staticmethod
-    def forward(grad: Tensor, needed: tuple[bool, ...], *inputs: Any) -> tuple[Tensor | None, ...]:
-        gradients = [
-            torch.empty(x.shape, dtype=x.dtype, device=x.device) if x is not None and need else None
-            for x, need in zip(inputs, needed, strict=True)
-        ]
+    def forward(grad: Tensor, native: bool, needed: tuple[bool, ...], *inputs: Any) -> tuple[Tensor | None, ...]:
+        wanted = [x if need else None for x, need in zip(inputs, needed, strict=True)]
+        if native:
+            gradients = [None if x is None else fresh(x.shape, x.dtype) for x in wanted]
+            named = zip(("d_q", "d_k", "d_v", "d_g", "d_gk", "d_gv"), gradients, strict=True)
+            native_last_query(inputs, {"d_o": grad.contiguous()} | {name: x for name, x in named if x is not None})
+            return tuple(gradients)
+        gradients = [None if x is None else torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in wanted]
         for rows in _blocks(*inputs):
             _Block(*_take(inputs, rows)).gradients(grad[rows], *_take(gradients, rows))
         return tuple(gradients)

@@ -1,32 +1,22 @@
-"""The native backend: kernels.cpp, compiled once for this machine with its own C++ compiler, called through ctypes."""
+"""The native backend: the kernels of this package on CPU cores, for every gate family, with their gradients."""
 
 import ctypes
-import functools
-import hashlib
-import logging
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gladient.ops._function import BatchFunction
+from gladient.ops._library import library
 from gladient.ops.gates import Gates
 
-__all__ = ["scan", "why_unavailable", "CHUNK"]
+__all__ = ["scan", "last_query", "fresh", "CHUNK", "LARGEST_HEAD"]
 
-CHUNK = 16  # C in kernels.cpp: a state is kept every CHUNK tokens for the backward pass
-_SOURCE = Path(__file__).with_name("kernels.cpp")
-_FLAGS = ["-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-pthread", "-fno-math-errno", "-fno-trapping-math"]
-_DTYPES = {torch.float32: "float", torch.float64: "double"}
-_log = logging.getLogger(__name__)
+CHUNK = 16  # C in scan.cpp: a state is kept every CHUNK tokens for the backward pass
+_LARGE = 4 << 20  # bytes from which huge pages are worth asking for
+LARGEST_HEAD = {torch.float32: 128, torch.float64: 64}  # eight vectors: what last_query.cpp holds in registers
 
 
 def scan(
@@ -64,87 +54,74 @@ def scan(
     return o, final
 
 
-@functools.cache
-def why_unavailable() -> str | None:
-    """None if the kernels are ready (the first call compiles them), else the reason why they are not."""
-    try:
-        _library()
-    except OSError as error:
-        reason = f"the native kernels are not available ({error}); backend='torch' computes the same, more slowly"
-        _log.warning("%s", reason)
-        return reason
-    return None
-
-
-@functools.cache
-def _library() -> ctypes.CDLL:
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", ""), "c++", "g++", "clang++"))), None)
-    if compiler is None:
-        raise OSError("no C++ compiler: install g++ or clang++, or set CXX")
-    identity = [_SOURCE.read_text(), compiler, *_FLAGS, platform.machine(), _cpu()]
-    name = "kernels-" + hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16] + ".so"
-    path = _cache() / name
-    if not path.exists():
-        _compile(compiler, path)
-    return ctypes.CDLL(str(path))
-
-
-def _cpu() -> str:
-    """What -march=native depends on, so that a cache shared between machines never mixes them up."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-
-
-def _cache() -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gladient"
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        home = Path(tempfile.gettempdir()) / f"gladient-{os.getuid()}"
-        home.mkdir(mode=0o700, exist_ok=True)
-    return home
-
-
-def _compile(compiler: str, path: Path) -> None:
-    """Compiles beside the target and renames, so that processes that start together do not meet half a file."""
-    _log.info("compiling %s into %s (once, half a minute)", _SOURCE.name, path)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        built = Path(folder) / path.name
-        done = subprocess.run(
-            [compiler, *_FLAGS, str(_SOURCE), "-o", str(built)], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise OSError(f"{compiler} failed: {done.stderr.strip().splitlines()[-1:]}")
-        built.replace(path)
-
-
-_NAMES = ("q", "k", "v", "g", "gk", "gv", "G", "initial")
-_SIZES = ("N", "H", "hk", "hv", "hg", "hgk", "hgv", "K", "V", "threads")
-_POINTERS = (
-    *("offsets", "chunk_offsets", *_NAMES, "o", "final", "checkpoints", "d_o", "d_final"),
-    *(f"d_{name}" for name in _NAMES),
+_NUMBERS = {torch.float32: ("float", ctypes.c_float), torch.float64: ("double", ctypes.c_double)}
+_INPUTS = ("q", "k", "v", "g", "gk", "gv")
+_NAMES = (*_INPUTS, "G", "initial")
+_HEADS = ("hk", "hv", "hg", "hgk", "hgv")
+_SCAN = (
+    "offsets",
+    "chunk_offsets",
+    *_NAMES,
+    "o",
+    "final",
+    "checkpoints",
+    "d_o",
+    "d_final",
+    *(f"d_{x}" for x in _NAMES),
 )
+_LAST = (*_INPUTS, "o", "d_o", *(f"d_{x}" for x in _INPUTS))
 
 
-def _problem(dtype: torch.dtype) -> type[ctypes.Structure]:
-    """The struct `Problem` of kernels.cpp."""
-    number = ctypes.c_float if dtype == torch.float32 else ctypes.c_double
-    fields = [(name, ctypes.c_int64) for name in _SIZES]
-    fields += [("scale", number), *((name, ctypes.c_void_p) for name in _POINTERS)]  # type: ignore[list-item]
-    return type("Problem", (ctypes.Structure,), {"_fields_": fields})
+def _struct(sizes: Sequence[str], dtype: torch.dtype | None, pointers: Sequence[str]) -> type[ctypes.Structure]:
+    """A struct of the kernels: whole numbers, the scale if it has one, addresses."""
+    fields: list[tuple[str, Any]] = [(name, ctypes.c_int64) for name in sizes]
+    fields += [("scale", _NUMBERS[dtype][1])] if dtype is not None else []
+    return type(
+        "Problem", (ctypes.Structure,), {"_fields_": [*fields, *((name, ctypes.c_void_p) for name in pointers)]}
+    )
 
 
-_PROBLEMS = {dtype: _problem(dtype) for dtype in _DTYPES}
+_SCANS = {dtype: _struct(("N", "H", *_HEADS, "K", "V", "threads"), dtype, _SCAN) for dtype in _NUMBERS}
+_LAST_QUERY = _struct(("N", "T", "H", *_HEADS, "K", "V", "threads"), None, _LAST)
 
 
-def _call(backward: bool, scale: float, sequences: int, tensors: dict[str, Tensor]) -> None:
-    q, v = tensors["q"], tensors["v"]
-    heads = {f"h{name}": tensors[name].shape[2] if name in tensors else 1 for name in ("k", "v", "g", "gk", "gv")}
-    sizes = {"N": sequences, "H": q.shape[2], "K": q.shape[3], "V": v.shape[3], "threads": torch.get_num_threads()}
-    pointers = {name: x.data_ptr() for name, x in tensors.items()}
-    problem = _PROBLEMS[q.dtype](**sizes, **heads, scale=scale, **pointers)
-    getattr(_library(), f"scan_{_DTYPES[q.dtype]}")(ctypes.byref(problem), int(backward))
+def _sizes(H: int, tensors: dict[str, Tensor]) -> dict[str, int]:
+    heads = {f"h{x}": tensors[x].shape[2] if x in tensors else 1 for x in ("k", "v", "g", "gk", "gv")}
+    channels = {"K": tensors["k"].shape[3], "V": tensors["v"].shape[3]}
+    return {"H": H, "threads": torch.get_num_threads(), **heads, **channels}
+
+
+def fresh(shape: Sequence[int], dtype: torch.dtype, zero: bool = False) -> Tensor:
+    """A new tensor on huge pages where the system has them: filling new memory is what long sequences wait for."""
+    x = (torch.zeros if zero else torch.empty)(shape, dtype=dtype)
+    if x.nbytes >= _LARGE:
+        library().advise_huge_pages(ctypes.c_void_p(x.data_ptr()), ctypes.c_int64(x.nbytes))
+    return x
+
+
+def _addresses(tensors: dict[str, Tensor]) -> dict[str, int]:
+    return {name: x.data_ptr() for name, x in tensors.items()}
+
+
+def _scan(backward: bool, scale: float, sequences: int, tensors: dict[str, Tensor]) -> None:
+    q = tensors["q"]
+    problem = _SCANS[q.dtype](N=sequences, scale=scale, **_sizes(q.shape[2], tensors), **_addresses(tensors))
+    getattr(library(), f"scan_{_NUMBERS[q.dtype][0]}")(ctypes.byref(problem), int(backward))
+
+
+def last_query(inputs: Sequence[Tensor | None], outputs: dict[str, Tensor]) -> None:
+    """Fills `outputs`: o, or the gradients asked for (d_q …) beside an upstream d_o. q is [B, H, K].
+
+    No autograd here: `gladient.ops.last_query` has the function around it.
+    """
+    q = inputs[0]
+    assert q is not None
+    tensors = {name: x.contiguous() for name, x in zip(_INPUTS, inputs, strict=True) if x is not None} | outputs
+    if tensors["v"].shape[3] == 1 and "gv" not in tensors:  # with one value channel a scalar gate is a value gate
+        tensors = {{"g": "gv", "d_g": "d_gv"}.get(name, name): x for name, x in tensors.items()}
+    sizes = _sizes(q.shape[1], tensors)
+    problem = _LAST_QUERY(N=q.shape[0], T=tensors["k"].shape[1], **sizes, **_addresses(tensors))
+    getattr(library(), f"last_query_{_NUMBERS[q.dtype][0]}")(ctypes.byref(problem))
 
 
 def _borders(offsets: Sequence[int], rows: int) -> dict[str, Tensor]:
@@ -169,12 +146,12 @@ def _forward(
     rows = len(q)
     chunks = rows * sum(-(-(stop - start) // CHUNK) for start, stop in pairwise(offsets)) if train else 0
     outputs = {
-        "o": q.new_empty(*q.shape[:3], v.shape[3]),
-        "final": torch.empty_like(initial),
-        "checkpoints": q.new_empty(rows, chunks // max(rows, 1), *initial.shape[2:]),
+        "o": fresh((*q.shape[:3], v.shape[3]), q.dtype),
+        "final": fresh(initial.shape, q.dtype),
+        "checkpoints": fresh((rows, chunks // max(rows, 1), *initial.shape[2:]), q.dtype),
     }
     written = outputs if train else {name: x for name, x in outputs.items() if name != "checkpoints"}
-    _call(False, scale, rows * (len(offsets) - 1), tensors | _borders(offsets, rows) | written)
+    _scan(False, scale, rows * (len(offsets) - 1), tensors | _borders(offsets, rows) | written)
     return outputs["o"], outputs["final"], outputs["checkpoints"]
 
 
@@ -205,14 +182,14 @@ class _ScanGradient(BatchFunction):
         *inputs, kept = saved
         tensors, H = _named(inputs), d_o.shape[2]
         gradients = {
-            name: torch.zeros(x.shape if name == "initial" else (*x.shape[:2], H, *x.shape[3:]), dtype=x.dtype)
+            name: fresh(x.shape if name == "initial" else (*x.shape[:2], H, *x.shape[3:]), x.dtype, zero=True)
             for name, x in tensors.items()
         }
         if kept is None or kept.numel() == 0:
             kept = _forward(scale, offsets, True, inputs)[2]
         upstream = {"checkpoints": kept, "d_o": d_o.contiguous(), "d_final": d_final.contiguous()}
         rows, results = len(d_o), {f"d_{name}": x for name, x in gradients.items()}
-        _call(True, scale, rows * (len(offsets) - 1), tensors | _borders(offsets, rows) | upstream | results)
+        _scan(True, scale, rows * (len(offsets) - 1), tensors | _borders(offsets, rows) | upstream | results)
         found = ((x, gradients.get(name)) for x, name in zip(inputs, _NAMES, strict=True))
         return tuple(None if x is None or d is None else _group(d, x) for x, d in found)
 

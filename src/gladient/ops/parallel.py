@@ -3,8 +3,9 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
-from gladient.ops.gates import Gates, exclusive_suffix_sum, pairwise_sum, to_heads
+from gladient.ops.gates import Gates, exclusive_suffix_sum, pairwise_sum, running_weights, to_heads
 
 __all__ = ["parallel", "within", "from_state", "writes"]
 
@@ -20,8 +21,8 @@ def parallel(
 ) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
     r"""$o_t = \sum_{i \le t} (\Gamma_{i \to t} \odot k_i v_i^\top)^\top q_t$, $\Gamma_{i \to t} = G_{i+1} \cdots G_t$.
 
-    Families none, scalar, key, value and their products; memory O(T²), times K with key gates, times V with value
-    gates. This is the matrix that "gating is weighting" speaks of.
+    Families none, scalar, key, value and their products; work O(T²) times K or V. This is the matrix of token
+    weights that "gating is weighting" speaks of.
 
     >>> ones, half = torch.ones(1, 3, 1, 1), torch.full((1, 3, 1), 0.5).log()
     >>> o, state = parallel(ones, ones, ones, Gates(g=half), scale=1.0, initial_state=torch.ones(1, 1, 1, 1))
@@ -38,14 +39,21 @@ def within(
     q: Float[Tensor, "B T H K"], k: Float[Tensor, "B T H K"], v: Float[Tensor, "B T H V"], gates: Gates
 ) -> Float[Tensor, "B T H V"]:
     """What the tokens give to one another's outputs."""
+    if q.shape[1] == 0:
+        return v
     if gates.gk is None:
         scores = torch.einsum("bthk,bihk->bhti", q, k)
     else:
-        scores = torch.einsum("bthk,bihk,btihk->bhti", q, k, pairwise_sum(gates.gk).exp())
+        pairs = enumerate(running_weights(gates.gk))
+        rows = [(q[:, t, None] * k[:, : t + 1] * weights).sum(-1) for t, weights in pairs]
+        scores = torch.stack([pad(row, (0, 0, 0, len(rows) - 1 - t)) for t, row in enumerate(rows)], 1)
+        scores = scores.permute(0, 3, 1, 2)
     scores = scores.tril() if gates.g is None else scores * pairwise_sum(gates.g).exp().permute(0, 3, 1, 2)
     if gates.gv is None:
         return torch.einsum("bhti,bihv->bthv", scores, v)
-    return torch.einsum("bhti,bihv,btihv->bthv", scores, v, pairwise_sum(gates.gv).exp())
+    by_token = scores.permute(0, 2, 3, 1)[..., None]
+    pairs = enumerate(running_weights(gates.gv))
+    return torch.stack([(by_token[:, t, : t + 1] * v[:, : t + 1] * weights).sum(1) for t, weights in pairs], 1)
 
 
 def from_state(q: Float[Tensor, "B T H K"], gates: Gates, state: Float[Tensor, "B H K V"]) -> Float[Tensor, "B T H V"]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from gladient._linalg import is_symmetric, smallest_eigenvalue
+from gladient._linalg import is_psd, is_symmetric, smallest_eigenvalue
 from gladient._types import Array, ArrayLike
 
 __all__ = ["MultitaskSetting"]
@@ -127,10 +127,9 @@ def _counts(n: ArrayLike) -> np.ndarray:
 
 
 def _require_psd(name: str, A: Array, cure: str) -> None:
-    smallest = smallest_eigenvalue(A)
-    if smallest < -_PSD_TOLERANCE * max(1.0, float(np.abs(A).max())):
+    if not is_psd(A, _PSD_TOLERANCE * max(1.0, float(np.abs(A).max()))):
         raise ValueError(
-            f"{name} has the eigenvalue {smallest:.4g}; it must be positive semidefinite (none below 0): {cure}"
+            f"{name} has the eigenvalue {smallest_eigenvalue(A):.4g}; it must be positive semidefinite: {cure}"
         )
 
 

@@ -4,15 +4,7 @@
 // offsets[n] … offsets[n + 1]. Head h of q uses head h / (H / hk) of k. Gates come as logarithms, null where absent.
 // Every function exists for float and double; Python calls them through ctypes (native.py).
 
-#include <algorithm>
-#include <atomic>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <thread>
-#include <vector>
-
-using Int = int64_t;
+#include "simd.h"
 
 template <class F> struct Problem {
   Int N, H, hk, hv, hg, hgk, hgv, K, V, threads;
@@ -26,78 +18,33 @@ template <class F> struct Problem {
 
 constexpr Int C = 16;  // tokens in a chunk
 
-// exp(x), free of branches so that loops become vector code; below the smallest normal number it is 0
-static inline float exp_(float x) {
-  const float y = std::min(std::max(x, -87.0f), 88.0f);
-  const float n = std::nearbyint(y * 1.44269504f);
-  const float r = (y - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
-  float power;
-  std::memcpy(&power, &bits, 4);
-  return x < -87.0f ? 0.0f : x > 88.0f ? INFINITY : p * power;
-}
-static inline double exp_(double x) { return std::exp(x); }
-
-template <class Body> static void parallel(Int jobs, Int threads, Body body) {
-  std::atomic<Int> next{0};
-  auto work = [&] {
-    for (Int i; (i = next.fetch_add(1)) < jobs;) body(i);
-  };
-  std::vector<std::thread> others;
-  for (Int i = 1; i < std::min(threads, jobs); ++i) others.emplace_back(work);
-  work();
-  for (auto &t : others) t.join();
-}
-
-template <class F> struct Vector { typedef F type __attribute__((vector_size(64))); };
-
-// Lane l of the result is the sum of the lanes of x[l].
-static inline Vector<float>::type row_sums(const Vector<float>::type *x) {
-  Vector<float>::type y[16];
-  std::copy(x, x + 16, y);
-  for (int n = 8; n; n /= 2)
-    for (int i = 0; i < n; ++i)
-      y[i] = __builtin_shufflevector(y[2 * i], y[2 * i + 1], 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
-             __builtin_shufflevector(y[2 * i], y[2 * i + 1], 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-  return y[0];
-}
-static inline Vector<double>::type row_sums(const Vector<double>::type *x) {
-  Vector<double>::type y[8];
-  std::copy(x, x + 8, y);
-  for (int n = 4; n; n /= 2)
-    for (int i = 0; i < n; ++i)
-      y[i] = __builtin_shufflevector(y[2 * i], y[2 * i + 1], 0, 2, 4, 6, 8, 10, 12, 14) +
-             __builtin_shufflevector(y[2 * i], y[2 * i + 1], 1, 3, 5, 7, 9, 11, 13, 15);
-  return y[0];
-}
-
 enum Gate { NONE, SCALAR, KEY, COLUMN, FULL };  // COLUMN and FULL come with key gates, which may be all 1
 
 // One head of one sequence and at most NV vectors of its value channels.
 template <class F, int NV, Gate gate> struct Lane {
   using Vec = typename Vector<F>::type;
-  static constexpr Int L = 64 / sizeof(F), W = NV * L, R = NV == 4 ? 2 : 4;  // R rows of the state at a time
+  static constexpr Int L = 64 / sizeof(F), W = NV * L, R = 4;  // R rows of the state at a time
 
+  struct Head {
+    Int heads, own;
+    Int operator()(Int t) const { return t * heads + own; }  // index of [t, head]
+  };
   const Problem<F> &p;
   const Int n, h, first, width, rows;  // first value channel, channels in use ≤ W, K rounded up to a multiple of 4
   std::vector<F> q, k, a;              // [C, rows]: scaled queries, keys, key gates
+  std::vector<F> sum_q, sum_k, sum_a;  // [C, rows]: gradients of a chunk
   std::vector<Vec> v, b, full;         // [C, NV], value gates [C, NV], full gates [C, rows, NV]
   std::vector<Vec> o, S;               // [C, NV], [rows, NV]
+  const Head at_q, at_k, at_v, at_g, at_gk, at_gv;
 
   Lane(const Problem<F> &p, Int n, Int h, Int first)
       : p(p), n(n), h(h), first(first), width(std::min(W, p.V - first)), rows((p.K + 3) / 4 * 4), q(C * rows),
-        k(C * rows), a(C * rows, F(1)), v(C * NV), b(gate == COLUMN ? C * NV : 0),
-        full(gate == FULL ? C * rows * NV : 0), o(C * NV), S(rows * NV) {}
+        k(C * rows), a(C * rows, F(1)), sum_q(C * rows), sum_k(C * rows), sum_a(C * rows), v(C * NV), b(gate == COLUMN ? C * NV : 0),
+        full(gate == FULL ? C * rows * NV : 0), o(C * NV), S(rows * NV),
+        at_q(head(p.H)), at_k(head(p.hk)), at_v(head(p.hv)), at_g(head(p.hg)), at_gk(head(p.hgk)), at_gv(head(p.hgv)) {}
 
   static F *scalars(std::vector<Vec> &x) { return reinterpret_cast<F *>(x.data()); }
-  Int at(Int t, Int heads) const { return t * heads + h / (p.H / heads); }  // index of [t, head]
+  Head head(Int heads) const { return {heads, h / (p.H / heads)}; }
 
   void load_state(const F *x, std::vector<Vec> &S) {
     std::fill(S.begin(), S.end(), Vec{});
@@ -110,29 +57,29 @@ template <class F, int NV, Gate gate> struct Lane {
   void load(Int t0, Int t1) {
     for (Int t = t0; t < t1; ++t) {
       const Int c = t - t0;
-      const F *qt = p.q + at(t, p.H) * p.K, *kt = p.k + at(t, p.hk) * p.K;
+      const F *qt = p.q + at_q(t) * p.K, *kt = p.k + at_k(t) * p.K;
       for (Int i = 0; i < p.K; ++i) q[c * rows + i] = qt[i] * p.scale, k[c * rows + i] = kt[i];
-      std::memcpy(scalars(v) + c * W, p.v + at(t, p.hv) * p.V + first, width * sizeof(F));
-      const F g = p.g ? p.g[at(t, p.hg)] : F(0);
+      std::memcpy(scalars(v) + c * W, p.v + at_v(t) * p.V + first, width * sizeof(F));
+      const F g = p.g ? p.g[at_g(t)] : F(0);
       if (p.gk) {
-        const F *gk = p.gk + at(t, p.hgk) * p.K;
+        const F *gk = p.gk + at_gk(t) * p.K;
         for (Int i = 0; i < p.K; ++i) a[c * rows + i] = exp_(g + gk[i]);
       } else if (p.g) {
         std::fill_n(a.begin() + c * rows, p.K, exp_(g));
       }
-      if (gate == COLUMN) exponentials(p.gv + at(t, p.hgv) * p.V + first, scalars(b) + c * W);
+      if (gate == COLUMN) exponentials(p.gv + at_gv(t) * p.V + first, scalars(b) + c * W);
       if (gate == FULL)
         for (Int i = 0; i < p.K; ++i)
-          exponentials(p.G + (at(t, p.H) * p.K + i) * p.V + first, scalars(full) + (c * rows + i) * W);
+          exponentials(p.G + (at_q(t) * p.K + i) * p.V + first, scalars(full) + (c * rows + i) * W);
     }
   }
   void exponentials(const F *x, F *y) const {
     for (Int j = 0; j < width; ++j) y[j] = exp_(x[j]);
   }
 
-  // The gate of state entry (i, vector j) at token c of the chunk, applied to x.
-  inline Vec gated(Vec x, Int c, Int i, Int j) const {
-    if (gate != NONE) x *= a[c * rows + i];
+  // The gate of state entry (i, vector j) at token c of the chunk, applied to x; ac is the key gate there.
+  inline Vec gated(Vec x, F ac, const Vec *b, const Vec *full, Int c, Int i, Int j) const {
+    if (gate != NONE) x *= ac;
     if (gate == COLUMN) x *= b[c * NV + j];
     if (gate == FULL) x *= full[(c * rows + i) * NV + j];
     return x;
@@ -149,25 +96,30 @@ template <class F, int NV, Gate gate> struct Lane {
       std::fill(o.begin(), o.end(), Vec{});
       for (Int i = 0; i < rows; i += 4) forward_rows(i, t1 - t0);
       for (Int t = t0; t < t1; ++t)
-        std::memcpy(p.o + at(t, p.H) * p.V + first, scalars(o) + (t - t0) * W, width * sizeof(F));
+        std::memcpy(p.o + at_q(t) * p.V + first, scalars(o) + (t - t0) * W, width * sizeof(F));
     }
     store_state(S, p.final + state);
   }
 
   void forward_rows(Int i, Int steps) {
-    Vec s[4][NV];
+    const F *__restrict q = this->q.data(), *__restrict k = this->k.data(), *__restrict a = this->a.data();
+    const Vec *__restrict v = this->v.data(), *__restrict b = this->b.data(), *__restrict full = this->full.data();
+    const Int rows = this->rows;
+    Vec *__restrict o = this->o.data(), s[4][NV];
     for (int r = 0; r < 4; ++r)
       for (int j = 0; j < NV; ++j) s[r][j] = S[(i + r) * NV + j];
-    for (Int c = 0; c < steps; ++c)
-      for (int j = 0; j < NV; ++j) {
-        const Vec value = v[c * NV + j];
-        Vec out = o[c * NV + j];
-        for (int r = 0; r < 4; ++r) {
-          s[r][j] = gated(s[r][j], c, i + r, j) + k[c * rows + i + r] * value;
-          out += q[c * rows + i + r] * s[r][j];
+    for (Int c = 0; c < steps; ++c) {
+      Vec value[NV], out[NV];
+      for (int j = 0; j < NV; ++j) value[j] = v[c * NV + j], out[j] = o[c * NV + j];
+      for (int r = 0; r < 4; ++r) {
+        const F x = k[c * rows + i + r], y = q[c * rows + i + r];
+        for (int j = 0; j < NV; ++j) {
+          s[r][j] = gated(s[r][j], a[c * rows + i + r], b, full, c, i + r, j) + x * value[j];
+          out[j] += y * s[r][j];
         }
-        o[c * NV + j] = out;
       }
+      for (int j = 0; j < NV; ++j) o[c * NV + j] = out[j];
+    }
     for (int r = 0; r < 4; ++r)
       for (int j = 0; j < NV; ++j) S[(i + r) * NV + j] = s[r][j];
   }
@@ -181,69 +133,84 @@ template <class F, int NV, Gate gate> struct Lane {
       load_state(p.checkpoints + ((p.chunk_offsets[n] + c) * p.H + h) * p.K * p.V, S);
       load(t0, t1);
       for (Int t = t0; t < t1; ++t)
-        std::memcpy(scalars(d_o) + (t - t0) * W, p.d_o + at(t, p.H) * p.V + first, width * sizeof(F));
+        std::memcpy(scalars(d_o) + (t - t0) * W, p.d_o + at_q(t) * p.V + first, width * sizeof(F));
       for (auto *x : {&d_v, &d_b, &d_g}) std::fill(x->begin(), x->end(), Vec{});
-      for (Int i = 0; i < rows; i += R) backward_rows(i, t0, t1 - t0, dS, d_o, d_v, d_b, d_g);
+      for (Int i = 0; i < rows; i += R) backward_rows(i, t0, t1 - t0, dS.data(), d_o.data(), d_v.data(), d_b.data(), d_g.data());
+      add_rows(t0, t1 - t0);
       for (Int t = t0; t < t1; ++t) {
-        const Int to = at(t, p.H) * p.V + first, c = t - t0;
+        const Int to = at_q(t) * p.V + first, c = t - t0;
         std::memcpy(p.d_v + to, scalars(d_v) + c * W, width * sizeof(F));
         if (p.d_gv) std::memcpy(p.d_gv + to, scalars(d_b) + c * W, width * sizeof(F));
         if (p.d_g && gate == SCALAR)
-          for (Int l = 0; l < L; ++l) p.d_g[at(t, p.H)] += d_g[c][l];
+          for (Int l = 0; l < L; ++l) p.d_g[at_q(t)] += d_g[c][l];
       }
     }
     if (p.d_initial) store_state(dS, p.d_initial + state);
   }
 
-  void backward_rows(Int i, Int t0, Int steps, std::vector<Vec> &dS, const std::vector<Vec> &d_o,
-                     std::vector<Vec> &d_v, std::vector<Vec> &d_b, std::vector<Vec> &d_g) {
+  void backward_rows(Int i, Int t0, Int steps, Vec *__restrict dS, const Vec *__restrict d_o, Vec *__restrict d_v,
+                     Vec *__restrict d_b, Vec *__restrict d_g) {
+    const F *__restrict q = this->q.data(), *__restrict k = this->k.data(), *__restrict a = this->a.data();
+    const Vec *__restrict v = this->v.data(), *__restrict b = this->b.data(), *__restrict full = this->full.data();
+    const Int rows = this->rows;
     Vec states[C + 1][R][NV], d_q[R][C] = {}, d_k[R][C] = {}, d_a[R][C] = {}, d[R][NV];
     for (int r = 0; r < R; ++r)
       for (int j = 0; j < NV; ++j) states[0][r][j] = S[(i + r) * NV + j], d[r][j] = dS[(i + r) * NV + j];
     for (Int c = 0; c < steps; ++c)
       for (int r = 0; r < R; ++r)
         for (int j = 0; j < NV; ++j)
-          states[c + 1][r][j] = gated(states[c][r][j], c, i + r, j) + k[c * rows + i + r] * v[c * NV + j];
+          states[c + 1][r][j] = gated(states[c][r][j], a[c * rows + i + r], b, full, c, i + r, j) + k[c * rows + i + r] * v[c * NV + j];
     for (Int c = steps - 1; c >= 0; --c) {
-      Vec log_gate = {};
+      Vec value[NV], upstream[NV], to_v[NV], log_gate = {};
+      for (int j = 0; j < NV; ++j) value[j] = v[c * NV + j], upstream[j] = d_o[c * NV + j], to_v[j] = d_v[c * NV + j];
       for (int r = 0; r < R; ++r) {
         const F x = k[c * rows + i + r], y = q[c * rows + i + r];
         Vec to_q = {}, to_k = {}, to_a = {};
         for (int j = 0; j < NV; ++j) {
-          d[r][j] += y * d_o[c * NV + j];
-          to_q += states[c + 1][r][j] * d_o[c * NV + j];
-          to_k += d[r][j] * v[c * NV + j];
-          d_v[c * NV + j] += x * d[r][j];
-          d[r][j] = gated(d[r][j], c, i + r, j);
-          if (gate == SCALAR) log_gate += d[r][j] * states[c][r][j];
-          if (gate >= KEY) {
-            const Vec each = d[r][j] * states[c][r][j];
+          Vec g = d[r][j] + y * upstream[j];
+          to_q += states[c + 1][r][j] * upstream[j];
+          to_k += g * value[j];
+          to_v[j] += x * g;
+          d[r][j] = g = gated(g, a[c * rows + i + r], b, full, c, i + r, j);
+          if (gate == SCALAR) log_gate += g * states[c][r][j];
+          if (gate == KEY) to_a += g * states[c][r][j];
+          if (gate > KEY) {
+            const Vec each = g * states[c][r][j];
             to_a += each;
             if (gate == COLUMN) d_b[c * NV + j] += each;
             if (gate == FULL && i + r < p.K) {
-              F *to = p.d_G + (at(t0 + c, p.H) * p.K + i + r) * p.V + first + j * L;
+              F *to = p.d_G + (at_q(t0 + c) * p.K + i + r) * p.V + first + j * L;
               for (Int l = 0; l < std::min(L, width - j * L); ++l) to[l] = each[l];
             }
           }
         }
         d_q[r][c] = to_q, d_k[r][c] = to_k, d_a[r][c] = to_a;
       }
+      for (int j = 0; j < NV; ++j) d_v[c * NV + j] = to_v[j];
       if (gate == SCALAR) d_g[c] += log_gate;
     }
     for (int r = 0; r < R; ++r)
       for (int j = 0; j < NV; ++j) dS[(i + r) * NV + j] = d[r][j];
-    for (int r = 0; r < R && i + r < p.K; ++r)
+    for (int r = 0; r < R; ++r)
       for (Int c = 0; c < steps; c += L) {
-        const Vec to_q = row_sums(d_q[r] + c), to_k = row_sums(d_k[r] + c);
+        const Vec to_q = row_sums(d_q[r] + c) * p.scale, to_k = row_sums(d_k[r] + c);
         const Vec to_a = gate >= KEY ? row_sums(d_a[r] + c) : Vec{};
-        for (Int l = 0; l < std::min(L, steps - c); ++l) {
-          const Int to = at(t0 + c + l, p.H);
-          p.d_q[to * p.K + i + r] += to_q[l] * p.scale;
-          p.d_k[to * p.K + i + r] += to_k[l];
-          if (gate >= KEY && p.d_gk) p.d_gk[to * p.K + i + r] += to_a[l];
-          if (gate >= KEY && p.d_g) p.d_g[to] += to_a[l];
+        for (Int l = 0; l < L; ++l) {
+          const Int to = (c + l) * rows + i + r;
+          sum_q[to] = to_q[l], sum_k[to] = to_k[l];
+          if (gate >= KEY) sum_a[to] = to_a[l];
         }
       }
+  }
+
+  // The tiles of value channels add up their shares of the gradients of q, k and the gates.
+  void add_rows(Int t0, Int steps) {
+    for (Int c = 0; c < steps; ++c) {
+      const Int to = at_q(t0 + c);
+      for (Int i = 0; i < p.K; ++i) p.d_q[to * p.K + i] += sum_q[c * rows + i], p.d_k[to * p.K + i] += sum_k[c * rows + i];
+      for (Int i = 0; i < p.K && gate >= KEY && p.d_gk; ++i) p.d_gk[to * p.K + i] += sum_a[c * rows + i];
+      for (Int i = 0; i < p.K && gate >= KEY && p.d_g; ++i) p.d_g[to] += sum_a[c * rows + i];
+    }
   }
 };
 
@@ -275,6 +242,7 @@ template <class F> static void scan(const Problem<F> &p, bool backward) {
 }
 
 extern "C" {
+void advise_huge_pages(void *x, Int bytes) { huge_pages(x, bytes); }
 void scan_float(const Problem<float> *p, int backward) { scan(*p, backward); }
 void scan_double(const Problem<double> *p, int backward) { scan(*p, backward); }
 }

@@ -1,0 +1,94 @@
+"""Random inputs of every gate family, and ours beside the oracle."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gladient.ops import gated_linear_attention
+from gladient.ops._library import why_unavailable
+from oracles import gla, gla_gradients
+from tolerances import TOLERANCES
+
+FAMILIES = ("none", "fixed", "scalar", "key", "value", "key×value", "full")
+BACKENDS = ("torch", "native") if why_unavailable() is None else ("torch",)
+FORMS = [("recurrent", "torch", None), ("parallel", "torch", None)]
+FORMS += [("chunked", "torch", 1), ("chunked", "torch", 16), ("chunked", "torch", 64)]
+FORMS += [("chunked", "native", None)] if "native" in BACKENDS else []
+FORMS += [("last_query", backend, None) for backend in BACKENDS]
+
+
+def inputs(
+    family: str,
+    T: int,
+    *,
+    B: int = 2,
+    H: int = 2,
+    K: int = 3,
+    V: int = 2,
+    heads: int | None = None,
+    state: bool = True,
+    bonus: bool = False,
+    zeros: bool = False,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """q, k, v, the log gates of the family, and the state before them, in float64."""
+    rng = np.random.default_rng([seed, T, len(family)])
+    h = heads or H
+
+    def log_gates(*shape: int) -> np.ndarray:
+        x = -rng.exponential(0.3, shape)
+        if zeros:
+            x[rng.random(shape) < 0.15] = -np.inf
+            x[rng.random(shape) < 0.15] = 0.0
+        return x
+
+    every = {"g": (), "gk": (K,), "gv": (V,), "G": (K, V)}
+    present = {"none": "", "fixed": "g", "scalar": "g", "key": "gk", "value": "gv", "key×value": "gk gv", "full": "G"}
+    names = present.get(family, "g gk gv G").split()
+    made = {name: rng.standard_normal((B, T, heads_, c)) for name, heads_, c in (("q", H, K), ("k", h, K), ("v", h, V))}
+    made |= {name: log_gates(B, T, h, *rest) for name, rest in every.items() if name in names}
+    if family == "fixed":
+        made["g"][:] = log_gates(h)
+    if state:
+        made["state"] = rng.standard_normal((B, H, K, V))
+    if bonus:
+        made["bonus"] = rng.standard_normal((H, K))
+    return made
+
+
+def tensors(made: dict[str, np.ndarray], dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    return {name: torch.tensor(x, dtype=dtype, requires_grad=True) for name, x in made.items()}
+
+
+def run(given: dict[str, Tensor], **options: Any) -> tuple[Tensor, Tensor]:
+    arguments = {{"state": "initial_state"}.get(name, name): x for name, x in given.items()}
+    o, final = gated_linear_attention(**arguments, **options, output_final_state=True)
+    assert final is not None
+    return o, final
+
+
+def assert_law(made: dict[str, np.ndarray], form: str, backend: str, chunk: int | None, **options: Any) -> None:
+    """Outputs, final state and all gradients of one form equal the oracle's."""
+    given = tensors(made)
+    o, final = run(given, form=form, backend=backend, chunk_size=chunk, **options)
+    options.pop("cu_seqlens", None)
+    o_oracle, final_oracle = gla(made, **options)
+    rng = np.random.default_rng(7)
+    d_o, d_final = rng.standard_normal(o_oracle.shape), rng.standard_normal(final_oracle.shape)
+    if form == "last_query":
+        d_o[:, :-1] = 0
+        o_oracle = o_oracle[:, -1:]
+    tolerance = TOLERANCES[torch.float64]
+    np.testing.assert_allclose(o.detach(), o_oracle, **tolerance)
+    np.testing.assert_allclose(final.detach(), final_oracle, **tolerance)
+    upstream = torch.tensor(d_o[:, -1:] if form == "last_query" else d_o)
+    loss = (o * upstream).sum() + (final * torch.tensor(d_final)).sum()
+    if not loss.requires_grad:
+        return
+    found = torch.autograd.grad(loss, list(given.values()), allow_unused=True)
+    expected = gla_gradients(made, d_o, d_final, **options)
+    for name, gradient in zip(given, found, strict=True):
+        value = np.zeros(made[name].shape) if gradient is None else gradient.numpy()
+        np.testing.assert_allclose(value, expected[name], **tolerance, err_msg=f"gradient of {name}")

@@ -1,0 +1,66 @@
+"""One clear error for each way to be wrong."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from gladient.ops import gated_linear_attention
+
+B, T, H, K, V = 2, 6, 4, 3, 5
+
+
+def call(**changes: Any) -> None:
+    given: dict[str, Any] = {"q": torch.randn(B, T, H, K), "k": torch.randn(B, T, H, K), "v": torch.randn(B, T, H, V)}
+    gated_linear_attention(**(given | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"q": torch.randn(B, T, K)}, r"q has shape \(2, 6, 3\); it must be \[B, T, heads, channels\]"),
+        ({"q": torch.randn(B, 5, H, K)}, "q has 5 steps and k has 6; they must agree"),
+        ({"k": torch.randn(B, T, H, 4)}, r"k has shape .* it must be \[2, 6, heads, 3\]"),
+        ({"k": torch.randn(B, T, 3, K)}, "k has 3 heads and q has 4; its number of heads must divide q's"),
+        ({"v": torch.randn(B, 5, H, V)}, r"v has shape .* it must be \[2, 6, heads, 5\]"),
+        ({"g": torch.zeros(B, T, H, K)}, r"g has shape .* it must be \[2, 6, heads\] or, for a fixed decay"),
+        ({"g": torch.zeros(3)}, "g has 3 heads and q has 4"),
+        ({"gk": torch.zeros(B, T, H, V)}, r"gk has shape .* it must be \[2, 6, heads, 3\]"),
+        ({"gv": torch.zeros(B, T, H)}, r"gv has shape .* it must be \[2, 6, heads, 5\]"),
+        ({"G": torch.zeros(B, T, H, V, K)}, r"G has shape .* it must be \[2, 6, heads, 3, 5\]"),
+        ({"initial_state": torch.zeros(B, H, V, K)}, r"it must be \[sequences, H, K, V\] = \(2, 4, 3, 5\)"),
+        ({"bonus": torch.zeros(H, K)}, "bonus came with read='after'"),
+        ({"bonus": torch.zeros(K), "read": "before"}, r"bonus has shape \(3,\); it must be \[H, K\]"),
+        ({"read": "during"}, "read is 'during'; it must be one of after, before"),
+        ({"form": "fast"}, "form is 'fast'; it must be one of auto, recurrent"),
+        ({"backend": "cuda"}, "backend is 'cuda'; it must be one of auto, torch"),
+        ({"form": "step"}, "form='step' takes one token and got 6"),
+        ({"form": "parallel", "G": torch.zeros(B, T, H, K, V)}, "form='parallel' does not hold full gates"),
+        ({"chunk_size": 0}, "chunk_size is 0; it must be a whole number"),
+        ({"cu_seqlens": [0, 6]}, "cu_seqlens came with a batch of 2"),
+        ({"q": torch.full((B, T, H, K), torch.nan), "check_values": True}, "q holds NaN or infinity"),
+        ({"g": torch.full((B, T, H), 0.1), "check_values": True}, "g holds NaN or a log gate above 0"),
+        ({"gk": torch.full((B, T, H, K), torch.nan), "check_values": True}, "gk holds NaN"),
+    ],
+)
+def test_wrong_shapes_and_names(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(**changes)
+
+
+@pytest.mark.parametrize("borders", [[0, 3], [1, 6], [0, 4, 2, 6], [0]])
+def test_wrong_borders(borders: list[int]) -> None:
+    x = torch.randn(1, T, H, K)
+    with pytest.raises(ValueError, match="it must rise from 0 to T = 6"):
+        gated_linear_attention(x, x, x, cu_seqlens=borders)
+
+
+def test_wrong_kinds() -> None:
+    with pytest.raises(TypeError, match=r"k has dtype torch\.int64; it must hold real floating-point numbers"):
+        call(k=torch.zeros(B, T, H, K, dtype=torch.int64))
+    with pytest.raises(TypeError, match=r"v has dtype torch\.complex64"):
+        call(v=torch.zeros(B, T, H, V, dtype=torch.complex64))
+
+
+def test_minus_infinity_is_a_good_log_gate() -> None:
+    call(g=torch.full((B, T, H), -torch.inf), check_values=True)

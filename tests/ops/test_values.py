@@ -1,0 +1,94 @@
+"""Extreme gates, underflow, long sequences, low precision: finite, right, and as exact as a plain loop in float32."""
+
+import numpy as np
+import pytest
+import torch
+from ops_cases import BACKENDS, FORMS, assert_law, inputs, run, tensors
+
+from gladient.ops import gated_linear_attention
+from oracles import gla
+from tolerances import TOLERANCES
+
+LONG_FORMS = [("chunked", backend) for backend in BACKENDS]
+
+
+@pytest.mark.parametrize(("form", "backend", "chunk"), FORMS)
+@pytest.mark.parametrize("family", ["scalar", "key", "value"])
+def test_log_gates_down_to_minus_ten_thousand(form: str, backend: str, chunk: int | None, family: str) -> None:
+    made = inputs(family, 40)
+    rng = np.random.default_rng(3)
+    for name in ("g", "gk", "gv"):
+        if name in made:
+            made[name] *= 10.0 ** rng.integers(-3, 5, made[name].shape)
+    assert_law(made, form, backend, chunk)
+
+
+@pytest.mark.parametrize(("form", "backend"), LONG_FORMS)
+@pytest.mark.parametrize("family", ["scalar", "key", "value"])
+def test_products_that_underflow_over_thousands_of_steps(form: str, backend: str, family: str) -> None:
+    given = tensors(inputs(family, 3000, B=1, H=1), torch.float32)
+    with torch.no_grad():
+        for name in ("g", "gk", "gv"):
+            if name in given:
+                given[name].fill_(-3.0)
+    o, final = run(given, form=form, backend=backend)
+    gradients = torch.autograd.grad(o.sum() + final.sum(), list(given.values()))
+    assert all(bool(x.isfinite().all()) for x in (o, final, *gradients))
+
+
+@pytest.mark.parametrize(("form", "backend"), LONG_FORMS)
+@pytest.mark.parametrize("family", ["none", "scalar", "key", "value"])
+@pytest.mark.parametrize("adversarial", [False, True])
+def test_float32_over_8192_steps_is_like_a_plain_loop(form: str, backend: str, family: str, adversarial: bool) -> None:
+    made = inputs(family, 8192, B=1, H=1, K=4, V=4, state=False)
+    rng = np.random.default_rng(5)
+    for name in ("g", "gk", "gv"):
+        if name in made:  # adversarial: nearly 1 for long, then a sudden e^-50
+            made[name] *= np.where(rng.random(made[name].shape) < 1e-3, 150.0, 1e-4) if adversarial else 0.05
+    expected = run({name: x.detach() for name, x in tensors(made).items()}, form="chunked", backend="torch")[0]
+    given = {name: x.detach() for name, x in tensors(made, torch.float32).items()}
+
+    def error(form: str, backend: str) -> float:
+        return float((run(given, form=form, backend=backend)[0] - expected).abs().max() / expected.abs().max())
+
+    assert error(form, backend) < 3 * error("recurrent", "torch")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("form", "backend", "chunk"), FORMS)
+def test_low_precision_accumulates_in_float32(form: str, backend: str, chunk: int | None, dtype: torch.dtype) -> None:
+    made = inputs("key", 30)
+    given = {name: x.detach() for name, x in tensors(made, dtype).items()}
+    o, final = run(given, form=form, backend=backend, chunk_size=chunk)
+    assert o.dtype == dtype
+    assert final.dtype == torch.float32
+    expected = gla({name: x.double().numpy() for name, x in given.items()})
+    o_expected = expected[0][:, -1:] if form == "last_query" else expected[0]
+    np.testing.assert_allclose(o.double(), o_expected, **TOLERANCES[dtype])
+    np.testing.assert_allclose(final.double(), expected[1], **TOLERANCES[torch.float32])
+
+
+def test_a_fixed_decay_is_one_log_gate_a_head() -> None:
+    made = inputs("fixed", 15, H=3)
+    q, k, v, g, state = (x.detach() for x in tensors(made).values())
+    o, _ = gated_linear_attention(q, k, v, g=g[0, 0], initial_state=state)
+    np.testing.assert_allclose(o, gla(made)[0], **TOLERANCES[torch.float64])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_by_finite_differences(backend: str) -> None:
+    given = tensors(inputs("key×value", 5, B=1, heads=1))
+
+    def last(*values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return run(dict(zip(given, values, strict=True)), form="last_query", backend=backend)
+
+    assert torch.autograd.gradcheck(last, tuple(given.values()))
+
+
+def test_second_derivatives_come_from_the_recurrence() -> None:
+    given = tensors(inputs("scalar", 4, B=1, H=1))
+
+    def outputs(*values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return run(dict(zip(given, values, strict=True)), form="recurrent")
+
+    assert torch.autograd.gradgradcheck(outputs, tuple(given.values()))

@@ -1,0 +1,106 @@
+"""Gated linear attention and its gradients as plain loops in float64: independent of everything in the package."""
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+
+
+def gla(inputs: dict[str, Array], *, scale: float = 1.0, read: str = "after") -> tuple[Array, Array]:
+    """Outputs [B, T, H, V] and final state [B, H, K, V] of q, k, v and, where given, g, gk, gv, G, state, bonus."""
+    B, T, H, K = inputs["q"].shape
+    V = inputs["v"].shape[3]
+    o, final = np.zeros((B, T, H, V)), np.zeros((B, H, K, V))
+    for b in range(B):
+        for h in range(H):
+            one = _head(inputs, b, h)
+            states = _states(one, T, K, V)
+            for t in range(T):
+                o[b, t, h] = scale * _read_state(one, states, t, read).T @ one["q"][t]
+            final[b, h] = states[T]
+    return o, final
+
+
+def gla_gradients(
+    inputs: dict[str, Array], d_o: Array, d_final: Array, *, scale: float = 1.0, read: str = "after"
+) -> dict[str, Array]:
+    """Gradients of Σ o·d_o + Σ final·d_final with respect to every input, by the adjoint recurrence."""
+    B, T, H, K = inputs["q"].shape
+    V = inputs["v"].shape[3]
+    d = {name: np.zeros(x.shape) for name, x in inputs.items()}
+    for b in range(B):
+        for h in range(H):
+            one, to = _head(inputs, b, h), _head(d, b, h)
+            states, dS = _states(one, T, K, V), d_final[b, h].copy()
+            for t in reversed(range(T)):
+                q, k, v, upstream = one["q"][t], one["k"][t], one["v"][t], scale * d_o[b, t, h]
+                to["q"][t] += _read_state(one, states, t, read) @ upstream
+                read_gradient = np.outer(q, upstream)
+                if read == "after":
+                    dS = dS + read_gradient
+                elif "bonus" in one:
+                    to["bonus"][...] += (read_gradient @ v) * k
+                    to["k"][t] += (read_gradient @ v) * one["bonus"]
+                    to["v"][t] += read_gradient.T @ (one["bonus"] * k)
+                to["k"][t] += dS @ v
+                to["v"][t] += dS.T @ k
+                dS = dS * _gate(one, t, K, V)
+                _add_log_gate(to, t, dS * states[t])
+                if read == "before":
+                    dS = dS + read_gradient
+            if "state" in to:
+                to["state"][...] = dS
+    return d
+
+
+def _head(inputs: dict[str, Array], b: int, h: int) -> dict[str, Array]:
+    """Views of what head h of sequence b uses; fewer heads are shared by runs of neighbours."""
+    H = inputs["q"].shape[2]
+    one: dict[str, Any] = {}
+    for name, x in inputs.items():
+        if name == "bonus":
+            one[name] = x[h]
+        elif name == "state":
+            one[name] = x[b, h]
+        else:
+            one[name] = x[b, :, h // (H // x.shape[2])]
+    return one
+
+
+def _gate(one: dict[str, Array], t: int, K: int, V: int) -> Array:
+    gate = np.ones((K, V))
+    for i in range(K):
+        for j in range(V):
+            log_gate = 0.0
+            log_gate += one["g"][t] if "g" in one else 0.0
+            log_gate += one["gk"][t, i] if "gk" in one else 0.0
+            log_gate += one["gv"][t, j] if "gv" in one else 0.0
+            log_gate += one["G"][t, i, j] if "G" in one else 0.0
+            gate[i, j] = np.exp(log_gate)
+    return gate
+
+
+def _add_log_gate(to: dict[str, Array], t: int, gradient: Array) -> None:
+    if "g" in to:
+        to["g"][t] += gradient.sum()
+    if "gk" in to:
+        to["gk"][t] += gradient.sum(1)
+    if "gv" in to:
+        to["gv"][t] += gradient.sum(0)
+    if "G" in to:
+        to["G"][t] += gradient
+
+
+def _states(one: dict[str, Array], T: int, K: int, V: int) -> list[Array]:
+    """The state before the first token and after every token."""
+    states = [one["state"].copy() if "state" in one else np.zeros((K, V))]
+    for t in range(T):
+        states.append(_gate(one, t, K, V) * states[-1] + np.outer(one["k"][t], one["v"][t]))
+    return states
+
+
+def _read_state(one: dict[str, Array], states: list[Array], t: int, read: str) -> Array:
+    if read == "after":
+        return states[t + 1]
+    return states[t] + (np.outer(one["bonus"] * one["k"][t], one["v"][t]) if "bonus" in one else 0.0)
