@@ -216,6 +216,30 @@ def test_a_trained_network_is_the_optimal_algorithm(r: tuple[float, float]) -> N
     assert min(cosines) >= 0.99
 
 
+@pytest.mark.slow
+def test_two_trained_layers_beat_one_and_are_two_steps() -> None:
+    """The second layer passes the exact best of one, and most of the pair is two steps of the algorithm."""
+    setting = MultitaskSetting.isotropic([10, 10], [0.2, 0.8], d=5)
+    sampler, fresh = PromptSampler([setting]), [torch.Generator().manual_seed(0)]
+    layout = sampler.layout
+    config = LayerConfig(
+        scale=1 / 20, value_dim=2, open_columns=layout.data_columns, delimiter_columns=layout.delimiter_columns
+    )
+    model = ResidualModel(layout.width, [config, config])
+
+    def errors(model: Any, batch: int) -> torch.Tensor:
+        drawn = sampler.draw(batch, fresh)
+        return (model(drawn.tokens) - drawn.targets).square()
+
+    train(model, lambda model: errors(model, 256).mean(1), TrainingConfig(steps=800), generators=fresh)
+    test = evaluate(lambda batch: errors(model, batch), prompts=60_000)
+    best = landscape.optimum(setting).risk
+    found = extract(model, sampler.draw(500, fresh).tokens, layout)
+    print(f"{test.risk.item():.4f} ± {test.standard_error.item():.4f}, one step {best:.4f}; {found.explained=:.4f}")
+    print(f"{found.moving_gates=:.4f} {found.cross_blocks=:.4f} {found.blocks}")
+    assert test.risk.item() + 4 * test.standard_error.item() < best
+
+
 def test_bad_arguments() -> None:
     rng = np.random.default_rng(0)
     step = random_step("scalar", rng)
