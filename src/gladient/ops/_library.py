@@ -14,7 +14,7 @@ from pathlib import Path
 __all__ = ["library", "why_unavailable"]
 
 _FOLDER = Path(__file__).with_name("kernels")
-_FLAGS = ["-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-pthread", "-fno-math-errno", "-fno-trapping-math"]
+_FLAGS = ["-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math"]
 _log = logging.getLogger(__name__)
 
 
@@ -70,7 +70,10 @@ def _compile(compiler: str, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         built = Path(folder) / path.name
         command = [compiler, *_FLAGS, *map(str, _sources("*.cpp")), "-o", str(built)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
+        for threads in (["-fopenmp"], []):  # a compiler without OpenMP still gives kernels, for one thread
+            done = subprocess.run([*command, *threads], capture_output=True, text=True, check=False)
+            if done.returncode == 0:
+                break
+        else:
             raise OSError(f"{compiler} failed: {done.stderr.strip().splitlines()[-1:]}")
         built.replace(path)

@@ -14,7 +14,7 @@ from gladient.ops.gates import Gates
 
 __all__ = ["scan", "last_query", "fresh", "CHUNK", "LARGEST_HEAD"]
 
-CHUNK = 16  # C in scan.cpp: a state is kept every CHUNK tokens for the backward pass
+CHUNK = 16  # tokens, C in scan.cpp
 _LARGE = 4 << 20  # bytes from which huge pages are worth asking for
 LARGEST_HEAD = {torch.float32: 128, torch.float64: 64}  # eight vectors: what last_query.cpp holds in registers
 
@@ -31,7 +31,7 @@ def scan(
 ) -> tuple[Tensor, Tensor]:
     """All outputs and the final states of every sequence, each of them tokens offsets[n] to offsets[n + 1] of its row.
 
-    Every gate family, full gates included; the backward pass starts again from a state kept every `CHUNK` tokens.
+    Every gate family, full gates included; the backward pass starts again from a state kept every 16 or 64 tokens.
 
     Args:
         q: queries, [B, T, H, K]; k, v and gates as in `gated_linear_attention`, with as many heads or a divisor.
@@ -60,7 +60,7 @@ _NAMES = (*_INPUTS, "G", "initial")
 _HEADS = ("hk", "hv", "hg", "hgk", "hgv")
 _SCAN = (
     "offsets",
-    "chunk_offsets",
+    "span_offsets",
     *_NAMES,
     "o",
     "final",
@@ -81,7 +81,7 @@ def _struct(sizes: Sequence[str], dtype: torch.dtype | None, pointers: Sequence[
     )
 
 
-_SCANS = {dtype: _struct(("N", "H", *_HEADS, "K", "V", "threads"), dtype, _SCAN) for dtype in _NUMBERS}
+_SCANS = {dtype: _struct(("N", "H", *_HEADS, "K", "V", "span", "threads"), dtype, _SCAN) for dtype in _NUMBERS}
 _LAST_QUERY = _struct(("N", "T", "H", *_HEADS, "K", "V", "threads"), None, _LAST)
 
 
@@ -105,7 +105,8 @@ def _addresses(tensors: dict[str, Tensor]) -> dict[str, int]:
 
 def _scan(backward: bool, scale: float, sequences: int, tensors: dict[str, Tensor]) -> None:
     q = tensors["q"]
-    problem = _SCANS[q.dtype](N=sequences, scale=scale, **_sizes(q.shape[2], tensors), **_addresses(tensors))
+    span = _span(tensors["initial"])
+    problem = _SCANS[q.dtype](N=sequences, span=span, scale=scale, **_sizes(q.shape[2], tensors), **_addresses(tensors))
     getattr(library(), f"scan_{_NUMBERS[q.dtype][0]}")(ctypes.byref(problem), int(backward))
 
 
@@ -124,14 +125,19 @@ def last_query(inputs: Sequence[Tensor | None], outputs: dict[str, Tensor]) -> N
     getattr(library(), f"last_query_{_NUMBERS[q.dtype][0]}")(ctypes.byref(problem))
 
 
-def _borders(offsets: Sequence[int], rows: int) -> dict[str, Tensor]:
-    """Borders of all sequences of all rows, in tokens and in chunks."""
+def _borders(offsets: Sequence[int], rows: int, tokens: int) -> dict[str, Tensor]:
+    """Borders of all sequences of all rows, in tokens and in spans of `tokens`, each of which keeps one state."""
     lengths = torch.tensor(offsets).diff().repeat(rows)
     start = torch.zeros(1, dtype=torch.int64)
     return {
         "offsets": torch.cat([start, lengths.cumsum(0)]),
-        "chunk_offsets": torch.cat([start, ((lengths + CHUNK - 1) // CHUNK).cumsum(0)]),
+        "span_offsets": torch.cat([start, ((lengths + tokens - 1) // tokens).cumsum(0)]),
     }
+
+
+def _span(state: Tensor) -> int:
+    """Chunks between the states that are kept: large states cost more to keep than to compute again."""
+    return 4 if state.shape[-2] * state.shape[-1] >= 1024 else 1
 
 
 def _named(inputs: Sequence[Tensor | None]) -> dict[str, Tensor]:
@@ -144,14 +150,15 @@ def _forward(
     tensors = _named(inputs)
     q, v, initial = tensors["q"], tensors["v"], tensors["initial"]
     rows = len(q)
-    chunks = rows * sum(-(-(stop - start) // CHUNK) for start, stop in pairwise(offsets)) if train else 0
+    tokens = CHUNK * _span(initial)
+    spans = rows * sum(-(-(stop - start) // tokens) for start, stop in pairwise(offsets)) if train else 0
     outputs = {
         "o": fresh((*q.shape[:3], v.shape[3]), q.dtype),
         "final": fresh(initial.shape, q.dtype),
-        "checkpoints": fresh((rows, chunks // max(rows, 1), *initial.shape[2:]), q.dtype),
+        "checkpoints": fresh((rows, spans // max(rows, 1), *initial.shape[2:]), q.dtype),
     }
     written = outputs if train else {name: x for name, x in outputs.items() if name != "checkpoints"}
-    _scan(False, scale, rows * (len(offsets) - 1), tensors | _borders(offsets, rows) | written)
+    _scan(False, scale, rows * (len(offsets) - 1), tensors | _borders(offsets, rows, tokens) | written)
     return outputs["o"], outputs["final"], outputs["checkpoints"]
 
 
@@ -188,8 +195,9 @@ class _ScanGradient(BatchFunction):
         if kept is None or kept.numel() == 0:
             kept = _forward(scale, offsets, True, inputs)[2]
         upstream = {"checkpoints": kept, "d_o": d_o.contiguous(), "d_final": d_final.contiguous()}
+        borders = _borders(offsets, len(d_o), CHUNK * _span(tensors["initial"]))
         rows, results = len(d_o), {f"d_{name}": x for name, x in gradients.items()}
-        _scan(True, scale, rows * (len(offsets) - 1), tensors | _borders(offsets, rows) | upstream | results)
+        _scan(True, scale, rows * (len(offsets) - 1), tensors | borders | upstream | results)
         found = ((x, gradients.get(name)) for x, name in zip(inputs, _NAMES, strict=True))
         return tuple(None if x is None or d is None else _group(d, x) for x, d in found)
 

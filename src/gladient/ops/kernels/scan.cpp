@@ -7,11 +7,11 @@
 #include "simd.h"
 
 template <class F> struct Problem {
-  Int N, H, hk, hv, hg, hgk, hgv, K, V, threads;
+  Int N, H, hk, hv, hg, hgk, hgv, K, V, span, threads;           // a state is kept every `span` chunks
   F scale;
-  const Int *offsets, *chunk_offsets;                            // [N + 1] in tokens and in chunks
+  const Int *offsets, *span_offsets;                             // [N + 1] in tokens and in spans
   const F *q, *k, *v, *g, *gk, *gv, *G, *initial;
-  F *o, *final, *checkpoints;                                    // checkpoints [chunks, H, K, V]: states before them
+  F *o, *final, *checkpoints;                                    // checkpoints [spans, H, K, V]: states before them
   const F *d_o, *d_final;
   F *d_q, *d_k, *d_v, *d_g, *d_gk, *d_gv, *d_G, *d_initial;      // all with H heads
 };
@@ -88,10 +88,11 @@ template <class F, int NV, Gate gate> struct Lane {
   void forward() {
     const Int state = (n * p.H + h) * p.K * p.V;
     load_state(p.initial ? p.initial + state : nullptr, S);
-    Int chunk = p.chunk_offsets[n];
+    Int chunk = 0;
     for (Int t0 = p.offsets[n]; t0 < p.offsets[n + 1]; t0 += C, ++chunk) {
       const Int t1 = std::min(t0 + C, p.offsets[n + 1]);
-      if (p.checkpoints) store_state(S, p.checkpoints + (chunk * p.H + h) * p.K * p.V);
+      if (p.checkpoints && chunk % p.span == 0)
+        store_state(S, p.checkpoints + ((p.span_offsets[n] + chunk / p.span) * p.H + h) * p.K * p.V);
       load(t0, t1);
       std::fill(o.begin(), o.end(), Vec{});
       for (Int i = 0; i < rows; i += 4) forward_rows(i, t1 - t0);
@@ -128,9 +129,20 @@ template <class F, int NV, Gate gate> struct Lane {
     const Int state = (n * p.H + h) * p.K * p.V, begin = p.offsets[n], end = p.offsets[n + 1];
     std::vector<Vec> dS(rows * NV), d_o(C * NV), d_v(C * NV), d_b(C * NV), d_g(C);
     load_state(p.d_final ? p.d_final + state : nullptr, dS);
-    for (Int c = (end - begin + C - 1) / C - 1; c >= 0; --c) {
+    std::vector<std::vector<Vec>> starts(p.span);  // the states before the chunks of a span, computed again
+    for (Int c = (end - begin + C - 1) / C - 1, last = c; c >= 0; --c) {
+      const Int within = c % p.span;
+      if (c == last || within == p.span - 1) {
+        load_state(p.checkpoints + ((p.span_offsets[n] + c / p.span) * p.H + h) * p.K * p.V, S);
+        for (Int i = 0; i <= within; ++i) {
+          starts[i] = S;
+          if (i == within) break;
+          load(begin + (c - within + i) * C, begin + (c - within + i + 1) * C);
+          for (Int r = 0; r < rows; r += 4) forward_rows(r, C);
+        }
+      }
+      S = starts[within];
       const Int t0 = begin + c * C, t1 = std::min(t0 + C, end);
-      load_state(p.checkpoints + ((p.chunk_offsets[n] + c) * p.H + h) * p.K * p.V, S);
       load(t0, t1);
       for (Int t = t0; t < t1; ++t)
         std::memcpy(scalars(d_o) + (t - t0) * W, p.d_o + at_q(t) * p.V + first, width * sizeof(F));

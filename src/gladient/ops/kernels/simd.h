@@ -4,11 +4,9 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <thread>
 #include <vector>
 
 #ifdef __AVX512F__
@@ -39,15 +37,11 @@ static inline float exp_(float x) {
 }
 static inline double exp_(double x) { return std::exp(x); }
 
+// OpenMP, because torch's own pool of threads then stands ready; without it one thread does the work.
 template <class Body> static void parallel(Int jobs, Int threads, Body body) {
-  std::atomic<Int> next{0};
-  auto work = [&] {
-    for (Int i; (i = next.fetch_add(1)) < jobs;) body(i);
-  };
-  std::vector<std::thread> others;
-  for (Int i = 1; i < std::min(threads, jobs); ++i) others.emplace_back(work);
-  work();
-  for (auto &t : others) t.join();
+  const Int together = std::max<Int>(1, jobs / (8 * threads));
+#pragma omp parallel for schedule(dynamic, together) num_threads(threads) if (threads > 1 && jobs > 1)
+  for (Int i = 0; i < jobs; ++i) body(i);
 }
 
 template <class F> struct Vector { typedef F type __attribute__((vector_size(64))); };
