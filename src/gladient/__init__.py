@@ -1,7 +1,8 @@
 """gladient: gated linear attention shown as the gradient descent it performs.
 
 Import the rooms you need: `gladient.ops`, `gladient.prompts`, `gladient.landscape`, `gladient.nn`,
-`gladient.training`, `gladient.experiments`. The theory (`prompts.MultitaskSetting`, `landscape`) does not import torch.
+`gladient.wpgd`, `gladient.equivalence`, `gladient.training`, `gladient.experiments`.
+The theory (`prompts.MultitaskSetting`, `landscape`) does not import torch.
 """
 
 from importlib.metadata import version as _version

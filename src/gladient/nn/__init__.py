@@ -1,7 +1,17 @@
-"""Networks: gates from tokens, the attention layer, and its prediction head."""
+"""Networks: gates from tokens, the attention layer, its prediction head, the residual model, the family's presets."""
 
+from gladient.nn import presets
 from gladient.nn._gate import TokenGate
 from gladient.nn._layer import GatedLinearAttention
 from gladient.nn._regressor import InContextRegressor
+from gladient.nn._residual import LayerConfig, ResidualLayer, ResidualModel
 
-__all__ = ["GatedLinearAttention", "InContextRegressor", "TokenGate"]
+__all__ = [
+    "GatedLinearAttention",
+    "InContextRegressor",
+    "LayerConfig",
+    "ResidualLayer",
+    "ResidualModel",
+    "TokenGate",
+    "presets",
+]

@@ -1,6 +1,6 @@
 """Gates from tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -11,10 +11,15 @@ from gladient.nn._stack import member_normal, project
 
 __all__ = ["TokenGate", "gate_channels"]
 
+_LINKS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": functional.logsigmoid,
+    "exp": lambda logits: -torch.exp(-logits),
+}
+
 
 def gate_channels(family: str, *, key_dim: int, value_dim: int) -> int:
-    """Gates per token of a family, 0 without gates; raises ValueError for a family that is unknown."""
-    channels = {"none": 0, "scalar": 1, "key": key_dim, "value": value_dim}
+    """Gates that a family computes from each token, per head; raises ValueError for a family that is unknown."""
+    channels = {"none": 0, "fixed": 0, "scalar": 1, "key": key_dim, "value": value_dim, "full": value_dim}
     if family not in channels:
         raise ValueError(f"gate is {family!r}; choose one of {', '.join(channels)}")
     return channels[family]
@@ -22,6 +27,8 @@ def gate_channels(family: str, *, key_dim: int, value_dim: int) -> int:
 
 class TokenGate(nn.Module):
     r"""Gates of a token, $g_t = \mathrm{sigmoid}(W_g^\top z_t + b_g)$, as log gates.
+
+    With `link="exp"`, $g_t = \exp(-\exp(-W_g^\top z_t - b_g))$, RWKV-6's.
 
     Gates start open: a gate that is near 1 lets every earlier token reach the query, so the layer begins as linear
     attention and learns where to forget. Closed gates hide the examples before them and with them the gradient that
@@ -34,7 +41,11 @@ class TokenGate(nn.Module):
         open_columns: columns of the token that hold every gate open at the start.
         delimiter_columns: columns that hold the first channel's gate open and the last channel's at one half.
         open_logit: the logit of an open gate at the start.
+        link: what turns a logit into a gate: sigmoid or exp.
         seeds: one seed for each member of the stack; its length is the number of members E.
+
+    Raises:
+        ValueError: if the link is unknown.
 
     Source: arXiv 2504.04308, section 5 (no bias there); the open start is ours.
 
@@ -53,9 +64,13 @@ class TokenGate(nn.Module):
         open_columns: Sequence[int] = (),
         delimiter_columns: Sequence[int] = (),
         open_logit: float = 6.0,
+        link: str = "sigmoid",
         seeds: Sequence[int],
     ) -> None:
         super().__init__()
+        if link not in _LINKS:
+            raise ValueError(f"link is {link!r}; choose one of {', '.join(_LINKS)}")
+        self.link = link
         weight = 0.02 * member_normal(seeds, (width, channels), stream="gate")
         weight[:, list(open_columns)] += open_logit
         weight[:, list(delimiter_columns)] += open_logit * torch.linspace(1, 0, channels)
@@ -67,4 +82,4 @@ class TokenGate(nn.Module):
         logits = project(tokens, self.weight)
         if self.bias is not None:
             logits = logits + self.bias.view(len(tokens), 1, 1, *logits.shape[3:])
-        return functional.logsigmoid(logits)
+        return _LINKS[self.link](logits)

@@ -35,6 +35,7 @@ class InContextRegressor(nn.Module):
 
     def __init__(self, width: int, *, seeds: Sequence[int] = (0,), **layer: Any) -> None:
         super().__init__()
+        self.options = layer
         self.layer = GatedLinearAttention(width, seeds=seeds, **layer)
         values = self.layer.W_v.shape[2]
         self.readout = nn.Parameter(torch.zeros(len(seeds), values))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gladient.training._checkpoint import load_tensors, save_tensors
+from gladient._tensors import load_tensors, save_tensors
 from gladient.training._config import TrainingConfig
 
 __all__ = ["History", "TrainingDivergedError", "train"]

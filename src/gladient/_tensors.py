@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file each, its JSON header naming the run that it belongs to."""
+"""Tensors in one safetensors file, its JSON header naming the run or model that they belong to."""
 
 import json
 from collections.abc import Mapping
@@ -39,12 +39,12 @@ def load_tensors(path: Path, *, run: Mapping[str, Any]) -> tuple[dict[str, Tenso
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise CheckpointError(
-            f"{path} is not a whole gladient checkpoint ({error}); delete it to train that run from its start"
+            f"{path} is not a whole gladient checkpoint ({error}); delete it, and train or save again"
         ) from None
     expected = json.loads(json.dumps(run))
     if header["run"] != expected:
         names = sorted(k for k in {*header["run"], *expected} if header["run"].get(k) != expected.get(k))
         raise CheckpointError(
-            f"{path} belongs to another run (it differs in {', '.join(names)}); write elsewhere or delete it"
+            f"{path} belongs to another run (it differs in {', '.join(names)}); name another file or delete it"
         )
     return tensors, header["state"]

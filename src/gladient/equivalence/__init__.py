@@ -1,0 +1,6 @@
+"""Algorithm and network, both ways: WPGD becomes weights, and weights with a prompt become WPGD and what is left."""
+
+from gladient.equivalence._construct import construct, solve_gates
+from gladient.equivalence._extract import Extraction, Factor, extract, residual_model
+
+__all__ = ["Extraction", "Factor", "construct", "extract", "residual_model", "solve_gates"]

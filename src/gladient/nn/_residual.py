@@ -1,0 +1,198 @@
+"""The residual model: L layers of gated linear attention that read and rewrite the tokens."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gladient._tensors import load_tensors, save_tensors
+from gladient.nn._gate import TokenGate
+from gladient.nn._layer import GatedLinearAttention
+from gladient.nn._stack import check_groups, member_normal
+
+__all__ = ["LayerConfig", "ResidualLayer", "ResidualModel"]
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """One residual layer; `presets` holds those of the family's members.
+
+    Args:
+        key_dim, value_dim, heads, gate, gate_bias, link, rate, learn_rate, decays, write, bonus, open_columns,
+            delimiter_columns, scale, backend: see `GatedLinearAttention`.
+        norm: whether each head's output is divided by its root mean square.
+        output_gate: whether outputs are multiplied by silu(W_rᵀ z).
+    """
+
+    key_dim: int | None = None
+    value_dim: int | None = None
+    heads: int = 1
+    gate: str = "scalar"
+    gate_bias: bool = False
+    link: str = "sigmoid"
+    rate: float = 1.0
+    learn_rate: bool = False
+    decays: tuple[float, ...] = ()
+    write: str = "plain"
+    bonus: bool = False
+    open_columns: tuple[int, ...] = ()
+    delimiter_columns: tuple[int, ...] = ()
+    scale: float = 1.0
+    backend: str = "auto"
+    norm: bool = False
+    output_gate: bool = False
+
+    def mixer(self) -> dict[str, Any]:
+        """The arguments of `GatedLinearAttention`."""
+        return {name: value for name, value in asdict(self).items() if name not in ("norm", "output_gate")}
+
+
+class ResidualLayer(nn.Module):
+    r"""$z_t \leftarrow z_t + W_o^\top(\mathrm{norm}(o_t) \odot \mathrm{silu}(W_r^\top z_t))$; norm and gate optional.
+
+    Args:
+        width: numbers in a token, D.
+        config: the layer.
+        seeds: one seed for each member of the stack.
+
+    >>> layer = ResidualLayer(5, LayerConfig(heads=2, key_dim=3, value_dim=2, norm=True, output_gate=True))
+    >>> z, state = layer(torch.zeros(1, 4, 7, 5))
+    >>> tuple(z.shape), tuple(state.shape)
+    ((1, 4, 7, 5), (4, 2, 3, 2))
+    """
+
+    def __init__(self, width: int, config: LayerConfig, *, seeds: Sequence[int] = (0,)) -> None:
+        super().__init__()
+        self.config = config
+        self.attention = GatedLinearAttention(width, seeds=seeds, **config.mixer())
+        columns = self.attention.W_v.shape[2]
+        self.W_o = nn.Parameter(member_normal(seeds, (columns, width), stream="output") / columns**0.5)
+        gate = member_normal(seeds, (width, columns), stream="output gate") / width**0.5
+        self.W_r = nn.Parameter(gate) if config.output_gate else None
+
+    def forward(
+        self, tokens: Float[Tensor, "E B T D"], state: Tensor | None = None
+    ) -> tuple[Float[Tensor, "E B T D"], Tensor]:
+        """The tokens after the layer, and the state to go on from."""
+        o, state = self.attention.scan(tokens, state)
+        if self.config.norm:
+            o = functional.rms_norm(
+                o.unflatten(3, (self.config.heads, -1)), (o.shape[3] // self.config.heads,)
+            ).flatten(3)
+        if self.W_r is not None:
+            o = o * functional.silu(torch.einsum("ebtd,edv->ebtv", tokens, self.W_r))
+        return tokens + torch.einsum("ebtv,evd->ebtd", o, self.W_o), state
+
+
+class ResidualModel(nn.Module):
+    r"""L residual layers, then a read-out of the last token: $\hat y = h^\top z_T$; E members side by side.
+
+    With plain layers whose keys and queries read features and whose values read and write labels, this is L causal
+    steps of WPGD, and the prediction is minus the query's label: h = -e_label (`equivalence.construct`).
+
+    Args:
+        width: numbers in a token, D.
+        layers: one config a layer, at least one.
+        seeds: one seed for each member of the stack.
+
+    Raises:
+        ValueError: if there is no layer.
+
+    Source: the residual layers of the multi-layer theorem of arXiv 2504.04308.
+
+    >>> model = ResidualModel(5, [LayerConfig(), LayerConfig(gate="key")])
+    >>> tuple(model(torch.zeros(1, 4, 7, 5)).shape)
+    (1, 4)
+    """
+
+    layers: Sequence[ResidualLayer]
+
+    def __init__(self, width: int, layers: Sequence[LayerConfig], *, seeds: Sequence[int] = (0,)) -> None:
+        super().__init__()
+        if not layers:
+            raise ValueError("layers is empty; a model needs at least one LayerConfig")
+        self.configs = tuple(layers)
+        apart = 2**32  # so that no layer starts like another member's
+        self.layers = nn.ModuleList(  # type: ignore[assignment]  # typed as what it holds
+            ResidualLayer(width, config, seeds=[seed + apart * depth for seed in seeds])
+            for depth, config in enumerate(layers)
+        )
+        self.readout = nn.Parameter(torch.zeros(len(seeds), width))
+
+    def forward(self, tokens: Float[Tensor, "G B T D"]) -> Float[Tensor, "E B"]:
+        """Predictions of every member for the prompts of its group."""
+        return self.read(self.hidden(tokens)[-1])[:, :, -1]
+
+    def read(self, z: Float[Tensor, "E B T D"]) -> Float[Tensor, "E B T"]:
+        """The read-out of every token after the last layer."""
+        return torch.einsum("ebtd,ed->ebt", z, self.readout)
+
+    def hidden(self, tokens: Float[Tensor, "G B T D"]) -> list[Float[Tensor, "E B T D"]]:
+        """The tokens of every member before the first layer and after each."""
+        z = [self._by_member(tokens)]
+        for layer in self.layers:
+            z.append(layer(z[-1])[0])
+        return z
+
+    def decode(
+        self, tokens: Float[Tensor, "G B T D"], states: Sequence[Tensor] | None = None
+    ) -> tuple[Float[Tensor, "E B T D"], list[Tensor]]:
+        """The last layer's tokens for further tokens, one or more, and every layer's state to go on from.
+
+        >>> model, tokens = ResidualModel(3, [LayerConfig(), LayerConfig()]), torch.ones(1, 1, 2, 3)
+        >>> first, states = model.decode(tokens[:, :, :1])
+        >>> second, _ = model.decode(tokens[:, :, 1:], states)
+        >>> torch.testing.assert_close(torch.cat([first, second], 2), model.hidden(tokens)[-1])
+        """
+        if states is not None and len(states) != len(self.layers):
+            raise ValueError(f"{len(states)} states came for {len(self.layers)} layers; pass what decode returned")
+        z, after = self._by_member(tokens), []
+        for depth, layer in enumerate(self.layers):
+            z, state = layer(z, None if states is None else states[depth])
+            after.append(state)
+        return z, after
+
+    def member(self, index: int) -> "ResidualModel":
+        """One member as a model of its own, with a copy of its parameters.
+
+        >>> model = ResidualModel(3, [LayerConfig()], seeds=[4, 5])
+        >>> torch.equal(model.member(1).readout[0], model.readout[1])
+        True
+        """
+        E, width = self.readout.shape
+        if not 0 <= index < E:
+            raise ValueError(f"index is {index}; the stack holds members 0 to {E - 1}")
+        alone = ResidualModel(width, self.configs).to(self.readout)
+        alone.load_state_dict({name: x[index : index + 1] for name, x in self.state_dict().items()})
+        return alone
+
+    def gate_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the gates, which training may move faster than the rest."""
+        return [p for module in self.modules() if isinstance(module, TokenGate) for p in module.parameters()]
+
+    def save(self, path: Path) -> None:
+        """Write the parameters and what they belong to as one safetensors file."""
+        save_tensors(path, self.state_dict(), run=self._description())
+
+    def load(self, path: Path) -> None:
+        """Take over the parameters of a file that `save` wrote.
+
+        Raises:
+            CheckpointError: if the file is damaged or holds a model of another config.
+        """
+        tensors, _ = load_tensors(path, run=self._description())
+        self.load_state_dict(tensors)
+
+    def _description(self) -> dict[str, Any]:
+        members, width = self.readout.shape
+        return {"width": width, "members": members, "layers": [asdict(config) for config in self.configs]}
+
+    def _by_member(self, tokens: Tensor) -> Tensor:
+        members = len(self.readout)
+        check_groups(tokens, members)
+        return tokens.repeat_interleave(members // len(tokens), 0)

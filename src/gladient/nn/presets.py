@@ -1,0 +1,107 @@
+"""The family's members as configurations of one residual layer: what each keeps of the original, what it leaves out.
+
+None has short convolutions, token shifts, feature maps, positional rotations, low-rank factors or normalised tokens:
+what is compared is the recurrence, its gate and its output.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from gladient.nn._residual import LayerConfig
+
+__all__ = ["PRESETS", "gla", "hgrn2", "linear_attention", "mamba", "mamba2", "retnet", "rwkv6"]
+
+
+def linear_attention(width: int, *, heads: int = 1) -> LayerConfig:
+    """Linear attention (Katharopoulos et al. 2020): no gate. Leaves out the feature map and the normaliser.
+
+    Raises:
+        ValueError: if the heads do not divide the width; so do all presets with heads.
+
+    >>> linear_attention(8, heads=2).key_dim
+    4
+    """
+    return replace(_heads(width, heads), gate="none")
+
+
+def retnet(width: int, *, heads: int = 1) -> LayerConfig:
+    r"""RetNet (Sun et al. 2023): the fixed decay $1 - 2^{-5-h}$ of head h, output norm and gate. Leaves out rotations.
+
+    >>> retnet(8, heads=2).decays
+    (0.96875, 0.984375)
+    """
+    decays = tuple(1 - 2.0 ** (-5 - h) for h in range(heads))
+    return replace(_heads(width, heads), gate="fixed", decays=decays, norm=True, output_gate=True)
+
+
+def mamba2(width: int, *, heads: int = 1) -> LayerConfig:
+    r"""Mamba-2 (Dao and Gu 2024): scalar gates $\exp(-A\Delta_t)$, writes scaled by $\Delta_t$, output norm and gate.
+
+    Leaves out the convolution, the skip D, and the sharing of keys and queries between heads.
+
+    >>> mamba2(8).write
+    'step'
+    """
+    options = _heads(width, heads, gate_bias=True, norm=True, output_gate=True)
+    return replace(options, gate="scalar", write="step", learn_rate=True)
+
+
+def gla(width: int, *, heads: int = 1) -> LayerConfig:
+    r"""GLA (Yang et al. 2024): key gates $\mathrm{sigmoid}(\cdot)^{1/16}$, output norm and gate. Gates have full rank.
+
+    >>> gla(8).rate
+    0.0625
+    """
+    return replace(_heads(width, heads, gate_bias=True, norm=True, output_gate=True), gate="key", rate=1 / 16)
+
+
+def rwkv6(width: int, *, heads: int = 1) -> LayerConfig:
+    r"""RWKV-6 (Peng et al. 2024): key gates $\exp(-\exp(\cdot))$, outputs before the write plus a bonus, norm and gate.
+
+    Leaves out token shifts, the low-rank form of the gates, and the channel mixing between layers.
+
+    >>> rwkv6(8).bonus
+    True
+    """
+    options = _heads(width, heads, gate_bias=True, norm=True, output_gate=True)
+    return replace(options, gate="key", link="exp", bonus=True)
+
+
+def mamba(width: int, *, heads: int = 1, state: int = 16) -> LayerConfig:
+    r"""Mamba (Gu and Dao 2023): full gates $\exp(-\Delta_t[v]\,A[k, v])$ of `state` keys, Δ in the write, output gate.
+
+    Leaves out the convolution, the skip D, the expansion, and the bottleneck before Δ. The original has one head.
+
+    >>> mamba(8).key_dim, mamba(8).value_dim
+    (16, 8)
+    """
+    options = _heads(width, heads, gate_bias=True, output_gate=True)
+    return replace(options, gate="full", write="step", key_dim=state)
+
+
+def hgrn2(width: int, *, heads: int = 1) -> LayerConfig:
+    """HGRN-2 (Qin et al. 2024): key gates g whose complement 1 - g is the key, output norm. Lower bounds are 0.
+
+    >>> hgrn2(8).write
+    'complement'
+    """
+    return replace(_heads(width, heads, gate_bias=True, norm=True), gate="key", write="complement")
+
+
+PRESETS: dict[str, Callable[..., LayerConfig]] = {
+    "linear_attention": linear_attention,
+    "retnet": retnet,
+    "mamba2": mamba2,
+    "gla": gla,
+    "rwkv6": rwkv6,
+    "mamba": mamba,
+    "hgrn2": hgrn2,
+}
+
+
+def _heads(width: int, heads: int, **switches: Any) -> LayerConfig:
+    if heads < 1 or width % heads:
+        raise ValueError(f"width {width} does not divide into {heads} heads; choose heads that divide it")
+    size = width // heads
+    return replace(LayerConfig(heads=heads, key_dim=size, value_dim=size), **switches)

@@ -1,0 +1,168 @@
+"""The residual model: presets equal to plain loops, decoding to the forward, files that name their config."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gladient._tensors import CheckpointError
+from gladient.nn import GatedLinearAttention, InContextRegressor, LayerConfig, ResidualModel, presets
+
+WIDTH, T = 6, 9
+CONFIGS: dict[str, LayerConfig] = {
+    **{name: preset(WIDTH, heads=2) for name, preset in presets.PRESETS.items()},
+    "mamba, one head": presets.mamba(WIDTH, state=3),
+    "value gates": LayerConfig(gate="value", value_dim=3, key_dim=4, heads=2, scale=0.3),
+    "forgets at once": LayerConfig(gate="fixed", decays=(0.0, 1.0), heads=2, key_dim=4),
+}
+
+
+def randomised(model: torch.nn.Module, seed: int = 0) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.double().parameters():
+        parameter.data = 0.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    return model
+
+
+def tokens(groups: int = 1, batch: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(7)
+    return torch.randn(groups, batch, T, WIDTH, generator=generator, dtype=torch.float64)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.asarray(1 / (1 + np.exp(-x)))
+
+
+def by_loops(config: LayerConfig, weights: dict[str, np.ndarray], z: np.ndarray) -> np.ndarray:
+    """One residual layer on one prompt, from the equations of the docstrings, token by token and head by head."""
+    H, K, V = config.heads, config.key_dim or WIDTH, config.value_dim or WIDTH
+    S = np.zeros((H, K, V))
+    out = z.copy()
+    for t in range(len(z)):
+        o = np.zeros((H, V))
+        for h in range(H):
+            q = z[t] @ weights["attention.W_q"][:, h * K : (h + 1) * K]
+            v = z[t] @ weights["attention.W_v"][:, h * V : (h + 1) * V]
+            G = np.ones((K, V))
+            if config.gate == "fixed":
+                G = G * config.decays[h]
+            elif config.gate != "none":
+                logits = z[t] @ weights["attention.gate.weight"] + weights.get("attention.gate.bias", 0.0)
+                logits = logits.reshape(H, -1)[h]
+                g = sigmoid(logits) if config.link == "sigmoid" else np.exp(-np.exp(-logits))
+                if config.write == "step":
+                    v = -np.log(g) * v
+                A = np.exp(weights["attention.log_A"][h]) if "attention.log_A" in weights else 1.0
+                G = G * (g ** (config.rate * A))[:, None] if config.gate == "key" else G * g ** (config.rate * A)
+            k = 1 - g if config.write == "complement" else z[t] @ weights["attention.W_k"][:, h * K : (h + 1) * K]
+            before, S[h] = S[h].copy(), G * S[h] + np.outer(k, v)
+            read = before + np.outer(weights["attention.u"][h] * k, v) if config.bonus else S[h]
+            o[h] = config.scale * q @ read
+            if config.norm:
+                o[h] /= np.sqrt((o[h] ** 2).mean() + np.finfo(float).eps)
+        row = o.reshape(-1)
+        if config.output_gate:
+            logits = z[t] @ weights["W_r"]
+            row = row * logits * sigmoid(logits)
+        out[t] += row @ weights["W_o"]
+    return out
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_layer_is_its_equations(name: str) -> None:
+    model = randomised(ResidualModel(WIDTH, [CONFIGS[name]], seeds=[0, 1]))
+    after = model.hidden(tokens())[-1].detach().numpy()
+    for member in range(2):
+        weights = {key: value[member].detach().numpy() for key, value in model.layers[0].named_parameters()}
+        for i, z in enumerate(tokens()[0].numpy()):
+            expected = by_loops(CONFIGS[name], weights, z)
+            np.testing.assert_allclose(after[member, i], expected, rtol=1e-10, atol=1e-10 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("cuts", [[1] * T, [4, 5], [1, 7, 1]])
+def test_decoding_is_the_forward(name: str, cuts: list[int]) -> None:
+    model = randomised(ResidualModel(WIDTH, [CONFIGS[name], LayerConfig(), CONFIGS[name]], seeds=[0, 1, 2, 3]))
+    states, parts = None, []
+    for part in tokens(groups=2).split(cuts, 2):
+        z, states = model.decode(part, states)
+        parts.append(z)
+    torch.testing.assert_close(torch.cat(parts, 2), model.hidden(tokens(groups=2))[-1], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_member_of_a_stack_is_the_model_of_its_seed(name: str) -> None:
+    stack = ResidualModel(WIDTH, [CONFIGS[name]] * 2, seeds=[5, 6, 5, 7]).double()
+    for member, (seed, group) in enumerate([(5, 0), (6, 0), (5, 1), (7, 1)]):
+        alone = ResidualModel(WIDTH, [CONFIGS[name]] * 2, seeds=[seed]).double()
+        got, expected = stack.hidden(tokens(2))[-1][member], alone.hidden(tokens(2)[group : group + 1])[-1][0]
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_parameter_learns(name: str) -> None:
+    model = randomised(ResidualModel(WIDTH, [CONFIGS[name]]))
+    model(tokens()).square().sum().backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.abs().sum() > 0, key
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_one_layer_of_each_regresses(name: str) -> None:
+    """`read_last` of layers that do not absorb their keys."""
+    config = CONFIGS[name].mixer()
+    model = randomised(InContextRegressor(WIDTH, seeds=[0, 1], **config))
+    plain = torch.einsum("ebv,ev->eb", model.layer(tokens())[:, :, -1], model.readout)
+    torch.testing.assert_close(model(tokens()), plain, rtol=1e-10, atol=1e-12)
+
+
+def test_layers_start_apart() -> None:
+    first, second = ResidualModel(WIDTH, [LayerConfig()] * 2, seeds=[3]).layers
+    assert not torch.equal(first.attention.W_q, second.attention.W_q)
+
+
+def test_weights_come_back_and_name_their_config(tmp_path: Path) -> None:
+    model = randomised(ResidualModel(WIDTH, list(CONFIGS.values())))
+    model.save(tmp_path / "model.safetensors")
+    other = ResidualModel(WIDTH, list(CONFIGS.values()), seeds=[9]).double()
+    other.load(tmp_path / "model.safetensors")
+    for key, parameter in model.state_dict().items():
+        assert torch.equal(parameter, other.state_dict()[key]), key
+    with pytest.raises(CheckpointError, match=r"differs in layers"):
+        ResidualModel(WIDTH, [LayerConfig()]).load(tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"differs in width"):
+        ResidualModel(WIDTH + 1, list(CONFIGS.values())).load(tmp_path / "model.safetensors")
+    (tmp_path / "broken").write_bytes((tmp_path / "model.safetensors").read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="not a whole gladient checkpoint"):
+        model.load(tmp_path / "broken")
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match="width 6 does not divide into 4 heads"):
+        presets.gla(WIDTH, heads=4)
+    with pytest.raises(ValueError, match="layers is empty"):
+        ResidualModel(WIDTH, [])
+    with pytest.raises(ValueError, match="0 states came for 1 layers"):
+        ResidualModel(WIDTH, [LayerConfig()]).decode(tokens().float(), [])
+    with pytest.raises(ValueError, match="write is 'delta'"):
+        GatedLinearAttention(WIDTH, write="delta")
+    with pytest.raises(ValueError, match="it goes with scalar or full"):
+        GatedLinearAttention(WIDTH, gate="key", write="step")
+    with pytest.raises(ValueError, match="learn_rate came with gate='key'"):
+        GatedLinearAttention(WIDTH, gate="key", learn_rate=True)
+    with pytest.raises(ValueError, match=r"decays is \[1.5\]"):
+        GatedLinearAttention(WIDTH, gate="fixed", decays=[1.5])
+    with pytest.raises(ValueError, match="fixed gates need one"):
+        GatedLinearAttention(WIDTH, gate="fixed", heads=2)
+    with pytest.raises(ValueError, match="link is 'tanh'"):
+        GatedLinearAttention(WIDTH, link="tanh")
+
+
+def test_a_backend_that_cannot_run_a_preset_says_why() -> None:
+    model = ResidualModel(WIDTH, [replace(presets.mamba(WIDTH), backend="fla")])
+    with pytest.raises((ImportError, ValueError), match=r"flash-linear-attention|fla"):
+        model(tokens().float())
