@@ -21,6 +21,8 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.landscape
+	$(BIN)/python -m benchmarks.ops
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

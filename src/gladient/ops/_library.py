@@ -11,6 +11,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from filelock import FileLock
+
 __all__ = ["library", "why_unavailable"]
 
 _FOLDER = Path(__file__).with_name("kernels")
@@ -38,8 +40,9 @@ def library() -> ctypes.CDLL:
     identity = [*(path.read_text() for path in _sources("*")), compiler, *_FLAGS, platform.machine(), _cpu()]
     name = "kernels-" + hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16] + ".so"
     path = _cache() / name
-    if not path.exists():
-        _compile(compiler, path)
+    with FileLock(path.with_suffix(".lock")):  # of processes that start together one compiles, the others wait
+        if not path.exists():
+            _compile(compiler, path)
     return ctypes.CDLL(str(path))
 
 
@@ -65,7 +68,7 @@ def _cache() -> Path:
 
 
 def _compile(compiler: str, path: Path) -> None:
-    """Compiles beside the target and renames, so that processes that start together do not meet half a file."""
+    """Compiles beside the target and renames, so that the target is whole or absent."""
     _log.info("compiling %s into %s (once, half a minute)", _FOLDER, path)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         built = Path(folder) / path.name
