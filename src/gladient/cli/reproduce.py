@@ -49,6 +49,8 @@ class Reproduce:
         missed = [row for row in judged if not row.hit]
         for row in missed:
             print(f"miss: {row.model}, r = {row.panel}, n = {row.n}: {row.risk:.4f}, exact {row.exact:.4f}")
+        gap, z = (max(abs(getattr(row, name)) for row in judged) for name in ("gap", "z"))
         print(f"{len(judged) - len(missed)} of {len(judged)} trained points reach their exact value")
+        print(f"largest |gap| {gap:.2%}, largest |z| {z:.1f}")
         print(f"report: {out / 'report.html'}")
         return 1 if missed else 0

@@ -60,6 +60,7 @@ def run_stacks(stacks: Sequence[Stack], output: OutputFolder, *, workers: int, c
         futures = {pool.submit(_train, stack, output): stack for stack in sorted(waiting, key=_work, reverse=True)}
         try:
             _follow(futures, channel, progress, bar)
+            progress.update(bar, completed=progress.tasks[bar].total)  # steps of a checkpoint were not counted
         except BaseException:
             channel.stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
