@@ -76,3 +76,11 @@ def test_out_is_a_folder(capsys, tmp_path):
     (tmp_path / "gain.png").mkdir()
     assert main(["map", "--points", "3", "--out", str(tmp_path / "gain")]) == 2
     assert "is a folder" in capsys.readouterr().err
+
+
+def test_a_scalar_gate_attains_the_optimum_on_the_border_too(tmp_path):
+    """On r1 = r2 and r1 = 0 the optimum's weights, (1, 1) and (0, 1), lie on the border of the cone."""
+    assert main(["map", "--r1", "0:0.6", "--r2", "0:0.6", "--points", "4", "--out", str(tmp_path / "map")]) == 0
+    for row in rows(tmp_path / "map.csv"):
+        r1, r2 = float(row["r1"]), float(row["r2"])
+        assert row["scalar_attains"] == str(int(r1 <= r2 + 1e-12)), row

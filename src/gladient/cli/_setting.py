@@ -76,6 +76,8 @@ def require_memory(numbers: float, what: str) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"--setting is {path}, which is no file; give a JSON or YAML file, or --n, --r and --d")
     text = path.read_text(encoding="utf-8")
     if path.suffix in (".yaml", ".yml"):
         import yaml  # type: ignore[import-untyped]
