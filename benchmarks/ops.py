@@ -1,6 +1,6 @@
 """Every case of `gladient bench`, ours and the peers', in one run: `python -m benchmarks.ops` (about half an hour).
 
-`pip install flash-linear-attention==0.6.0 triton transformers==5.23.0` brings the peers; without them only ours run.
+`pip install fla-core==0.6.0 transformers==5.23.0` brings the peers; without them only ours run.
 """
 
 from gladient.cli.bench import CASES, Bench

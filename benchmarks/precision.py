@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gladient import _optional
 from gladient.ops import gated_linear_attention
 
 __all__: list[str] = []
@@ -35,12 +36,10 @@ def errors(given: dict[str, Tensor]) -> list[float]:
     for form, backend in (("recurrent", "torch"), ("chunked", "torch"), ("chunked", "native")):
         options: dict[str, Any] = {**given, "form": form, "backend": backend}
         found.append(float((gated_linear_attention(**options)[0] - exact).abs().max() / exact.abs().max()))
-    if set(given) == {"q", "k", "v", "g"}:
-        try:
-            from fla.ops.simple_gla.naive import naive_chunk_simple_gla
-        except ImportError:
-            return found
-        found.append(float((naive_chunk_simple_gla(**given, scale=1.0)[0] - exact).abs().max() / exact.abs().max()))
+    if set(given) == {"q", "k", "v", "g"} and _optional.have("fla"):
+        simple = _optional.require_file("fla", "ops/simple_gla/naive.py", needed_for="fla chunk", install="")
+        o = simple.naive_chunk_simple_gla(**given, scale=1.0)[0]
+        found.append(float((o - exact).abs().max() / exact.abs().max()))
     return found
 
 

@@ -2,9 +2,10 @@
 
 import importlib
 import importlib.util
+from pathlib import Path
 from types import ModuleType
 
-__all__ = ["have", "require"]
+__all__ = ["have", "require", "require_file"]
 
 
 def have(module: str) -> bool:
@@ -28,6 +29,33 @@ def require(module: str, *, needed_for: str, install: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(
-            f"{needed_for} needs the package {module.split('.')[0]!r} ({error}); install it with: {install}"
-        ) from None
+        raise _missing(module.split(".")[0], needed_for, install, error) from None
+
+
+def require_file(package: str, path: str, *, needed_for: str, install: str) -> ModuleType:
+    """Imports one file of `package` by its path and runs no `__init__`, which may want more than the file does.
+
+    Raises:
+        ImportError: if the package or the file is absent, or the file fails on import.
+
+    >>> require_file("json", "scanner.py", needed_for="numbers", install="pip install json").NUMBER_RE.match("12").end()
+    2
+    """
+    try:
+        spec = importlib.util.find_spec(package)
+        folders = (spec and spec.submodule_search_locations) or ()
+        file = next((Path(folder, path) for folder in folders if Path(folder, path).is_file()), None)
+        if file is None:
+            raise ImportError(f"no file {path} in it" if spec else f"No module named {package!r}")
+        found = importlib.util.spec_from_file_location(f"{package}.{path[:-3].replace('/', '.')}", file)
+        assert found is not None
+        assert found.loader is not None
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+    except ImportError as error:
+        raise _missing(package, needed_for, install, error) from None
+    return module
+
+
+def _missing(package: str, needed_for: str, install: str, error: ImportError) -> ImportError:
+    return ImportError(f"{needed_for} needs the package {package!r} ({error}); install it with: {install}")
