@@ -1,0 +1,212 @@
+"""Looks into a model while it runs: one record for every call of a gated layer."""
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from gladient.lens._adapter import Adapter, Emit
+from gladient.lens._record import Record
+from gladient.lens._recurrence import Recurrence, Selection, resolve
+from gladient.lens._seams import SeamError
+from gladient.lens.adapters import ADAPTERS
+
+__all__ = ["TESTED_TRANSFORMERS", "Trace", "capture", "gated_layers", "supported"]
+
+TESTED_TRANSFORMERS = ((5, 15), (5, 23))  # oldest and newest release that the adapters were tested with
+
+
+@dataclass
+class Trace:
+    """The records of a capture, in the order in which layers ran.
+
+    >>> Trace().layers
+    []
+    """
+
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def layers(self) -> list[int]:
+        """Numbers of the layers that have records."""
+        return sorted({record.layer for record in self.records})
+
+    def layer(self, number: int, *, call: int = 0) -> Record:
+        """The record of a layer's call.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        found = [record for record in self.records if record.layer == number and record.call == call]
+        if not found:
+            raise ValueError(
+                f"layer {number} has no record of call {call}; captured layers: {self.layers or 'none'} "
+                f"({len(self.records)} records); capture with layers=None for all, and run the model inside the `with`"
+            )
+        return found[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the records keep alive."""
+        return sum(record.recurrence.nbytes for record in self.records)
+
+
+def supported() -> dict[str, tuple[str, ...]]:
+    """The architectures that the lens reads, with the classes of their layers.
+
+    >>> supported()["mamba2"][0]
+    'Mamba2Mixer'
+    """
+    return {adapter.name: adapter.modules for adapter in ADAPTERS}
+
+
+def gated_layers(model: nn.Module) -> list[tuple[str, int, nn.Module, Adapter]]:
+    """Name, number, module and adapter of every gated layer of a model.
+
+    Raises:
+        ValueError: if it has none that the lens reads.
+    """
+    by_class = {name: adapter for adapter in ADAPTERS for name in adapter.modules}
+    found: list[tuple[str, int, nn.Module, Adapter]] = []
+    for name, module in model.named_modules():
+        adapter = next((by_class[cls.__name__] for cls in type(module).__mro__ if cls.__name__ in by_class), None)
+        if adapter is not None:
+            numbers = re.findall(r"(?<=\.)\d+(?=\.|$)|^\d+(?=\.|$)", name)
+            found.append((name, int(numbers[-1]) if numbers else len(found), module, adapter))
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} has no gated layer that the lens reads; "
+            f"supported: {', '.join(sorted(supported()))}"
+        )
+    return found
+
+
+@contextmanager
+def capture(
+    model: nn.Module,
+    *,
+    layers: Selection = None,
+    positions: Selection = None,
+    max_bytes: int = 2**31,
+) -> Iterator[Trace]:
+    """While the `with` lasts, keeps the operands of every call of the model's gated layers.
+
+    The model's outputs do not change by one bit. Kept are operands, linear in the tokens; weights are formed when a
+    record is asked for them.
+
+    Args:
+        model: a model with gated layers; see `supported`.
+        layers: numbers of the layers to capture: one, some, or None for all.
+        positions: the queries to keep of each call: one, some, or None for all.
+        max_bytes: the most memory that records may keep, and that one request for weights may take.
+
+    Yields:
+        The trace; its records appear as layers run.
+
+    Raises:
+        ValueError: if the model has no gated layer, a layer does not exist, or the records would take more than
+            `max_bytes` (said when the first layer has run).
+        SeamError: if the installed transformers lacks a function that an adapter reads, or a layer ran without it.
+    """
+    found = gated_layers(model)
+    _check_transformers(model)
+    numbers = sorted({number for _, number, _, _ in found})
+    if layers is not None:
+        wanted = _choose_layers(layers, numbers)
+        found = [entry for entry in found if entry[1] in wanted]
+    trace, calls = Trace(), Counter[str]()
+    with ExitStack() as attached:
+        for name, number, module, adapter in found:
+            emit = _emitter(trace, calls, (name, number, adapter.name), positions, len(found), max_bytes)
+            try:
+                attached.enter_context(adapter.attach(module, emit))
+            except SeamError as error:
+                raise SeamError(f"{name}: {error}; {_tested()}") from None
+            attached.enter_context(_watched(name, module, calls))
+        yield trace
+
+
+def _emitter(
+    trace: Trace, calls: Counter[str], who: tuple[str, int, str], positions: Selection, layers: int, max_bytes: int
+) -> Emit:
+    name, number, architecture = who
+
+    def emit(recurrence: Recurrence) -> None:
+        kept = _detached(recurrence)
+        if positions is not None:
+            kept = kept.select(None, resolve(positions, kept.tokens, "position"))
+        need = trace.nbytes + kept.nbytes * (layers - len(trace.layers))
+        if need > max_bytes:
+            raise ValueError(
+                f"capturing {layers} layers keeps about {need / 2**20:,.0f} MiB, more than max_bytes allows "
+                f"({max_bytes / 2**20:,.0f} MiB); capture fewer layers (layers=), shorter input, or raise max_bytes"
+            )
+        trace.records.append(Record(name, number, architecture, calls[name], kept, max_bytes))
+        calls[name] += 1
+
+    return emit
+
+
+def _detached(recurrence: Recurrence) -> Recurrence:
+    """Off the graph; initial states copied, since caches are written in place afterwards."""
+    tensors: dict[str, Any] = {
+        name: value.detach() for name, value in vars(recurrence).items() if isinstance(value, Tensor)
+    }
+    copies = {name: value.clone() for name, value in tensors.items() if name.startswith("initial_")}
+    return replace(recurrence, **tensors | copies | {"positions": recurrence.positions.to(recurrence.k.device)})
+
+
+@contextmanager
+def _watched(name: str, module: nn.Module, calls: Counter[str]) -> Iterator[None]:
+    """Notices a layer that ran and told nothing: its library has another path now."""
+    before: list[int] = []
+
+    def enter(*_: object) -> None:
+        before.append(calls[name])
+
+    def leave(_module: nn.Module, _args: object, output: object) -> None:
+        told = calls[name] > before.pop()
+        if not told and output is not None:
+            raise SeamError(f"{name} ran without calling the function that the lens reads; {_tested()}")
+
+    with ExitStack() as hooks:
+        hooks.callback(module.register_forward_pre_hook(enter).remove)
+        hooks.callback(module.register_forward_hook(leave, always_call=True).remove)
+        yield
+
+
+def _choose_layers(layers: Selection, numbers: Sequence[int]) -> list[int]:
+    if isinstance(layers, slice):
+        return list(numbers)[layers]
+    wanted = [layers] if isinstance(layers, int) else list(layers or ())
+    wrong = [number for number in wanted if number not in numbers]
+    if wrong:
+        raise ValueError(f"layer {wrong[0]} is not a gated layer; gated layers are {list(numbers)}")
+    return wanted
+
+
+def _check_transformers(model: nn.Module) -> None:
+    if not any(cls.__module__.startswith("transformers.") for m in model.modules() for cls in type(m).__mro__):
+        return
+    import transformers
+
+    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    oldest, newest = TESTED_TRANSFORMERS
+    if version < oldest:
+        raise SeamError(f"transformers {transformers.__version__} has its scans elsewhere; {_tested()}")
+    if version > newest:
+        warnings.warn(
+            f"transformers {transformers.__version__} is newer than the lens was tested with; {_tested()}; "
+            "look at each record's reconstruction_error",
+            stacklevel=3,
+        )
+
+
+def _tested() -> str:
+    oldest, newest = (".".join(map(str, version)) for version in TESTED_TRANSFORMERS)
+    return f"the lens was tested with transformers {oldest} to {newest}"

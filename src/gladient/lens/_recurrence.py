@@ -1,0 +1,155 @@
+"""What every gated layer is, whatever its library calls it: the operands of one gated recurrence."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["Recurrence", "Selection", "resolve"]
+
+Selection = int | slice | Sequence[int] | None  # of heads or positions: one, a range, some, all
+
+# Which fields run over positions of the queries, over tokens, and over heads (and in which dimension).
+_QUERY_FIELDS = ("q", "skip", "output_gate", "output")
+_HEAD_DIM = {"rate": 0, "bonus": 0, "initial_state": 1, "initial_normaliser": 1, "initial_log_scale": 1}
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    r"""The operands of one layer's recurrence, as the layer computed them, and the output that it made of them.
+
+    $$ S_t = \Gamma_t \odot S_{t-1} + e^{w_t} k_t v_t^\top, \quad o_t = S_t^\top q_t, \quad
+       \text{output}_t = (o_t / n_t + \text{skip}_t) \odot \text{output\_gate}_t $$
+
+    with log gates $\log \Gamma_t$ = `rate` · `log_gates`. With `beta` it is the gated delta rule,
+    $S_t = (I - \beta_t k_t k_t^\top)(\Gamma_t \odot S_{t-1}) + \beta_t k_t v_t^\top$. A layer whose channels
+    are gated one by one (Mamba, RG-LRU, RWKV-4) has as many heads as channels, with values of one number. Tensors may
+    be expanded views.
+
+    Args:
+        q: queries, [B, Q, H, K]; Q positions of the T tokens.
+        k, v: keys [B, T, H, K] and values [B, T, H, V].
+        output: what the layer computed, [B, Q, H, V].
+        positions: the token at which each query stands, [Q].
+        log_gates: [B, T, H] or [B, T, H, K]; None for gates of 1.
+        rate: factor of the log gates, [H] or [H, K]; None for 1.
+        log_write: log of an input gate, $w_t$, [B, T, H].
+        beta: write strength of the delta rule, [B, T, H].
+        read: "after" the write at t, or "before" it and before the decay at t (RWKV).
+        bonus: weight of the current token's key where `read` is "before", [H, K].
+        initial_state: $S_0$, [B, H, K, V]; None for zeros.
+        normalise: $n_t$: "none"; "sum", the same recurrence with values of 1; "mlstm", max(|sum|, e^-m) + `eps`.
+        initial_normaliser: the sum's initial state, [B, H, K].
+        initial_log_scale: $m_0$: both initial states are multiplied by $e^{m_0}$, [B, H].
+        eps: see normalise.
+        skip: added to the output, D ⊙ x, [B, Q, H, V].
+        output_gate: multiplied into the output, [B, Q, H, V].
+
+    Source: equations of gated linear attention in section 2 of arXiv 2504.04308; delta rule: arXiv 2412.06464.
+    """
+
+    q: Float[Tensor, "B Q H K"]
+    k: Float[Tensor, "B T H K"]
+    v: Float[Tensor, "B T H V"]
+    output: Float[Tensor, "B Q H V"]
+    positions: Tensor
+    log_gates: Tensor | None = None
+    rate: Tensor | None = None
+    log_write: Float[Tensor, "B T H"] | None = None
+    beta: Float[Tensor, "B T H"] | None = None
+    read: str = "after"
+    bonus: Float[Tensor, "H K"] | None = None
+    initial_state: Float[Tensor, "B H K V"] | None = None
+    normalise: str = "none"
+    initial_normaliser: Float[Tensor, "B H K"] | None = None
+    initial_log_scale: Float[Tensor, "B H"] | None = None
+    eps: float = 0.0
+    skip: Float[Tensor, "B Q H V"] | None = None
+    output_gate: Float[Tensor, "B Q H V"] | None = None
+
+    @property
+    def tokens(self) -> int:
+        """T."""
+        return self.k.shape[1]
+
+    @property
+    def heads(self) -> int:
+        """H."""
+        return self.k.shape[2]
+
+    @property
+    def family(self) -> str:
+        """none, scalar or key: how many gates a head has at a token."""
+        per_key = (self.log_gates is not None and self.log_gates.ndim == 4) or (
+            self.rate is not None and self.rate.ndim == 2
+        )
+        return "none" if self.log_gates is None else "key" if per_key else "scalar"
+
+    @property
+    def separable(self) -> bool:
+        """Whether weights split into gates times similarity; the delta rule's do not."""
+        return self.beta is None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the operands keep alive."""
+        stores = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for _, t in self._tensors()}
+        return sum(stores.values())
+
+    def select(self, heads: Selection = None, queries: Selection = None) -> "Recurrence":
+        """The same recurrence for some heads, and for the queries at some of the captured positions.
+
+        Raises:
+            ValueError: if a head does not exist or a position was not captured.
+        """
+        device = self.k.device
+        chosen = torch.tensor(resolve(heads, self.heads, "head"), device=device)
+        wanted = self.positions.tolist() if queries is None else resolve(queries, self.tokens, "position")
+        where = {position: row for row, position in enumerate(self.positions.tolist())}
+        missing = [position for position in wanted if position not in where]
+        if missing:
+            raise ValueError(
+                f"position {missing[0]} was not captured; {len(where)} positions were: ask for one of them, "
+                "or capture with positions=None for all"
+            )
+        rows = torch.tensor([where[position] for position in wanted], dtype=torch.long, device=device)
+        changed: dict[str, Any] = {"positions": torch.tensor(wanted, dtype=torch.long, device=device)}
+        for name, tensor in self._tensors():
+            tensor = tensor.index_select(_HEAD_DIM.get(name, 2), chosen)
+            changed[name] = tensor.index_select(1, rows) if name in _QUERY_FIELDS else tensor
+        return replace(self, **changed)
+
+    def double(self) -> "Recurrence":
+        """The same in float64, log gates multiplied out."""
+        changed: dict[str, Any] = {name: tensor.double() for name, tensor in self._tensors()}
+        if self.log_gates is not None and self.rate is not None:
+            log_gates, rate = changed["log_gates"], changed["rate"]
+            log_gates = log_gates[..., None] if rate.ndim == 2 and log_gates.ndim == 3 else log_gates
+            rate = rate[:, None] if log_gates.ndim == 4 and rate.ndim == 1 else rate
+            changed |= {"log_gates": log_gates * rate, "rate": None}
+        return replace(self, **changed)
+
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        found = ((field.name, getattr(self, field.name)) for field in fields(self) if field.name != "positions")
+        return [(name, value) for name, value in found if isinstance(value, Tensor)]
+
+
+def resolve(selection: Selection, size: int, what: str) -> list[int]:
+    """The chosen indices out of `size`, negative ones counted from the end.
+
+    Raises:
+        ValueError: if one is out of range.
+
+    >>> resolve([0, -1], 4, "head"), resolve(slice(1, 3), 4, "head"), resolve(2, 4, "head")
+    ([0, 3], [1, 2], [2])
+    """
+    if selection is None or isinstance(selection, slice):
+        return list(range(size))[selection or slice(None)]
+    chosen = [selection] if isinstance(selection, int) else list(selection)
+    wrong = [index for index in chosen if not -size <= index < size]
+    if wrong:
+        raise ValueError(f"there is no {what} {wrong[0]}; there are {size}, 0 to {size - 1}")
+    return [index % size for index in chosen]

@@ -1,0 +1,142 @@
+"""Where the lens looks in: functions that a model's module calls, and forwards of its parts; nothing stays patched."""
+
+import functools
+import inspect
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["Listener", "SeamError", "on_forward", "on_function", "on_method"]
+
+Listener = Callable[[dict[str, Any], Any], None]  # of the bound arguments and the result
+
+
+class SeamError(RuntimeError):
+    """A model's library does not have the place where the lens looks in."""
+
+
+@dataclass
+class _Patch:
+    """One replaced function, and who listens to it: by the module whose forward is running."""
+
+    original: Any
+    listeners: list[tuple[nn.Module, tuple[str, ...], Listener]] = field(default_factory=list)
+
+
+_patches: dict[tuple[int, str], _Patch] = {}
+_lock = threading.RLock()
+_running = threading.local()  # .stack: modules whose forward runs in this thread, innermost last
+
+
+@contextmanager
+def on_function(module: nn.Module, name: str, listener: Listener, *, changes: tuple[str, ...] = ()) -> Iterator[None]:
+    """Tells `listener` of every call that `module`'s forward makes of the function `name` of its own Python module.
+
+    Args:
+        module: the layer.
+        name: the function.
+        listener: gets the bound arguments, defaults filled in, and the result; it must change neither.
+        changes: arguments that the function writes to: the listener gets them as they were before.
+
+    Raises:
+        SeamError: if there is no such function.
+    """
+    homes = [vars(sys.modules[cls.__module__]) for cls in type(module).__mro__ if cls.__module__ in sys.modules]
+    home = next((sys.modules[space["__name__"]] for space in homes if name in space), None)
+    if home is None:
+        raise SeamError(f"{type(module).__module__} has no function {name!r}")
+    with _listening(home, name, module, listener, changes), _announced(module):
+        yield
+
+
+@contextmanager
+def on_method(module: nn.Module, name: str, listener: Listener, *, changes: tuple[str, ...] = ()) -> Iterator[None]:
+    """Tells `listener` of every call of `module`'s method `name`; arguments as for `on_function`, self included."""
+    owner = next((cls for cls in type(module).__mro__ if name in vars(cls)), None)
+    if owner is None:
+        raise SeamError(f"{type(module).__name__} has no method {name!r}")
+    with _listening(owner, name, module, listener, changes), _announced(module):
+        yield
+
+
+@contextmanager
+def on_forward(module: nn.Module, listener: Listener) -> Iterator[None]:
+    """Tells `listener` of every forward of `module`: its bound arguments and its output."""
+    signature = inspect.signature(module.forward)
+
+    def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        listener(_bind(signature, args, kwargs), output)
+
+    handle = module.register_forward_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _listening(
+    home: ModuleType | type, name: str, module: nn.Module, listener: Listener, changes: tuple[str, ...]
+) -> Iterator[None]:
+    key, entry = (id(home), name), (module, changes, listener)
+    with _lock:
+        if key not in _patches:
+            _patches[key] = _Patch(vars(home)[name])
+            setattr(home, name, _wrapper(_patches[key]))
+        _patches[key].listeners.append(entry)
+    try:
+        yield
+    finally:
+        with _lock:
+            patch = _patches[key]
+            patch.listeners = [other for other in patch.listeners if other is not entry]
+            if not patch.listeners:
+                setattr(home, name, _patches.pop(key).original)
+
+
+def _wrapper(patch: _Patch) -> Callable[..., Any]:
+    signature = inspect.signature(patch.original)
+
+    @functools.wraps(patch.original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        stack = getattr(_running, "stack", [])
+        heard = [entry for entry in patch.listeners if stack and entry[0] is stack[-1]]
+        bound = _bind(signature, args, kwargs) if heard else {}
+        before = {name for _, changes, _ in heard for name in changes}
+        bound |= {name: bound[name].clone() for name in before if isinstance(bound.get(name), Tensor)}
+        result = patch.original(*args, **kwargs)
+        for _, _, listener in heard:
+            listener(bound, result)
+        return result
+
+    return call
+
+
+def _bind(signature: inspect.Signature, args: Any, kwargs: Any) -> dict[str, Any]:
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    extra = next((p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD), None)
+    values = dict(bound.arguments)
+    return {**values, **values.pop(extra, {})} if extra else values
+
+
+@contextmanager
+def _announced(module: nn.Module) -> Iterator[None]:
+    """While it lasts, the thread knows when `module`'s forward is running."""
+
+    def enter(module: nn.Module, args: Any) -> None:
+        _running.stack = [*getattr(_running, "stack", []), module]
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        _running.stack = _running.stack[:-1]
+
+    with ExitStack() as hooks:
+        hooks.callback(module.register_forward_pre_hook(enter, prepend=True).remove)
+        hooks.callback(module.register_forward_hook(leave, always_call=True).remove)
+        yield

@@ -1,0 +1,94 @@
+"""Mamba-2 and the hybrids that share its scan: one scalar gate a head, exp(A·dt); queries C, keys B, values dt·x."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gladient.lens._adapter import Adapter, Emit
+from gladient.lens._recurrence import Recurrence
+from gladient.lens._seams import on_function
+
+__all__ = ["ADAPTER"]
+
+
+@contextmanager
+def _attach(mixer: nn.Module, emit: Emit) -> Iterator[None]:
+    with (
+        on_function(mixer, "mamba2_chunk_scan", lambda call, result: emit(_read_scan(call, result))),
+        on_function(
+            mixer,
+            "mamba2_selective_state_update",
+            lambda call, result: emit(_read_update(call, result)),
+            changes=("state",),
+        ),
+    ):
+        yield
+
+
+def _read_scan(call: dict[str, Any], result: Any) -> Recurrence:
+    x, dt = call["hidden_states"], _step(call)
+    dt = dt.clamp(*call["dt_limit"])
+    output = result[0] if isinstance(result, tuple) else result
+    return _recurrence(call, x, dt, call["A"], call["B"], call["C"], call["D"], call["initial_states"], output)
+
+
+def _read_update(call: dict[str, Any], result: Tensor) -> Recurrence:
+    """One token: every argument comes expanded over the head's channels, which share it."""
+    x, dt, D = call["hidden_states"], _step(call)[..., 0], call["D"]
+    tokens = (each[:, None] for each in (x, dt, call["B"], call["C"], result))
+    x, dt, B, C, output = tokens
+    return _recurrence(call, x, dt, call["A"][:, 0, 0], B, C, D if D is None else D[:, 0], call["state"], output)
+
+
+def _step(call: dict[str, Any]) -> Tensor:
+    dt = call["dt"] if call["dt_bias"] is None else call["dt"] + call["dt_bias"].to(call["dt"].dtype)
+    return functional.softplus(dt) if call["dt_softplus"] else dt
+
+
+def _recurrence(
+    call: dict[str, Any],
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    state: Tensor | None,
+    output: Tensor,
+) -> Recurrence:
+    heads, T = x.shape[2], x.shape[1]
+    gate = call.get("z")
+    return Recurrence(
+        q=_to_heads(C, heads),
+        k=_to_heads(B, heads),
+        v=x.float() * dt[..., None].float(),
+        output=output.clone(),
+        positions=torch.arange(T),
+        log_gates=dt.float(),
+        rate=A.float(),
+        initial_state=None if state is None else state.mT.float(),
+        skip=None if D is None else D[:, None] * x.float(),
+        output_gate=None if gate is None else functional.silu(gate).view_as(x),
+    )
+
+
+def _to_heads(x: Tensor, heads: int) -> Tensor:
+    return x.repeat_interleave(heads // x.shape[2], dim=2)
+
+
+ADAPTER = Adapter(
+    name="mamba2",
+    modules=(
+        "Mamba2Mixer",
+        "BambaMixer",
+        "FalconH1Mixer",
+        "GraniteMoeHybridMambaLayer",
+        "NemotronHMamba2Mixer",
+        "Zamba2MambaMixer",
+    ),
+    attach=_attach,
+)

@@ -1,0 +1,18 @@
+import math
+
+import pytest
+from lens_cases import CASES, applies, run_case
+from tiny import MODELS
+
+RUNS = [(name, case) for name in MODELS for case in CASES if applies(name, case)]
+
+
+@pytest.mark.parametrize(("name", "case"), RUNS)
+def test_every_layer_is_rebuilt_and_nothing_changes(name: str, case: str) -> None:
+    same, records = run_case(name, case)
+    assert same
+    assert records
+    for record in records:
+        found = record.reconstruction_error
+        assert math.isfinite(found.error)
+        assert found.passed, f"{record.module} call {record.call}: {found}"
