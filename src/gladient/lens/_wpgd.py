@@ -21,8 +21,8 @@ class WPGDView:
     prediction $S_t^\top q_t$, to which token i contributes $\mathrm{attention}_i\, v_i$.
 
     Attributes:
-        omega: weights that the gates give, [T]; [T, K] where every key channel has its own. None for the delta rule, which
-            is not one step but one for each token.
+        omega: weights that the gates give, [T]; [T, K] where every key channel has its own. None for the delta
+            rule, which is not one step but one for each token.
         keys: features, [T, K].
         targets: values, [T, V].
         query: [K].
