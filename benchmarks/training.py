@@ -84,7 +84,7 @@ class Bench:
 
 def main(options: Options) -> None:
     torch.set_num_threads(options.threads)
-    stacks = FIGURE.stacks(MultitaskConfig(n=(options.n,)))
+    stacks = FIGURE.work(MultitaskConfig(n=(options.n,)))
     benches = {stack.model: Bench(stack, options.batch) for stack in stacks}
     for _ in range(options.rounds):
         for bench in benches.values():

@@ -57,7 +57,7 @@ EXPECTED = {
 
 def test_exact_values_of_the_figure_are_the_known_ones() -> None:
     config = MultitaskConfig()
-    curves = {(p.panel, p.curve, p.n): p.risk for p in FIGURE.exact_curves(config)}
+    curves = {(p.panel, p.curve, p.n): p.risk for p in FIGURE.curves(config, {})}
     assert set(CURVES) == {curve for _, curve, _ in curves}
     for panel, models in EXPECTED.items():
         for model, values in models.items():

@@ -20,8 +20,8 @@ class Reproduce:
     """Which figure: multitask (risk against prompt length, four task correlations)."""
     quick: bool = False
     """Two prompt lengths instead of six, each trained in full."""
-    seeds: int = 1
-    """Training runs a point."""
+    seeds: int | None = None
+    """Training runs a point; the figure's own number if not given."""
     out: Path | None = None
     """Folder to write to; results/FIGURE if not given, results/FIGURE-quick with --quick."""
     resume: bool = False
@@ -32,7 +32,7 @@ class Reproduce:
     """Where to train: cpu, cuda, cuda:0 …"""
 
     def run(self) -> int:
-        """Make the figure; 1 if a trained point misses its exact value."""
+        """Make the figure; 1 if a trained point does not keep the figure's claim."""
         from gladient.experiments import FIGURES, reproduce
 
         out = self.out or Path("results") / (self.figure + ("-quick" if self.quick else ""))
@@ -45,12 +45,9 @@ class Reproduce:
             workers=self.workers,
             device=self.device,
         )
-        judged = FIGURES[self.figure].judged(rows)
-        missed = [row for row in judged if not row.hit]
+        figure = FIGURES[self.figure]
+        missed = figure.missed(rows)
         for row in missed:
-            print(f"miss: {row.model}, r = {row.panel}, n = {row.n}: {row.risk:.4f}, exact {row.exact:.4f}")
-        gap, z = (max(abs(getattr(row, name)) for row in judged) for name in ("gap", "z"))
-        print(f"{len(judged) - len(missed)} of {len(judged)} trained points reach their exact value")
-        print(f"largest |gap| {gap:.2%}, largest |z| {z:.1f}")
-        print(f"report: {out / 'report.html'}")
+            print(f"miss: {figure.describe(row)}")
+        print("\n".join([figure.verdict(rows), *figure.summary(figure.judged(rows)), f"report: {out / 'report.html'}"]))
         return 1 if missed else 0

@@ -1,4 +1,4 @@
-"""The folder a figure is written to: its config first, then each stack as soon as it is done."""
+"""The folder a figure is written to: its config first, then each unit of work as soon as it is done."""
 
 import json
 import os
@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 
 from gladient._files import write_atomically
-from gladient.experiments._stacks import Stack
+from gladient.experiments._work import Record, Work
 
 __all__ = ["OutputFolder", "open_output"]
 
@@ -26,33 +26,38 @@ class OutputFolder:
 
     path: Path
 
-    def checkpoint(self, stack: Stack) -> Path:
-        """Where an unfinished stack's training is kept."""
-        return self.path / "checkpoints" / f"{stack.name}.safetensors"
+    def checkpoint(self, work: Work) -> Path:
+        """Where unfinished work is kept."""
+        return self.path / "checkpoints" / f"{work.name}.safetensors"
 
-    def weights(self, stack: Stack) -> Path:
-        """Where a trained stack's parameters are kept."""
-        return self.path / "weights" / f"{stack.name}.safetensors"
+    def weights(self, work: Work) -> Path:
+        """Where trained parameters are kept."""
+        return self.path / "weights" / f"{work.name}.safetensors"
 
-    def save(self, stack: Stack, records: list[dict[str, Any]], *, seconds: float) -> None:
-        """Keep a finished stack and drop its checkpoint."""
-        content = {"stack": asdict(stack), "records": records, "seconds": seconds}
-        write_atomically(self._point(stack), json.dumps(content, indent=1))
-        self.checkpoint(stack).unlink(missing_ok=True)
+    def save(self, work: Work, records: list[Record], *, seconds: float) -> None:
+        """Keep finished work and drop its checkpoint."""
+        content = {"stack": _content(work), "records": records, "seconds": seconds}
+        write_atomically(self._point(work), json.dumps(content, indent=1))
+        self.checkpoint(work).unlink(missing_ok=True)
 
-    def finished(self, stack: Stack) -> bool:
-        """Whether a stack's records are kept."""
-        return self._point(stack).exists()
+    def finished(self, work: Work) -> bool:
+        """Whether its records are kept."""
+        return self._point(work).exists()
 
-    def load(self, stack: Stack) -> dict[str, Any]:
-        """A finished stack's records and seconds."""
-        content = _read_json(self._point(stack))
-        if content.get("stack") != json.loads(json.dumps(asdict(stack))):
-            raise ValueError(f"{self._point(stack)} belongs to another config; delete it or choose another --out")
+    def load(self, work: Work) -> dict[str, Any]:
+        """Finished work's records and seconds."""
+        content = _read_json(self._point(work))
+        if content.get("stack") != _content(work):
+            raise ValueError(f"{self._point(work)} belongs to another config; delete it or choose another --out")
         return content
 
-    def _point(self, stack: Stack) -> Path:
-        return self.path / "points" / f"{stack.name}.json"
+    def _point(self, work: Work) -> Path:
+        return self.path / "points" / f"{work.name}.json"
+
+
+def _content(work: Work) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(json.dumps(asdict(cast(Any, work))))
+    return content
 
 
 @contextmanager

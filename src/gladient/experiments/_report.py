@@ -12,7 +12,6 @@ from jinja2 import Environment, StrictUndefined
 
 from gladient._files import write_atomically
 from gladient.experiments._figure import Figure
-from gladient.experiments._results import GAP_BOUND, Z_BOUND, Row
 
 __all__ = ["versions", "write_report"]
 
@@ -29,7 +28,7 @@ def write_report(
     *,
     figure: Figure,
     command: str,
-    rows: Sequence[Row],
+    rows: Sequence[Any],
     config: Mapping[str, Any],
     timing: Mapping[str, str],
 ) -> None:
@@ -43,21 +42,16 @@ def write_report(
         config: shown as JSON.
         timing: name and reading of each time taken.
     """
-    judged = figure.judged(rows)
     svg = (folder / "figure.svg").read_text()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(files(__package__).joinpath("report.html.j2").read_text("utf-8"))
     html = page.render(
-        title=figure.title,
-        abstract=figure.abstract,
+        figure=figure,
+        verdict=figure.verdict(rows),
         command=command,
         svg=svg[svg.index("<svg") :],
-        rows=rows,
-        unjudged=figure.unjudged,
-        judged=len(judged),
-        missed=[row for row in judged if not row.hit],
-        gap_bound=f"{GAP_BOUND:.0%}",
-        z_bound=f"{Z_BOUND:g}",
+        rows=[(row, figure.judge(row)) for row in rows],
+        missed=len(figure.missed(rows)),
         config=json.dumps(config, indent=1),
         versions=versions(),
         timing=timing,

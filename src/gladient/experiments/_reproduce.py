@@ -1,8 +1,9 @@
-"""Makes a figure from its module: config, stacks, results, picture, report."""
+"""Makes a figure from its module: config, work, results, picture, report."""
 
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -12,8 +13,8 @@ from gladient.experiments import multitask
 from gladient.experiments._figure import Figure
 from gladient.experiments._output import open_output
 from gladient.experiments._report import versions, write_report
-from gladient.experiments._results import ExactPoint, Row, read_rows, write_rows
-from gladient.experiments._runner import run_stacks
+from gladient.experiments._results import read_rows, write_rows
+from gladient.experiments._runner import run_work
 
 __all__ = ["FIGURES", "reproduce"]
 
@@ -25,19 +26,19 @@ def reproduce(
     *,
     out: Path,
     quick: bool = False,
-    seeds: int = 1,
+    seeds: int | None = None,
     resume: bool = False,
     workers: int = 1,
     device: str = "cpu",
     console: Console | None = None,
-) -> list[Row]:
-    """Train a figure's models, draw them over the exact theory, and write a report.
+) -> list[Any]:
+    """Train a figure's models, draw them beside the theory, and write a report.
 
     Args:
         figure: a name in `FIGURES`.
         out: the folder to write to.
-        quick: fewer prompt lengths.
-        seeds: training runs a point.
+        quick: fewer points.
+        seeds: training runs a point; the figure's own number if not given.
         resume: go on with what `out` already holds.
         workers: processes that train side by side; the results do not depend on it.
         device: where to train: cpu, cuda, cuda:0 …
@@ -57,19 +58,19 @@ def reproduce(
     _check_device(device)
     console, begun = console or Console(stderr=True), time.perf_counter()
     plan = FIGURES[figure]
+    seeds = plan.seeds if seeds is None else seeds
     config = plan.make_config(quick=quick, seeds=seeds, device=device)
-    stacks = plan.stacks(config)
+    works = plan.work(config)
     used = versions()
     described = {"figure": figure, **asdict(config), "gladient": used["gladient"], "torch": used["torch"]}
     with open_output(out, config=described, resume=resume) as output:
-        run_stacks(stacks, output, workers=workers, console=console)
-        finished = {stack: output.load(stack) for stack in stacks}
-        write_rows(
-            out / "results.csv", plan.rows(config, {stack: found["records"] for stack, found in finished.items()})
-        )
-        write_rows(out / "exact.csv", plan.exact_curves(config))
-        rows = read_rows(out / "results.csv", Row)
-        save_figure(plan.draw(rows, read_rows(out / "exact.csv", ExactPoint)), out / "figure", dpi=160)
+        run_work(works, output, workers=workers, console=console)
+        finished = {work: output.load(work) for work in works}
+        records = {work: found["records"] for work, found in finished.items()}
+        write_rows(out / "results.csv", plan.rows(config, records))
+        write_rows(out / "exact.csv", plan.curves(config, records))
+        rows: list[Any] = read_rows(out / "results.csv", plan.row)
+        save_figure(plan.draw(rows, read_rows(out / "exact.csv", plan.point)), out / "figure", dpi=160)
         core_seconds = sum(found["seconds"] for found in finished.values())
         write_report(
             out,
@@ -78,7 +79,7 @@ def reproduce(
             rows=rows,
             config=described,
             timing={
-                "training and testing": f"{core_seconds:.0f} s of one core, summed over {len(stacks)} stacks",
+                "training and testing": f"{core_seconds:.0f} s of one core, summed over {len(works)} parts",
                 "this invocation": f"{time.perf_counter() - begun:.0f} s with {workers} workers",
             },
         )

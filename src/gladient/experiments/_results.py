@@ -1,15 +1,16 @@
-"""From trained stacks to the rows of results.csv."""
+"""From the records of a figure's work to the rows of results.csv."""
 
 import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from gladient._files import write_atomically
+from gladient.experiments._work import Record
 
 __all__ = ["GAP_BOUND", "Z_BOUND", "ExactPoint", "Row", "read_rows", "summarise", "write_rows"]
 
@@ -57,10 +58,10 @@ class ExactPoint:
     risk: float
 
 
-_T = TypeVar("_T", Row, ExactPoint)
+_T = TypeVar("_T")
 
 
-def summarise(records: Sequence[dict[str, Any]], *, figure: str, panel: str, n: int, model: str, exact: float) -> Row:
+def summarise(records: Sequence[Record], *, figure: str, panel: str, n: int, model: str, exact: float) -> Row:
     """One row from the records of a point's seeds.
 
     The variance of a seed's test risk is its test error's plus that between seeds; the larger of the mean test error
@@ -79,7 +80,7 @@ def summarise(records: Sequence[dict[str, Any]], *, figure: str, panel: str, n: 
     return Row(figure, panel, n, model, risk, error, len(risks), exact, gap=risk / exact - 1, z=(risk - exact) / error)
 
 
-def write_rows(path: Path, rows: Sequence[Row] | Sequence[ExactPoint]) -> None:
+def write_rows(path: Path, rows: Sequence[Any]) -> None:
     """Write a CSV with one column a field, numbers in full precision."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(rows[0])], lineterminator="\n")
@@ -95,5 +96,5 @@ def read_rows(path: Path, kind: type[_T]) -> list[_T]:
 
 
 def _typed(kind: type[_T], record: dict[str, str]) -> _T:
-    types: Iterable[tuple[str, Any]] = ((field.name, field.type) for field in fields(kind))
-    return kind(**{name: cast(record[name]) for name, cast in types})
+    types: Iterable[tuple[str, Any]] = ((field.name, field.type) for field in fields(cast(Any, kind)))
+    return kind(**{name: read(record[name]) for name, read in types})

@@ -1,4 +1,4 @@
-"""Trains a figure's stacks in worker processes; what is finished stays finished."""
+"""Does a figure's work in worker processes; what is finished stays finished."""
 
 import multiprocessing
 import os
@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gladient.experiments._output import OutputFolder
-from gladient.experiments._stacks import Stack, train_stack
+from gladient.experiments._work import Work
 
-__all__ = ["run_stacks"]
+__all__ = ["run_work"]
 
 _REPORT_EVERY = 10  # steps between two messages to the progress bar
 
@@ -28,7 +28,7 @@ _REPORT_EVERY = 10  # steps between two messages to the progress bar
 class _Channel:
     """How a worker speaks to its parent."""
 
-    steps: Any  # queue of (tokens processed)
+    steps: Any  # queue of the cost of what was done
     stop: Any  # event: the parent wants to end
 
 
@@ -39,15 +39,15 @@ class _Stopped(Exception):  # noqa: N818  (no error: the worker was asked to end
 _channel: _Channel
 
 
-def run_stacks(stacks: Sequence[Stack], output: OutputFolder, *, workers: int, console: Console) -> None:
-    """Train the stacks that are not finished yet, longest first, each in a process with one thread.
+def run_work(works: Sequence[Work], output: OutputFolder, *, workers: int, console: Console) -> None:
+    """Do the work that is not finished yet, longest first, each in a process with one thread.
 
     One thread a process makes results independent of the number of workers. When the parent is interrupted the
     workers stop at their next step; when it is killed they end with it. Either way checkpoints stay.
     """
-    waiting = [stack for stack in stacks if not output.finished(stack)]
-    if len(waiting) < len(stacks):
-        console.print(f"{len(stacks) - len(waiting)} of {len(stacks)} stacks were finished before")
+    waiting = [work for work in works if not output.finished(work)]
+    if len(waiting) < len(works):
+        console.print(f"{len(works) - len(waiting)} of {len(works)} parts were finished before")
     if not waiting:
         return
     context = multiprocessing.get_context("spawn")
@@ -56,8 +56,8 @@ def run_stacks(stacks: Sequence[Stack], output: OutputFolder, *, workers: int, c
         _progress(console) as progress,
         ProcessPoolExecutor(min(workers, len(waiting)), context, _start_worker, (channel,)) as pool,
     ):
-        bar = progress.add_task("training", total=sum(map(_work, waiting)), done=0, stacks=len(waiting))
-        futures = {pool.submit(_train, stack, output): stack for stack in sorted(waiting, key=_work, reverse=True)}
+        bar = progress.add_task("training", total=sum(map(_cost, waiting)), done=0, parts=len(waiting))
+        futures = {pool.submit(_do, work, output): work for work in sorted(waiting, key=_cost, reverse=True)}
         try:
             _follow(futures, channel, progress, bar)
             progress.update(bar, completed=progress.tasks[bar].total)  # steps of a checkpoint were not counted
@@ -67,7 +67,7 @@ def run_stacks(stacks: Sequence[Stack], output: OutputFolder, *, workers: int, c
             raise
 
 
-def _follow(futures: dict[Future[float], Stack], channel: _Channel, progress: Progress, bar: Any) -> None:
+def _follow(futures: dict[Future[float], Work], channel: _Channel, progress: Progress, bar: Any) -> None:
     pending = set(futures)
     while pending:
         finished, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -84,7 +84,7 @@ def _follow(futures: dict[Future[float], Stack], channel: _Channel, progress: Pr
 
 def _progress(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description} {task.fields[done]}/{task.fields[stacks]} stacks"),
+        TextColumn("{task.description} {task.fields[done]}/{task.fields[parts]} parts"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
@@ -94,10 +94,8 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _work(stack: Stack) -> int:
-    """Work of a stack in tokens times channels, which its time is about proportional to."""
-    channels = {"none": 1, "scalar": 2, "value": 2 * len(stack.n), "key": 2 * stack.d}[stack.spec.gate]
-    return stack.training.steps * (sum(stack.n) + 20) * (4 + channels) * len(stack.seeds)
+def _cost(work: Work) -> float:
+    return work.cost
 
 
 def _start_worker(channel: _Channel) -> None:
@@ -115,8 +113,8 @@ def _end_with(sentinel: int) -> None:
     os._exit(1)
 
 
-def _train(stack: Stack, output: OutputFolder) -> float:
-    share = _work(stack) / stack.training.steps
+def _do(work: Work, output: OutputFolder) -> float:
+    share = work.cost / work.steps
     begun = time.perf_counter()
 
     def on_step(done: int) -> None:
@@ -125,7 +123,7 @@ def _train(stack: Stack, output: OutputFolder) -> float:
         if done % _REPORT_EVERY == 0:
             _channel.steps.put(share * _REPORT_EVERY)
 
-    records = train_stack(stack, checkpoint=output.checkpoint(stack), weights=output.weights(stack), on_step=on_step)
+    records = work.run(checkpoint=output.checkpoint(work), weights=output.weights(work), on_step=on_step)
     seconds = time.perf_counter() - begun
-    output.save(stack, records, seconds=seconds)
+    output.save(work, records, seconds=seconds)
     return seconds

@@ -1,6 +1,6 @@
-"""The unit of work of a figure: models of one kind at one prompt length, trained side by side and then tested."""
+"""Models of one shape that read the same prompts, trained side by side and then tested."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gladient.experiments._work import Record
 from gladient.nn import InContextRegressor
 from gladient.prompts import MultitaskSetting, PromptSampler
-from gladient.training import TrainingConfig, evaluate, save_tensors, train
+from gladient.training import TestRisk, TrainingConfig, evaluate, save_tensors, train
 
-__all__ = ["ModelSpec", "Record", "Stack", "train_stack"]
-
-Record = dict[str, Any]  # of one trained model: panel, seed, risk and standard_error (both divided by d)
+__all__ = ["ModelSpec", "Stack", "prompt_streams", "train_and_test"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,17 @@ class Stack:
         """What files of this stack are called."""
         return f"{self.model}-n{sum(self.n)}"
 
+    @property
+    def steps(self) -> int:
+        """Training steps."""
+        return self.training.steps
+
+    @property
+    def cost(self) -> float:
+        """Tokens times channels."""
+        channels = {"none": 1, "scalar": 2, "value": 2 * len(self.n), "key": 2 * self.d}[self.spec.gate]
+        return self.training.steps * (sum(self.n) + 20) * (4 + channels) * len(self.seeds)
+
     def settings(self) -> list[MultitaskSetting]:
         """The setting of each panel."""
         return [MultitaskSetting.isotropic(self.n, r, d=self.d, sigma2=self.sigma2) for _, r in self.panels]
@@ -82,46 +92,89 @@ class Stack:
         )
         return model.to(self.device), sampler
 
+    def run(
+        self, *, checkpoint: Path, weights: Path, on_step: Callable[[int], None] = lambda step: None
+    ) -> list[Record]:
+        """One record for each panel and seed: panel, seed, risk and standard_error, both divided by d."""
+        model, sampler = self.build()
+        result = train_and_test(
+            model,
+            sampler,
+            seeds=self.seeds,
+            unit=self.d,
+            training=self.training,
+            test_prompts=self.test_prompts,
+            run={key: value for key, value in asdict(self).items() if key != "training"},
+            checkpoint=checkpoint,
+            weights=weights,
+            on_step=on_step,
+        )
+        members = [(panel, seed) for seed in self.seeds for panel, _ in self.panels]
+        return [
+            {"panel": panel, "seed": seed, "risk": risk, "standard_error": error}
+            for (panel, seed), risk, error in zip(
+                members, result.risk.tolist(), result.standard_error.tolist(), strict=True
+            )
+        ]
 
-def train_stack(
-    stack: Stack, *, checkpoint: Path, weights: Path, on_step: Callable[[int], None] = lambda step: None
-) -> list[Record]:
-    """Train and test a stack, resuming from its checkpoint if there is one; keeps the trained weights.
 
-    Returns:
-        One record for each panel and seed.
+def train_and_test(
+    model: nn.Module,
+    sampler: PromptSampler,
+    *,
+    seeds: Sequence[int],
+    unit: float,
+    training: TrainingConfig,
+    test_prompts: int,
+    run: Mapping[str, Any],
+    checkpoint: Path,
+    weights: Path,
+    on_step: Callable[[int], None],
+) -> TestRisk:
+    """Train a stack, resuming from its checkpoint if there is one, keep its weights and test it on fresh prompts.
+
+    Args:
+        model: the stack: for each seed in turn a member for each of the sampler's settings.
+        sampler: the prompts.
+        seeds: of the prompts' streams, one for each group of members.
+        unit: what risks are divided by.
+        training: steps, step sizes, schedule.
+        test_prompts: fresh prompts that each trained member is tested on.
+        run: all else that decides the result, as JSON values.
+        checkpoint: see `Work.run`.
+        weights: see `Work.run`.
+        on_step: see `Work.run`.
     """
-    model, sampler = stack.build()
-    run = {key: value for key, value in asdict(stack).items() if key != "training"}
 
     def errors(model: nn.Module, batch: int, generators: list[torch.Generator]) -> Tensor:
         prompts = sampler.draw(batch, generators)
         return (model(prompts.tokens) - prompts.targets).square()
 
-    fresh = _generators(stack, "train")
+    fresh = prompt_streams("train", seeds, sampler)
     train(
         model,
-        lambda model: errors(model, stack.training.batch_size, fresh).mean(1) / stack.d,
-        stack.training,
+        lambda model: errors(model, training.batch_size, fresh).mean(1) / unit,
+        training,
         generators=fresh,
         checkpoint=checkpoint,
         run=run,
         on_step=on_step,
     )
-    held_out = _generators(stack, "test")
-    result = evaluate(lambda batch: errors(model, batch, held_out) / stack.d, stack.test_prompts)
-    save_tensors(weights, dict(model.state_dict()), run={**run, "training": asdict(stack.training)})
-    members = [(panel, seed) for seed in stack.seeds for panel, _ in stack.panels]
-    return [
-        {"panel": panel, "seed": seed, "risk": risk, "standard_error": error}
-        for (panel, seed), risk, error in zip(
-            members, result.risk.tolist(), result.standard_error.tolist(), strict=True
-        )
-    ]
+    held_out = prompt_streams("test", seeds, sampler)
+    result = evaluate(lambda batch: errors(model, batch, held_out) / unit, test_prompts)
+    save_tensors(weights, dict(model.state_dict()), run={**run, "training": asdict(training)})
+    return result
 
 
-def _generators(stack: Stack, purpose: str) -> list[torch.Generator]:
-    """A stream of prompts for each seed, the same for every model at the same prompt length."""
-    tag = {"train": 0, "test": 1}[purpose]
-    entropy = [np.random.SeedSequence([seed, tag, *stack.n]).generate_state(1, np.uint64)[0] for seed in stack.seeds]
-    return [torch.Generator(stack.device).manual_seed(int(value >> np.uint64(1))) for value in entropy]
+def prompt_streams(purpose: str, seeds: Sequence[int], sampler: PromptSampler) -> list[torch.Generator]:
+    """A stream of prompts for each seed, the same for every model at the same prompt length.
+
+    Args:
+        purpose: train, test or look; streams of two purposes have nothing in common.
+        seeds: one each.
+        sampler: what draws from them.
+    """
+    tag, n = {"train": 0, "test": 1, "look": 2}[purpose], sampler.layout.n
+    entropy = [np.random.SeedSequence([seed, tag, *n]).generate_state(1, np.uint64)[0] for seed in seeds]
+    device = sampler.template.device
+    return [torch.Generator(device).manual_seed(int(value >> np.uint64(1))) for value in entropy]

@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gladient import landscape
-from gladient.experiments._figure import Figure
+from gladient.experiments._figure import Column, Figure
 from gladient.experiments._picture import draw_risk_panels
-from gladient.experiments._results import ExactPoint, Row, summarise
-from gladient.experiments._stacks import ModelSpec, Record, Stack
+from gladient.experiments._results import GAP_BOUND, Z_BOUND, ExactPoint, Row, summarise
+from gladient.experiments._stacks import ModelSpec, Stack
+from gladient.experiments._work import Record
 from gladient.landscape import FixedDecay, Rung
 from gladient.prompts import MultitaskSetting
 from gladient.training import TrainingConfig
@@ -112,7 +113,7 @@ def _rows(config: MultitaskConfig, records: Mapping[Stack, Sequence[Record]]) ->
     ]
 
 
-def _exact_curves(config: MultitaskConfig) -> list[ExactPoint]:
+def _curves(config: MultitaskConfig, records: object = None) -> list[ExactPoint]:
     return [
         ExactPoint(panel, n, curve, exact(_setting(config, n, r)).risk / config.d)
         for panel, r in config.panels
@@ -125,6 +126,15 @@ def _setting(config: MultitaskConfig, n: int, r: tuple[float, float]) -> Multita
     return MultitaskSetting.isotropic((n // 2, n // 2), r, d=config.d, sigma2=config.sigma2)
 
 
+def _judge(row: Row) -> bool | None:
+    return None if row.model == "without_context" else row.hit
+
+
+def _summary(judged: Sequence[Row]) -> list[str]:
+    gap, z = max(abs(row.gap) for row in judged), max(abs(row.z) for row in judged)
+    return [f"largest |gap| {gap:.2%}, largest |z| {z:.1f}"]
+
+
 FIGURE = Figure(
     name="multitask",
     title="Gating is weighting: trained models against the exact theory",
@@ -133,10 +143,28 @@ FIGURE = Figure(
         "correlated with the query's task by (r₁, r₂). Lines are exact risks, points are trained models with two "
         "standard errors."
     ),
-    unjudged=("without_context",),
+    claim="trained points reach their exact value",
+    note=(
+        f"A point reaches its exact value within {GAP_BOUND:.0%} or {Z_BOUND:g} standard errors. "
+        "Risks are divided by d. gap = risk / exact − 1; z = (risk − exact) / standard error. Models in grey "
+        "have no exact value of their own: theirs is drawn for comparison."
+    ),
+    columns=(
+        Column("panel", "(r₁ r₂)"),
+        Column("n", form="d"),
+        Column("model"),
+        Column("risk", form=".4f"),
+        Column("standard_error", "standard error", ".4f"),
+        Column("seeds", form="d"),
+        Column("exact", form=".4f"),
+        Column("gap", form="+.2%"),
+        Column("z", form="+.1f"),
+    ),
     make_config=_make_config,
-    stacks=_stacks,
+    work=_stacks,
     rows=_rows,
-    exact_curves=_exact_curves,
+    curves=_curves,
     draw=draw_risk_panels,
+    judge=_judge,
+    summary=_summary,
 )
