@@ -123,13 +123,13 @@ class GatedLinearAttention(nn.Module):
         check_groups(tokens, self.members)
         log_gates = self._log_gates(tokens)
         q, v = self._project(tokens, self.W_q), self._project(tokens, self.W_v)
-        k = -torch.expm1(self.rate * log_gates) if self.W_k is None else self._project(tokens, self.W_k)
+        k = self._keys(tokens, log_gates)
         options: dict[str, Any] = {"initial_state": state, "output_final_state": True}
         options["read"] = "after" if self.u is None else "before"
         v = -log_gates * v if self.write == "step" else v
         o, last = self._operate(q, k, v, tokens, log_gates, **options)
         if self.u is not None:
-            o = o + self.scale * (q * self._by_head(self.u, tokens) * k).sum(3, keepdim=True) * v
+            o = o + self._bonus(self.u, q, k, v, tokens)
         return self._by_member(o.unflatten(2, (-1, self.heads)).flatten(3), groups=len(tokens)), last
 
     def gates(self, tokens: Float[Tensor, "G B T D"]) -> Gates:
@@ -142,21 +142,32 @@ class GatedLinearAttention(nn.Module):
         With one head, only its query is formed. Where gates leave keys alone, $k_t^\top q = z_t^\top (W_k q)$ and keys
         are never formed; where they leave values alone, $h^\top v_t = z_t^\top (W_v h)$ and a value is one number.
         """
-        if self.heads > 1 or self.family == "full" or self.write != "plain" or self.u is not None:
+        forms_keys = self.family in ("key", "full")
+        if self.heads > 1 or (self.u is not None and not forms_keys):
             return torch.einsum("ebv,ev->eb", self(tokens)[:, :, -1], readout)
         check_groups(tokens, self.members)
-        grouped = (len(tokens), -1)
-        W_k = cast(Tensor, self.W_k)
+        grouped, log_gates = (len(tokens), -1), self._log_gates(tokens)
         q = torch.einsum("gbd,gpdk->gbpk", tokens[:, :, -1], self.W_q.unflatten(0, grouped))
-        if self.family == "key":
-            k = project(tokens, W_k)
+        if forms_keys:
+            k = self._keys(tokens, log_gates)
         else:
-            q, k = torch.einsum("gbpk,gpdk->gbpd", q, W_k.unflatten(0, grouped)), tokens[:, :, :, None]
-        read_values = self.W_v * readout[:, None]
-        v = project(tokens, read_values if self.family == "value" else read_values.sum(2, keepdim=True))
-        q, k, v = q.flatten(0, 1)[:, None], k.flatten(0, 1), v.flatten(0, 1)
-        o, _ = self._operate(q, k, v, tokens, self._log_gates(tokens), form="last_query")
+            W_k = cast(Tensor, self.W_k).unflatten(0, grouped)
+            q, k = torch.einsum("gbpk,gpdk->gbpd", q, W_k), tokens[:, :, :, None].flatten(0, 1)
+        values = self.W_v * readout[:, None]
+        v = self._project(tokens, values if self.family in ("value", "full") else values.sum(2, keepdim=True))
+        v = -log_gates * v if self.write == "step" else v
+        q = q.flatten(0, 1)[:, None]
+        read = "after" if self.u is None else "before"
+        o, _ = self._operate(q, k, v, tokens, log_gates, form="last_query", read=read)
+        if self.u is not None:
+            o = o + self._bonus(self.u, q, k[:, -1:], v[:, -1:], tokens)
         return self._by_member(o.sum(3), groups=len(tokens))[..., 0]
+
+    def _keys(self, tokens: Tensor, log_gates: Tensor) -> Tensor:
+        return -torch.expm1(self.rate * log_gates) if self.W_k is None else self._project(tokens, self.W_k)
+
+    def _bonus(self, u: Tensor, q: Tensor, k: Tensor, v: Tensor, tokens: Tensor) -> Tensor:
+        return self.scale * (q * self._by_head(u, tokens) * k).sum(3, keepdim=True) * v
 
     def _operate(
         self, q: Tensor, k: Tensor, v: Tensor, tokens: Tensor, log_gates: Tensor, **options: Any
