@@ -11,7 +11,7 @@ from torch import Tensor
 from gladient.ops.gates import Gates
 from gladient.ops.last_query import last_query
 
-__all__ = ["each_sequence", "read_before", "last_queries"]
+__all__ = ["each_sequence", "read_before", "last_queries", "last_tokens"]
 
 
 def each_sequence(
@@ -70,7 +70,8 @@ def last_queries(
     """The last output of every sequence, by the query of its last token; none for sequences without a query."""
     outputs, states = [q.new_zeros(q.shape[0], 0, q.shape[2], v.shape[3])], []
     for i, (start, stop) in enumerate(pairwise(offsets)):
-        query = q if q.shape[1] == 1 else q[:, max(stop - 1, start) : stop]
+        queries = q if q.shape[1] == 1 else q[:, max(stop - 1, start) : stop]
+        query = queries if queries.shape[1] else q.new_zeros(q.shape[0], 1, *q.shape[2:])
         S = None if initial_state is None else initial_state[:, i]
 
         def run(query: Tensor, part: slice, final: bool, S: Tensor | None = S) -> tuple[Tensor, Tensor | None]:
@@ -84,9 +85,24 @@ def last_queries(
             return last_query(query, k[:, part], v[:, part], part_gates, **options)
 
         everything, read = slice(start, stop), slice(start, max(stop - 1, start) if before else stop)
-        o, state = run(query if query.shape[1] else q.new_zeros(q[:, :1].shape), read, output_final_state)
+        o, state = run(query, read, output_final_state)
         if before and output_final_state:
             state = run(query, everything, True)[1]
-        outputs.append(o[:, : query.shape[1]])
+        outputs.append(o[:, : queries.shape[1]])
         states.append(state)
     return torch.cat(outputs, 1), torch.stack(states, 1) if output_final_state else None  # type: ignore[arg-type]
+
+
+def last_tokens(x: Float[Tensor, "B T H V"], offsets: Sequence[int], n: int) -> Float[Tensor, "B n H V"]:
+    """x at the last token of every sequence, without empty sequences or, if n counts them, with zeros for them.
+
+    >>> x = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)
+    >>> last_tokens(x, (0, 0, 2), 1).flatten().tolist(), last_tokens(x, (0, 0, 2), 2).flatten().tolist()
+    ([2.0], [0.0, 2.0])
+    """
+    lasts = [(i, stop - 1) for i, (start, stop) in enumerate(pairwise(offsets)) if start < stop]
+    found = x[:, [last for _, last in lasts]]
+    if len(lasts) == n:
+        return found
+    rows = torch.tensor([i for i, _ in lasts], dtype=torch.int64, device=x.device)
+    return x.new_zeros(x.shape[0], n, *x.shape[2:]).index_copy(1, rows, found)

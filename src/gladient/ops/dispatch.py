@@ -11,7 +11,7 @@ from gladient.ops import fla, native
 from gladient.ops._check import borders, check_shapes, check_state
 from gladient.ops._check import check_values as check_all_values
 from gladient.ops._library import why_unavailable
-from gladient.ops._sequences import each_sequence, last_queries, read_before
+from gladient.ops._sequences import each_sequence, last_queries, last_tokens, read_before
 from gladient.ops.chunked import chunked
 from gladient.ops.gates import Gates, to_heads
 from gladient.ops.last_query import last_query
@@ -87,7 +87,8 @@ def gated_linear_attention(
         check_values: whether to look for NaN, infinities and log gates above 0, which costs a pass over the inputs.
 
     Returns:
-        o: outputs in v's dtype, [B, T, H, V]; [B, 1, H, V] (one per packed sequence) for `form="last_query"`.
+        o: outputs in v's dtype, [B, T, H, V]; for `form="last_query"` [B, 1, H, V], one per packed sequence, of which
+            those without tokens have none unless q is a single query for all.
         final_state: [B, H, K, V], or None unless `output_final_state`; float32 for half precision inputs.
 
     Raises:
@@ -133,7 +134,7 @@ def gated_linear_attention(
     o, final = _run(choice, q, k, v, gates, S, offsets, read, scale, chunk_size, output_final_state)
     if bonus is not None:
         own = scale * (q * accumulation(bonus) * to_heads(k, H)).sum(-1, keepdim=True) * to_heads(v, H)
-        o = o + (own[:, [b - 1 for b in offsets[1:]]] if choice.form == "last_query" else own)
+        o = o + (last_tokens(own, offsets, o.shape[1]) if choice.form == "last_query" else own)
     return o.to(dtype), final.flatten(0, 1) if output_final_state and final is not None else None
 
 
