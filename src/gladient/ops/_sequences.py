@@ -94,7 +94,7 @@ def last_queries(
 
 
 def last_tokens(x: Float[Tensor, "B T H V"], offsets: Sequence[int], n: int) -> Float[Tensor, "B n H V"]:
-    """x at the last token of every sequence, without empty sequences or, if n counts them, with zeros for them.
+    """What x holds at the last token of every sequence; of empty ones nothing or, if n counts them, zeros.
 
     >>> x = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)
     >>> last_tokens(x, (0, 0, 2), 1).flatten().tolist(), last_tokens(x, (0, 0, 2), 2).flatten().tolist()
