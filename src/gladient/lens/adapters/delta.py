@@ -1,0 +1,66 @@
+"""The gated delta rule: one scalar gate a head and a write that corrects what the state recalls of its key."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gladient.lens._adapter import Adapter, Emit
+from gladient.lens._recurrence import Recurrence
+from gladient.lens._seams import on_function
+
+__all__ = ["ADAPTER", "attach_delta"]
+
+_L2_EPS = 1e-6  # of every transformers model that follows the rule, as in flash-linear-attention
+
+
+def attach_delta(chunk: str, recurrent: str) -> Callable[[nn.Module, Emit], AbstractContextManager[None]]:
+    """The `attach` of layers whose module has these two functions: for many tokens, and for one with a cache."""
+
+    @contextmanager
+    def attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
+        def listen(call: dict[str, Any], result: tuple[Tensor, Tensor | None]) -> None:
+            emit(_read(call, result[0]))
+
+        with on_function(layer, chunk, listen), on_function(layer, recurrent, listen):
+            yield
+
+    return attach
+
+
+def _read(call: dict[str, Any], output: Tensor) -> Recurrence:
+    """Both functions take the same arguments; they compute in float32 and divide queries by √K, after normalising."""
+    q, k, v, state = (call[name] for name in ("query", "key", "value", "initial_state"))
+    q, k = q.float(), k.float()
+    if call["use_qk_l2norm_in_kernel"]:
+        q, k = _unit(q), _unit(k)
+    shared = v.shape[2] // k.shape[2]  # value heads that read one key head
+    return Recurrence(
+        q=(q * q.shape[3] ** -0.5).repeat_interleave(shared, 2),
+        k=k.repeat_interleave(shared, 2),
+        v=v.float(),
+        output=output,
+        positions=torch.arange(v.shape[1]),
+        log_gates=call["g"].float(),
+        beta=call["beta"].float(),
+        initial_state=None if state is None else state.float(),
+    )
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x * torch.rsqrt((x * x).sum(3, keepdim=True) + _L2_EPS)
+
+
+ADAPTER = Adapter(
+    name="gated delta rule",
+    modules=(
+        "Qwen3NextGatedDeltaNet",
+        "Qwen3_5GatedDeltaNet",
+        "Qwen3_5MoeGatedDeltaNet",
+        "Qwen4ExpTextGatedDeltaNet",
+        "OlmoHybridGatedDeltaNet",
+    ),
+    attach=attach_delta("torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule"),
+)
