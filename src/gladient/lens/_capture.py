@@ -1,6 +1,5 @@
 """Looks into a model while it runs: one record for every call of a gated layer."""
 
-import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -72,18 +71,29 @@ def gated_layers(model: nn.Module) -> list[tuple[str, int, nn.Module, Adapter]]:
         ValueError: if it has none that the lens reads.
     """
     by_class = {name: adapter for adapter in ADAPTERS for name in adapter.modules}
-    found: list[tuple[str, int, nn.Module, Adapter]] = []
+    found: list[tuple[str, nn.Module, Adapter]] = []
     for name, module in model.named_modules():
         adapter = next((by_class[cls.__name__] for cls in type(module).__mro__ if cls.__name__ in by_class), None)
         if adapter is not None:
-            numbers = re.findall(r"(?<=\.)\d+(?=\.|$)|^\d+(?=\.|$)", name)
-            found.append((name, int(numbers[-1]) if numbers else len(found), module, adapter))
+            found.append((name, module, adapter))
     if not found:
         raise ValueError(
             f"{type(model).__name__} has no gated layer that the lens reads; "
             f"supported: {', '.join(sorted(supported()))}"
         )
-    return found
+    numbers = _numbers([name for name, _, _ in found])
+    return [(name, number, *rest) for number, (name, *rest) in zip(numbers, found, strict=True)]
+
+
+def _numbers(names: Sequence[str]) -> list[int]:
+    """The last number in each module's name where these tell the layers apart, else their order.
+
+    >>> _numbers(["layers.1.mixer", "layers.3.mixer"]), _numbers(["groups.0.blocks.0.scan", "groups.1.blocks.0.scan"])
+    ([1, 3], [0, 1])
+    """
+    last = [[int(part) for part in name.split(".") if part.isdigit()][-1:] for name in names]
+    told = [number for numbers in last for number in numbers]
+    return told if len(set(told)) == len(names) else list(range(len(names)))
 
 
 @contextmanager

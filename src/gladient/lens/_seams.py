@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["Listener", "SeamError", "on_forward", "on_function", "on_method"]
+__all__ = ["Listener", "SeamError", "on_enter", "on_forward", "on_function", "on_method"]
 
 Listener = Callable[[dict[str, Any], Any], None]  # of the bound arguments and the result
 
@@ -57,8 +57,11 @@ def on_function(module: nn.Module, name: str, listener: Listener, *, changes: tu
 
 @contextmanager
 def on_method(module: nn.Module, name: str, listener: Listener, *, changes: tuple[str, ...] = ()) -> Iterator[None]:
-    """Tells `listener` of every call of `module`'s method `name`; arguments as for `on_function`, self included."""
-    owner = next((cls for cls in type(module).__mro__ if name in vars(cls)), None)
+    """Tells `listener` of every call of `module`'s method `name`, or of a function that it holds under that name.
+
+    Arguments are those of `on_function`; a method's include self.
+    """
+    owner = next((each for each in (module, *type(module).__mro__) if name in vars(each)), None)
     if owner is None:
         raise SeamError(f"{type(module).__name__} has no method {name!r}")
     with _listening(owner, name, module, listener, changes), _announced(module):
@@ -81,8 +84,23 @@ def on_forward(module: nn.Module, listener: Listener) -> Iterator[None]:
 
 
 @contextmanager
+def on_enter(module: nn.Module, listener: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """Tells `listener` of every start of a forward of `module`: its bound arguments, before it writes to any."""
+    signature = inspect.signature(module.forward)
+
+    def hook(_: nn.Module, args: Any, kwargs: Any) -> None:
+        listener(_bind(signature, args, kwargs))
+
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
 def _listening(
-    home: ModuleType | type, name: str, module: nn.Module, listener: Listener, changes: tuple[str, ...]
+    home: ModuleType | type | nn.Module, name: str, module: nn.Module, listener: Listener, changes: tuple[str, ...]
 ) -> Iterator[None]:
     key, entry = (id(home), name), (module, changes, listener)
     with _lock:

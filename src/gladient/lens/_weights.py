@@ -11,6 +11,7 @@ from gladient.lens._recurrence import Recurrence
 __all__ = ["carry", "gate_weights", "implicit_attention", "rebuild", "similarity"]
 
 _BLOCK_BYTES = 2**26  # of the largest temporary
+_QUERY_BLOCK = 32  # queries whose weights with key gates are formed together
 _BYTES = 8
 
 
@@ -91,19 +92,50 @@ def _is_self(x: Recurrence, positions: Tensor) -> Tensor:
 def _scores(x: Recurrence, a: Tensor, b: Tensor, positions: Tensor | None = None) -> Tensor:
     """Σ_k a_tk Γ_{i→t,k} b_ik, [B, H, Q, T]."""
     a, b = a.movedim(1, 2), b.movedim(1, 2)
-    out = a.new_zeros(*a.shape[:3], x.tokens)
-    for rows, log_weights in _log_weights(x, positions):
-        weights = log_weights.exp()
-        part = a[:, :, rows]
-        if weights.ndim == 4:
-            out[:, :, rows] = weights * (part @ b.mT)
-        else:
-            out[:, :, rows] = torch.einsum("bhqk,bhqtk,bhtk->bhqt", part, weights, b)
+    if x.family == "key" and x.log_write is None:
+        out = _key_scores(x, a, b, x.positions if positions is None else positions)
+    else:
+        out = a.new_zeros(*a.shape[:3], x.tokens)
+        for rows, log_weights in _log_weights(x, positions):
+            weights, part = log_weights.exp(), a[:, :, rows]
+            out[:, :, rows] = (
+                weights * (part @ b.mT)
+                if weights.ndim == 4
+                else torch.einsum("bhqk,bhqtk,bhtk->bhqt", part, weights, b)
+            )
     if x.bonus is not None:
         own = torch.einsum("bhqk,hk,bhqk->bhq", a, x.bonus, b[:, :, x.positions])
         if x.log_write is not None:
             own = own * (x.log_write.movedim(1, 2)[:, :, x.positions] - _scale(x)).exp()
         out = torch.where(_is_self(x, x.positions), own[..., None], out)
+    return out
+
+
+def _key_scores(x: Recurrence, a: Tensor, b: Tensor, positions: Tensor) -> Tensor:
+    """`_scores` with a gate for each key channel: a matrix product over the tokens before each block of queries.
+
+    The weights of those tokens split at the block's start, Γ_{i→t} = Γ_{i→start} Γ_{start→t}, into factors that are at
+    most 1; only the block's own tokens need weights for each pair.
+    """
+    sums, resets = _cumulative(x)
+    ends = positions + (x.read == "after")
+    out = a.new_zeros(*a.shape[:3], x.tokens)
+
+    def weights(end: Tensor, start: Tensor) -> Tensor:
+        kept = resets[:, :, end] == resets[:, :, start]
+        return torch.where(kept, sums[:, :, end] - sums[:, :, start], -torch.inf).exp()
+
+    for begin in range(0, len(positions), _QUERY_BLOCK):
+        rows = slice(begin, begin + _QUERY_BLOCK)
+        end, part = ends[rows], a[:, :, rows]
+        start, stop = int(end.min()), int(end.max())
+        steps = torch.arange(x.tokens + 1, device=a.device)
+        edge, before, own = steps[start : start + 1], steps[1 : start + 1], steps[start:stop]
+        left, right = part * weights(end, edge), b[:, :, :start] * weights(edge, before)
+        out[:, :, rows, :start] = left @ right.mT
+        pairs = weights(end[:, None].expand(-1, len(own)), (own + 1).expand(len(end), -1))
+        pairs = torch.where((own < end[:, None])[..., None], pairs, 0.0)
+        out[:, :, rows, start:stop] = torch.einsum("bhqk,bhqtk,bhtk->bhqt", part, pairs, b[:, :, own])
     return out
 
 
@@ -185,11 +217,15 @@ def _scale(x: Recurrence) -> Tensor:
     """m_t, the largest log weight that enters each query, [B, H, Q]: what layers with input gates are stabilised by."""
     if x.log_write is None or x.normalise == "none":
         return x.q.new_zeros(x.q.shape[0], x.heads, x.q.shape[1])
-    m, found = _initial_scale(x), []
-    gates = x.k.new_zeros(*x.k.shape[:3]) if x.log_gates is None else x.log_gates
-    for t in range(x.tokens):
-        after = torch.maximum(m + gates[:, t], x.log_write[:, t])
-        own = torch.maximum(m, x.log_write[:, t])  # read before the decay, beside the bonus
-        found.append(after if x.read == "after" else own)
-        m = after
-    return torch.stack(found, 2)[:, :, x.positions]
+    m, gates = _initial_scale(x)[:, None], 0.0 if x.log_gates is None else x.log_gates
+    if not torch.isneginf(torch.as_tensor(gates)).any():  # m_t - Σ g is a running maximum
+        sums = torch.as_tensor(gates).expand_as(x.log_write).cumsum(1)
+        after = sums + torch.maximum(m, (x.log_write - sums).cummax(1).values)
+    else:
+        steps = [m[:, 0]]
+        for gate, write in zip(gates.unbind(1), x.log_write.unbind(1), strict=True):
+            steps.append(torch.maximum(steps[-1] + gate, write))
+        after = torch.stack(steps[1:], 1)
+    if x.read == "before":  # the decay, beside the bonus
+        after = torch.maximum(torch.cat([m, after[:, :-1]], 1), x.log_write)
+    return after.movedim(1, 2)[:, :, x.positions]
