@@ -48,31 +48,39 @@ def implicit_attention(x: Recurrence) -> Float[Tensor, "B H Q T"]:
     rule $A = (QK^\top \odot \Gamma)(I + \mathrm{diag}(\beta)\,
     \mathrm{tril}(KK^\top \odot \Gamma, -1))^{-1}\mathrm{diag}(\beta)$.
     """
-    scores = _scores(x, x.q, x.k)
-    if x.beta is not None:
-        scores = _solve_delta(x, scores) * x.beta.movedim(1, 2)[:, :, None]
-    return scores / _normaliser(x, scores)[..., None]
+    return _attend(x)[0]
 
 
-def carry(x: Recurrence) -> Float[Tensor, "B Q H V"]:
-    """What the initial state adds to each output; zeros if there is none."""
+def carry(x: Recurrence, attended: tuple[Tensor, Tensor] | None = None) -> Float[Tensor, "B Q H V"]:
+    """What the initial state adds to each output; zeros if there is none. `attended` is `_attend(x)`, if known."""
     if x.initial_state is None:
         return torch.zeros_like(x.output)
     read = _read_initial(x, x.q, x.positions)
     o = torch.einsum("bhqk,bhkv->bqhv", read, x.initial_state)
+    if x.beta is None and x.normalise == "none":
+        return o
+    attention, normaliser = attended or _attend(x)
     if x.beta is not None:  # what the old state already predicts of every value is not written again
         recalled = torch.einsum("bhtk,bhkv->bthv", _read_initial(x, x.k, _tokens(x)), x.initial_state)
-        o = o - torch.einsum("bhqt,bthv->bqhv", implicit_attention(x), recalled)
-    if x.normalise == "none":
-        return o
-    return o / _normaliser(x, _scores(x, x.q, x.k)).movedim(1, 2)[..., None]
+        o = o - torch.einsum("bhqt,bthv->bqhv", attention, recalled)
+    return o / normaliser.movedim(1, 2)[..., None]
 
 
 def rebuild(x: Recurrence) -> Float[Tensor, "B Q H V"]:
     """The layer's output from the implicit attention: attention times values, carry, skip, output gate."""
-    o = torch.einsum("bhqt,bthv->bqhv", implicit_attention(x), x.v) + carry(x)
+    attended = _attend(x)
+    o = torch.einsum("bhqt,bthv->bqhv", attended[0], x.v) + carry(x, attended)
     o = o if x.skip is None else o + x.skip
     return o if x.output_gate is None else o * x.output_gate
+
+
+def _attend(x: Recurrence) -> tuple[Float[Tensor, "B H Q T"], Float[Tensor, "B H Q"]]:
+    """The implicit attention, and the normaliser that it was divided by."""
+    scores = _scores(x, x.q, x.k)
+    if x.beta is not None:
+        scores = _solve_delta(x, scores) * x.beta.movedim(1, 2)[:, :, None]
+    normaliser = _normaliser(x, scores)
+    return (scores if x.normalise == "none" else scores / normaliser[..., None]), normaliser
 
 
 def _tokens(x: Recurrence) -> Tensor:
