@@ -82,7 +82,7 @@ def gated_layers(model: nn.Module) -> list[tuple[str, int, nn.Module, Adapter]]:
             f"supported: {', '.join(sorted(supported()))}"
         )
     numbers = _numbers([name for name, _, _ in found])
-    return [(name, number, *rest) for number, (name, *rest) in zip(numbers, found, strict=True)]
+    return [(name, number, module, adapter) for number, (name, module, adapter) in zip(numbers, found, strict=True)]
 
 
 def _numbers(names: Sequence[str]) -> list[int]:

@@ -61,7 +61,8 @@ def on_method(module: nn.Module, name: str, listener: Listener, *, changes: tupl
 
     Arguments are those of `on_function`; a method's include self.
     """
-    owner = next((each for each in (module, *type(module).__mro__) if name in vars(each)), None)
+    owners: list[Any] = [module, *type(module).__mro__]
+    owner = next((each for each in owners if name in vars(each)), None)
     if owner is None:
         raise SeamError(f"{type(module).__name__} has no method {name!r}")
     with _listening(owner, name, module, listener, changes), _announced(module):
