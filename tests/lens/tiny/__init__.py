@@ -1,8 +1,17 @@
 """Tiny random models of every architecture that the lens reads: one file for each adapter's."""
 
-from tiny import mamba2
+from tiny import delta, kda, lightning, mamba, mamba2, rglru, rwkv, xlstm
 from tiny._tiny import Tiny
 
 __all__ = ["MODELS", "Tiny"]
 
-MODELS: dict[str, Tiny] = {**mamba2.MODELS}
+MODELS: dict[str, Tiny] = {
+    **delta.MODELS,
+    **kda.MODELS,
+    **lightning.MODELS,
+    **mamba.MODELS,
+    **mamba2.MODELS,
+    **rglru.MODELS,
+    **rwkv.MODELS,
+    **xlstm.MODELS,
+}

@@ -1,8 +1,18 @@
 """One small file for each kind of gated layer; a new one is added to `ADAPTERS`."""
 
 from gladient.lens._adapter import Adapter
-from gladient.lens.adapters import delta, kda, mamba, mamba2, ss2d
+from gladient.lens.adapters import delta, kda, lightning, mamba, mamba2, rglru, rwkv, ss2d, xlstm
 
 __all__ = ["ADAPTERS"]
 
-ADAPTERS: tuple[Adapter, ...] = (delta.ADAPTER, kda.ADAPTER, mamba.ADAPTER, mamba2.ADAPTER, ss2d.ADAPTER)
+ADAPTERS: tuple[Adapter, ...] = (
+    delta.ADAPTER,
+    kda.ADAPTER,
+    lightning.ADAPTER,
+    mamba.ADAPTER,
+    mamba2.ADAPTER,
+    rglru.ADAPTER,
+    rwkv.ADAPTER,
+    ss2d.ADAPTER,
+    xlstm.ADAPTER,
+)

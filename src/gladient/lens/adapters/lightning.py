@@ -1,0 +1,60 @@
+"""MiniMax's lightning attention: a fixed decay a head, exp(-slope); queries, keys and values are silu(W z).
+
+In float32 the layer's decay tables are powers of that decay, and the record is exact. Tables that were rounded one by
+one (a model cast to bfloat16, or cast back from it) are powers of no decay: the record holds the slope that the layer
+holds, and its reconstruction error is the rounding.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gladient.lens._adapter import Adapter, Emit
+from gladient.lens._recurrence import Recurrence
+from gladient.lens._seams import SeamError, on_enter, on_forward
+
+__all__ = ["ADAPTER"]
+
+
+@contextmanager
+def _attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
+    projection, norm, slope = (getattr(layer, name, None) for name in ("qkv_proj", "norm", "slope_rate"))
+    if projection is None or norm is None or slope is None:
+        raise SeamError(f"{type(layer).__name__} lacks qkv_proj, norm or slope_rate")
+    seen: dict[str, Any] = {}
+
+    def enter(call: dict[str, Any]) -> None:
+        cache = call["past_key_values"]
+        state = None if cache is None else cache.get_linear_cache(layer.layer_idx)
+        seen.update(mask=call["attention_mask"], state=state)
+
+    with (
+        on_enter(layer, enter),
+        on_forward(projection, lambda call, result: seen.update(qkv=result)),
+        on_forward(norm, lambda call, result: emit(_read(layer, call["hidden_states"], **seen))),
+    ):
+        yield
+
+
+def _read(layer: Any, output: Tensor, qkv: Tensor, mask: Tensor | None, state: Tensor | None) -> Recurrence:
+    """A head's queries, keys and values lie together; a padded token's are 0."""
+    qkv = layer.act_fn(qkv)
+    qkv = qkv if mask is None else qkv * mask[:, :, None]
+    heads = layer.num_attention_heads
+    q, k, v = qkv.unflatten(2, (heads, -1)).float().split(layer.head_dim, 3)
+    return Recurrence(
+        q=q,
+        k=k,
+        v=v,
+        output=output.unflatten(2, (heads, -1)),
+        positions=torch.arange(q.shape[1]),
+        log_gates=q.new_ones(()).expand(q.shape[:3]),
+        rate=-layer.slope_rate.flatten().float(),
+        initial_state=None if state is None else state.float(),
+    )
+
+
+ADAPTER = Adapter(name="minimax", modules=("MiniMaxLightningAttention",), attach=_attach)

@@ -1,0 +1,39 @@
+"""RG-LRU of RecurrentGemma: one gate a channel, exp(-8·r·softplus(λ)), and 0 at a document's first token."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gladient.lens._adapter import Adapter, Emit
+from gladient.lens._recurrence import Recurrence
+from gladient.lens._seams import on_method
+
+__all__ = ["ADAPTER"]
+
+
+@contextmanager
+def _attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
+    with on_method(layer, "_rnn_scan", lambda call, result: emit(_read(call, result[0]))):
+        yield
+
+
+def _read(call: dict[str, Any], output: Tensor) -> Recurrence:
+    """Every channel is a head of one number; its state is kept in the layer between calls."""
+    x, state = call["hidden_states"].float(), call["recurrent_states"]
+    ones = x.new_ones(()).expand(*x.shape, 1)
+    gates = call["recurrent_gate"].float() * ~call["reset"]
+    return Recurrence(
+        q=ones,
+        k=ones,
+        v=x[..., None],
+        output=output[..., None],
+        positions=torch.arange(x.shape[1]),
+        log_gates=gates.log(),
+        initial_state=None if state is None else state.float()[..., None, None],
+    )
+
+
+ADAPTER = Adapter(name="recurrentgemma", modules=("RecurrentGemmaRglru",), attach=_attach)

@@ -1,0 +1,52 @@
+"""xLSTM's mLSTM: scalar forget gates σ(f) and input gates e^i a head, both soft-capped by the layer; normalised."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gladient.lens._adapter import Adapter, Emit
+from gladient.lens._recurrence import Recurrence
+from gladient.lens._seams import SeamError, on_forward
+
+__all__ = ["ADAPTER"]
+
+
+@contextmanager
+def _attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
+    backend = getattr(layer, "mlstm_backend", None)
+    if backend is None:
+        raise SeamError(f"{type(layer).__name__} has no mlstm_backend")
+    with on_forward(backend, lambda call, result: emit(_read(call, result, backend.config.eps))):
+        yield
+
+
+def _read(call: dict[str, Any], result: Any, eps: float) -> Recurrence:
+    """Operands come heads first; the state is (C, n, m), without one m starts at 0, not at -inf."""
+    output = result[0] if isinstance(result, tuple) else result
+    q, k, v = (call[name].transpose(1, 2) for name in ("query", "key", "value"))
+    C, n, m = call["c_initial"], call["n_initial"], call["m_initial"]
+    return Recurrence(
+        q=q.float() * q.shape[3] ** -0.5,
+        k=k.float(),
+        v=v.float(),
+        output=output.transpose(1, 2),
+        positions=torch.arange(q.shape[1]),
+        log_gates=functional.logsigmoid(call["fgate"].mT).float(),
+        log_write=call["igate"].mT.float(),
+        initial_state=_float(C),
+        normalise="mlstm",
+        initial_normaliser=_float(n),
+        initial_log_scale=None if m is None else m[..., 0].float(),
+        eps=eps,
+    )
+
+
+def _float(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.float()
+
+
+ADAPTER = Adapter(name="xlstm", modules=("xLSTMLayer",), attach=_attach)
