@@ -5,25 +5,26 @@ import sys
 
 import pytest
 import torch
-from ops_cases import FORMS, inputs, tensors
+from ops_cases import BRIEF, FORMS, inputs, run, tensors
 from torch import Tensor
 
 from gladient.ops import gated_linear_attention
 from tolerances import TOLERANCES
 
 
-@pytest.mark.parametrize(("form", "backend", "chunk"), FORMS)
-def test_gradients_of_each_sequence(form: str, backend: str, chunk: int | None) -> None:
-    given = tensors(inputs("key", 9, B=3, state=False))
-    values = tuple(x.detach() for x in given.values())
+@pytest.mark.parametrize(("form", "backend", "chunk", "family"), BRIEF)
+def test_gradients_of_each_sequence(form: str, backend: str, chunk: int | None, family: str) -> None:
+    given = tensors(inputs(family, 5, B=3))
 
-    def loss(q: Tensor, k: Tensor, v: Tensor, gk: Tensor) -> Tensor:
-        options = {"form": form, "backend": backend, "chunk_size": chunk}
-        return gated_linear_attention(q[None], k[None], v[None], gk=gk[None], **options)[0].square().sum()
+    def loss(one: dict[str, Tensor]) -> Tensor:
+        rows = {name: x[None] for name, x in one.items()}
+        o, final = run(rows, form=form, backend=backend, chunk_size=chunk)
+        return o.square().sum() + final.square().sum()
 
-    found = torch.func.vmap(torch.func.grad(loss, argnums=(0, 1, 2, 3)))(*values)
-    total = sum(loss(*(x[i] for x in given.values())) for i in range(3))
-    torch.testing.assert_close(found, torch.autograd.grad(total, list(given.values())), **TOLERANCES[torch.float64])
+    found = torch.func.vmap(torch.func.grad(loss))({name: x.detach() for name, x in given.items()})
+    total = sum(loss({name: x[i] for name, x in given.items()}) for i in range(3))
+    expected = torch.autograd.grad(total, list(given.values()))
+    torch.testing.assert_close(list(found.values()), list(expected), **TOLERANCES[torch.float64])
 
 
 @pytest.mark.parametrize(("form", "backend", "chunk"), FORMS)
@@ -45,11 +46,13 @@ from gladient.ops import gated_linear_attention
 def outputs(q, k, v, g):
     return 2 * gated_linear_attention(q, k, v, g=g, form=form, backend=backend)[0]
 
-for form, backend in (("recurrent", "torch"), ("last_query", "torch"), ("auto", "auto")):
+forms = [(form, "torch", "aot_eager") for form in ("recurrent", "parallel", "chunked", "last_query")]
+forms += [(form, "auto", "aot_eager") for form in ("chunked", "last_query")]  # native where there is a compiler
+for form, backend, compiler in (*forms, ("last_query", "torch", "inductor")):
     torch.compiler.reset()
-    shapes = (2, 4, 2, 3), (2, 4, 2, 3), (2, 4, 2, 2), (2, 4, 2)
+    shapes = (2, 3, 2, 3), (2, 3, 2, 3), (2, 3, 2, 2), (2, 3, 2)
     given = [(-torch.rand(shape, dtype=torch.float64)).requires_grad_() for shape in shapes]
-    compiled, plain = torch.compile(outputs)(*given), outputs(*given)
+    compiled, plain = torch.compile(outputs, backend=compiler)(*given), outputs(*given)
     torch.testing.assert_close(compiled, plain)
     found, expected = (torch.autograd.grad(x.square().sum(), given) for x in (compiled, plain))
     torch.testing.assert_close(found, expected)
