@@ -27,6 +27,7 @@ bench: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-deps opensr-mamba==0.0.1 # docs/super-resolution.md; its requirements are for a GPU
 	touch $@
 
 clean:
