@@ -33,6 +33,12 @@ def _continued(tiny: Tiny, lengths: tuple[int, ...]) -> list[dict[str, Any]]:
     return [{"input_ids": part, "use_cache": True} for part in tokens.split(lengths, 1)]
 
 
+def _padded_decoding(tiny: Tiny) -> list[dict[str, Any]]:
+    calls, mask = _continued(tiny, (20, 1, 1)), torch.ones(2, 22, dtype=torch.long)
+    mask[0, :7] = 0
+    return [{**call, "attention_mask": mask[:, :end]} for call, end in zip(calls, (20, 21, 22), strict=True)]
+
+
 # Name: what is fed, whether it needs padding, whether it needs a cache, the dtype.
 CASES: dict[str, tuple[Callable[[Tiny], list[dict[str, Any]]], bool, bool, torch.dtype]] = {
     "L=70": (lambda tiny: _prefill(tiny, 70), False, False, torch.float32),
@@ -41,7 +47,9 @@ CASES: dict[str, tuple[Callable[[Tiny], list[dict[str, Any]]], bool, bool, torch
     "left padding": (lambda tiny: _padded(tiny, 24), True, False, torch.float32),
     "continuation": (lambda tiny: _continued(tiny, (20, 13)), False, True, torch.float32),
     "decoding": (lambda tiny: _continued(tiny, (20, 1, 1)), False, True, torch.float32),
+    "padded decoding": (_padded_decoding, True, True, torch.float32),
     "bf16": (lambda tiny: _prefill(tiny, 70), False, False, torch.bfloat16),
+    "bf16 decoding": (lambda tiny: _continued(tiny, (20, 1, 1)), False, True, torch.bfloat16),
 }
 
 

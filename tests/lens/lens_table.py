@@ -8,9 +8,9 @@ from tiny import MODELS
 
 def main(names: list[str]) -> None:
     """Prints the largest error over layers and calls of every case; ≠ where outputs changed, ! beyond the tolerance."""
-    print("architecture".ljust(18) + "".join(case.rjust(14) for case in CASES))
+    print("architecture".ljust(20) + "".join(case.rjust(17) for case in CASES))
     for name in names or list(MODELS):
-        print(name.ljust(18) + "".join(_cell(name, case).rjust(14) for case in CASES), flush=True)
+        print(name.ljust(20) + "".join(_cell(name, case).rjust(17) for case in CASES), flush=True)
 
 
 def _cell(name: str, case: str) -> str:

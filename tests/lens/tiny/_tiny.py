@@ -19,12 +19,14 @@ class Tiny:
         cache: the keyword under which the model takes the cache that its output holds under the same name; None if it
             has none.
         padding: whether it takes an attention mask.
+        note: what the library itself does not do in some case.
     """
 
     build: Callable[[int], nn.Module]
     vocabulary: int = 64
     cache: str | None = "past_key_values"
     padding: bool = True
+    note: str = ""
 
 
 def perturb(model: nn.Module, *names: str) -> nn.Module:
