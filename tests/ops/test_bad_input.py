@@ -1,5 +1,6 @@
 """One clear error for each way to be wrong."""
 
+from inspect import unwrap
 from typing import Any
 
 import pytest
@@ -41,6 +42,15 @@ def call(**changes: Any) -> None:
         ({"q": torch.full((B, T, H, K), torch.nan), "check_values": True}, "q holds NaN or infinity"),
         ({"g": torch.full((B, T, H), 0.1), "check_values": True}, "g holds NaN or a log gate above 0"),
         ({"gk": torch.full((B, T, H, K), torch.nan), "check_values": True}, "gk holds NaN"),
+        ({"bonus": torch.full((H, K), torch.nan), "read": "before", "check_values": True}, "bonus holds NaN"),
+        (
+            {"initial_state": torch.full((B, H, K, V), torch.inf), "check_values": True},
+            "initial_state holds NaN or inf",
+        ),
+        ({"k": torch.zeros(1, T, H, K)}, r"k has shape .* it must be \[2, 6, heads, 3\]"),
+        ({"k": torch.zeros(B, T, H, K, device="meta")}, "k is on meta and q on cpu; they must agree"),
+        ({"initial_state": torch.zeros(B, H, K, V, device="meta")}, "initial_state is on meta and q on cpu"),
+        ({"bonus": torch.zeros(H, K, device="meta"), "read": "before"}, "bonus is on meta and q on cpu"),
     ],
 )
 def test_wrong_shapes_and_names(changes: dict[str, Any], message: str) -> None:
@@ -60,6 +70,40 @@ def test_wrong_kinds() -> None:
         call(k=torch.zeros(B, T, H, K, dtype=torch.int64))
     with pytest.raises(TypeError, match=r"v has dtype torch\.complex64"):
         call(v=torch.zeros(B, T, H, V, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"k": None}, "k is NoneType; it must be a torch.Tensor"),
+        ({"g": -0.1}, "g is float; it must be a torch.Tensor"),
+        ({"initial_state": [1.0]}, "initial_state is list; it must be a torch.Tensor"),
+        ({"initial_state": torch.zeros(B, H, K, V, dtype=torch.int64)}, "initial_state has dtype torch.int64"),
+        ({"bonus": torch.zeros(H, K, dtype=torch.int64), "read": "before"}, "bonus has dtype torch.int64"),
+        ({"scale": torch.tensor(0.5)}, "scale is a Tensor and would get no gradient; pass a number"),
+        ({"cu_seqlens": torch.tensor([0, 2.5, 6])}, r"cu_seqlens is \[0\.0, 2\.5, 6\.0\]; it must be whole numbers"),
+        ({"cu_seqlens": torch.tensor([[0, 6]])}, "it must be whole numbers that rise from 0 to T = 6"),
+    ],
+)
+def test_wrong_types(changes: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {"q": torch.randn(B, T, H, K), "k": torch.randn(B, T, H, K), "v": torch.randn(B, T, H, V)}
+    with pytest.raises(TypeError, match=message):
+        unwrap(gated_linear_attention)(**(given | changes))  # as users call it, without the tests' type checker
+
+
+SHAPES = {"q": (B, T, H, K), "k": (B, T, H, K), "v": (B, T, H, V), "g": (B, T, H), "gk": (B, T, H, K)}
+SHAPES |= {"gv": (B, T, H, V), "G": (B, T, H, K, V), "initial_state": (B, H, K, V), "bonus": (H, K)}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_one_precision_for_all(name: str) -> None:
+    options = {"read": "before"} if name == "bonus" else {}
+    with pytest.raises(
+        TypeError, match=r"has dtype torch\.float\d\d and q torch\.float\d\d; all or none may be float64"
+    ):
+        call(**{name: torch.zeros(SHAPES[name], dtype=torch.float64)}, **options)
+    if name != "q":
+        call(**{name: torch.zeros(SHAPES[name], dtype=torch.bfloat16)}, **options)  # counts as float32
 
 
 def test_minus_infinity_is_a_good_log_gate() -> None:

@@ -2,27 +2,38 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from operator import index
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["check_shapes", "check_state", "check_values", "borders"]
+__all__ = ["check_kinds", "check_shapes", "check_state", "check_values", "borders"]
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def check_kinds(tensors: Mapping[str, Any]) -> None:
+    """Raises TypeError or ValueError unless all, q first, are real tensors of one precision on one device."""
+    q = tensors["q"]
+    for name, x in tensors.items():
+        if x is None and name not in ("q", "k", "v"):
+            continue
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name} is {type(x).__name__}; it must be a torch.Tensor: wrap it in torch.as_tensor")
+        if x.dtype not in _DTYPES:
+            raise TypeError(f"{name} has dtype {x.dtype}; it must hold real floating-point numbers: call .float()")
+        if (x.dtype == torch.float64) != (q.dtype == torch.float64):
+            raise TypeError(f"{name} has dtype {x.dtype} and q {q.dtype}; all or none may be float64: convert {name}")
+        if x.device != q.device:
+            raise ValueError(f"{name} is on {x.device} and q on {q.device}; they must agree: move one of them")
 
 
 def check_shapes(
     q: Tensor, k: Tensor, v: Tensor, gates: Mapping[str, Tensor | None], bonus: Tensor | None, one_query: bool
 ) -> None:
-    """Raises ValueError or TypeError for the first argument that breaks a rule."""
+    """Raises ValueError for the first argument whose shape breaks a rule."""
     named = {"q": q, "k": k, "v": v, **{name: x for name, x in gates.items() if x is not None}}
-    for name, x in named.items():
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{name} is {type(x).__name__}; it must be a torch.Tensor: wrap it in torch.as_tensor")
-        if x.dtype not in _DTYPES:
-            raise TypeError(f"{name} has dtype {x.dtype}; it must hold real floating-point numbers: call .float()")
-        if x.device != q.device:
-            raise ValueError(f"{name} is on {x.device} and q on {q.device}; they must agree: move one of them")
     for name in ("q", "k", "v"):
         if named[name].ndim != 4:
             raise ValueError(f"{name} has shape {_shape(named[name])}; it must be [B, T, heads, channels]")
@@ -70,7 +81,11 @@ def borders(cu_seqlens: Tensor | Sequence[int] | None, B: int, T: int) -> tuple[
     """
     if cu_seqlens is None:
         return (0, T)
-    values = tuple(int(x) for x in (cu_seqlens.tolist() if isinstance(cu_seqlens, Tensor) else cu_seqlens))
+    given = cu_seqlens.tolist() if isinstance(cu_seqlens, Tensor) else cu_seqlens
+    try:
+        values = tuple(index(x) for x in given)
+    except TypeError:
+        raise TypeError(f"cu_seqlens is {given!r}; it must be whole numbers that rise from 0 to T = {T}") from None
     if B != 1:
         raise ValueError(f"cu_seqlens came with a batch of {B}; packed sequences lie in one row: use B = 1")
     if len(values) < 2 or values[0] != 0 or values[-1] != T or any(b < a for a, b in pairwise(values)):

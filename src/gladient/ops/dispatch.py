@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gladient.ops import fla, native
-from gladient.ops._check import borders, check_shapes, check_state
+from gladient.ops._check import borders, check_kinds, check_shapes, check_state
 from gladient.ops._check import check_values as check_all_values
 from gladient.ops._library import why_unavailable
 from gladient.ops._sequences import each_sequence, last_queries, last_tokens, read_before
@@ -93,7 +93,7 @@ def gated_linear_attention(
 
     Raises:
         ValueError: if a shape, head count, form, backend or value breaks its rule.
-        TypeError: if a dtype does.
+        TypeError: if a type or dtype does; float64 goes with float64 alone.
         ImportError: if `backend="fla"` and flash-linear-attention, Triton or a CUDA device is missing.
         RuntimeError: if `backend="native"` and there is no C++ compiler.
 
@@ -106,13 +106,18 @@ def gated_linear_attention(
     >>> o.flatten().tolist(), state.flatten().tolist()
     ([2.0, 3.0, 3.5], [1.75, 1.75])
     """
+    check_kinds(
+        {"q": q, "k": k, "v": v, "g": g, "gk": gk, "gv": gv, "G": G, "initial_state": initial_state, "bonus": bonus}
+    )
     if g is not None and g.ndim == 1 and k.ndim == 4:
         g = g[None, None].expand(k.shape[0], k.shape[1], -1)
     gate_tensors = {"g": g, "gk": gk, "gv": gv, "G": G}
+    if isinstance(scale, Tensor):
+        raise TypeError("scale is a Tensor and would get no gradient; pass a number, or multiply q by it")
     _check_options(form, backend, read, bonus, chunk_size)
     check_shapes(q, k, v, gate_tensors, bonus, one_query=form in ("auto", "last_query"))
     if check_values:
-        check_all_values({"q": q, "k": k, "v": v, **gate_tensors, "initial_state": initial_state})
+        check_all_values({"q": q, "k": k, "v": v, **gate_tensors, "initial_state": initial_state, "bonus": bonus})
     B, T, H, K, V = *k.shape[:2], *q.shape[2:], v.shape[3]
     offsets = borders(cu_seqlens, B, T)
     sequences = len(offsets) - 1
