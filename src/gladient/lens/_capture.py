@@ -70,10 +70,9 @@ def gated_layers(model: nn.Module) -> list[tuple[str, int, nn.Module, Adapter]]:
     Raises:
         ValueError: if it has none that the lens reads.
     """
-    by_class = {name: adapter for adapter in ADAPTERS for name in adapter.modules}
     found: list[tuple[str, nn.Module, Adapter]] = []
     for name, module in model.named_modules():
-        adapter = next((by_class[cls.__name__] for cls in type(module).__mro__ if cls.__name__ in by_class), None)
+        adapter = next((each for cls in type(module).__mro__ for each in ADAPTERS if each.reads(cls)), None)
         if adapter is not None:
             found.append((name, module, adapter))
     if not found:

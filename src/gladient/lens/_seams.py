@@ -5,7 +5,7 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -23,9 +23,10 @@ class SeamError(RuntimeError):
 
 @dataclass
 class _Patch:
-    """One replaced function, and who listens to it: by the module whose forward is running."""
+    """One replaced function, and who listens to it: by the module whose forward is running, or whose method it is."""
 
     original: Any
+    of_class: bool
     listeners: list[tuple[nn.Module, tuple[str, ...], Listener]] = field(default_factory=list)
 
 
@@ -59,7 +60,8 @@ def on_function(module: nn.Module, name: str, listener: Listener, *, changes: tu
 def on_method(module: nn.Module, name: str, listener: Listener, *, changes: tuple[str, ...] = ()) -> Iterator[None]:
     """Tells `listener` of every call of `module`'s method `name`, or of a function that it holds under that name.
 
-    Arguments are those of `on_function`; a method's include self.
+    Arguments are those of `on_function`; a method's include self. What a method calls counts as called by the module,
+    so that layers are read that others run past their forward.
     """
     owners: list[Any] = [module, *type(module).__mro__]
     owner = next((each for each in owners if name in vars(each)), None)
@@ -106,7 +108,7 @@ def _listening(
     key, entry = (id(home), name), (module, changes, listener)
     with _lock:
         if key not in _patches:
-            _patches[key] = _Patch(vars(home)[name])
+            _patches[key] = _Patch(vars(home)[name], isinstance(home, type))
             setattr(home, name, _wrapper(_patches[key]))
         _patches[key].listeners.append(entry)
     try:
@@ -124,12 +126,13 @@ def _wrapper(patch: _Patch) -> Callable[..., Any]:
 
     @functools.wraps(patch.original)
     def call(*args: Any, **kwargs: Any) -> Any:
-        stack = getattr(_running, "stack", [])
-        heard = [entry for entry in patch.listeners if stack and entry[0] is stack[-1]]
+        who = args[:1] if patch.of_class else getattr(_running, "stack", [])[-1:]
+        heard = [entry for entry in patch.listeners if who and entry[0] is who[0]]
         bound = _bind(signature, args, kwargs) if heard else {}
         before = {name for _, changes, _ in heard for name in changes}
         bound |= {name: bound[name].clone() for name in before if isinstance(bound.get(name), Tensor)}
-        result = patch.original(*args, **kwargs)
+        with _runs(args[0]) if heard and patch.of_class else nullcontext():
+            result = patch.original(*args, **kwargs)
         for _, _, listener in heard:
             listener(bound, result)
         return result
@@ -159,3 +162,14 @@ def _announced(module: nn.Module) -> Iterator[None]:
         hooks.callback(module.register_forward_pre_hook(enter, prepend=True).remove)
         hooks.callback(module.register_forward_hook(leave, always_call=True).remove)
         yield
+
+
+@contextmanager
+def _runs(module: nn.Module) -> Iterator[None]:
+    """While it lasts, `module` counts as running."""
+    before = getattr(_running, "stack", [])
+    _running.stack = [*before, module]
+    try:
+        yield
+    finally:
+        _running.stack = before
