@@ -1,4 +1,4 @@
-"""`gladient reproduce`: the paper's figure with the exact theory drawn over trained models."""
+"""`gladient reproduce`: trained models beside the exact theory."""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ __all__ = ["Reproduce"]
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduce:
-    """Train a figure's models and draw them over the exact theory: results.csv, PNG, SVG and report.html.
+    """Train a figure's models and draw them beside the exact theory: results.csv, PNG, SVG and report.html.
 
     Example: gladient reproduce --quick --out results/quick
 
@@ -17,9 +17,10 @@ class Reproduce:
     """
 
     figure: str = "multitask"
-    """Which figure: multitask (risk against prompt length, four task correlations)."""
+    """Which figure: multitask (risk against prompt length, four task correlations), weights (what trained gates make of
+    each example, beside the best weights)."""
     quick: bool = False
-    """Two prompt lengths instead of six, each trained in full."""
+    """Fewer points, each trained in full."""
     seeds: int | None = None
     """Training runs a point; the figure's own number if not given."""
     out: Path | None = None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gladient.experiments._work import Record
 from gladient.nn import InContextRegressor
 from gladient.prompts import MultitaskSetting, PromptSampler
-from gladient.training import TestRisk, TrainingConfig, evaluate, save_tensors, train
+from gladient.training import TestRisk, TrainingConfig, evaluate, load_tensors, save_tensors, train
 
 __all__ = ["ModelSpec", "Stack", "prompt_streams", "train_and_test"]
 
@@ -72,7 +72,7 @@ class Stack:
     def cost(self) -> float:
         """Tokens times channels."""
         channels = {"none": 1, "scalar": 2, "value": 2 * len(self.n), "key": 2 * self.d}[self.spec.gate]
-        return self.training.steps * (sum(self.n) + 20) * (4 + channels) * len(self.seeds)
+        return float(self.training.steps * (sum(self.n) + 20) * (4 + channels) * len(self.seeds))
 
     def settings(self) -> list[MultitaskSetting]:
         """The setting of each panel."""
@@ -101,10 +101,10 @@ class Stack:
             model,
             sampler,
             seeds=self.seeds,
-            unit=self.d,
+            unit=float(self.d),
             training=self.training,
             test_prompts=self.test_prompts,
-            run={key: value for key, value in asdict(self).items() if key != "training"},
+            run=self._described(),
             checkpoint=checkpoint,
             weights=weights,
             on_step=on_step,
@@ -116,6 +116,16 @@ class Stack:
                 members, result.risk.tolist(), result.standard_error.tolist(), strict=True
             )
         ]
+
+    def load(self, weights: Path) -> tuple[InContextRegressor, PromptSampler]:
+        """The trained models and the prompts that they read."""
+        model, sampler = self.build()
+        tensors, _ = load_tensors(weights, run={**self._described(), "training": asdict(self.training)})
+        model.load_state_dict(tensors)
+        return model, sampler
+
+    def _described(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self).items() if key != "training"}
 
 
 def train_and_test(
