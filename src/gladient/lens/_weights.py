@@ -1,18 +1,20 @@
 """Token weights of a recurrence in float64: gate products, similarity, and their exact sum, the implicit attention."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gladient.lens._decay import Decays
 from gladient.lens._recurrence import Recurrence
 
-__all__ = ["carry", "gate_weights", "implicit_attention", "rebuild", "similarity"]
+__all__ = ["BLOCK_BYTES", "carry", "channel_weights", "gate_weights", "implicit_attention", "rebuild", "similarity"]
 
-_BLOCK_BYTES = 2**26  # of the largest temporary
-_QUERY_BLOCK = 32  # queries whose weights with key gates are formed together
+BLOCK_BYTES = 2**22  # of the largest temporary: what a cache holds
 _BYTES = 8
+_QUERY_BLOCK = 32  # queries whose weights with key gates are formed together
 
 
 def gate_weights(
@@ -23,22 +25,34 @@ def gate_weights(
     With a gate for each key channel it is the mean over channels, or one `channel`. Where the layer normalises, rows
     are scaled by the largest weight that enters them, as the layer does. `x` is in float64.
     """
-    out = x.q.new_zeros(x.q.shape[0], x.heads, x.q.shape[1], x.tokens, dtype=dtype)
-    for rows, log_weights in _log_weights(x):
-        weights = log_weights.to(dtype).exp()
-        if weights.ndim == 5:
-            weights = weights.mean(4) if channel is None else weights[..., channel]
-        out[:, :, rows] = weights
+    if x.log_gates is None or x.log_gates.ndim == 3:
+        return channel_weights(x, dtype=dtype)
+    if channel is not None:
+        return channel_weights(replace(x, log_gates=x.log_gates[..., channel]), dtype=dtype)
+    ones = x.k.new_ones(()).expand_as(x.k)
+    own = None if x.bonus is None else torch.ones_like(x.bonus)
+    scores = _scores(replace(x, bonus=own), ones[:, x.positions] / x.k.shape[3], ones)
+    return scores.to(dtype)
+
+
+def channel_weights(x: Recurrence, *, dtype: torch.dtype = torch.float64) -> Tensor:
+    """`gate_weights` with every key channel's own: [B, H, Q, T], or [B, H, Q, T, K] for gates of key channels."""
+    channels = x.log_gates.shape[3:] if x.log_gates is not None else ()
+    out = x.q.new_zeros(x.q.shape[0], x.heads, x.q.shape[1], x.tokens, *channels, dtype=dtype)
+    for rows, columns, logs in _log_weights(x):
+        out[:, :, rows, columns] = logs.to(dtype).exp_()
     return out
 
 
-def similarity(x: Recurrence) -> Float[Tensor, "B H Q T"]:
+def similarity(x: Recurrence, *, channel: int | None = None) -> Float[Tensor, "B H Q T"]:
     """$q_t^T k_i$ for tokens that t sees, 0 for the others; the current token's with the bonus, where there is one."""
-    scores = torch.einsum("bqhk,bthk->bhqt", x.q, x.k)
+    part = slice(None) if channel is None else slice(channel, channel + 1)
+    q, k = x.q[..., part], x.k[..., part]
+    scores = torch.einsum("bqhk,bthk->bhqt", q, k)
     if x.bonus is not None:
-        own = torch.einsum("bqhk,hk,bqhk->bhq", x.q, x.bonus, x.k[:, x.positions])
+        own = torch.einsum("bqhk,hk,bqhk->bhq", q, x.bonus[:, part], k[:, x.positions])
         scores = torch.where(_is_self(x, x.positions), own[..., None], scores)
-    return torch.where(_visible(x, x.positions), scores, 0.0)
+    return scores.masked_fill_(~_visible(x, x.positions), 0.0)
 
 
 def implicit_attention(x: Recurrence) -> Float[Tensor, "B H Q T"]:
@@ -78,9 +92,9 @@ def _attend(x: Recurrence) -> tuple[Float[Tensor, "B H Q T"], Float[Tensor, "B H
     """The implicit attention, and the normaliser that it was divided by."""
     scores = _scores(x, x.q, x.k)
     if x.beta is not None:
-        scores = _solve_delta(x, scores) * x.beta.movedim(1, 2)[:, :, None]
+        scores = _solve_delta(x, scores).mul_(x.beta.movedim(1, 2)[:, :, None])
     normaliser = _normaliser(x, scores)
-    return (scores if x.normalise == "none" else scores / normaliser[..., None]), normaliser
+    return (scores if x.normalise == "none" else scores.div_(normaliser[..., None])), normaliser
 
 
 def _tokens(x: Recurrence) -> Tensor:
@@ -104,18 +118,18 @@ def _scores(x: Recurrence, a: Tensor, b: Tensor, positions: Tensor | None = None
         out = _key_scores(x, a, b, x.positions if positions is None else positions)
     else:
         out = a.new_zeros(*a.shape[:3], x.tokens)
-        for rows, log_weights in _log_weights(x, positions):
-            weights, part = log_weights.exp(), a[:, :, rows]
-            out[:, :, rows] = (
-                weights * (part @ b.mT)
-                if weights.ndim == 4
-                else torch.einsum("bhqk,bhqtk,bhtk->bhqt", part, weights, b)
-            )
+        for rows, columns, logs in _log_weights(x, positions):
+            weights, part, keys = logs.exp_(), a[:, :, rows], b[:, :, columns]
+            if weights.ndim == 4:
+                torch.matmul(part, keys.mT, out=(product := torch.empty_like(weights)))
+                torch.mul(product, weights, out=out[:, :, rows, columns])
+            else:
+                out[:, :, rows, columns] = (weights.mul_(keys[:, :, None]) @ part[..., None])[..., 0]
     if x.bonus is not None:
         own = torch.einsum("bhqk,hk,bhqk->bhq", a, x.bonus, b[:, :, x.positions])
         if x.log_write is not None:
             own = own * (x.log_write.movedim(1, 2)[:, :, x.positions] - _scale(x)).exp()
-        out = torch.where(_is_self(x, x.positions), own[..., None], out)
+        out.scatter_(3, x.positions.expand(own.shape)[..., None], own[..., None])
     return out
 
 
@@ -125,32 +139,36 @@ def _key_scores(x: Recurrence, a: Tensor, b: Tensor, positions: Tensor) -> Tenso
     The weights of those tokens split at the block's start, Γ_{i→t} = Γ_{i→start} Γ_{start→t}, into factors that are at
     most 1; only the block's own tokens need weights for each pair.
     """
-    sums, resets = _cumulative(x)
-    ends = positions + (x.read == "after")
+    decays, ends = _decays(x), positions + (x.read == "after")
     out = a.new_zeros(*a.shape[:3], x.tokens)
-
-    def weights(end: Tensor, start: Tensor) -> Tensor:
-        kept = resets[:, :, end] == resets[:, :, start]
-        return torch.where(kept, sums[:, :, end] - sums[:, :, start], -torch.inf).exp()
-
-    for begin in range(0, len(positions), _QUERY_BLOCK):
-        rows = slice(begin, begin + _QUERY_BLOCK)
+    steps = torch.arange(x.tokens + 1, device=a.device)
+    for rows in _key_blocks(ends, a[:, :, 0].numel()):
         end, part = ends[rows], a[:, :, rows]
         start, stop = int(end.min()), int(end.max())
-        steps = torch.arange(x.tokens + 1, device=a.device)
         edge, before, own = steps[start : start + 1], steps[1 : start + 1], steps[start:stop]
-        left, right = part * weights(end, edge), b[:, :, :start] * weights(edge, before)
+        left = decays.logs(end, edge)[:, :, :, 0].exp_().mul_(part)
+        right = decays.logs(edge, before)[:, :, 0].exp_().mul_(b[:, :, :start])
         out[:, :, rows, :start] = left @ right.mT
-        pairs = weights(end[:, None].expand(-1, len(own)), (own + 1).expand(len(end), -1))
-        pairs = torch.where((own < end[:, None])[..., None], pairs, 0.0)
-        out[:, :, rows, start:stop] = torch.einsum("bhqk,bhqtk,bhtk->bhqt", part, pairs, b[:, :, own])
+        pairs = decays.logs(end, own + 1).masked_fill_((own >= end[:, None])[..., None], -torch.inf).exp_()
+        out[:, :, rows, start:stop] = (pairs.mul_(b[:, :, None, own]) @ part[..., None])[..., 0]
     return out
+
+
+def _key_blocks(ends: Tensor, width: int) -> Iterator[slice]:
+    """Slices of queries that stand close together, so that the weights of their pairs of tokens take little memory."""
+    span = max(1, min(_QUERY_BLOCK, int((BLOCK_BYTES / (_BYTES * max(width, 1))) ** 0.5)))
+    where, begin = ends.tolist(), 0
+    for row in range(1, len(where) + 1):
+        block = where[begin : row + 1]
+        if row == len(where) or len(block) > span or max(block) - min(block) > span:
+            yield slice(begin, row)
+            begin = row
 
 
 def _solve_delta(x: Recurrence, scores: Tensor) -> Tensor:
     """Scores · (I + diag(β) tril(KKᵀ ⊙ Γ, −1))⁻¹."""
     assert x.beta is not None
-    recall = _scores(x, x.k, x.k, _tokens(x)).tril(-1) * x.beta.movedim(1, 2)[..., None]
+    recall = _scores(x, x.k, x.k, _tokens(x)).tril_(-1).mul_(x.beta.movedim(1, 2)[..., None])
     return torch.linalg.solve_triangular(recall, scores, upper=False, left=False, unitriangular=True)
 
 
@@ -168,66 +186,51 @@ def _normaliser(x: Recurrence, scores: Tensor) -> Tensor:
 
 def _read_initial(x: Recurrence, a: Tensor, positions: Tensor) -> Float[Tensor, "B H Q K"]:
     """a_t ⊙ Γ_{0→t}, with the initial scale."""
-    sums, resets = _cumulative(x)
-    end = positions + (x.read == "after")
-    log_decay = torch.where(resets[:, :, end] > 0, -torch.inf, sums[:, :, end])
-    log_decay = log_decay[..., None] if log_decay.ndim == 3 else log_decay
-    if x.normalise != "none":
-        log_decay = log_decay + (_initial_scale(x)[..., None] - _scale(x))[..., None]
+    log_decay = _decays(x).logs(positions + (x.read == "after"), torch.zeros(1, dtype=torch.long, device=a.device))
+    log_decay = log_decay[:, :, :, 0] if log_decay.ndim == 5 else log_decay
+    scale = _initial_scale(x)[..., None] - (0.0 if x.log_write is None else _scale(x))
+    log_decay = log_decay + scale[..., None]
     return a.movedim(1, 2) * log_decay.exp()
 
 
 def _initial_scale(x: Recurrence) -> Tensor:
     if x.initial_log_scale is not None:
         return x.initial_log_scale
-    return x.q.new_full((x.q.shape[0], x.heads), 0.0 if x.normalise == "mlstm" else -torch.inf)
+    empty = x.normalise == "sum" and x.initial_state is None and x.initial_normaliser is None
+    return x.q.new_full((x.q.shape[0], x.heads), -torch.inf if empty else 0.0)
 
 
-def _cumulative(x: Recurrence) -> tuple[Tensor, Tensor]:
-    """Sums of the finite log gates before positions 0 … T, and how many gates of 0: [B, H, T+1] or [B, H, T+1, K]."""
-    gates = x.k.new_zeros(*x.k.shape[:3]) if x.log_gates is None else x.log_gates
-    closed = torch.isneginf(gates)
-
-    def running(values: Tensor) -> Tensor:
-        values = values.movedim(1, 2)
-        return torch.cat([torch.zeros_like(values[:, :, :1]), values.cumsum(2)], 2)
-
-    return running(torch.where(closed, 0.0, gates)), running(closed.to(gates.dtype))
+def _decays(x: Recurrence) -> Decays:
+    return Decays.of(x.k.new_zeros(x.k.shape[:3]) if x.log_gates is None else x.log_gates)
 
 
-def _log_weights(x: Recurrence, positions: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
-    """Blocks of queries, and the log weights of all tokens at them: [B, H, rows, T] or [B, H, rows, T, K].
-
-    Differences of float64 sums of log gates; a gate of 0 in between is counted, not summed.
-    """
+def _log_weights(x: Recurrence, positions: Tensor | None = None) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Blocks of queries, the tokens up to them, and the log weights of these: [B, H, rows, columns] or [… , K]."""
     positions = x.positions if positions is None else positions
-    sums, resets = _cumulative(x)
-    ends = positions + (x.read == "after")
-    starts = _tokens(x) + 1
-    visible, itself = _visible(x, positions), _is_self(x, positions)
-    per_row = _BYTES * sums[:, :, 0].numel() * x.tokens
-    size = max(1, _BLOCK_BYTES // max(per_row, 1))
-    scale = _scale(x) if x.log_write is not None else None
+    decays, ends, tokens = _decays(x), positions + (x.read == "after"), _tokens(x)
+    size = max(1, BLOCK_BYTES // max(_BYTES * decays.coarse[:, :, 0].numel() * x.tokens, 1))
+    scale = None if x.log_write is None else _scale(x)
     for begin in range(0, len(positions), size):
         rows = slice(begin, begin + size)
-        end, seen, own = ends[rows], visible[rows], itself[rows]
-        logs = sums[:, :, end, None] - sums[:, :, None, starts]
-        kept = resets[:, :, end, None] == resets[:, :, None, starts]
-        seen, own = (seen, own) if logs.ndim == 4 else (seen[..., None], own[..., None])
-        logs = torch.where((kept | own) & seen, logs.masked_fill(own, 0.0), -torch.inf)
+        columns = slice(0, int(positions[rows].max()) + 1)
+        logs = decays.logs(ends[rows], tokens[columns] + 1)
+        own, seen = (mask(x, positions[rows])[:, columns] for mask in (_is_self, _visible))
+        own, seen = (own, seen) if logs.ndim == 4 else (own[..., None], seen[..., None])
+        logs.masked_fill_(own, 0.0).masked_fill_(~seen, -torch.inf)
         if x.log_write is not None and scale is not None:
-            shift = x.log_write.movedim(1, 2)[:, :, None] - scale[:, :, rows, None]
-            logs = logs + (shift if logs.ndim == 4 else shift[..., None])
-        yield rows, logs
+            shift = x.log_write.movedim(1, 2)[:, :, None, columns] - scale[:, :, rows, None]
+            logs += shift if logs.ndim == 4 else shift[..., None]
+        yield rows, columns, logs
 
 
 def _scale(x: Recurrence) -> Tensor:
     """m_t, the largest log weight that enters each query, [B, H, Q]: what layers with input gates are stabilised by."""
     if x.log_write is None or x.normalise == "none":
         return x.q.new_zeros(x.q.shape[0], x.heads, x.q.shape[1])
-    m, gates = _initial_scale(x)[:, None], 0.0 if x.log_gates is None else x.log_gates
-    if not torch.isneginf(torch.as_tensor(gates)).any():  # m_t - Σ g is a running maximum
-        sums = torch.as_tensor(gates).expand_as(x.log_write).cumsum(1)
+    m, gates = _initial_scale(x)[:, None], torch.zeros_like(x.log_write) if x.log_gates is None else x.log_gates
+    gates = gates.amax(3) if gates.ndim == 4 else gates
+    if not torch.isneginf(gates).any():  # m_t - Σ g is a running maximum
+        sums = gates.cumsum(1)
         after = sums + torch.maximum(m, (x.log_write - sums).cummax(1).values)
     else:
         steps = [m[:, 0]]
@@ -236,4 +239,5 @@ def _scale(x: Recurrence) -> Tensor:
         after = torch.stack(steps[1:], 1)
     if x.read == "before":  # the decay, beside the bonus
         after = torch.maximum(torch.cat([m, after[:, :-1]], 1), x.log_write)
-    return after.movedim(1, 2)[:, :, x.positions]
+    found = after.movedim(1, 2)[:, :, x.positions]
+    return found.masked_fill(torch.isneginf(found), 0.0)  # nothing was written: any scale does
