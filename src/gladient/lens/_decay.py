@@ -7,6 +7,8 @@ from torch import Tensor
 
 __all__ = ["Decays"]
 
+_SHUT = -1e6  # log of a gate that leaves nothing in float64, however large what it gates
+
 
 @dataclass(frozen=True)
 class Decays:
@@ -14,7 +16,7 @@ class Decays:
 
     A difference of running sums loses what is small against the sums. So every log gate is split into a multiple of a
     power of two, coarse enough for exact sums, and a rest, too small for its sums' rounding to count. A gate of 0 is
-    counted instead of summed.
+    counted instead of summed, and so is one so small that it would cost the others their digits.
     """
 
     coarse: Tensor
@@ -24,7 +26,7 @@ class Decays:
     @classmethod
     def of(cls, log_gates: Tensor) -> "Decays":
         """From log gates [B, T, H] or [B, T, H, K] in float64."""
-        closed = torch.isneginf(log_gates)
+        closed = log_gates < _SHUT
         finite = log_gates.masked_fill(closed, 0.0)
         exponent = torch.frexp(finite.abs().sum(1).amax()).exponent if finite.numel() else torch.tensor(0)
         quantum = torch.ldexp(finite.new_ones(()), (exponent - 52).clamp_min(-1000))  # sums of multiples fit 53 bits
