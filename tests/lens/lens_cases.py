@@ -18,8 +18,8 @@ def _tokens(tiny: Tiny, length: int, batch: int = 2) -> Tensor:
     return torch.randint(3, tiny.vocabulary, (batch, length), generator=torch.Generator().manual_seed(length))
 
 
-def _prefill(tiny: Tiny, length: int) -> list[dict[str, Any]]:
-    return [{"input_ids": _tokens(tiny, length)}]
+def _prefill(tiny: Tiny, length: int, batch: int = 2) -> list[dict[str, Any]]:
+    return [{"input_ids": _tokens(tiny, length, batch)}]
 
 
 def _padded(tiny: Tiny, length: int) -> list[dict[str, Any]]:
@@ -43,7 +43,7 @@ def _padded_decoding(tiny: Tiny) -> list[dict[str, Any]]:
 CASES: dict[str, tuple[Callable[[Tiny], list[dict[str, Any]]], bool, bool, torch.dtype]] = {
     "L=70": (lambda tiny: _prefill(tiny, 70), False, False, torch.float32),
     "L=1": (lambda tiny: _prefill(tiny, 1), False, False, torch.float32),
-    "L=700": (lambda tiny: _prefill(tiny, 700), False, False, torch.float32),
+    "L=700": (lambda tiny: _prefill(tiny, 700, batch=1), False, False, torch.float32),
     "left padding": (lambda tiny: _padded(tiny, 24), True, False, torch.float32),
     "continuation": (lambda tiny: _continued(tiny, (20, 13)), False, True, torch.float32),
     "decoding": (lambda tiny: _continued(tiny, (20, 1, 1)), False, True, torch.float32),

@@ -1,5 +1,6 @@
 """Looks into a model while it runs: one record for every call of a gated layer."""
 
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from gladient.lens.adapters import ADAPTERS
 __all__ = ["TESTED_TRANSFORMERS", "Trace", "capture", "gated_layers", "supported"]
 
 TESTED_TRANSFORMERS = ((5, 15), (5, 23))  # oldest and newest release that the adapters were tested with
+_counting = threading.Lock()
 
 
 @dataclass
@@ -155,8 +157,9 @@ def _emitter(
                 f"capturing {layers} layers keeps about {need / 2**20:,.0f} MiB, more than max_bytes allows "
                 f"({max_bytes / 2**20:,.0f} MiB); capture fewer layers (layers=), shorter input, or raise max_bytes"
             )
-        trace.records.append(Record(name, number, architecture, calls[name], kept, max_bytes))
-        calls[name] += 1
+        with _counting:
+            trace.records.append(Record(name, number, architecture, calls[name], kept, max_bytes))
+            calls[name] += 1
 
     return emit
 
@@ -173,13 +176,14 @@ def _detached(recurrence: Recurrence) -> Recurrence:
 @contextmanager
 def _watched(name: str, module: nn.Module, calls: Counter[str]) -> Iterator[None]:
     """Notices a layer that ran and told nothing: its library has another path now."""
-    before: list[int] = []
+    before = threading.local()  # .counts: of the calls when this thread's forwards began
 
     def enter(*_: object) -> None:
-        before.append(calls[name])
+        before.counts = [*getattr(before, "counts", []), calls[name]]
 
     def leave(_module: nn.Module, _args: object, output: object) -> None:
-        told = calls[name] > before.pop()
+        *before.counts, count = before.counts
+        told = calls[name] > count
         if not told and output is not None:
             raise SeamError(f"{name} ran without calling the function that the lens reads; {_tested()}")
 

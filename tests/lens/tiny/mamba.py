@@ -18,9 +18,9 @@ from transformers import (
 
 from tiny._tiny import Tiny, perturb
 
-_SIZES = {"vocab_size": 64, "hidden_size": 16}
+_SIZES = {"vocab_size": 64, "hidden_size": 8}
 _PLAIN = {"state_size": 4, "time_step_rank": 2, "num_hidden_layers": 2}
-_HYBRID = {"mamba_d_state": 4, "mamba_dt_rank": 2, "num_attention_heads": 2, "intermediate_size": 16}
+_HYBRID = {"mamba_d_state": 4, "mamba_dt_rank": 2, "num_attention_heads": 2, "intermediate_size": 8}
 _PERTURBED = (".D", "A_log", "dt_proj.bias", "dt_proj_bias", "x_proj.weight", "x_proj_weight", "in_proj.weight")
 _RESTARTS = "the library's scan starts from an empty state, also when it continues a cache by several tokens"
 

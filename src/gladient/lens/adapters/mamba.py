@@ -1,5 +1,6 @@
 """Mamba and the hybrids that share its scan: a gate for every channel and state, exp(A·dt); queries C, keys B."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,13 +22,16 @@ _OVER_CHANNELS = ("v", "output", "log_gates", "skip", "output_gate")
 @contextmanager
 def _attach(mixer: nn.Module, emit: Emit) -> Iterator[None]:
     """Zamba scans its heads one after the other: their calls make one record."""
-    parts: list[Recurrence] = []
+    scanned = threading.local()  # .parts: what this thread's forward has scanned so far
+
+    def start(*_: object) -> None:
+        scanned.parts = []
 
     def collect(part: Recurrence) -> None:
-        parts.append(part)
-        if len(parts) == getattr(mixer, "n_mamba_heads", 1):
-            emit(_side_by_side(parts))
-            parts.clear()
+        scanned.parts.append(part)
+        if len(scanned.parts) == getattr(mixer, "n_mamba_heads", 1):
+            emit(_side_by_side(scanned.parts))
+            start()
 
     with (
         on_function(mixer, "mamba_selective_scan", lambda call, result: collect(_read_scan(call, result))),
@@ -38,11 +42,11 @@ def _attach(mixer: nn.Module, emit: Emit) -> Iterator[None]:
             changes=("state",),
         ),
     ):
-        start = mixer.register_forward_pre_hook(lambda *_: parts.clear())  # an exception may have left some
+        hook = mixer.register_forward_pre_hook(start)  # an exception may have left some parts
         try:
             yield
         finally:
-            start.remove()
+            hook.remove()
 
 
 def _read_scan(call: dict[str, Any], result: Any) -> Recurrence:
