@@ -1,5 +1,6 @@
 """One call of a gated layer: its token weights, similarity, implicit attention, and their proof by reconstruction."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,11 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gladient.lens import _weights
-from gladient.lens._recurrence import Recurrence, Selection
-from gladient.lens._summary import Summary, summarise
+from gladient.lens._recurrence import Recurrence, Selection, resolve
+from gladient.lens._summary import Summary, join, summarise
 from gladient.lens._wpgd import WPGDView
 
 __all__ = ["Reconstruction", "Record", "TOLERANCES"]
+
+_PART_BYTES = 2**27  # of one request, where all is wanted in the end
+_SQUARES = 4  # matrices of queries by tokens that a request holds at once
+_BLOCKS = 4  # blocks of log weights
+_OPERANDS = 12  # copies of what is linear in the tokens
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
@@ -24,6 +30,9 @@ class Reconstruction:
     Attributes:
         error: ‖rebuilt - output‖ / ‖output‖ over the heads and queries asked for.
         tolerance: the bound for the layer's dtype.
+
+    >>> Reconstruction(error=2e-7, tolerance=1e-6).passed, Reconstruction(float("nan"), 1e-6).passed
+    (True, False)
     """
 
     error: float
@@ -35,7 +44,7 @@ class Reconstruction:
         return self.error <= self.tolerance
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Record:
     r"""One call of one gated layer.
 
@@ -48,10 +57,21 @@ class Record:
         architecture: the adapter that read it.
         call: 0 for the layer's first call in the capture, 1 for its second (decoding) …
         recurrence: the operands, as the layer computed them.
-        max_bytes: the most memory that one request may take.
+        max_bytes: the most memory that one request may take; see `bytes_for`.
 
     Convention: $\Gamma_{i \to t}$ is the product of the gates after token i up to t: the write at i is not gated at i.
     Source: "token weight" of arXiv 2504.04308; the delta rule's attention is derived, and proved by reconstruction.
+
+    >>> ones, gates = torch.ones(1, 3, 1, 1), torch.tensor([1.0, 0.5, 0.25])[None, :, None]
+    >>> output = torch.tensor([1.0, 1.5, 1.375]).view(1, 3, 1, 1)  # each half or quarter of the last, plus 1
+    >>> x = Recurrence(ones, ones, ones, output, torch.arange(3), log_gates=gates.log())
+    >>> record = Record("mixer", 0, "by hand", 0, x)
+    >>> record
+    Record(layer 0 'mixer', by hand, call 0, batch 1, 3 queries, 3 tokens, 1 heads, scalar gates)
+    >>> record.gate_weights(queries=-1).tolist()
+    [[[[0.125, 0.25, 1.0]]]]
+    >>> record.reconstruction_error.passed
+    True
     """
 
     module: str
@@ -59,7 +79,24 @@ class Record:
     architecture: str
     call: int
     recurrence: Recurrence
-    max_bytes: int
+    max_bytes: int = 2**31
+
+    def __repr__(self) -> str:
+        B, Q, H, T = self.shape
+        return (
+            f"Record(layer {self.layer} {self.module!r}, {self.architecture}, call {self.call}, batch {B}, "
+            f"{Q} queries, {T} tokens, {H} heads, {self.family} gates)"
+        )
+
+    @property
+    def heads(self) -> int:
+        """How many heads the layer has."""
+        return self.recurrence.heads
+
+    @property
+    def family(self) -> str:
+        """Of its gates: none, scalar (one a head) or key (one for each key channel)."""
+        return self.recurrence.family
 
     @property
     def dtype(self) -> torch.dtype:
@@ -73,36 +110,47 @@ class Record:
         return x.q.shape[0], x.q.shape[1], x.heads, x.tokens
 
     def bytes_for(self, heads: Selection = None, queries: Selection = None) -> int:
-        """Memory that one matrix of weights takes in float64, temporaries included, before it is computed."""
-        x = self.recurrence.select(heads, queries)
-        rows = (
-            x.tokens if x.beta is not None else x.q.shape[1]
-        )  # the delta rule solves for every token before the query
-        return 8 * 4 * x.q.shape[0] * x.heads * rows * x.tokens
+        """The most memory that one request takes, temporaries and result included; nothing is allocated to say it."""
+        x, H = self.recurrence, len(resolve(heads, self.heads, "head"))
+        B, T, K, V = x.q.shape[0], x.tokens, x.q.shape[3], x.v.shape[3]
+        Q = len(x.positions) if queries is None else len(resolve(queries, T, "position"))
+        rows = T if x.beta is not None else Q  # the delta rule solves for every token before the query
+        squares, operands = _SQUARES * rows * T, _OPERANDS * (T + Q + 1) * (K + V)
+        block = _weights.block_bytes(B * H * (K if x.family == "key" else 1), rows, T)
+        return 8 * B * H * (squares + operands) + _BLOCKS * block
 
     def gate_weights(
         self, heads: Selection = None, queries: Selection = None, *, channel: int | None = None
     ) -> Float[Tensor, "B H Q T"]:
         r"""The weight $\Gamma_{i \to t}$ that the gates give token i at query t; 0 for i > t.
 
-        Layers with a gate for each key channel: the mean over channels, or one `channel`. Float64 for float64
-        layers, float32 for others.
-        """
-        dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
-        return _weights.gate_weights(self._ask(heads, queries), channel=channel, dtype=dtype)
-
-    def similarity(self, heads: Selection = None, queries: Selection = None) -> Float[Tensor, "B H Q T"]:
-        """The ungated part, $q_t^T k_i$.
+        Layers with a gate for each key channel: the mean over channels, or one `channel`. For the delta rule this is
+        its decay only, not its weights: writes in between erase besides. Float64 for float64 layers, float32 for
+        others.
 
         Raises:
-            ValueError: for the delta rule, whose weights do not split into gates times similarity.
+            ValueError: for a channel of a layer that has no gates for channels.
+        """
+        dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
+        return _weights.gate_weights(self._ask(heads, queries), channel=self._channel(channel), dtype=dtype)
+
+    def similarity(
+        self, heads: Selection = None, queries: Selection = None, *, channel: int | None = None
+    ) -> Float[Tensor, "B H Q T"]:
+        """The ungated part, $q_t^T k_i$: times the gate weights, it is the implicit attention before normalising.
+
+        Where key channels have their gates, so it is in each `channel`, and the attention is the sum of these.
+
+        Raises:
+            ValueError: for the delta rule, whose weights do not split into gates times similarity, or for a channel of
+                a layer that has no gates for channels.
         """
         if not self.recurrence.separable:
             raise ValueError(
                 f"{self.module} follows the delta rule, whose weights depend on the keys between i and t: gate and "
                 "similarity do not separate; ask for implicit_attention, which is exact"
             )
-        return _weights.similarity(self._ask(heads, queries))
+        return _weights.similarity(self._ask(heads, queries), channel=self._channel(channel))
 
     def implicit_attention(self, heads: Selection = None, queries: Selection = None) -> Float[Tensor, "B H Q T"]:
         """The exact weights of the values in the output: gates and similarity, normalised as the layer does."""
@@ -132,21 +180,44 @@ class Record:
 
     @cached_property
     def reconstruction_error(self) -> Reconstruction:
-        """`reconstruction` of every head and captured query, one head at a time."""
+        """`reconstruction` of every head and captured query, some at a time."""
         squares = torch.zeros(2, dtype=torch.float64)
-        for head in range(self.recurrence.heads):
-            wanted = self.output(head).double()
-            squares += torch.stack([(self.rebuild(head) - wanted).square().sum(), wanted.square().sum()]).cpu()
+        for heads, queries in self._parts():
+            found, wanted = self.rebuild(heads, queries), self.output(heads, queries).double()
+            squares += torch.stack([(found - wanted).square().sum(), wanted.square().sum()]).cpu()
         return Reconstruction((squares[0] / squares[1].clamp_min(1e-300)).sqrt().item(), TOLERANCES[self.dtype])
 
     def summary(self, heads: Selection = None, queries: Selection = None, *, last: int = 8) -> Summary:
         """Memory length, half-life, share of the last tokens, entropy, closing tokens: see `Summary`."""
-        x = self._ask(heads, queries)
-        return summarise(_weights.gate_weights(x), x, last=last)
+        chosen = resolve(heads, self.heads, "head")
+        size = max(1, min(_PART_BYTES, self.max_bytes) // max(self.bytes_for(0, queries), 1))
+        parts = []
+        for begin in range(0, len(chosen), size):
+            x = self._ask(chosen[begin : begin + size], queries)
+            parts.append(summarise(_weights.gate_weights(x), x, last=last))
+        return join(parts)
 
     def wpgd_view(self, head: int, query: int, *, batch: int = 0) -> WPGDView:
         """The layer at one query as the step of weighted preconditioned gradient descent that it is."""
         return WPGDView.of(self._ask(head, query), batch)
+
+    def _parts(self) -> Iterator[tuple[list[int], list[int]]]:
+        """Heads and queries that together cover all, each request small."""
+        most, where = min(_PART_BYTES, self.max_bytes), self.recurrence.positions.tolist()
+        rows = len(where)
+        while rows > 1 and self.recurrence.separable and self.bytes_for(0, where[:rows]) > most:
+            rows = (rows + 1) // 2
+        size = max(1, most // max(self.bytes_for(0, where[:rows]), 1))
+        for head in range(0, self.heads, size):
+            for row in range(0, len(where), max(rows, 1)):
+                yield list(range(head, min(head + size, self.heads))), where[row : row + rows]
+
+    def _channel(self, channel: int | None) -> int | None:
+        if channel is None:
+            return None
+        if self.family != "key":
+            raise ValueError(f"{self.module} has {self.family} gates, none for channels; leave channel out")
+        return resolve(channel, self.recurrence.q.shape[3], "channel")[0]
 
     def _ask(self, heads: Selection, queries: Selection) -> Recurrence:
         need = self.bytes_for(heads, queries)

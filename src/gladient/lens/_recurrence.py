@@ -14,10 +14,11 @@ Selection = int | slice | Sequence[int] | None  # of heads or positions: one, a 
 
 # Which fields run over positions of the queries, over tokens, and over heads (and in which dimension).
 _QUERY_FIELDS = ("q", "skip", "output_gate", "output")
+_READS, _NORMALISERS = ("after", "before"), ("none", "sum", "mlstm")
 _HEAD_DIM = {"rate": 0, "bonus": 0, "initial_state": 1, "initial_normaliser": 1, "initial_log_scale": 1}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recurrence:
     r"""The operands of one layer's recurrence, as the layer computed them, and the output that it made of them.
 
@@ -48,7 +49,16 @@ class Recurrence:
         skip: added to the output, D ⊙ x, [B, Q, H, V].
         output_gate: multiplied into the output, [B, Q, H, V].
 
+    Raises:
+        ValueError: if `read` or `normalise` is none of these, gates or queries do not fit the keys, or the delta rule
+            comes with an input gate, a bonus, a normaliser or a read before the write.
+
     Source: equations of gated linear attention in section 2 of arXiv 2504.04308; delta rule: arXiv 2412.06464.
+
+    >>> import torch
+    >>> ones = torch.ones(1, 3, 1, 1)
+    >>> Recurrence(ones, ones, ones, ones, torch.arange(3), log_gates=ones[..., 0].log())
+    Recurrence(batch 1, 3 queries, 3 tokens, 1 heads, keys of 1, values of 1, scalar gates)
     """
 
     q: Float[Tensor, "B Q H K"]
@@ -70,6 +80,26 @@ class Recurrence:
     skip: Float[Tensor, "B Q H V"] | None = None
     output_gate: Float[Tensor, "B Q H V"] | None = None
 
+    def __post_init__(self) -> None:
+        for name, given, allowed in (("read", self.read, _READS), ("normalise", self.normalise, _NORMALISERS)):
+            if given not in allowed:
+                raise ValueError(f"{name} is {given!r}; it must be one of {', '.join(allowed)}")
+        if self.log_gates is not None and self.log_gates.shape[:3] != self.k.shape[:3]:
+            raise ValueError(f"log_gates {tuple(self.log_gates.shape)} do not begin as keys do: {tuple(self.k.shape)}")
+        if len(self.positions) != self.q.shape[1]:
+            raise ValueError(f"{self.q.shape[1]} queries stand at {len(self.positions)} positions; give one for each")
+        plain = self.read == "after" and self.normalise == "none" and self.log_write is None and self.bonus is None
+        if self.beta is not None and not plain:
+            raise ValueError("the delta rule (beta) reads after the write, without log_write, bonus or normaliser")
+
+    def __repr__(self) -> str:
+        B, Q, _, K = self.q.shape
+        rule = ", delta rule" if self.beta is not None else ""
+        return (
+            f"Recurrence(batch {B}, {Q} queries, {self.tokens} tokens, {self.heads} heads, keys of {K}, "
+            f"values of {self.v.shape[3]}, {self.family} gates{rule})"
+        )
+
     @property
     def tokens(self) -> int:
         """T."""
@@ -86,11 +116,11 @@ class Recurrence:
         per_key = (self.log_gates is not None and self.log_gates.ndim == 4) or (
             self.rate is not None and self.rate.ndim == 2
         )
-        return "none" if self.log_gates is None else "key" if per_key else "scalar"
+        return "none" if self.log_gates is None else "key" if per_key and self.q.shape[3] > 1 else "scalar"
 
     @property
     def separable(self) -> bool:
-        """Whether weights split into gates times similarity; the delta rule's do not."""
+        """Whether weights are gates times similarity, with key gates channel by channel; not so for the delta rule."""
         return self.beta is None
 
     @property
@@ -105,6 +135,8 @@ class Recurrence:
         Raises:
             ValueError: if a head does not exist or a position was not captured.
         """
+        if heads is None and queries is None:
+            return self
         device = self.k.device
         chosen = torch.tensor(resolve(heads, self.heads, "head"), device=device)
         wanted = self.positions.tolist() if queries is None else resolve(queries, self.tokens, "position")
@@ -123,13 +155,15 @@ class Recurrence:
         return replace(self, **changed)
 
     def double(self) -> "Recurrence":
-        """The same in float64, log gates multiplied out."""
+        """The same in float64, log gates multiplied out; those of a single key channel are the head's."""
         changed: dict[str, Any] = {name: tensor.double() for name, tensor in self._tensors()}
         if self.log_gates is not None and self.rate is not None:
             log_gates, rate = changed["log_gates"], changed["rate"]
             log_gates = log_gates[..., None] if rate.ndim == 2 and log_gates.ndim == 3 else log_gates
             rate = rate[:, None] if log_gates.ndim == 4 and rate.ndim == 1 else rate
             changed |= {"log_gates": log_gates * rate, "rate": None}
+        if self.log_gates is not None and changed["log_gates"].ndim == 4 and self.q.shape[3] == 1:
+            changed["log_gates"] = changed["log_gates"][..., 0]
         return replace(self, **changed)
 
     def _tensors(self) -> list[tuple[str, Tensor]]:

@@ -10,9 +10,17 @@ from torch import Tensor
 from gladient.lens._decay import Decays
 from gladient.lens._recurrence import Recurrence
 
-__all__ = ["BLOCK_BYTES", "carry", "channel_weights", "gate_weights", "implicit_attention", "rebuild", "similarity"]
+__all__ = [
+    "block_bytes",
+    "carry",
+    "channel_weights",
+    "gate_weights",
+    "implicit_attention",
+    "rebuild",
+    "similarity",
+]
 
-BLOCK_BYTES = 2**22  # of the largest temporary: what a cache holds
+_BLOCK_BYTES = 2**22  # of the largest temporary: what a cache holds
 _BYTES = 8
 _QUERY_BLOCK = 32  # queries whose weights with key gates are formed together
 
@@ -142,7 +150,7 @@ def _key_scores(x: Recurrence, a: Tensor, b: Tensor, positions: Tensor) -> Tenso
     decays, ends = _decays(x), positions + (x.read == "after")
     out = a.new_zeros(*a.shape[:3], x.tokens)
     steps = torch.arange(x.tokens + 1, device=a.device)
-    for rows in _key_blocks(ends, a[:, :, 0].numel()):
+    for rows in _key_blocks(ends, _pair_span(a[:, :, 0].numel())):
         end, part = ends[rows], a[:, :, rows]
         start, stop = int(end.min()), int(end.max())
         edge, before, own = steps[start : start + 1], steps[1 : start + 1], steps[start:stop]
@@ -154,9 +162,17 @@ def _key_scores(x: Recurrence, a: Tensor, b: Tensor, positions: Tensor) -> Tenso
     return out
 
 
-def _key_blocks(ends: Tensor, width: int) -> Iterator[slice]:
+def block_bytes(width: int, rows: int, tokens: int) -> int:
+    """The largest temporary for so many gates at each of so many tokens: a block of queries, or a single one."""
+    return max(_BYTES * width * tokens, min(_BLOCK_BYTES, _BYTES * width * rows * tokens))
+
+
+def _pair_span(width: int) -> int:
+    return max(1, min(_QUERY_BLOCK, int((_BLOCK_BYTES / (_BYTES * max(width, 1))) ** 0.5)))
+
+
+def _key_blocks(ends: Tensor, span: int) -> Iterator[slice]:
     """Slices of queries that stand close together, so that the weights of their pairs of tokens take little memory."""
-    span = max(1, min(_QUERY_BLOCK, int((BLOCK_BYTES / (_BYTES * max(width, 1))) ** 0.5)))
     where, begin = ends.tolist(), 0
     for row in range(1, len(where) + 1):
         block = where[begin : row + 1]
@@ -208,7 +224,7 @@ def _log_weights(x: Recurrence, positions: Tensor | None = None) -> Iterator[tup
     """Blocks of queries, the tokens up to them, and the log weights of these: [B, H, rows, columns] or [… , K]."""
     positions = x.positions if positions is None else positions
     decays, ends, tokens = _decays(x), positions + (x.read == "after"), _tokens(x)
-    size = max(1, BLOCK_BYTES // max(_BYTES * decays.coarse[:, :, 0].numel() * x.tokens, 1))
+    size = max(1, _BLOCK_BYTES // max(_BYTES * decays.coarse[:, :, 0].numel() * x.tokens, 1))
     scale = None if x.log_write is None else _scale(x)
     for begin in range(0, len(positions), size):
         rows = slice(begin, begin + size)
