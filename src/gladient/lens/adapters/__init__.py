@@ -1,12 +1,13 @@
 """One small file for each kind of gated layer; a new one is added to `ADAPTERS`."""
 
 from gladient.lens._adapter import Adapter
-from gladient.lens.adapters import delta, gladient, kda, lightning, mamba, mamba2, rglru, rwkv, ss2d, xlstm
+from gladient.lens.adapters import delta, fla, gladient, kda, lightning, mamba, mamba2, rglru, rwkv, ss2d, xlstm
 
 __all__ = ["ADAPTERS"]
 
 ADAPTERS: tuple[Adapter, ...] = (
     delta.ADAPTER,
+    fla.ADAPTER,
     gladient.ADAPTER,
     kda.ADAPTER,
     lightning.ADAPTER,
