@@ -26,8 +26,12 @@ _counting = threading.Lock()
 class Trace:
     """The records of a capture, in the order in which layers ran.
 
-    >>> Trace().layers
-    []
+    Printed, it is a table that rebuilds every record.
+
+    >>> Trace().layers, Trace().passed
+    ([], True)
+    >>> print(Trace())
+    layer  call  architecture          heads  queries  tokens    error
     """
 
     records: list[Record] = field(default_factory=list)
@@ -50,6 +54,22 @@ class Trace:
                 f"({len(self.records)} records); capture with layers=None for all, and run the model inside the `with`"
             )
         return found[0]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every record rebuilds its layer's output within the tolerance."""
+        return all(record.reconstruction_error.passed for record in self.records)
+
+    def __str__(self) -> str:
+        lines = ["layer  call  architecture          heads  queries  tokens    error"]
+        for record in self.records:
+            _, queries, heads, tokens = record.shape
+            found = record.reconstruction_error
+            lines.append(
+                f"{record.layer:>5}  {record.call:>4}  {record.architecture:<20}  {heads:>5}  {queries:>7}  {tokens:>6}"
+                f"  {found.error:.1e}{'' if found.passed else ' fails'}"
+            )
+        return "\n".join(lines)
 
     @property
     def nbytes(self) -> int:
