@@ -1,0 +1,276 @@
+"""The work of the depth figure: models grown layer by layer, and the best L steps of the algorithm."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gladient import landscape
+from gladient.experiments._stacks import prompt_streams
+from gladient.experiments._work import Record
+from gladient.nn import LayerConfig, ResidualModel
+from gladient.prompts import MultitaskSetting, PromptLayout, PromptSampler
+from gladient.training import TrainingConfig, evaluate, load_tensors, save_tensors, train
+from gladient.wpgd import WPGD, best_steps, conditional_risk
+
+__all__ = ["GrownModels", "SearchedSteps", "grow"]
+
+_APART = 2**20  # between the seeds of two depths' training prompts
+_TEST_SEED = 2**30  # of the features on which algorithms are tested; the search's seed is 0
+
+
+@dataclass(frozen=True)
+class GrownModels:
+    """Models of one kind at one prompt length, one for each seed: trained with one layer, then with one more, up to L.
+
+    Args:
+        model: the kind's name in results.
+        gate: its gate family.
+        n: examples per task.
+        r: correlation of each task with the query's.
+        d: number of features; Σ = I, uncorrelated tasks, no noise.
+        layers: L.
+        seeds: one training run each.
+        training: of each depth.
+        learning_rates: peak step size at each depth, L of them.
+        start_scale: factor of a new layer's random queries, keys and values; its outputs start at 0.
+        test_prompts: fresh prompts that each depth is tested on, the same for all.
+        device: where to train.
+    """
+
+    model: str
+    gate: str
+    n: tuple[int, ...]
+    r: tuple[float, ...]
+    d: int
+    layers: int
+    seeds: tuple[int, ...]
+    training: TrainingConfig
+    learning_rates: tuple[float, ...]
+    start_scale: float
+    test_prompts: int
+    device: str = "cpu"
+
+    @property
+    def name(self) -> str:
+        """What files are called."""
+        return f"{self.model}-n{sum(self.n)}"
+
+    @property
+    def steps(self) -> int:
+        """Training steps of all depths."""
+        return self.layers * self.training.steps
+
+    @property
+    def cost(self) -> float:
+        """Tokens times layers."""
+        passes = self.layers * (self.layers + 1) / 2
+        return passes * self.training.steps * (sum(self.n) + 10) * len(self.seeds)
+
+    def setting(self) -> MultitaskSetting:
+        """The data."""
+        return MultitaskSetting.isotropic(self.n, self.r, d=self.d)
+
+    def build(self, depth: int, sampler: PromptSampler) -> ResidualModel:
+        """The untrained models of one depth."""
+        layout = sampler.layout
+        layer = LayerConfig(
+            gate=self.gate,
+            scale=1 / sum(self.n),
+            open_columns=layout.data_columns,
+            delimiter_columns=layout.delimiter_columns,
+        )
+        return ResidualModel(layout.width, [layer] * depth, seeds=self.seeds).to(self.device)
+
+    def run(
+        self, *, checkpoint: Path, weights: Path, on_step: Callable[[int], None] = lambda step: None
+    ) -> list[Record]:
+        """One record for each depth and seed: risk and gain over one layer less, with standard errors, divided by d."""
+        sampler = PromptSampler([self.setting()], device=self.device)
+        models: list[ResidualModel] = []
+        for depth in range(1, self.layers + 1):
+            model = self.build(depth, sampler)
+            if models:
+                grow(models[-1], model, scale=self.start_scale)
+            self._train(
+                model,
+                sampler,
+                depth,
+                checkpoint=_of_depth(checkpoint, depth),
+                weights=_of_depth(weights, depth),
+                on_step=partial(_later, on_step, (depth - 1) * self.training.steps),
+            )
+            models.append(model)
+        return self._test(models, sampler)
+
+    def _train(
+        self,
+        model: ResidualModel,
+        sampler: PromptSampler,
+        depth: int,
+        *,
+        checkpoint: Path,
+        weights: Path,
+        on_step: Callable[[int], None],
+    ) -> None:
+        training = replace(self.training, learning_rate=self.learning_rates[depth - 1])
+        run = {**{key: value for key, value in asdict(self).items() if key != "training"}, "depth": depth}
+        if weights.exists():
+            model.load_state_dict(load_tensors(weights, run={**run, "training": asdict(training)})[0])
+            return
+        fresh = prompt_streams("train", [seed + _APART * depth for seed in self.seeds], sampler)
+
+        def loss(model: nn.Module) -> Tensor:
+            prompts = sampler.draw(training.batch_size, fresh)
+            return (model(prompts.tokens) - prompts.targets).square().mean(1) / self.d
+
+        train(model, loss, training, generators=fresh, checkpoint=checkpoint, run=run, on_step=on_step)
+        save_tensors(weights, dict(model.state_dict()), run={**run, "training": asdict(training)})
+        checkpoint.unlink(missing_ok=True)
+
+    def _test(self, models: list[ResidualModel], sampler: PromptSampler) -> list[Record]:
+        held_out = prompt_streams("test", self.seeds, sampler)
+
+        def errors_and_gains(batch: int) -> Tensor:
+            prompts = sampler.draw(batch, held_out)
+            errors = torch.stack([(model(prompts.tokens) - prompts.targets).square() for model in models]) / self.d
+            gains = torch.cat([torch.zeros_like(errors[:1]), errors[:-1] - errors[1:]])
+            return torch.cat([errors, gains]).flatten(0, 1)
+
+        found = evaluate(errors_and_gains, self.test_prompts, batch=2048)
+        shape = (2, len(models), len(self.seeds))
+        means, deviations = found.risk.view(shape).tolist(), found.standard_error.view(shape).tolist()
+        return [
+            {
+                "layers": depth + 1,
+                "seed": seed,
+                "risk": means[0][depth][i],
+                "standard_error": deviations[0][depth][i],
+                "gain": means[1][depth][i],
+                "gain_error": deviations[1][depth][i],
+            }
+            for depth in range(len(models))
+            for i, seed in enumerate(self.seeds)
+        ]
+
+
+def _of_depth(path: Path, depth: int) -> Path:
+    return path.with_name(f"{path.stem}-L{depth}{path.suffix}")
+
+
+def _later(on_step: Callable[[int], None], before: int, done: int) -> None:
+    on_step(before + done)
+
+
+def grow(old: ResidualModel, new: ResidualModel, *, scale: float) -> None:
+    """Start a model as one of a layer less: its first layer writes nothing yet, the others and the read-out are old.
+
+    >>> tokens, old = torch.randn(1, 2, 4, 3), ResidualModel(3, [LayerConfig()])
+    >>> _ = torch.nn.init.normal_(old.readout)
+    >>> new = ResidualModel(3, [LayerConfig()] * 2)
+    >>> grow(old, new, scale=0.3)
+    >>> torch.equal(new(tokens), old(tokens))
+    True
+    """
+    first, *rest = new.layers
+    with torch.no_grad():
+        for layer, trained in zip(rest, old.layers, strict=True):
+            layer.load_state_dict(trained.state_dict())
+        first.W_o.zero_()
+        attention: Any = first.attention
+        for weight in (attention.W_q, attention.W_k, attention.W_v):
+            weight.mul_(scale)
+        new.readout.copy_(old.readout)
+
+
+@dataclass(frozen=True)
+class SearchedSteps:
+    """The best 1 … L steps of the algorithm at one prompt length, tested on fresh features.
+
+    Args:
+        model: the kind of model in results that they are compared with.
+        gated: whether the steps have gates.
+        n: examples per task.
+        r: correlation of each task with the query's.
+        d: number of features; Σ = I, uncorrelated tasks, no noise.
+        layers: L.
+        prompts: features that the search sees.
+        starts: random starts for each number of steps.
+        test_prompts: fresh features that the steps are tested on.
+    """
+
+    model: str
+    gated: bool
+    n: tuple[int, ...]
+    r: tuple[float, ...]
+    d: int
+    layers: int
+    prompts: int
+    starts: int
+    test_prompts: int
+
+    @property
+    def name(self) -> str:
+        """What files are called."""
+        return f"steps-{self.model}-n{sum(self.n)}"
+
+    @property
+    def steps(self) -> int:
+        """The search and each test."""
+        return 1 + self.layers
+
+    @property
+    def cost(self) -> float:
+        """In the unit of `GrownModels`, roughly."""
+        return (100.0 if self.gated else 20.0) * self.layers * (2 + self.starts) * (sum(self.n) + 10)
+
+    def setting(self) -> MultitaskSetting:
+        """The data."""
+        return MultitaskSetting.isotropic(self.n, self.r, d=self.d)
+
+    def run(
+        self, *, checkpoint: Path, weights: Path, on_step: Callable[[int], None] = lambda step: None
+    ) -> list[Record]:
+        """One record for each number of steps: rates, gates, risk and standard_error (divided by d), agreeing starts.
+
+        The exact risk of one step is the control: its error on the same features is taken off all others'.
+        """
+        setting = self.setting()
+        layout = PromptLayout.of(setting)
+        found = best_steps(setting, self.layers, gated=self.gated, prompts=self.prompts, starts=self.starts)
+        on_step(1)
+        algorithms = [steps.algorithm(layout) for steps in found]
+        exact = _one_step_risk(algorithms[0], setting)
+        sampler = PromptSampler([setting], dtype=torch.float64)
+        fresh = [torch.Generator().manual_seed(_TEST_SEED)]
+
+        def risks(batch: int) -> Tensor:
+            x = sampler.draw(batch, fresh).tokens[0, ..., : self.d]
+            each = torch.stack([conditional_risk(algorithm, x, setting) for algorithm in algorithms])
+            return (each - each[:1] + exact) / self.d
+
+        test = evaluate(risks, self.test_prompts, batch=1024)
+        on_step(self.steps)
+        return [
+            {
+                "layers": depth,
+                "rates": steps.rates,
+                "gates": steps.gates,
+                "agreeing": steps.agreeing,
+                "risk": risk,
+                "standard_error": error,
+            }
+            for depth, (steps, risk, error) in enumerate(
+                zip(found, test.risk.tolist(), test.standard_error.tolist(), strict=True), start=1
+            )
+        ]
+
+
+def _one_step_risk(algorithm: WPGD, setting: MultitaskSetting) -> float:
+    (step,) = algorithm.steps
+    omega = torch.stack([step.matrix[0, -1, block.start, 0] for block in PromptLayout.of(setting).blocks])
+    return landscape.risk((step.P_q @ step.P_k.T).numpy(), omega.numpy(), setting)

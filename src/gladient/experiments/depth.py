@@ -1,0 +1,263 @@
+"""Risk against prompt length for L = 1 … 4 layers, beside the best L steps of the algorithm and the Bayes risk.
+
+    gladient reproduce --figure depth
+
+Two uncorrelated tasks of n/2 examples each, (r1, r2) = (0.2, 0.8), d = 5, no noise, Σ = I. L residual layers can run L
+causal steps of weighted preconditioned gradient descent (WPGD); the best L steps are found by optimising the algorithm
+itself, with the gates' weights for GLA and without gates for linear attention. Trained models are free in all their
+channels. They are grown: L - 1 trained layers, then one more in front that writes nothing at first, and all are
+trained; no parameter of the algorithm is given to them.
+
+Source: arXiv 2504.04308, multi-layer theorem; the search and the growing are ours.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gladient import landscape
+from gladient.experiments._depth_picture import draw_depth
+from gladient.experiments._depth_work import GrownModels, SearchedSteps
+from gladient.experiments._figure import Column, Figure
+from gladient.experiments._results import summarise
+from gladient.experiments._work import Record, Work
+from gladient.training import TrainingConfig
+
+__all__ = ["FIGURE", "GATES", "DepthConfig", "DepthPoint", "DepthRow"]
+
+GATES = {"linear_attention": "none", "scalar_gate": "scalar"}
+GAP_BOUND, Z_BOUND = 0.05, 3.0
+
+
+@dataclass(frozen=True)
+class DepthConfig:
+    """What decides the figure's numbers.
+
+    Args:
+        n: examples in a prompt, even numbers; half of them belong to each task.
+        r: correlation of each task with the query's.
+        d: number of features.
+        layers: L of the deepest models.
+        seeds: training runs a point.
+        training: of each depth; its learning rate is that of `learning_rates`.
+        learning_rates: peak step size at each depth.
+        start_scale: factor of a new layer's random queries, keys and values.
+        test_prompts: fresh prompts that each trained model is tested on.
+        search_prompts: features that the search for the best steps sees.
+        starts: its random starts for each number of steps.
+        step_prompts: fresh features that the best steps are tested on.
+        device: where to train.
+    """
+
+    n: tuple[int, ...] = (10, 20, 40)
+    r: tuple[float, float] = (0.2, 0.8)
+    d: int = 5
+    layers: int = 4
+    seeds: int = 2
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=400, gate_rest=0.05))
+    learning_rates: tuple[float, ...] = (1e-2, 1e-2, 5e-3, 3e-3)
+    start_scale: float = 0.3
+    test_prompts: int = 2**17
+    search_prompts: int = 8192
+    starts: int = 4
+    step_prompts: int = 2**16
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.seeds, bool) or self.seeds < 1:
+            raise ValueError(f"seeds is {self.seeds!r}; each point needs at least 1 training run")
+        if len(self.learning_rates) != self.layers:
+            raise ValueError(f"learning_rates has {len(self.learning_rates)} numbers for {self.layers} depths")
+
+
+@dataclass(frozen=True)
+class DepthRow:
+    """One kind of model with L layers at one prompt length; risks are divided by d.
+
+    Attributes:
+        figure, model, n, layers: which point; n counts all examples of the prompt.
+        risk, standard_error: mean over the seeds of the risk on fresh prompts.
+        seeds: training runs.
+        best, best_error: risk of the best L steps and its standard error; 0 for the exact risk of one step.
+        gap: risk / best - 1.
+        gain, gain_z: risk of one layer less minus this one's, on the same prompts, and over its standard error; 0 for
+            one layer.
+    """
+
+    figure: str
+    model: str
+    n: int
+    layers: int
+    risk: float
+    standard_error: float
+    seeds: int
+    best: float
+    best_error: float
+    gap: float
+    gain: float
+    gain_z: float
+
+    @property
+    def hit(self) -> bool:
+        """Whether it is within 5% of the best steps or better, and better than one layer less by 3 standard errors."""
+        return self.gap <= GAP_BOUND and (self.layers == 1 or self.gain_z >= Z_BOUND)
+
+    @property
+    def beats(self) -> bool:
+        """Whether it is better than the best steps by 3 standard errors."""
+        return self.best - self.risk > Z_BOUND * (self.standard_error**2 + self.best_error**2) ** 0.5
+
+
+@dataclass(frozen=True)
+class DepthPoint:
+    """Risk of the best L steps at one prompt length, divided by d; the Bayes risk for L = 0."""
+
+    model: str
+    n: int
+    layers: int
+    risk: float
+    standard_error: float
+
+
+def _make_config(*, quick: bool, seeds: int, device: str) -> DepthConfig:
+    config = DepthConfig(seeds=seeds, device=device)
+    if not quick:
+        return config
+    return replace(config, n=(10, 20), layers=2, learning_rates=config.learning_rates[:2], starts=2)
+
+
+def _work(config: DepthConfig) -> list[Work]:
+    works: list[Work] = []
+    for n in config.n:
+        for model, gate in GATES.items():
+            data: dict[str, Any] = {"n": (n // 2, n // 2), "r": config.r, "d": config.d, "layers": config.layers}
+            works.append(
+                GrownModels(
+                    model=model,
+                    gate=gate,
+                    **data,
+                    seeds=tuple(range(config.seeds)),
+                    training=config.training,
+                    learning_rates=config.learning_rates,
+                    start_scale=config.start_scale,
+                    test_prompts=config.test_prompts,
+                    device=config.device,
+                )
+            )
+            works.append(
+                SearchedSteps(
+                    model=model,
+                    gated=gate != "none",
+                    **data,
+                    prompts=config.search_prompts,
+                    starts=config.starts,
+                    test_prompts=config.step_prompts,
+                )
+            )
+    return works
+
+
+def _rows(config: DepthConfig, records: Mapping[Any, Sequence[Record]]) -> list[DepthRow]:
+    best = {(point.model, point.n, point.layers): point for point in _best_points(records)}
+    return [
+        _row(work, depth, [run for run in runs if run["layers"] == depth], best[work.model, sum(work.n), depth])
+        for work, runs in records.items()
+        if isinstance(work, GrownModels)
+        for depth in range(1, config.layers + 1)
+    ]
+
+
+def _row(work: GrownModels, depth: int, runs: Sequence[Record], best: DepthPoint) -> DepthRow:
+    which: dict[str, Any] = {"figure": "depth", "n": sum(work.n), "model": work.model}
+    risk = summarise(runs, panel="", exact=best.risk, **which)
+    gains = [{"risk": run["gain"], "standard_error": run["gain_error"]} for run in runs]
+    gain = summarise(gains, panel="", exact=1.0, **which) if depth > 1 else None
+    return DepthRow(
+        **which,
+        layers=depth,
+        risk=risk.risk,
+        standard_error=risk.standard_error,
+        seeds=len(runs),
+        best=best.risk,
+        best_error=best.standard_error,
+        gap=risk.gap,
+        gain=gain.risk if gain else 0.0,
+        gain_z=gain.risk / gain.standard_error if gain else 0.0,
+    )
+
+
+def _best_points(records: Mapping[Any, Sequence[Record]]) -> list[DepthPoint]:
+    return [
+        DepthPoint(work.model, sum(work.n), run["layers"], run["risk"], run["standard_error"])
+        for work, runs in records.items()
+        if isinstance(work, SearchedSteps)
+        for run in runs
+    ]
+
+
+def _curves(config: DepthConfig, records: Mapping[Any, Sequence[Record]]) -> list[DepthPoint]:
+    floors = []
+    for work in records:
+        if isinstance(work, SearchedSteps):
+            floor = landscape.bayes(work.setting(), prompts=2000)
+            floors.append(
+                DepthPoint(work.model, sum(work.n), 0, floor.risk / config.d, floor.standard_error / config.d)
+            )
+    return [*_best_points(records), *floors]
+
+
+def _judge(row: DepthRow) -> bool:
+    return row.hit
+
+
+def _summary(rows: Sequence[DepthRow]) -> list[str]:
+    deep = [row for row in rows if row.layers > 1]
+    beating = sum(row.beats for row in deep)
+    return [
+        f"{beating} of {len(deep)} models of two layers and more beat the best L steps by over {Z_BOUND:g} "
+        "standard errors",
+        f"largest gap {max(row.gap for row in rows):+.1%}, least z of a layer's gain "
+        f"{min(row.gain_z for row in deep):.1f}",
+    ]
+
+
+FIGURE = Figure(
+    name="depth",
+    title="Depth: L layers beside the best L steps of the algorithm",
+    abstract=(
+        "Residual models of L layers of linear attention and of GLA with scalar gates, trained on two uncorrelated "
+        "tasks of n/2 examples each, correlated with the query's task by (0.2, 0.8). Lines are the best L causal "
+        "steps of weighted preconditioned gradient descent, found by optimising the algorithm itself; points are "
+        "trained models with two standard errors; dashed is the Bayes risk, which no estimator beats."
+    ),
+    claim="trained models are within 5% of the best L steps or better, and better than one layer less",
+    note=(
+        "Risks are divided by d. best: the best L steps that the search found, on fresh features (exact for L = 1); "
+        "gap = risk / best − 1: below zero the model beats the steps; gain: over one layer less on the same prompts. "
+        f"A gap of at most {GAP_BOUND:.0%} and, from two layers on, a gain of at least {Z_BOUND:g} standard errors "
+        "are asked for. Models are grown layer by layer, from random starts; seeds count from 0."
+    ),
+    columns=(
+        Column("model"),
+        Column("n", form="d"),
+        Column("layers", form="d"),
+        Column("risk", form=".4f"),
+        Column("standard_error", "standard error", ".4f"),
+        Column("seeds", form="d"),
+        Column("best", form=".4f"),
+        Column("best_error", "standard error", ".4f"),
+        Column("gap", form="+.1%"),
+        Column("gain", form=".4f"),
+        Column("gain_z", "gain, z", ".1f"),
+    ),
+    make_config=_make_config,
+    work=_work,
+    rows=_rows,
+    curves=_curves,
+    draw=draw_depth,
+    judge=_judge,
+    summary=_summary,
+    row=DepthRow,
+    point=DepthPoint,
+    seeds=2,
+)
