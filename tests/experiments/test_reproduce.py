@@ -165,7 +165,7 @@ def test_foreign_checkpoint_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--figure", "mona-lisa"], "no figure 'mona-lisa'; choose one of multitask, weights"),
+        (["--figure", "mona-lisa"], "no figure 'mona-lisa'; choose one of multitask, weights, depth, family"),
         (["--workers", "0"], "workers is 0"),
         (["--seeds", "0"], "seeds is 0"),
         (["--device", "abacus"], "device is 'abacus'"),

@@ -18,7 +18,7 @@ class Reproduce:
 
     figure: str = "multitask"
     """Which figure: multitask (risk against prompt length, four task correlations), weights (what trained gates make of
-    each example, beside the best weights)."""
+    each example, beside the best weights), depth (layers as steps), family (presets on the ladder of gates)."""
     quick: bool = False
     """Fewer points, each trained in full."""
     seeds: int | None = None

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from gladient._files import save_figure
-from gladient.experiments import multitask, weights
+from gladient.experiments import depth, family, multitask, weights
 from gladient.experiments._figure import Figure
 from gladient.experiments._output import open_output
 from gladient.experiments._report import versions, write_report
@@ -18,7 +18,7 @@ from gladient.experiments._runner import run_work
 
 __all__ = ["FIGURES", "reproduce"]
 
-FIGURES: dict[str, Figure] = {figure.name: figure for figure in (multitask.FIGURE, weights.FIGURE)}
+FIGURES: dict[str, Figure] = {module.FIGURE.name: module.FIGURE for module in (multitask, weights, depth, family)}
 
 
 def reproduce(

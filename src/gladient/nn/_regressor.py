@@ -46,4 +46,5 @@ class InContextRegressor(nn.Module):
 
     def gate_parameters(self) -> list[nn.Parameter]:
         """The parameters of the gates, which training may move faster than the rest."""
-        return [p for module in self.modules() if isinstance(module, TokenGate) for p in module.parameters()]
+        gates = [p for module in self.modules() if isinstance(module, TokenGate) for p in module.parameters()]
+        return gates if self.layer.log_A is None else [*gates, self.layer.log_A]

@@ -1,0 +1,107 @@
+"""The family's presets as one-layer models for multitask prompts: what is kept of them, and how they start."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from gladient.nn import GatedLinearAttention, InContextRegressor, LayerConfig
+from gladient.nn.presets import PRESETS
+from gladient.prompts import PromptLayout
+
+__all__ = ["GATE_RATES", "RUNGS", "build_model"]
+
+# The rung that a preset is held against. Several value channels, or two key channels a feature, make any weights.
+RUNGS = {
+    "linear_attention": "linear_attention",
+    "retnet": "own_decay",
+    "mamba2": "scalar_gate",
+    "gla": "value_gate",
+    "rwkv6": "value_gate",
+    "mamba": "value_gate",
+    "hgrn2": "value_gate",
+}
+
+# Step sizes of the gates. Where they also scale the writes, or are the keys, features move them too fast at 0.1.
+GATE_RATES = {"mamba2": 0.03, "mamba": 0.03, "hgrn2": 0.01}
+
+_OPEN = 6.0  # logit of an open gate
+_SHUT = 0.05  # where the delimiters' gates are spread to
+_MIRROR = 0.1  # weight of the features in keys that are complements of gates
+
+
+def build_model(preset: str, layout: PromptLayout, seeds: Sequence[int]) -> InContextRegressor:
+    r"""A preset's recurrence, gate, write and read with one head, a value channel a task and a read-out.
+
+    Output norm and output gate are left out: a norm divides by the size of the estimate, and neither is a gate of the
+    state. Keys have two channels a feature, and four where they are complements of gates, one of each sign.
+
+    The start plants no weights. Data gates are open; delimiters' gates are spread over the key channels from open to
+    nearly shut, scalar ones half open; queries equal keys up to signs that alternate from channel to channel. Writes
+    that are scaled by $\Delta_t$, and keys $1 - g_t$, are small while gates are open; `scale` makes up for that.
+
+    Args:
+        preset: a name in `nn.presets.PRESETS`.
+        layout: of the prompts.
+        seeds: one for each member of the stack.
+
+    >>> model = build_model("gla", PromptLayout(n=(3, 2), d=4), seeds=[0])
+    >>> tuple(model.layer.W_k.shape), tuple(model.readout.shape)
+    ((1, 8, 8), (1, 2))
+    """
+    config = PRESETS[preset](layout.width)
+    config = replace(
+        config,
+        key_dim=(4 if config.write == "complement" else 2) * layout.d,
+        value_dim=len(layout.n),
+        open_columns=layout.data_columns,
+        delimiter_columns=layout.delimiter_columns,
+        scale=_scale(config) / sum(layout.n),
+    )
+    model = InContextRegressor(layout.width, seeds=seeds, **config.mixer())
+    with torch.no_grad():
+        _start(model.layer, layout)
+    return model
+
+
+def _scale(config: LayerConfig) -> float:
+    """What brings writes of open gates to order one."""
+    shut = float(torch.tensor(-_OPEN).sigmoid())
+    return {"plain": 1.0, "step": 1 / shut, "complement": 1 / (_MIRROR * shut)}[config.write]
+
+
+def _start(layer: GatedLinearAttention, layout: PromptLayout) -> None:
+    if layer.gate is None:
+        return
+    if layer.gate.bias is not None:
+        layer.gate.bias.zero_()  # the columns of the data tokens hold the gates open
+    if layer.family == "scalar":
+        layer.gate.weight[:, list(layout.delimiter_columns)] = 0.0
+    if layer.family == "key":
+        channels = layer.W_q.shape[2]
+        distinct = channels // 2 if layer.W_k is None else channels
+        logits = _logits(torch.linspace(1 - 1e-3, _SHUT, distinct), layer).repeat(channels // distinct)
+        layer.gate.weight[:, list(layout.delimiter_columns)] = logits
+        signs = 1.0 - 2.0 * (torch.arange(distinct) % 2)
+        if layer.W_k is None:
+            _mirror(layer, layout, signs)
+        else:
+            layer.W_q.mul_(signs)
+
+
+def _logits(gates: Tensor, layer: GatedLinearAttention) -> Tensor:
+    """What the layer's link and rate turn into these gates."""
+    assert layer.gate is not None
+    gates = gates ** (1 / layer.rate)
+    return (gates.logit() if layer.gate.link == "sigmoid" else -torch.log(-gates.log())).clamp(max=_OPEN)
+
+
+def _mirror(layer: GatedLinearAttention, layout: PromptLayout, signs: Tensor) -> None:
+    """Keys 1 - g in pairs of both signs, whose difference is odd in the features; queries along them."""
+    assert layer.gate is not None
+    half = layer.W_q[:, : layout.d, : len(signs)].clone()
+    half *= layer.W_q.shape[2] ** 0.5  # entries of variance 1
+    layer.gate.weight[:, :, len(signs) :] = layer.gate.weight[:, :, : len(signs)]
+    layer.gate.weight[:, : layout.d] = _MIRROR * torch.cat([half, -half], 2)
+    layer.W_q.zero_()[:, : layout.d] = torch.cat([signs * half, -signs * half], 2) / layer.W_q.shape[2] ** 0.5

@@ -1,0 +1,69 @@
+"""The picture of trained models on the ladder of gate families, drawn from results alone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from gladient.experiments._results import ExactPoint
+
+__all__ = ["draw_ladders"]
+
+# Okabe and Ito's colours; where rungs coincide, the wider line below stays visible around the narrower above.
+_RUNGS = {
+    "linear_attention": ("linear attention", "#D55E00", "-", 5.0),
+    "fixed_decay": ("best fixed decay", "#E69F00", "-", 3.0),
+    "scalar_gate": ("scalar gate", "#0072B2", "-", 4.0),
+    "value_gate": ("WPGD (row gate)", "#009E73", "-", 2.4),
+    "key_gate": ("key gate", "#CC79A7", "-", 1.1),
+    "bayes": ("Bayes", "#777777", ":", 1.5),
+}
+_NAMES = {"linear_attention": "linear\nattention", "retnet": "RetNet", "mamba2": "Mamba-2", "gla": "GLA"}
+_NAMES |= {"rwkv6": "RWKV-6", "mamba": "Mamba", "hgrn2": "HGRN-2"}
+
+
+def draw_ladders(rows: Sequence[Any], exact: Sequence[ExactPoint]) -> Figure:
+    """A panel for each setting: exact rungs as lines, trained models as points with two standard errors."""
+    panels = list(dict.fromkeys(row.panel for row in rows))
+    figure = Figure(figsize=(2.9 * len(panels) + 0.6, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for panel, axis in zip(panels, axes, strict=True):
+        rungs = {point.curve: point.risk for point in exact if point.panel == panel}
+        _draw_panel(axis, [row for row in rows if row.panel == panel], rungs)
+        axis.set_title(panel.replace(", r = ", "\nr = "), fontsize=10)
+    axes[0].set_ylabel("test risk, in units of that of predicting 0")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
+def _draw_panel(axis: Axes, rows: Sequence[Any], rungs: dict[str, float]) -> None:
+    for name, (label, colour, line, width) in _RUNGS.items():
+        axis.axhline(rungs[name], color=colour, linestyle=line, linewidth=width, alpha=0.8, label=label, zorder=1)
+    places = range(len(rows))
+    axis.hlines(
+        [row.exact for row in rows],
+        [place - 0.38 for place in places],
+        [place + 0.38 for place in places],
+        color="#1b1f24",
+        linewidth=1.2,
+        label="the model's rung",
+        zorder=2,
+    )
+    axis.errorbar(
+        list(places),
+        [row.risk for row in rows],
+        yerr=[2 * row.standard_error for row in rows],
+        color="#1b1f24",
+        marker="o",
+        markersize=5,
+        linestyle="none",
+        label="trained",
+        zorder=3,
+    )
+    axis.set_xticks(list(places), [_NAMES.get(row.model, row.model) for row in rows], rotation=60, fontsize=8.5)
+    axis.set_ylim(0.0, 1.08 * max([*rungs.values(), *(row.risk for row in rows)]))
+    axis.spines[["top", "right"]].set_visible(False)
