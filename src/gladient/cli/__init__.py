@@ -9,6 +9,7 @@ from tyro.extras import subcommand_cli_from_dict
 
 from gladient.cli.bench import Bench
 from gladient.cli.certify import Certify
+from gladient.cli.lens import Lens
 from gladient.cli.map import Map
 from gladient.cli.reproduce import Reproduce
 from gladient.cli.risk import Risk
@@ -23,6 +24,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "certify": Certify,
     "map": Map,
     "bench": Bench,
+    "lens": Lens,
 }
 
 

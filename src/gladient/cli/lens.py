@@ -1,0 +1,172 @@
+"""`gladient lens`: the token weights of a real model's gates, on one interactive page or as JSON."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+if TYPE_CHECKING:
+    from gladient.lens._load import Loaded
+    from gladient.lens.page import ModelView
+
+__all__ = ["Lens"]
+
+_MAX_BYTES = 2**31
+Report = Callable[[str, int, int], None]  # of a task's name, what is done of it, and all of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lens:
+    """Token weights that a model's gates induce: one stand-alone page, each layer proved by reconstruction.
+
+    Example: gladient lens demo --out lens.html
+
+    The page computes weights in the browser from what the layers computed; it needs no network. Exit code 1: a layer
+    was not rebuilt within its tolerance.
+    """
+
+    model: Annotated[str, tyro.conf.Positional]
+    """A local folder with a transformers model, its name on the hub (owner/name), or demo: two small models that are
+    trained here, once."""
+    text: str | None = None
+    """What the model reads; demo has a text of its own."""
+    file: Path | None = None
+    """A UTF-8 file with the text instead."""
+    out: Path | None = None
+    """The page to write; lens.html if not given, none with --json."""
+    layers: tuple[int, ...] = ()
+    """Numbers of the layers to show; all if not given."""
+    heads: int = 32
+    """The most heads a layer to show, from the fastest to forget to the slowest."""
+    max_tokens: int = 2048
+    """The longest text: one head's weights take 32 bytes times its square."""
+    json: bool = False
+    """Print summaries of every layer and head as one JSON object."""
+
+    def run(self) -> int:
+        """Write the page, print the summaries; 1 if a layer was not rebuilt."""
+        out = self._out()
+        text = self._text()
+        with _progress() as report:
+            try:
+                views = [self._look(loaded, text) for loaded in _models(self.model, report)]
+                packed = self._pack(views, report)
+            except ImportError as error:
+                raise ValueError(str(error)) from None
+        if out is not None:
+            from gladient.lens.page import write_packed
+
+            size = write_packed(out, packed)
+            print(f"{out}: {size / 2**20:.2f} MiB", file=sys.stderr if self.json else sys.stdout)
+        print(json.dumps(_summaries(packed)) if self.json else "\n".join(map(_line, packed)))
+        return 0 if all(layer["reconstruction"]["passed"] for model in packed for layer in model["layers"]) else 1
+
+    def _out(self) -> Path | None:
+        out = self.out or (None if self.json else Path("lens.html"))
+        if out is not None and (out.is_dir() or not out.parent.is_dir()):
+            wrong = f"{out} is a folder" if out.is_dir() else f"{out.parent} is no folder"
+            raise ValueError(f"{wrong}; --out names the HTML file to write, in a folder that exists")
+        return out
+
+    def _text(self) -> str | None:
+        if self.heads < 1 or self.max_tokens < 1:
+            raise ValueError(f"--heads is {self.heads}, --max-tokens {self.max_tokens}; each must be at least 1")
+        if self.text is not None and self.file is not None:
+            raise ValueError("both --text and --file are given; the text comes from one of them")
+        if self.text is None and self.file is None and self.model != "demo":
+            raise ValueError('no text is given; add --text "…" or --file PATH')
+        try:
+            text = self.text if self.file is None else self.file.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self.file} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+        if text is not None and not text.strip():
+            raise ValueError("the text is empty; give at least one word")
+        return text
+
+    def _look(self, loaded: "Loaded", text: str | None) -> "ModelView":
+        from gladient.lens._load import look
+
+        return look(loaded, text, layers=self.layers or None, max_tokens=self.max_tokens, max_bytes=_MAX_BYTES)
+
+    def _pack(self, views: "list[ModelView]", report: Report) -> list[dict[str, Any]]:
+        from gladient.lens.page import pack
+
+        done, every = 0, sum(min(self.heads, record.recurrence.heads) for view in views for record in view.records)
+
+        def on_head() -> None:
+            nonlocal done
+            done += 1
+            report("weights and reconstruction", done, every)
+
+        return pack(views, heads=self.heads, on_head=on_head)
+
+
+def _models(name: str, report: Report) -> "list[Loaded]":
+    from gladient.lens._load import load_demo, load_pretrained
+
+    if name == "demo":
+        return load_demo(on_step=lambda model, done, steps: report(f"training {model}", done, steps))
+    return [load_pretrained(name)]
+
+
+@contextmanager
+def _progress() -> Iterator[Report]:
+    """Bars on stderr, one a task, where it is a terminal; else one line a task."""
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    console = Console(stderr=True)
+    tasks: dict[str, TaskID] = {}
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+
+        def report(name: str, done: int, of: int) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=of)
+                if not console.is_terminal:
+                    print(f"{name} …", file=sys.stderr, flush=True)
+            progress.update(tasks[name], completed=done)
+
+        yield report
+
+
+def _line(model: dict[str, Any]) -> str:
+    layers = model["layers"]
+    passed = sum(layer["reconstruction"]["passed"] for layer in layers)
+    worst = max(layers, key=lambda layer: layer["reconstruction"]["error"] / layer["reconstruction"]["tolerance"])
+    error = worst["reconstruction"]
+    lengths = [head["memory_length"] for layer in layers for head in layer["summary"]]
+    facts = f"; {model['facts']}" if model["facts"] else ""
+    return (
+        f"{model['name']}: {passed} of {len(layers)} layers rebuilt, worst error {error['error']:.1e} (layer "
+        f"{worst['layer']}, tolerance {error['tolerance']:g}); memory length of heads {min(lengths):.1f} to "
+        f"{max(lengths):.1f} tokens{facts}"
+    )
+
+
+def _summaries(packed: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        model["name"]: {
+            "tokens": len(model["tokens"]),
+            "facts": model["facts"],
+            "layers": [_summary(layer, model["tokens"]) for layer in model["layers"]],
+        }
+        for model in packed
+    }
+
+
+def _summary(layer: dict[str, Any], tokens: list[str]) -> dict[str, Any]:
+    names = ("layer", "module", "architecture", "separable", "reconstruction")
+    heads = [
+        {"head": head, **found, "closing_tokens": [tokens[i].strip() for i in found["closing"]]}
+        for head, found in zip(layer["heads"], layer["summary"], strict=True)
+    ]
+    return {name: layer[name] for name in names} | {
+        "last_tokens": layer["last"],
+        "of_heads": layer["of"],
+        "heads": heads,
+    }

@@ -1,0 +1,219 @@
+"""Two small models that learn, on this machine, to remember who has what: nothing is downloaded."""
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gladient._optional import require
+from gladient._tensors import CheckpointError, load_tensors, save_tensors
+from gladient.lens._story import VOCABULARY, asked, encode, story
+from gladient.nn import ResidualModel, presets
+
+__all__ = ["DEMO", "DemoConfig", "DemoModel", "StoryGLA", "cache_folder", "demo_models"]
+
+_INSTALL = "pip install 'gladient[lens]'"
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """One model and its training.
+
+    Args:
+        kind: mamba2 or gla.
+        steps: of Adam, the step size falling linearly to a twentieth.
+        lr: the first step size.
+        batch, length: texts a step, words a text.
+        width, layers, heads: of the model.
+        answer_weight: how many times more an answer counts in the loss than any other word, plus one.
+        seed: of the start and of the texts.
+    """
+
+    kind: str
+    steps: int
+    lr: float = 1e-2
+    batch: int = 16
+    length: int = 64
+    width: int = 64
+    layers: int = 2
+    heads: int = 4
+    answer_weight: float = 4.0
+    seed: int = 0
+
+
+DEMO = (DemoConfig("gla", steps=1000), DemoConfig("mamba2", steps=1100))
+
+
+@dataclass(frozen=True)
+class DemoModel:
+    """A trained model.
+
+    Attributes:
+        name: of the model.
+        module: takes `input_ids` [B, T].
+        recall: share of questions about fresh texts that it answers right.
+        questions: how many were asked.
+    """
+
+    name: str
+    module: nn.Module
+    recall: float
+    questions: int
+
+
+class StoryGLA(nn.Module):
+    """GLA layers on sums of a word's and the three preceding words' embeddings, in place of short convolutions.
+
+    Gates start spread over the channels, from 0.22 to 0.9998, as those of Mamba-2 do.
+
+    >>> StoryGLA(8, layers=1, heads=2)(torch.tensor([[0, 1, 2]])).shape
+    torch.Size([1, 3, 37])
+    """
+
+    def __init__(self, width: int, *, layers: int, heads: int, words: int = len(VOCABULARY)) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(words, width)
+        self.mix = nn.Parameter(torch.randn(4, width) / 2)
+        self.stack = ResidualModel(width, [presets.gla(width, heads=heads)] * layers)
+        with torch.no_grad():
+            for parameter in self.stack.gate_parameters():
+                if parameter.ndim == 2:  # biases
+                    parameter.copy_(torch.linspace(-24, 6, parameter.shape[1]).expand_as(parameter))
+
+    def forward(self, input_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T W"]:
+        """Logits of the next word."""
+        words = functional.pad(self.embedding(input_ids), (0, 0, 3, 0)).unfold(1, 4, 1)  # [B, T, D, 4], own word last
+        z = self.stack.hidden(torch.einsum("btdj,jd->btd", words, self.mix.flip(0))[None])[-1][0]
+        return functional.linear(functional.rms_norm(z, z.shape[-1:]), self.embedding.weight) / z.shape[-1] ** 0.5
+
+
+def cache_folder() -> Path:
+    """Where trained demo models are kept: $XDG_CACHE_HOME/gladient, or ~/.cache/gladient."""
+    home = os.environ.get("XDG_CACHE_HOME") or ""
+    return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "gladient" / "lens-demo"
+
+
+def demo_models(
+    configs: tuple[DemoConfig, ...] = DEMO,
+    *,
+    folder: Path | None = None,
+    on_step: Callable[[str, int, int], None] = lambda name, done, steps: None,
+) -> list[DemoModel]:
+    """The demo's models, from the cache or trained now.
+
+    A model is kept when it is trained; one that was interrupted starts anew. Two processes do not train at once: the
+    second waits and finds the first one's models.
+
+    Args:
+        configs: the models.
+        folder: the cache; `cache_folder()` if not given.
+        on_step: called with a model's name, the steps done and all its steps.
+
+    Raises:
+        ImportError: if transformers is absent.
+        OSError: if the folder cannot be written.
+    """
+    folder = cache_folder() if folder is None else folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"), _one_thread():
+        return [_trained(config, folder / f"{config.kind}.safetensors", on_step) for config in configs]
+
+
+def _trained(config: DemoConfig, path: Path, on_step: Callable[[str, int, int], None]) -> DemoModel:
+    run = asdict(config) | {"words": list(VOCABULARY), "torch": version("torch"), "gladient": version("gladient")}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = _build(config)
+    try:
+        tensors, state = load_tensors(path, run=run)
+    except (FileNotFoundError, CheckpointError):  # absent, damaged, or of another version: made anew
+        _train(model, config, lambda done: on_step(config.kind, done, config.steps))
+        recall, questions = _recall(model)
+        state = {"recall": recall, "questions": questions}
+        save_tensors(path, _unshared(model), run=run, **state)
+    else:
+        model.load_state_dict(tensors, strict=False)
+    return DemoModel(config.kind, model.eval(), **state)
+
+
+def _unshared(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, each once where two names share one."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _build(config: DemoConfig) -> nn.Module:
+    sizes: dict[str, Any] = {"layers": config.layers, "heads": config.heads}
+    if config.kind == "gla":
+        return StoryGLA(config.width, **sizes)
+    transformers = require("transformers", needed_for="the demo's Mamba-2", install=_INSTALL)
+    options = transformers.Mamba2Config(
+        vocab_size=len(VOCABULARY),
+        hidden_size=config.width,
+        num_hidden_layers=config.layers,
+        num_heads=config.heads,
+        head_dim=2 * config.width // config.heads,
+        state_size=32,
+        n_groups=1,
+        chunk_size=16,
+        tie_word_embeddings=True,
+        use_cache=False,
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0),
+    )
+    model: nn.Module = transformers.Mamba2ForCausalLM(options)
+    return model
+
+
+def _train(model: nn.Module, config: DemoConfig, on_step: Callable[[int], None]) -> None:
+    generator = random.Random(config.seed)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=0.01)
+    model.train()
+    for step in range(config.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = config.lr * min(1, (step + 1) / 50) * max(0.05, 1 - step / config.steps)
+        tokens = _texts(config.batch, config.length, generator)
+        words, targets = tokens[:, :-1], tokens[:, 1:]
+        losses = functional.cross_entropy(_logits(model, words).mT, targets, reduction="none")
+        weights = 1 + config.answer_weight * asked(words)
+        optimiser.zero_grad()
+        ((losses * weights).sum() / weights.sum()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        on_step(step + 1)
+
+
+@torch.no_grad()
+def _recall(model: nn.Module, *, texts: int = 64, length: int = 96) -> tuple[float, int]:
+    tokens = _texts(texts, length, random.Random(2**31))
+    questions = asked(tokens[:, :-1])
+    right = _logits(model.eval(), tokens[:, :-1]).argmax(2) == tokens[:, 1:]
+    return right[questions].double().mean().item(), int(questions.sum())
+
+
+def _texts(count: int, length: int, generator: random.Random) -> Int[Tensor, "B T"]:
+    return encode([story(length, generator) for _ in range(count)])
+
+
+def _logits(model: nn.Module, tokens: Tensor) -> Tensor:
+    found = model(input_ids=tokens)
+    return found if isinstance(found, Tensor) else found.logits
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small matrices: threads cost more than they bring, and change sums."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,151 @@
+"""`gladient lens`: the page, the summaries, and bad input."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from gladient.cli import main
+from gladient.lens import _demo, _load
+from gladient.lens._demo import DEMO
+
+transformers = pytest.importorskip("transformers")
+STORY = "A new day. Ada has the key. Ben has the map. Who has the key?"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_demo(tmp_path_factory: pytest.TempPathFactory) -> object:
+    small = tuple(replace(config, steps=2, width=16, heads=2, batch=2) for config in DEMO)
+    load = _load.load_demo
+    with pytest.MonkeyPatch.context() as patch:
+        cache = tmp_path_factory.mktemp("cache")
+        patch.setattr(_demo, "cache_folder", lambda: cache)
+        patch.setattr(_load, "load_demo", lambda **options: load(small, **options))
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Mamba-2 of random weights with a tokenizer of its own."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    path = tmp_path_factory.mktemp("model")
+    words = {word: number for number, word in enumerate(["?", "gates", "weigh", "tokens", "."])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?").save_pretrained(path)
+    torch.manual_seed(0)
+    sizes = {"num_heads": 4, "head_dim": 8, "hidden_size": 16, "state_size": 8, "n_groups": 1, "chunk_size": 8}
+    ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0)
+    config = transformers.Mamba2Config(vocab_size=len(words), num_hidden_layers=3, **sizes, **ids)
+    transformers.Mamba2ForCausalLM(config).save_pretrained(path)
+    return path
+
+
+def test_demo_writes_both_models(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "lens.html"
+    assert main(["lens", "demo", "--text", STORY, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "gla: 2 of 2 layers rebuilt" in printed
+    assert "mamba2: 2 of 2 layers rebuilt" in printed
+    assert out.read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_a_folder_and_chosen_layers(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("gates weigh tokens . tokens weigh gates .", "utf-8")
+    assert main(["lens", str(folder), "--file", str(text), "--layers", "2", "0", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)[folder.name]
+    assert found["tokens"] == 8
+    assert [layer["layer"] for layer in found["layers"]] == [0, 2]
+    for layer in found["layers"]:
+        assert layer["reconstruction"]["passed"]
+        assert layer["reconstruction"]["error"] < 1e-6
+        assert [head["head"] for head in layer["heads"]] == [0, 1, 2, 3]
+        for head in layer["heads"]:
+            assert 0 <= head["memory_length"] <= 7
+            assert head["last"] == pytest.approx(1)  # all eight tokens
+            assert set(head["closing_tokens"]) <= {"gates", "weigh", "tokens", "."}
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_a_layer_that_is_not_rebuilt_fails(
+    capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gladient.lens import _pack
+
+    monkeypatch.setitem(_pack.TOLERANCES, torch.float32, 1e-12)
+    out = tmp_path / "lens.html"
+    assert main(["lens", str(folder), "--text", "gates weigh tokens", "--out", str(out)]) == 1
+    assert "0 of 3 layers rebuilt" in capsys.readouterr().out
+    assert out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demo", "--text", "  \n"], "the text is empty"),
+        (["demo", "--text", "Zoe has the key."], "do not know 'zoe'"),
+        (["demo", "--text", STORY, "--max-tokens", "5"], "more than 5"),
+        (["demo", "--text", STORY, "--file", "x"], "both --text and --file"),
+        (["demo", "--file", "absent.txt"], "absent.txt"),
+        (["demo", "--text", STORY, "--layers", "7"], "layer 7 is not a gated layer"),
+        (["demo", "--text", STORY, "--heads", "0"], "at least 1"),
+        (["demo", "--text", STORY, "--out", "absent/lens.html"], "absent is no folder"),
+        (["FOLDER"], "no text is given"),
+        (["FOLDER", "--text", ""], "the text is empty"),
+        (["./absent", "--text", "a"], "is no folder with a model"),
+        (["PAGE", "--text", "a"], "is broken or incomplete"),
+    ],
+)
+def test_bad_input(
+    capsys: pytest.CaptureFixture[str],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = {"FOLDER": str(folder), "PAGE": str(tmp_path)}
+    assert main(["lens", *[names.get(word, word) for word in arguments]]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.splitlines()[-1].startswith("gladient: error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_hub_out_of_reach_is_one_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refuse = OSError("We couldn't connect\nto the hub")
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda name: (_ for _ in ()).throw(refuse))
+    assert main(["lens", "someone/model", "--text", "a"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "the hub cannot be reached" in error
+
+
+def test_without_transformers_it_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    assert main(["lens", str(folder), "--text", "gates"]) == 2
+    assert "pip install 'gladient[lens]'" in capsys.readouterr().err
+
+
+def test_a_model_without_gates_lists_the_supported(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    GPT2LMHeadModel(GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=1)).save_pretrained(tmp_path)
+    from tokenizers import Tokenizer, models
+
+    tokenizer = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="a").save_pretrained(tmp_path)
+    assert main(["lens", str(tmp_path), "--text", "a"]) == 2
+    error = capsys.readouterr().err
+    assert "no gated layer" in error
+    assert "mamba2" in error
