@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -70,6 +71,8 @@ def _cache() -> Path:
 def _compile(compiler: str, path: Path) -> None:
     """Compiles beside the target and renames, so that the target is whole or absent."""
     _log.info("compiling %s into %s (once, half a minute)", _FOLDER, path)
+    if sys.stderr.isatty():  # a person waits
+        print("gladient: compiling its CPU kernels, once, about half a minute …", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         built = Path(folder) / path.name
         command = [compiler, *_FLAGS, *map(str, _sources("*.cpp")), "-o", str(built)]

@@ -91,9 +91,9 @@ def _sizes(H: int, tensors: dict[str, Tensor]) -> dict[str, int]:
     return {"H": H, "threads": torch.get_num_threads(), **heads, **channels}
 
 
-def fresh(shape: Sequence[int], dtype: torch.dtype, zero: bool = False) -> Tensor:
+def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """A new tensor on huge pages where the system has them: filling new memory is what long sequences wait for."""
-    x = (torch.zeros if zero else torch.empty)(shape, dtype=dtype)
+    x = torch.empty(shape, dtype=dtype)
     if x.nbytes >= _LARGE:
         library().advise_huge_pages(ctypes.c_void_p(x.data_ptr()), ctypes.c_int64(x.nbytes))
     return x
@@ -107,7 +107,8 @@ def _scan(backward: bool, scale: float, sequences: int, tensors: dict[str, Tenso
     q = tensors["q"]
     span = _span(tensors["initial"])
     problem = _SCANS[q.dtype](N=sequences, span=span, scale=scale, **_sizes(q.shape[2], tensors), **_addresses(tensors))
-    getattr(library(), f"scan_{_NUMBERS[q.dtype][0]}")(ctypes.byref(problem), int(backward))
+    kernel = "full" if "G" in tensors else "scan"
+    getattr(library(), f"{kernel}_{_NUMBERS[q.dtype][0]}")(ctypes.byref(problem), int(backward))
 
 
 def last_query(inputs: Sequence[Tensor | None], outputs: dict[str, Tensor]) -> None:
@@ -189,7 +190,7 @@ class _ScanGradient(BatchFunction):
         *inputs, kept = saved
         tensors, H = _named(inputs), d_o.shape[2]
         gradients = {
-            name: fresh(x.shape if name == "initial" else (*x.shape[:2], H, *x.shape[3:]), x.dtype, zero=True)
+            name: fresh(x.shape if name == "initial" else (*x.shape[:2], H, *x.shape[3:]), x.dtype)
             for name, x in tensors.items()
         }
         if kept is None or kept.numel() == 0:

@@ -31,11 +31,12 @@ def recurrent(
     H = q.shape[2]
     k, v, log_gates = to_heads(k, H), to_heads(v, H), gates.to_heads(H).combined()
     S, outputs = initial_state, []
-    for t in range(q.shape[1]):
-        if log_gates is not None:
-            S = log_gates[:, t].exp() * S
-        S = S + k[:, t, :, :, None] * v[:, t, :, None, :]
-        outputs.append(scale * torch.einsum("bhk,bhkv->bhv", q[:, t], S))
+    gate_steps = [None] * q.shape[1] if log_gates is None else log_gates.unbind(1)  # views' gradients are T long each
+    for q_t, k_t, v_t, log_gate in zip(q.unbind(1), k.unbind(1), v.unbind(1), gate_steps, strict=True):
+        if log_gate is not None:
+            S = log_gate.exp() * S
+        S = S + k_t[..., None] * v_t[..., None, :]
+        outputs.append(scale * torch.einsum("bhk,bhkv->bhv", q_t, S))
     return (torch.stack(outputs, 1) if outputs else v[:, :0]), S
 
 

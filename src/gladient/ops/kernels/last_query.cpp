@@ -162,7 +162,7 @@ template <class F> static void last_query(const LastQuery<F> &p) {
   constexpr Int L = 64 / sizeof(F);
   const Int NK = (p.K + L - 1) / L, NV = (p.V + L - 1) / L;
   const bool shared = p.hk == 1 && p.H > 1 && p.V < L && p.hv == p.H && (!p.gv || p.hgv == p.H) && !p.g && !p.gk && !p.d_k;
-  parallel(p.N, p.threads, [&](Int n) {
+  const auto row = [&](Int n) {
     if (shared) shared_keys(p, n);
     for (Int h = 0; h < p.H && !shared; ++h) {
       if (NK <= 1 && NV <= 1) one_head<F, 1, 1>(p, n, h);
@@ -173,7 +173,8 @@ template <class F> static void last_query(const LastQuery<F> &p) {
     if (p.d_g) prefix_sums(p.d_g + n * p.T * p.hg, p.T, p.hg);
     if (p.d_gk) prefix_sums(p.d_gk + n * p.T * p.hgk * p.K, p.T, p.hgk * p.K);
     if (p.d_gv) prefix_sums(p.d_gv + n * p.T * p.hgv * p.V, p.T, p.hgv * p.V);
-  });
+  };
+  parallel(p.N, p.threads, [&] { return row; });
 }
 
 extern "C" {

@@ -1,256 +1,407 @@
-// Gated linear attention on CPU cores: one pass over the tokens, the state in registers, one chunk of tokens in cache.
+// Gated linear attention on CPU cores: all pairs of tokens inside a chunk, the state from chunk to chunk.
 //
-// Tokens of all sequences lie one after the other: q [M, H, K], v [M, hv, V] …; sequence n holds the tokens
-// offsets[n] … offsets[n + 1]. Head h of q uses head h / (H / hk) of k. Gates come as logarithms, null where absent.
-// Every function exists for float and double; Python calls them through ctypes (native.py).
+// Keys and values play the same game: a read (q, or d_o) meets earlier writes (k, or v) through the gates between them.
+// So both are a Side, and each formula stands here once: the outputs are the gradients of d_o.
+// A state changes once a chunk, S ← S + (expm1(Σ log gates) S + writes), and what that sum rounds off is kept: the error
+// does not grow with the number of tokens. Full gates are in full.cpp.
 
-#include "simd.h"
+#include "problem.h"
 
-template <class F> struct Problem {
-  Int N, H, hk, hv, hg, hgk, hgv, K, V, span, threads;           // a state is kept every `span` chunks
-  F scale;
-  const Int *offsets, *span_offsets;                             // [N + 1] in tokens and in spans
-  const F *q, *k, *v, *g, *gk, *gv, *G, *initial;
-  F *o, *final, *checkpoints;                                    // checkpoints [spans, H, K, V]: states before them
-  const F *d_o, *d_final;
-  F *d_q, *d_k, *d_v, *d_g, *d_gk, *d_gv, *d_G, *d_initial;      // all with H heads
+// One side of a head: reads and writes of a chunk, [C, n] vectors, and the gates of its channels.
+template <class F> struct Side {
+  using Vec = typename Vector<F>::type;
+  Int n;                      // vectors of channels
+  bool gated, pairwise;       // gates at all; one for each channel instead of one for all
+  Vec *read, *write, *gate;   // gate: of a token; log gates until `weigh`
+  Vec *until, *since;         // products of the gates from the chunk's start to a token, after a token to the end
+  Vec *early, *late;          // read ⊙ until, write ⊙ since
+  Vec *d_read, *d_write, *d_gate;
+  Vec *keep, *change;         // [n]: the whole chunk's decay is keep + change, keep 0 or 1
 };
 
-constexpr Int C = 16;  // tokens in a chunk
-
-enum Gate { NONE, SCALAR, KEY, COLUMN, FULL };  // COLUMN and FULL come with key gates, which may be all 1
-
-// One head of one sequence and at most NV vectors of its value channels.
-template <class F, int NV, Gate gate> struct Lane {
+// out[c] += Σ_i x[c, i] M[i], for J of M's columns; x at c * xc + i * xi. LATER: only i ≥ c, EARLIER: only i ≤ c.
+enum Part { ALL, EARLIER, LATER };
+template <class F, int J> static void multiply(const F *x, Int xc, Int xi, const typename Vector<F>::type *M, Int m, Int rows,
+                                               typename Vector<F>::type *out, Int n, Int steps, Part part) {
   using Vec = typename Vector<F>::type;
-  static constexpr Int L = 64 / sizeof(F), W = NV * L, R = 4;  // R rows of the state at a time
-
-  struct Head {
-    Int heads, own;
-    Int operator()(Int t) const { return t * heads + own; }  // index of [t, head]
-  };
-  const Problem<F> &p;
-  const Int n, h, first, width, rows;  // first value channel, channels in use ≤ W, K rounded up to a multiple of 4
-  std::vector<F> q, k, a;              // [C, rows]: scaled queries, keys, key gates
-  std::vector<F> sum_q, sum_k, sum_a;  // [C, rows]: gradients of a chunk
-  std::vector<Vec> v, b, full;         // [C, NV], value gates [C, NV], full gates [C, rows, NV]
-  std::vector<Vec> o, S;               // [C, NV], [rows, NV]
-  const Head at_q, at_k, at_v, at_g, at_gk, at_gv;
-
-  Lane(const Problem<F> &p, Int n, Int h, Int first)
-      : p(p), n(n), h(h), first(first), width(std::min(W, p.V - first)), rows((p.K + 3) / 4 * 4), q(C * rows),
-        k(C * rows), a(C * rows, F(1)), sum_q(C * rows), sum_k(C * rows), sum_a(C * rows), v(C * NV), b(gate == COLUMN ? C * NV : 0),
-        full(gate == FULL ? C * rows * NV : 0), o(C * NV), S(rows * NV),
-        at_q(head(p.H)), at_k(head(p.hk)), at_v(head(p.hv)), at_g(head(p.hg)), at_gk(head(p.hgk)), at_gv(head(p.hgv)) {}
-
-  static F *scalars(std::vector<Vec> &x) { return reinterpret_cast<F *>(x.data()); }
-  Head head(Int heads) const { return {heads, h / (p.H / heads)}; }
-
-  void load_state(const F *x, std::vector<Vec> &S) {
-    std::fill(S.begin(), S.end(), Vec{});
-    for (Int i = 0; x && i < p.K; ++i) std::memcpy(scalars(S) + i * W, x + i * p.V + first, width * sizeof(F));
-  }
-  void store_state(std::vector<Vec> &S, F *x) {
-    for (Int i = 0; i < p.K; ++i) std::memcpy(x + i * p.V + first, scalars(S) + i * W, width * sizeof(F));
-  }
-
-  void load(Int t0, Int t1) {
-    for (Int t = t0; t < t1; ++t) {
-      const Int c = t - t0;
-      const F *qt = p.q + at_q(t) * p.K, *kt = p.k + at_k(t) * p.K;
-      for (Int i = 0; i < p.K; ++i) q[c * rows + i] = qt[i] * p.scale, k[c * rows + i] = kt[i];
-      std::memcpy(scalars(v) + c * W, p.v + at_v(t) * p.V + first, width * sizeof(F));
-      const F g = p.g ? p.g[at_g(t)] : F(0);
-      if (p.gk) {
-        const F *gk = p.gk + at_gk(t) * p.K;
-        for (Int i = 0; i < p.K; ++i) a[c * rows + i] = exp_(g + gk[i]);
-      } else if (p.g) {
-        std::fill_n(a.begin() + c * rows, p.K, exp_(g));
-      }
-      if (gate == COLUMN) exponentials(p.gv + at_gv(t) * p.V + first, scalars(b) + c * W);
-      if (gate == FULL)
-        for (Int i = 0; i < p.K; ++i)
-          exponentials(p.G + (at_q(t) * p.K + i) * p.V + first, scalars(full) + (c * rows + i) * W);
+  constexpr int R = J == 4 ? 4 : 8;
+  for (Int c = 0; c < steps; c += R) {
+    const Int begin = part == LATER ? c : 0, end = part == EARLIER ? std::min(c + R, rows) : rows;
+    for (Int i0 = begin; i0 < end; i0 += 16) {  // short sums round less
+      Vec sum[R][J] = {};
+      for (Int i = i0; i < std::min(i0 + 16, end); ++i)
+        for (int r = 0; r < R; ++r)
+          for (int j = 0; j < J; ++j) sum[r][j] += x[(c + r) * xc + i * xi] * M[i * m + j];
+      for (int r = 0; r < R; ++r)
+        for (int j = 0; j < J; ++j) out[(c + r) * n + j] += sum[r][j];
     }
   }
-  void exponentials(const F *x, F *y) const {
-    for (Int j = 0; j < width; ++j) y[j] = exp_(x[j]);
+}
+
+// The same for all n columns.
+template <class F> static void multiply(const F *x, Int xc, Int xi, const typename Vector<F>::type *M, Int rows,
+                                        typename Vector<F>::type *out, Int n, Int steps, Part part = ALL) {
+  for (Int j = 0; j < n;) {
+    if (n - j >= 4) multiply<F, 4>(x, xc, xi, M + j, n, rows, out + j, n, steps, part), j += 4;
+    else if (n - j >= 2) multiply<F, 2>(x, xc, xi, M + j, n, rows, out + j, n, steps, part), j += 2;
+    else multiply<F, 1>(x, xc, xi, M + j, n, rows, out + j, n, steps, part), j += 1;
+  }
+}
+
+// y [columns * L, rows / L] ← x [rows, columns] transposed; rows in lanes.
+template <class F> static void transpose(const typename Vector<F>::type *x, Int rows, Int columns, typename Vector<F>::type *y) {
+  constexpr Int L = 64 / sizeof(F);
+  for (Int i = 0; i < rows / L; ++i)
+    for (Int j = 0; j < columns; ++j) {
+      typename Vector<F>::type square[L];
+      for (Int l = 0; l < L; ++l) square[l] = x[(i * L + l) * columns + j];
+      flip(square);
+      for (Int l = 0; l < L; ++l) y[(j * L + l) * (rows / L) + i] = square[l];
+    }
+}
+
+// One head of one sequence after the other, NV vectors of value channels at a time.
+template <class F, int NV> struct Lane {
+  using Vec = typename Vector<F>::type;
+  static constexpr Int L = 64 / sizeof(F), W = NV * L, CN = C / L;
+
+  const Problem<F> &p;
+  const Int nk, rows;             // vectors of key channels, and key channels with padding
+  std::vector<Vec> memory;
+  Side<F> key, value;
+  Vec *S, *rest, *dS, *d_rest;    // [rows, NV]: states, their gradients, and what rounding took from them
+  Vec *flipped, *d_flipped;       // [W, nk]: transposed
+  Vec *starts;                    // [span, rows, NV]: the states before the chunks of a span, computed again
+  Vec *weights, *to_value, *to_key, *columns;  // [C, CN], token in lanes: scalar gates' weights; q·k and d_o·v times them
+  Int n = 0, h = 0, first = 0, width = 0, steps = 0;  // sequence, head, first value channel, channels, padded tokens
+  Head at_q, at_k, at_v, at_g, at_gk, at_gv;
+
+  Lane(const Problem<F> &p, bool backward) : p(p), nk((p.K + L - 1) / L), rows(nk * L) {
+    Int used = 0;
+    const auto lay = [&](auto take) {  // once to count, once to hand out
+      for (Side<F> *side : {&key, &value}) {
+        side->n = side == &key ? nk : NV;
+        for (Vec **x : {&side->read, &side->write, &side->gate, &side->until, &side->since, &side->early, &side->late,
+                        &side->d_read, &side->d_write, &side->d_gate})
+          take(x, C * side->n);
+        take(&side->keep, side->n), take(&side->change, side->n);
+      }
+      for (Vec **x : {&S, &rest}) take(x, rows * NV);
+      for (Vec **x : {&weights, &to_value, &to_key}) take(x, C * CN);
+      take(&columns, std::max(rows, W) * CN);
+      if (!backward) return;
+      for (Vec **x : {&dS, &d_rest}) take(x, rows * NV);
+      for (Vec **x : {&flipped, &d_flipped}) take(x, W * nk);
+      take(&starts, p.span * rows * NV);
+    };
+    lay([&](Vec **, Int size) { used += size; });
+    memory.resize(used);
+    used = 0;
+    lay([&](Vec **x, Int size) { *x = memory.data() + used, used += size; });
+    key.gated = p.g || p.gk, key.pairwise = p.gk, value.gated = value.pairwise = p.gv;
+    for (Int s = 0; s < C; ++s)
+      for (Int t = s; t < C; ++t) scalars(weights)[s * C + t] = 1;
   }
 
-  // The gate of state entry (i, vector j) at token c of the chunk, applied to x; ac is the key gate there.
-  inline Vec gated(Vec x, F ac, const Vec *b, const Vec *full, Int c, Int i, Int j) const {
-    if (gate != NONE) x *= ac;
-    if (gate == COLUMN) x *= b[c * NV + j];
-    if (gate == FULL) x *= full[(c * rows + i) * NV + j];
-    return x;
+  static F *scalars(Vec *x) { return reinterpret_cast<F *>(x); }
+  static const F *scalars(const Vec *x) { return reinterpret_cast<const F *>(x); }
+  static Int lanes(Int channels, Int j) { return std::clamp<Int>(channels - j * L, 0, L); }
+
+  void run(Int job, Int first_channel, bool backward) {
+    n = job / p.H, h = job % p.H, first = first_channel, width = std::min(W, p.V - first);
+    const auto head = [&](Int heads) { return Head{heads, h / (p.H / std::max<Int>(heads, 1))}; };
+    at_q = {p.H, h}, at_k = head(p.hk), at_v = head(p.hv), at_g = head(p.hg), at_gk = head(p.hgk), at_gv = head(p.hgv);
+    backward ? this->backward() : forward();
   }
+
+  void load_state(const F *x, Vec *S, Vec *rest) const {
+    std::fill_n(S, rows * NV, Vec{}), std::fill_n(rest, rows * NV, Vec{});
+    for (Int i = 0; x && i < p.K; ++i)
+      for (int j = 0; j < NV; ++j) S[i * NV + j] = load(x + i * p.V + first + j * L, lanes(width, j));
+  }
+  void store_state(const Vec *S, F *x) const {
+    for (Int i = 0; i < p.K; ++i)
+      for (int j = 0; j < NV; ++j) store<F>(S[i * NV + j], x + i * p.V + first + j * L, lanes(width, j));
+  }
+  void take(const F *x, Int channels, Vec *y, Int n) const {
+    for (Int j = 0; j < n; ++j) y[j] = load(x + j * L, lanes(channels, j));
+  }
+
+  // Queries, keys, values and log gates of a chunk, zeros behind its last token.
+  void load_chunk(Int t0, Int t1) {
+    const Int count = t1 - t0;
+    steps = (count + 7) / 8 * 8;
+    for (Int c = 0; c < count; ++c) {
+      take(p.q + at_q(t0 + c) * p.K, p.K, key.read + c * nk, nk);
+      take(p.k + at_k(t0 + c) * p.K, p.K, key.write + c * nk, nk);
+      take(p.v + at_v(t0 + c) * p.V + first, width, value.write + c * NV, NV);
+      if (p.gk) take(p.gk + at_gk(t0 + c) * p.K, p.K, key.gate + c * nk, nk);
+      if (p.gv) take(p.gv + at_gv(t0 + c) * p.V + first, width, value.gate + c * NV, NV);
+      if (p.g && p.gk)
+        for (Int j = 0; j < nk; ++j) key.gate[c * nk + j] += p.g[at_g(t0 + c)];
+    }
+    for (Side<F> *side : {&key, &value})
+      for (Vec *x : {side->read, side->write, side->gate}) std::fill(x + count * side->n, x + steps * side->n, Vec{});
+    for (Int i = 0; i < count * nk; ++i) key.read[i] *= p.scale;
+    if (p.d_o)
+      for (Int c = 0; c < count; ++c) take(p.d_o + at_q(t0 + c) * p.V + first, width, value.read + c * NV, NV);
+    weigh_pairs(t0, count);
+    weigh(key), weigh(value);
+  }
+
+  // weights[s, t] of scalar gates: exp Σ_{s < u ≤ t} g_u, sums of their own and never differences; 0 before s.
+  void weigh_pairs(Int t0, Int count) {
+    if (p.gk || !p.g) return;
+    double g[C + 1] = {}, sums[C], total = 0;
+    alignas(64) F single[C], prefix[C], suffix[C], row[C];
+    for (Int c = 0; c < count; ++c) g[c] = p.g[at_g(t0 + c)];
+    std::fill_n(sums, C, -INFINITY);
+    for (Int s = C - 1; s >= 0; --s) {
+      for (Int t = 0; t < C; ++t) sums[t] += g[s + 1];
+      sums[s] = 0;
+      for (Int t = 0; t < C; ++t) row[t] = F(sums[t]);
+      for (Int j = 0; j < CN; ++j) weights[s * CN + j] = exponential<F>(load(row + j * L, L));
+      suffix[s] = scalars(weights)[s * C + C - 1];
+    }
+    for (Int c = 0; c < C; ++c) single[c] = F(g[c]), prefix[c] = F(total += g[c]);
+    for (F *x : {single, prefix})
+      for (Int j = 0; j < CN; ++j) store<F>(exponential<F>(load(x + j * L, L)), x + j * L, L);
+    for (Int c = 0; c < steps; ++c)
+      for (Int j = 0; j < nk; ++j) {
+        key.gate[c * nk + j] = Vec{} + single[c];
+        key.until[c * nk + j] = Vec{} + prefix[c], key.since[c * nk + j] = Vec{} + suffix[c];
+      }
+    for (Int j = 0; j < nk; ++j) decay<F>(Vec{} + F(total), key.keep[j], key.change[j]);
+  }
+
+  // Gates from log gates, their products from both ends, and reads and writes weighted by them.
+  void weigh(Side<F> &side) {
+    const Int n = side.n;
+    for (Int j = 0; j < n && side.pairwise; ++j) {
+      Vec sum = {}, product = Vec{} + F(1);
+      for (Int c = 0; c < steps; ++c) {
+        const Int i = c * n + j;
+        sum += side.gate[i], side.gate[i] = exponential<F>(side.gate[i]);
+        side.until[i] = product *= side.gate[i];
+      }
+      product = Vec{} + F(1);
+      for (Int c = steps - 1; c >= 0; --c) side.since[c * n + j] = product, product *= side.gate[c * n + j];
+      decay<F>(sum, side.keep[j], side.change[j]);
+    }
+    for (Int j = 0; j < n && !side.gated; ++j) side.keep[j] = Vec{} + F(1), side.change[j] = Vec{};
+    for (Int i = 0; i < steps * n; ++i) {
+      side.early[i] = side.gated ? side.read[i] * side.until[i] : side.read[i];
+      side.late[i] = side.gated ? side.write[i] * side.since[i] : side.write[i];
+    }
+  }
+
+  // out[s, t] = Σ read_t ⊙ gates between ⊙ write_s, times the scalar gates' weights.
+  void meet(const Side<F> &side, Vec *out) {
+    const Int n = side.n;
+    if (!side.pairwise) {
+      std::fill_n(out, C * CN, Vec{});
+      transpose<F>(side.read, C, n, columns);
+      multiply<F>(scalars(side.write), n * L, 1, columns, side.n * L, out, CN, steps);
+    } else {
+      for (Int s = 0; s < steps; ++s) {
+        Vec products[C] = {};
+        for (Int j = 0; j < n;) {
+          if (n - j >= 4) meet<4>(side, s, j, products), j += 4;
+          else if (n - j >= 2) meet<2>(side, s, j, products), j += 2;
+          else meet<1>(side, s, j, products), j += 1;
+        }
+        for (Int i = 0; i < CN; ++i) out[s * CN + i] = row_sums(products + i * L);
+      }
+      std::fill(out + steps * CN, out + C * CN, Vec{});
+    }
+    for (Int i = 0; i < C * CN; ++i) out[i] *= weights[i];
+  }
+  template <int J> void meet(const Side<F> &side, Int s, Int j0, Vec *products) const {
+    Vec x[J];
+    for (int j = 0; j < J; ++j) x[j] = side.write[s * side.n + j0 + j];
+    for (Int t = s; t < steps; ++t) {
+      Vec sum = products[t];
+      for (int j = 0; j < J; ++j) {
+        const Int i = t * side.n + j0 + j;
+        if (t > s) x[j] *= side.gate[i];
+        sum += x[j] * side.read[i];
+      }
+      products[t] = sum;
+    }
+  }
+
+  // What the tokens of the chunk give to one another's gradients, through pairs[s, t] of the other side.
+  void give(Side<F> &side, const Vec *pairs, bool both) const {
+    const F *x = scalars(pairs);
+    const Int n = side.n;
+    if (!side.pairwise) {
+      multiply<F>(x, 1, C, side.write, steps, side.d_read, n, steps, EARLIER);
+      if (both) multiply<F>(x, C, 1, side.read, steps, side.d_write, n, steps, LATER);
+      return;
+    }
+    for (Int s = 0; s < steps; ++s)
+      for (Int j = 0; j < n;) {
+        if (n - j >= 4) give<4>(side, x, s, j, both), j += 4;
+        else if (n - j >= 2) give<2>(side, x, s, j, both), j += 2;
+        else give<1>(side, x, s, j, both), j += 1;
+      }
+  }
+  template <int J> void give(Side<F> &side, const F *pairs, Int s, Int j0, bool both) const {
+    Vec weight[J], write[J], sum[J];
+    for (int j = 0; j < J; ++j) {
+      const Int i = s * side.n + j0 + j;
+      weight[j] = Vec{} + F(1), write[j] = side.write[i], sum[j] = side.d_write[i];
+    }
+    for (Int t = s; t < steps; ++t) {
+      const F x = pairs[s * C + t];
+      for (int j = 0; j < J; ++j) {
+        const Int i = t * side.n + j0 + j;
+        if (t > s) weight[j] *= side.gate[i];
+        side.d_read[i] += x * (weight[j] * write[j]);
+        if (both) sum[j] += x * (weight[j] * side.read[i]);
+      }
+    }
+    for (int j = 0; j < J && both; ++j) side.d_write[s * side.n + j0 + j] = sum[j];
+  }
+
+  // y ← (x · state) ⊙ weights: what the state before the chunk, or the gradient of the one behind it, gives.
+  void through(const Vec *x, Int channels, const Vec *state, Int state_rows, const Side<F> &side, const Vec *weights, Vec *y) const {
+    std::fill_n(y, steps * side.n, Vec{});
+    multiply<F>(scalars(x), channels, 1, state, state_rows, y, side.n, steps);
+    for (Int i = 0; i < steps * side.n && side.gated; ++i) y[i] *= weights[i];
+  }
+
+  // state ← decay ⊙ state + Σ_c x_c y_cᵀ.
+  void carry(Vec *state, Vec *rest, const Vec *x, const Vec *y) const {
+    const F *keep = scalars(key.keep), *change = scalars(key.change), *scalar = scalars(x);
+    for (Int i = 0; i < p.K; i += 4) {
+      Vec sum[4][NV] = {};
+      for (Int c = 0; c < steps; ++c)
+        for (int r = 0; r < 4; ++r)
+          for (int j = 0; j < NV; ++j) sum[r][j] += scalar[c * rows + i + r] * y[c * NV + j];
+      for (int r = 0; r < 4; ++r)
+        for (int j = 0; j < NV; ++j) {
+          Vec &s = state[(i + r) * NV + j], &e = rest[(i + r) * NV + j];
+          const F m = keep[i + r], d = change[i + r];
+          if (!value.gated) {
+            add<F>(s, e, Vec{} + m, Vec{} + d, sum[r][j]);
+          } else {
+            const Vec mv = value.keep[j], dv = value.change[j];
+            add<F>(s, e, m * mv, d * dv + (m * dv + d * mv), sum[r][j]);
+          }
+        }
+    }
+  }
+
+  const F *checkpoint(Int chunk) const { return p.checkpoints + place(chunk); }
+  Int place(Int chunk) const { return ((p.span_offsets[n] + chunk / p.span) * p.H + h) * p.K * p.V; }
 
   void forward() {
-    const Int state = (n * p.H + h) * p.K * p.V;
-    load_state(p.initial ? p.initial + state : nullptr, S);
+    const Int at = (n * p.H + h) * p.K * p.V, end = p.offsets[n + 1];
+    load_state(p.initial ? p.initial + at : nullptr, S, rest);
     Int chunk = 0;
-    for (Int t0 = p.offsets[n]; t0 < p.offsets[n + 1]; t0 += C, ++chunk) {
-      const Int t1 = std::min(t0 + C, p.offsets[n + 1]);
-      if (p.checkpoints && chunk % p.span == 0)
-        store_state(S, p.checkpoints + ((p.span_offsets[n] + chunk / p.span) * p.H + h) * p.K * p.V);
-      load(t0, t1);
-      std::fill(o.begin(), o.end(), Vec{});
-      for (Int i = 0; i < rows; i += 4) forward_rows(i, t1 - t0);
-      for (Int t = t0; t < t1; ++t)
-        std::memcpy(p.o + at_q(t) * p.V + first, scalars(o) + (t - t0) * W, width * sizeof(F));
+    for (Int t0 = p.offsets[n]; t0 < end; t0 += C, ++chunk) {
+      if (p.checkpoints && chunk % p.span == 0) store_state(S, p.checkpoints + place(chunk));
+      load_chunk(t0, std::min(t0 + C, end));
+      meet(key, to_value);
+      through(key.early, rows, S, p.K, value, value.until, value.d_read);
+      give(value, to_value, false);
+      carry(S, rest, key.late, value.late);
+      for (Int t = t0; t < std::min(t0 + C, end); ++t) put(value.d_read + (t - t0) * NV, p.o + at_q(t) * p.V + first, width, NV);
     }
-    store_state(S, p.final + state);
-  }
-
-  void forward_rows(Int i, Int steps) {
-    const F *__restrict q = this->q.data(), *__restrict k = this->k.data(), *__restrict a = this->a.data();
-    const Vec *__restrict v = this->v.data(), *__restrict b = this->b.data(), *__restrict full = this->full.data();
-    const Int rows = this->rows;
-    Vec *__restrict o = this->o.data(), s[4][NV];
-    for (int r = 0; r < 4; ++r)
-      for (int j = 0; j < NV; ++j) s[r][j] = S[(i + r) * NV + j];
-    for (Int c = 0; c < steps; ++c) {
-      Vec value[NV], out[NV];
-      for (int j = 0; j < NV; ++j) value[j] = v[c * NV + j], out[j] = o[c * NV + j];
-      for (int r = 0; r < 4; ++r) {
-        const F x = k[c * rows + i + r], y = q[c * rows + i + r];
-        for (int j = 0; j < NV; ++j) {
-          s[r][j] = gated(s[r][j], a[c * rows + i + r], b, full, c, i + r, j) + x * value[j];
-          out[j] += y * s[r][j];
-        }
-      }
-      for (int j = 0; j < NV; ++j) o[c * NV + j] = out[j];
-    }
-    for (int r = 0; r < 4; ++r)
-      for (int j = 0; j < NV; ++j) S[(i + r) * NV + j] = s[r][j];
+    store_state(S, p.final + at);
   }
 
   void backward() {
-    const Int state = (n * p.H + h) * p.K * p.V, begin = p.offsets[n], end = p.offsets[n + 1];
-    std::vector<Vec> dS(rows * NV), d_o(C * NV), d_v(C * NV), d_b(C * NV), d_g(C);
-    load_state(p.d_final ? p.d_final + state : nullptr, dS);
-    std::vector<std::vector<Vec>> starts(p.span);  // the states before the chunks of a span, computed again
+    const Int at = (n * p.H + h) * p.K * p.V, begin = p.offsets[n], end = p.offsets[n + 1], size = rows * NV;
+    load_state(p.d_final ? p.d_final + at : nullptr, dS, d_rest);
+    transpose<F>(dS, rows, NV, d_flipped);
     for (Int c = (end - begin + C - 1) / C - 1, last = c; c >= 0; --c) {
-      const Int within = c % p.span;
+      const Int within = c % p.span, t0 = begin + c * C, t1 = std::min(t0 + C, end);
       if (c == last || within == p.span - 1) {
-        load_state(p.checkpoints + ((p.span_offsets[n] + c / p.span) * p.H + h) * p.K * p.V, S);
-        for (Int i = 0; i <= within; ++i) {
-          starts[i] = S;
-          if (i == within) break;
-          load(begin + (c - within + i) * C, begin + (c - within + i + 1) * C);
-          for (Int r = 0; r < rows; r += 4) forward_rows(r, C);
+        load_state(checkpoint(c), S, rest);
+        for (Int i = 0; i < within; ++i) {
+          std::copy_n(S, size, starts + i * size);
+          load_chunk(t0 - (within - i) * C, t0 - (within - i - 1) * C);
+          carry(S, rest, key.late, value.late);
         }
+        std::copy_n(S, size, starts + within * size);
       }
-      S = starts[within];
-      const Int t0 = begin + c * C, t1 = std::min(t0 + C, end);
-      load(t0, t1);
-      for (Int t = t0; t < t1; ++t)
-        std::memcpy(scalars(d_o) + (t - t0) * W, p.d_o + at_q(t) * p.V + first, width * sizeof(F));
-      for (auto *x : {&d_v, &d_b, &d_g}) std::fill(x->begin(), x->end(), Vec{});
-      for (Int i = 0; i < rows; i += R) backward_rows(i, t0, t1 - t0, dS.data(), d_o.data(), d_v.data(), d_b.data(), d_g.data());
-      add_rows(t0, t1 - t0);
-      for (Int t = t0; t < t1; ++t) {
-        const Int to = at_q(t) * p.V + first, c = t - t0;
-        std::memcpy(p.d_v + to, scalars(d_v) + c * W, width * sizeof(F));
-        if (p.d_gv) std::memcpy(p.d_gv + to, scalars(d_b) + c * W, width * sizeof(F));
-        if (p.d_g && gate == SCALAR)
-          for (Int l = 0; l < L; ++l) p.d_g[at_q(t)] += d_g[c][l];
-      }
+      load_chunk(t0, t1);
+      gradients(starts + within * size);
+      write(t0, t1);
     }
-    if (p.d_initial) store_state(dS, p.d_initial + state);
+    if (p.d_initial) store_state(dS, p.d_initial + at);
   }
 
-  void backward_rows(Int i, Int t0, Int steps, Vec *__restrict dS, const Vec *__restrict d_o, Vec *__restrict d_v,
-                     Vec *__restrict d_b, Vec *__restrict d_g) {
-    const F *__restrict q = this->q.data(), *__restrict k = this->k.data(), *__restrict a = this->a.data();
-    const Vec *__restrict v = this->v.data(), *__restrict b = this->b.data(), *__restrict full = this->full.data();
-    const Int rows = this->rows;
-    Vec states[C + 1][R][NV], d_q[R][C] = {}, d_k[R][C] = {}, d_a[R][C] = {}, d[R][NV];
-    for (int r = 0; r < R; ++r)
-      for (int j = 0; j < NV; ++j) states[0][r][j] = S[(i + r) * NV + j], d[r][j] = dS[(i + r) * NV + j];
-    for (Int c = 0; c < steps; ++c)
-      for (int r = 0; r < R; ++r)
-        for (int j = 0; j < NV; ++j)
-          states[c + 1][r][j] = gated(states[c][r][j], a[c * rows + i + r], b, full, c, i + r, j) + k[c * rows + i + r] * v[c * NV + j];
-    for (Int c = steps - 1; c >= 0; --c) {
-      Vec value[NV], upstream[NV], to_v[NV], log_gate = {};
-      for (int j = 0; j < NV; ++j) value[j] = v[c * NV + j], upstream[j] = d_o[c * NV + j], to_v[j] = d_v[c * NV + j];
-      for (int r = 0; r < R; ++r) {
-        const F x = k[c * rows + i + r], y = q[c * rows + i + r];
-        Vec to_q = {}, to_k = {}, to_a = {};
-        for (int j = 0; j < NV; ++j) {
-          Vec g = d[r][j] + y * upstream[j];
-          to_q += states[c + 1][r][j] * upstream[j];
-          to_k += g * value[j];
-          to_v[j] += x * g;
-          d[r][j] = g = gated(g, a[c * rows + i + r], b, full, c, i + r, j);
-          if (gate == SCALAR) log_gate += g * states[c][r][j];
-          if (gate == KEY) to_a += g * states[c][r][j];
-          if (gate > KEY) {
-            const Vec each = g * states[c][r][j];
-            to_a += each;
-            if (gate == COLUMN) d_b[c * NV + j] += each;
-            if (gate == FULL && i + r < p.K) {
-              F *to = p.d_G + (at_q(t0 + c) * p.K + i + r) * p.V + first + j * L;
-              for (Int l = 0; l < std::min(L, width - j * L); ++l) to[l] = each[l];
-            }
-          }
-        }
-        d_q[r][c] = to_q, d_k[r][c] = to_k, d_a[r][c] = to_a;
+  void gradients(const Vec *S) {
+    transpose<F>(S, rows, NV, flipped);
+    meet(key, to_value), meet(value, to_key);
+    through(value.early, W, flipped, W, key, key.until, key.d_read);
+    through(value.late, W, d_flipped, W, key, key.since, key.d_write);
+    give(key, to_key, true);
+    through(key.late, rows, dS, p.K, value, value.since, value.d_write);
+    if (value.gated) through(key.early, rows, S, p.K, value, value.until, value.d_read);
+    give(value, to_value, true);
+    carry(dS, d_rest, key.early, value.early);
+    transpose<F>(dS, rows, NV, d_flipped);
+    if (key.gated) d_gates(key, flipped, d_flipped, W);
+    if (value.gated) d_gates(value, S, dS, p.K);
+  }
+
+  // The gradient of a log gate is what passes it: at the first token S ⊙ dS; each token then takes its read, adds its write.
+  void d_gates(Side<F> &side, const Vec *state, const Vec *d_state, Int m) const {
+    for (Int j = 0; j < side.n; ++j) {
+      Vec passing = {};
+      for (Int i = 0; i < m; ++i) passing += state[i * side.n + j] * d_state[i * side.n + j];
+      for (Int c = 0; c < steps; ++c) {
+        const Int i = c * side.n + j;
+        side.d_gate[i] = passing = side.gate[i] != 0 ? passing : Vec{};  // exactly nothing passes a gate of 0
+        passing += side.write[i] * side.d_write[i] - side.read[i] * side.d_read[i];
       }
-      for (int j = 0; j < NV; ++j) d_v[c * NV + j] = to_v[j];
-      if (gate == SCALAR) d_g[c] += log_gate;
     }
-    for (int r = 0; r < R; ++r)
-      for (int j = 0; j < NV; ++j) dS[(i + r) * NV + j] = d[r][j];
-    for (int r = 0; r < R; ++r)
-      for (Int c = 0; c < steps; c += L) {
-        const Vec to_q = row_sums(d_q[r] + c) * p.scale, to_k = row_sums(d_k[r] + c);
-        const Vec to_a = gate >= KEY ? row_sums(d_a[r] + c) : Vec{};
-        for (Int l = 0; l < L; ++l) {
-          const Int to = (c + l) * rows + i + r;
-          sum_q[to] = to_q[l], sum_k[to] = to_k[l];
-          if (gate >= KEY) sum_a[to] = to_a[l];
-        }
-      }
+  }
+
+  void put(const Vec *x, F *y, Int channels, Int n, bool add = false) const {
+    for (Int j = 0; j < n && j * L < channels; ++j) {
+      const Int count = lanes(channels, j);
+      store<F>(add ? x[j] + load(y + j * L, count) : x[j], y + j * L, count);
+    }
   }
 
   // The tiles of value channels add up their shares of the gradients of q, k and the gates.
-  void add_rows(Int t0, Int steps) {
-    for (Int c = 0; c < steps; ++c) {
-      const Int to = at_q(t0 + c);
-      for (Int i = 0; i < p.K; ++i) p.d_q[to * p.K + i] += sum_q[c * rows + i], p.d_k[to * p.K + i] += sum_k[c * rows + i];
-      for (Int i = 0; i < p.K && gate >= KEY && p.d_gk; ++i) p.d_gk[to * p.K + i] += sum_a[c * rows + i];
-      for (Int i = 0; i < p.K && gate >= KEY && p.d_g; ++i) p.d_g[to] += sum_a[c * rows + i];
+  void write(Int t0, Int t1) {
+    for (Int i = 0; i < steps * nk; ++i) key.d_read[i] *= p.scale;
+    for (Int t = t0; t < t1; ++t) {
+      const Int to = at_q(t), c = t - t0;
+      put(key.d_read + c * nk, p.d_q + to * p.K, p.K, nk, first);
+      put(key.d_write + c * nk, p.d_k + to * p.K, p.K, nk, first);
+      put(value.d_write + c * NV, p.d_v + to * p.V + first, width, NV);
+      if (p.d_gk) put(key.d_gate + c * nk, p.d_gk + to * p.K, p.K, nk, first);
+      if (p.d_gv) put(value.d_gate + c * NV, p.d_gv + to * p.V + first, width, NV);
+      if (!p.d_g) continue;
+      Vec sum = {};
+      for (Int j = 0; j < nk; ++j) sum += key.d_gate[c * nk + j];
+      F d = first ? p.d_g[to] : F(0);
+      for (Int l = 0; l < L; ++l) d += sum[l];
+      p.d_g[to] = d;
     }
   }
 };
 
-template <class F, int NV, Gate gate> static void run(const Problem<F> &p, Int n, Int h, Int first, bool backward) {
-  Lane<F, NV, gate> lane(p, n, h, first);
-  backward ? lane.backward() : lane.forward();
-}
-
-template <class F, Gate gate> static void scan(const Problem<F> &p, bool backward) {
-  constexpr Int L = 64 / sizeof(F);
-  parallel(p.N * p.H, p.threads, [&](Int job) {
-    for (Int first = 0, left = p.V; left > 0;) {
-      const Int vectors = left > 2 * L ? 4 : left > L ? 2 : 1;
-      const Int n = job / p.H, h = job % p.H;
-      if (vectors == 4) run<F, 4, gate>(p, n, h, first, backward);
-      else if (vectors == 2) run<F, 2, gate>(p, n, h, first, backward);
-      else run<F, 1, gate>(p, n, h, first, backward);
-      first += vectors * L, left -= vectors * L;
-    }
+template <class F, int NV> static void scan(const Problem<F> &p, bool backward) {
+  parallel(p.N * p.H, p.threads, [&] {
+    return [&p, backward, lane = Lane<F, NV>(p, backward)](Int job) mutable {
+      for (Int first = 0; first < p.V; first += NV * 64 / sizeof(F)) lane.run(job, first, backward);
+    };
   });
 }
 
 template <class F> static void scan(const Problem<F> &p, bool backward) {
-  if (p.G) scan<F, FULL>(p, backward);
-  else if (p.gv) scan<F, COLUMN>(p, backward);
-  else if (p.gk) scan<F, KEY>(p, backward);
-  else if (p.g) scan<F, SCALAR>(p, backward);
-  else scan<F, NONE>(p, backward);
+  constexpr Int L = 64 / sizeof(F);
+  if (p.V > 2 * L) scan<F, 4>(p, backward);
+  else if (p.V > L) scan<F, 2>(p, backward);
+  else scan<F, 1>(p, backward);
 }
 
 extern "C" {
