@@ -102,7 +102,8 @@ def test_keys_that_are_complements_start_odd() -> None:
     """HGRN-2's pairs of channels cancel what is even in the features."""
     layout = PromptLayout(n=(2, 2), d=3)
     model = build_model("hgrn2", layout, seeds=[0])
-    tokens = torch.randn(1, 1, layout.length, layout.width, generator=torch.Generator().manual_seed(0))
+    fresh = torch.Generator().manual_seed(0)
+    tokens = torch.randn(1, 1, layout.length, layout.width, generator=fresh)
     tokens[..., layout.d + 1 :] = torch.as_tensor(layout.template[:, layout.d + 1 :])
     tokens[..., :-1, : layout.d] = 0  # keys without features hold nothing but what has to cancel
     tokens[..., -1, layout.d] = 0
@@ -111,6 +112,10 @@ def test_keys_that_are_complements_start_odd() -> None:
         model.layer.W_v[:, [*range(layout.d), *range(layout.d + 1, layout.width)]] = 0
         model.readout.fill_(1.0)
         assert model(tokens).abs().max() < 1e-5
+        tokens[..., :-1, : layout.d] = torch.randn(layout.length - 1, layout.d, generator=fresh)
+        there = model(tokens)
+        tokens[..., :-1, : layout.d] *= -1
+        assert (there + model(tokens)).abs() < 0.2 * there.abs()
 
 
 def test_from_the_command_line(

@@ -34,6 +34,10 @@ def test_every_panel_and_kind_of_model_has_a_row(config: WeightsConfig, records:
     rows, points = FIGURE.rows(config, records), FIGURE.curves(config, records)
     assert len(rows) == 4 * 2
     assert all(row.seeds == 2 and row.explained_least <= row.explained <= 1 for row in rows)
+    first = [run for run in next(iter(records.values())) if run["panel"] == rows[0].panel]
+    assert [run["seed"] for run in first] == [0, 1]
+    assert rows[0].explained == pytest.approx(sum(run["explained"] for run in first) / 2)
+    assert rows[0].explained_least == min(run["explained"] for run in first)
     assert len(points) == 4 * 2 * 5
     assert all(point.least <= point.learned <= point.greatest for point in points)
     assert [point.task for point in points[:5]] == [0, 0, 0, 1, 1]
