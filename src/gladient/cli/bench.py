@@ -82,27 +82,27 @@ class Bench:
             given = f"cases {list(self.cases)}, threads {self.threads}, rounds {self.rounds}"
             raise ValueError(f"{given}; cases must be of {', '.join(CASES)}, the others at least 1")
         torch.set_num_threads(self.threads)
-        print(machine())
+        products, copies = ceilings()
+        print(
+            f"torch {torch.__version__}, {torch.get_num_threads()} threads, float32; "
+            f"64³ products {products:.0f} GFLOP/s, copy {copies:.1f} GB/s"
+        )
         for name in self.cases:
-            print(table(CASES[name], measure(CASES[name], self.rounds)), flush=True)
+            print(table(CASES[name], measure(CASES[name], self.rounds), products, copies), flush=True)
 
 
-def machine() -> str:
-    """Threads, and the ceilings of this machine: 64³ matrix products and copies."""
+def ceilings() -> tuple[float, float]:
+    """What this machine reaches in 64³ matrix products, GFLOP/s, and in copies, GB/s."""
     import torch
 
     a, b, out = (torch.randn(512, 64, 64) for _ in range(3))
     big, copy = torch.randn(1 << 26), torch.empty(1 << 26)
     products = 2 * a.shape[0] * 64**3 / _median(lambda: torch.bmm(a, b, out=out), 9) / 1e9
-    copies = 2 * big.nbytes / _median(lambda: copy.copy_(big), 5) / 1e9
-    return (
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, float32; "
-        f"64³ products {products:.0f} GFLOP/s, copy {copies:.1f} GB/s"
-    )
+    return products, 2 * big.nbytes / _median(lambda: copy.copy_(big), 5) / 1e9
 
 
-def table(case: Case, rows: list[Row]) -> str:
-    """The rows in text, ratios to the fastest peer."""
+def table(case: Case, rows: list[Row], products: float = float("nan"), copies: float = float("nan")) -> str:
+    """The rows in text, ratios to the fastest peer; ours also as a share of the machine's ceilings."""
     tokens = case.B * case.T / 1e3
     peers = [row for row in rows if not row.ours]
     best = [min((getattr(row, kind) for row in peers), default=float("nan")) for kind in ("forward", "training")]
@@ -117,10 +117,14 @@ def table(case: Case, rows: list[Row]) -> str:
         )
     flop = 5 * case.K * case.V * case.H * case.B * case.T * 3
     if not case.last:
-        lines.append(f"5·K·V FLOP a token and head, ×3 for training: ours {flop / rows[0].training / 1e9:.0f} GFLOP/s")
+        rate = flop / rows[0].training / 1e9
+        share = f"{rate / products:.0%} of the products"
+        lines.append(f"5·K·V FLOP a token and head, ×3 for training: ours {rate:.0f} GFLOP/s, {share}")
     else:
         floats = case.B * case.T * case.H * (case.K + case.V + 1) * 3
-        lines.append(f"k, v, g read twice, gradients written once: ours {4 * floats / rows[0].training / 1e9:.1f} GB/s")
+        rate = 4 * floats / rows[0].training / 1e9
+        share = f"{rate / copies:.0%} of a copy"
+        lines.append(f"k, v, g read twice, gradients written once: ours {rate:.1f} GB/s, {share}")
     from gladient.cli._peers import missing
 
     return "\n".join(lines + [f"left out: {text}" for text in missing()])
