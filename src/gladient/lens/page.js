@@ -203,6 +203,10 @@ const lens = (() => {
   }
   function drawMaps() {
     const names = x.separable ? ["gates", "similarity", "product"] : ["product"];
+    $("maps-note").textContent = "Row: the query, from the first token down. Column: the token that it weighs. Gates alone say what a head can still "
+      + "remember; similarity, what it looks for; their product is what it reads." + (x.channels > 1 && x.separable
+        ? ` Each of ${x.channels} key channels has gates of its own: Γ is their mean, and the product is taken channel by channel.` : "")
+      + (x.norm ? " The product is divided by the layer's normaliser." : "");
     $("maps").innerHTML = names.map(n => `<figure><figcaption>${LONG[n]}</figcaption><div class="frame"><canvas id="map-${n}" tabindex="0" role="application"
       aria-label="Heat map of ${escape(NAMES[n])}; arrow keys move the query and the token"></canvas><div class="cross row"></div><div class="cross column"></div></div>
       <div class="legend"></div></figure>`).join("") + (x.separable ? "" : `<p class="only">The delta rule's weights depend on the keys between a token and
@@ -268,7 +272,7 @@ const lens = (() => {
     const t = state.t, W = 720, H = 210, L = 46, R = 8, n = t + 1, at = i => L + (W - L - R) * (i + 0.5) / n;
     const part = Array.from(current.product, (v, i) => Math.sign(v) * share(i)), top = Math.max(1e-300, ...part.map(Math.abs));
     $("step-note").innerHTML = x.separable
-      ? `One step of weighted, preconditioned gradient descent from zero: features k<sub>i</sub>, targets v<sub>i</sub>, weights <b>ω<sub>i</sub> = Γ</b> (line). Bars: each token's share of the output, |attention|·‖v‖, <b>blue</b> added, <b>orange</b> subtracted.`
+      ? `One step of weighted, preconditioned gradient descent from zero: features k<sub>i</sub>, targets v<sub>i</sub>, weights <b>ω<sub>i</sub> = Γ</b> (line${x.channels > 1 ? "; mean over key channels" : ""}). Bars: each token's share of the output, |attention|·‖v‖, <b>blue</b> added, <b>orange</b> subtracted.`
       : `The delta rule is not one gradient step but one a token, so it has no single weights ω. Bars: each token's share of the output, |attention|·‖v‖, blue added, orange subtracted.`;
     const half = H / 2, bars = sign => part.map((v, i) => v * sign > 0 ? `M${at(i).toFixed(1)} ${half + 62}v${(-v / top * 40).toFixed(1)}` : "").join("");
     const thick = Math.max(1, Math.min(14, (W - L - R) / n - 1)).toFixed(1), most = current.gates ? Math.max(1e-300, ...current.gates) : 1;
