@@ -1,6 +1,6 @@
 """Float32 errors over 8192 steps, of outputs and of gradients, ours and the peers' on the same inputs.
 
-`python -m benchmarks.precision` (some minutes). Each figure is the largest difference from the float64 recurrence,
+`python -m benchmarks.precision` (a minute or two). Each figure is the largest difference from the float64 recurrence,
 relative to its largest entry; of gradients, the worst of the inputs. Random: log gates uniform in [-0.1, 0];
 adversarial: within 1e-4 of a gate of 1, and e^-50 at one step in a thousand.
 """
