@@ -23,8 +23,9 @@ RUNGS = {
     "hgrn2": "value_gate",
 }
 
-# Step sizes of the gates. Where they also scale the writes, or are the keys, features move them too fast at 0.1.
-GATE_RATES = {"mamba2": 0.03, "mamba": 0.03, "hgrn2": 0.01}
+# Step sizes of the gates. Where they also scale the writes, are the keys, or are exponentials of exponentials, features
+# move them too fast at 0.1.
+GATE_RATES = {"mamba2": 0.03, "mamba": 0.03, "hgrn2": 0.01, "rwkv6": 0.03}
 
 _OPEN = 6.0  # logit of an open gate
 _SHUT = 0.05  # where the delimiters' gates are spread to
