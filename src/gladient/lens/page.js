@@ -195,6 +195,8 @@ const lens = (() => {
       span.style.color = rgb ? ink(rgb) : "";
       span.className = (i === state.t ? "query" : i > state.t ? "later" : "") + (i === state.near ? " near" : "");
     });
+    const query = box.children[state.t], top = query.offsetTop - box.offsetTop;
+    if (top < box.scrollTop || top + query.offsetHeight > box.scrollTop + box.clientHeight) box.scrollTop = top - box.clientHeight / 2;
   }
   function largestClosed() {
     let most = 1e-300;
