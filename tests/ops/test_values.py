@@ -67,7 +67,9 @@ def test_float32_over_8192_steps_beats_a_plain_loop(family: str, adversarial: bo
         if (family, backend) == ("full", "torch"):  # runs the plain loop
             continue
         found = precision_results(family, adversarial, torch.float32, form, backend)
-        bound = 0.7 if adversarial and backend == "native" else 1.5  # random gates forget before errors add up
+        bound = 1.5  # random gates forget before errors add up
+        if backend == "native":  # keeps what its sums round off: without that "none" and "full" fail
+            bound = 0.15 if family == "none" else 0.5 if adversarial else 1.5
         for x, plain, y in zip(found, loop, exact, strict=True):
             ours, theirs = (float((z - y).abs().max() / y.abs().max()) for z in (x, plain))
             assert ours < bound * theirs, backend
