@@ -70,7 +70,9 @@ def test_steps_lie_between_bayes_and_fewer_steps(config: DepthConfig, records: d
 def test_gain_is_the_difference_of_risks_on_the_same_prompts(config: DepthConfig, records: dict[Any, Any]) -> None:
     one, two = FIGURE.rows(config, records)[:2]
     assert two.gain == pytest.approx(one.risk - two.risk, abs=1e-6)
-    assert one.gain == 0
+    assert (one.gain, one.gain_z) == (0, 0)
+    runs = [run for run in next(iter(records.values())) if run["layers"] == 2]
+    assert two.gain_z == min(run["gain"] / run["gain_error"] for run in runs)
 
 
 def test_test_risk_is_that_of_the_saved_models(config: DepthConfig, records: dict[Any, Any], tmp_path: Path) -> None:

@@ -56,6 +56,5 @@ def _draw_panel(axis: Axes, rows: Sequence[Any], points: Sequence[Any]) -> None:
     axis.set_xscale("log")
     axis.set_xticks(lengths, [str(n) for n in lengths])
     axis.xaxis.set_minor_locator(NullLocator())
-    axis.set_ylim(bottom=0)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
