@@ -12,7 +12,7 @@ from gladient.prompts import PromptLayout
 
 __all__ = ["GATE_RATES", "RUNGS", "build_model"]
 
-# The rung that a preset is held against. Several value channels, or two key channels a feature, make any weights.
+# The rung that a preset is held against. Several value channels, or several key channels a feature, make any weights.
 RUNGS = {
     "linear_attention": "linear_attention",
     "retnet": "own_decay",
@@ -32,11 +32,13 @@ _SHUT = 0.05  # where the delimiters' gates are spread to
 _MIRROR = 0.1  # weight of the features in keys that are complements of gates
 
 
-def build_model(preset: str, layout: PromptLayout, seeds: Sequence[int]) -> InContextRegressor:
+def build_model(
+    preset: str, layout: PromptLayout, seeds: Sequence[int], *, key_channels: int = 2
+) -> InContextRegressor:
     r"""A preset's recurrence, gate, write and read with one head, a value channel a task and a read-out.
 
     Output norm and output gate are left out: a norm divides by the size of the estimate, and neither is a gate of the
-    state. Keys have two channels a feature, and four where they are complements of gates, one of each sign.
+    state. Keys have `key_channels` channels a feature, and four where they are complements of gates.
 
     The start plants no weights. Data gates are open; delimiters' gates are spread over the key channels from open to
     nearly shut, scalar ones half open; queries equal keys up to signs that alternate from channel to channel. Writes
@@ -46,6 +48,7 @@ def build_model(preset: str, layout: PromptLayout, seeds: Sequence[int]) -> InCo
         preset: a name in `nn.presets.PRESETS`.
         layout: of the prompts.
         seeds: one for each member of the stack.
+        key_channels: channels of the keys a feature.
 
     >>> model = build_model("gla", PromptLayout(n=(3, 2), d=4), seeds=[0])
     >>> tuple(model.layer.W_k.shape), tuple(model.readout.shape)
@@ -54,7 +57,7 @@ def build_model(preset: str, layout: PromptLayout, seeds: Sequence[int]) -> InCo
     config = PRESETS[preset](layout.width)
     config = replace(
         config,
-        key_dim=(4 if config.write == "complement" else 2) * layout.d,
+        key_dim=(4 if config.write == "complement" else key_channels) * layout.d,
         value_dim=len(layout.n),
         open_columns=layout.data_columns,
         delimiter_columns=layout.delimiter_columns,
