@@ -81,5 +81,6 @@ def _compile(compiler: str, path: Path) -> None:
             if done.returncode == 0:
                 break
         else:
-            raise OSError(f"{compiler} failed: {done.stderr.strip().splitlines()[-1:]}")
+            lines = done.stderr.strip().splitlines()
+            raise OSError(f"{compiler} failed: {next((line for line in lines if 'error' in line), lines[-1:])}")
         built.replace(path)

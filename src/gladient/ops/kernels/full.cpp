@@ -138,7 +138,8 @@ template <class F, int NV> struct Rows {
       }
     for (int r = 0; r < R; ++r)
       for (Int c = 0; c < steps; c += L) {
-        const Vec to_q = row_sums(d_q[r] + c) * p.scale, to_k = row_sums(d_k[r] + c);
+        const auto sums = [&](const Vec *d) { return row_sums<F>([&](int l) { return d[c + l]; }); };
+        const Vec to_q = sums(d_q[r]) * p.scale, to_k = sums(d_k[r]);
         for (Int l = 0; l < L; ++l) sum_q[(c + l) * rows + i + r] = to_q[l], sum_k[(c + l) * rows + i + r] = to_k[l];
       }
   }

@@ -13,168 +13,237 @@ template <class F> struct LastQuery {
   F *d_q, *d_k, *d_v, *d_g, *d_gk, *d_gv;  // shaped like what they belong to; null where not asked for
 };
 
-// Replaces x [T, width] by its exclusive prefix sums over T.
-template <class F> static void prefix_sums(F *x, Int T, Int width) {
-  std::vector<F> sum(width, F(0));
-  for (Int t = 0; t < T; ++t)
-    for (Int j = 0; j < width; ++j) {
-      const F here = x[t * width + j];
-      x[t * width + j] = sum[j];
-      sum[j] += here;
-    }
-}
+// One head's share of a tensor [N, T, heads, channels].
+template <class F> struct Rows {
+  F *x = nullptr;           // of the first token, null where the tensor is absent
+  Int step = 0;             // from token to token
+  Int channels = 0;
+  bool add = false;         // the first head of a group writes, others add
 
-// Lanes are the channels of one head; sixteen tokens (eight in double) at a time.
-template <class F, int NK, int NV> static void one_head(const LastQuery<F> &p, Int n, Int h) {
-  using Vec = typename Vector<F>::type;
-  constexpr Int L = 64 / sizeof(F);
-  const auto place = [&](Int heads) {  // index of [n, t, head]
-    return [start = n * p.T, heads, own = h / (p.H / heads)](Int t) { return (start + t) * heads + own; };
-  };
-  const auto at_k = place(p.hk), at_v = place(p.hv), at_g = place(p.hg), at_gk = place(p.hgk), at_gv = place(p.hgv);
-  const auto lanes = [&](Int channels, int a) { return std::clamp<Int>(channels - a * L, 0, L); };
-  const auto adds = [&](Int heads) { return h % (p.H / heads) != 0; };  // the first head of a group writes, others add
-  const bool add_k = adds(p.hk), add_v = adds(p.hv), add_g = adds(p.hg), add_gk = adds(p.hgk), add_gv = adds(p.hgv);
-  // One row of a gradient. Rows that lie side by side go through a buffer, as whole vectors whose surplus the next row
-  // overwrites: masked stores are slow.
-  const auto put = [&](Vec y, F *buffer, F *x, Int c, int a, Int channels, Int heads, bool add) {
-    if (heads > 1 || add) store<F>(add ? y + load(x + a * L, lanes(channels, a)) : y, x + a * L, lanes(channels, a));
-    else if (a * L < channels) std::memcpy(buffer + c * channels + a * L, &y, sizeof(Vec));
-  };
-  F row_v[L * NV * L + L], row_gv[L * NV * L + L], row_k[L * NK * L + L], row_gk[L * NK * L + L];
-  const auto flush = [&](F *x, const F *buffer, Int m, Int channels, Int heads, bool add) {
-    if (x && heads == 1 && !add) std::memcpy(x, buffer, m * channels * sizeof(F));
-  };
-  Vec q[NK], up[NV] = {}, o[NV] = {}, d_q[NK] = {}, sum_k[NK] = {}, sum_v[NV] = {};
-  for (int a = 0; a < NK; ++a) q[a] = load(p.q + (n * p.H + h) * p.K + a * L, lanes(p.K, a));
-  for (int a = 0; a < NV && p.d_o; ++a) up[a] = load(p.d_o + (n * p.H + h) * p.V + a * L, lanes(p.V, a));
-  F sum = 0;
-  for (Int t1 = p.T; t1 > 0; t1 -= L) {
-    const Int t0 = std::max<Int>(t1 - L, 0), m = t1 - t0;
-    Vec k[L][NK], v[L][NV], wk[L][NK], wv[L][NV], products[L], reads[L];
-    alignas(64) F sums[L] = {};
-    for (Int c = 0; c < L; ++c) products[c] = reads[c] = Vec{};
-    for (Int c = m - 1; c >= 0; --c) {
-      const F *kt = p.k + at_k(t0 + c) * p.K, *vt = p.v + at_v(t0 + c) * p.V;
-      sums[c] = sum;
-      if (p.g) sum += p.g[at_g(t0 + c)];
-      for (int a = 0; a < NK; ++a) {
-        k[c][a] = load(kt + a * L, lanes(p.K, a));
-        if (p.gk) {
-          wk[c][a] = exponential<F>(sum_k[a]);
-          sum_k[a] += load(p.gk + at_gk(t0 + c) * p.K + a * L, lanes(p.K, a));
-          products[c] += q[a] * (k[c][a] * wk[c][a]);
-        } else {
-          products[c] += q[a] * k[c][a];
-        }
-      }
-      for (int a = 0; a < NV; ++a) {
-        v[c][a] = load(vt + a * L, lanes(p.V, a));
-        if (p.gv) {
-          wv[c][a] = exponential<F>(sum_v[a]);
-          sum_v[a] += load(p.gv + at_gv(t0 + c) * p.V + a * L, lanes(p.V, a));
-          if (p.d_o) reads[c] += up[a] * (v[c][a] * wv[c][a]);
-        } else if (p.d_o) {
-          reads[c] += up[a] * v[c][a];
-        }
-      }
-    }
-    const Vec w = exponential<F>(load(sums, L));
-    const Vec s = p.g ? row_sums(products) * w : row_sums(products);
-    if (!p.d_o) {
-      for (Int c = 0; c < m; ++c)
-        for (int a = 0; a < NV; ++a) o[a] += s[c] * (p.gv ? v[c][a] * wv[c][a] : v[c][a]);
-      continue;
-    }
-    const Vec read = row_sums(reads), back = p.g ? read * w : read, each = s * read;
-    for (Int c = 0; c < m; ++c) {
-      const Int t = t0 + c;
-      if (p.d_g) {
-        F *to = p.d_g + at_g(t);
-        *to = add_g ? *to + each[c] : each[c];
-      }
-      for (int a = 0; a < NV && (p.d_v || p.d_gv); ++a) {
-        const Vec d = s[c] * (p.gv ? wv[c][a] * up[a] : up[a]);
-        if (p.d_v) put(d, row_v, p.d_v + at_v(t) * p.V, c, a, p.V, p.hv, add_v);
-        if (p.d_gv) put(d * v[c][a], row_gv, p.d_gv + at_gv(t) * p.V, c, a, p.V, p.hgv, add_gv);
-      }
-      for (int a = 0; a < NK; ++a) {
-        d_q[a] += back[c] * (p.gk ? k[c][a] * wk[c][a] : k[c][a]);
-        const Vec d = back[c] * (p.gk ? wk[c][a] * q[a] : q[a]);
-        if (p.d_k) put(d, row_k, p.d_k + at_k(t) * p.K, c, a, p.K, p.hk, add_k);
-        if (p.d_gk) put(d * k[c][a], row_gk, p.d_gk + at_gk(t) * p.K, c, a, p.K, p.hgk, add_gk);
-      }
-    }
-    flush(p.d_v ? p.d_v + at_v(t0) * p.V : nullptr, row_v, m, p.V, p.hv, add_v);
-    flush(p.d_gv ? p.d_gv + at_gv(t0) * p.V : nullptr, row_gv, m, p.V, p.hgv, add_gv);
-    flush(p.d_k ? p.d_k + at_k(t0) * p.K : nullptr, row_k, m, p.K, p.hk, add_k);
-    flush(p.d_gk ? p.d_gk + at_gk(t0) * p.K : nullptr, row_gk, m, p.K, p.hgk, add_gk);
+  Rows(const LastQuery<F> &p, const F *all, Int n, Int h, Int heads, Int channels) : step(heads * channels), channels(channels) {
+    if (!all) return;
+    const Int own = heads == p.H ? h : h * heads / p.H;
+    x = const_cast<F *>(all) + (n * p.T * heads + own) * channels;
+    add = heads != p.H && h != own * (p.H / heads);
   }
-  for (int a = 0; a < NV && p.o; ++a) store<F>(o[a], p.o + (n * p.H + h) * p.V + a * L, lanes(p.V, a));
-  for (int a = 0; a < NK && p.d_q; ++a) store<F>(d_q[a], p.d_q + (n * p.H + h) * p.K + a * L, lanes(p.K, a));
-}
+};
 
-// Lanes are the value channels of all heads, for keys that all heads share: gates are value gates [N, T, H, V].
-template <class F> static void shared_keys(const LastQuery<F> &p, Int n) {
+// Keys and values play the same game: a read (q, or d_o) meets the rows (k, or v) through the gates behind them, and what
+// the other side paired comes back. Lanes are channels; L tokens at a time.
+template <class F> struct Side {
   using Vec = typename Vector<F>::type;
-  constexpr Int L = 64 / sizeof(F);
-  const Int width = p.H * p.V;
-  std::vector<Vec> q(p.K), d_q(p.K);
-  for (Int first = 0; first < width; first += L) {
-    const Int count = std::min(L, width - first);
-    for (Int i = 0; i < p.K; ++i) {
-      d_q[i] = Vec{};
-      for (Int l = 0; l < L; ++l) q[i][l] = l < count ? p.q[(n * p.H + (first + l) / p.V) * p.K + i] : F(0);
+  static constexpr Int L = 64 / sizeof(F), MOST = 8;
+
+  Rows<F> rows, gates, d_rows, d_gates;
+  Int T, n;                                   // tokens; vectors of channels
+  Vec read[MOST], total[MOST], passed[MOST];  // Σ_t pairs_t w_t ⊙ row_t; what the tokens so far gave: a log gate's gradient
+  Vec w[L * MOST];                            // token weights of a block
+  Vec *behind;                                // [blocks, n]: sums of the log gates behind each block
+
+  Side(Int T, const Rows<F> &rows, const Rows<F> &gates, const Rows<F> &d_rows, const Rows<F> &d_gates, const F *x, Vec *behind)
+      : rows(rows), gates(gates), d_rows(d_rows), d_gates(d_gates), T(T), n((rows.channels + L - 1) / L), behind(behind) {
+    for (Int j = 0; j < n; ++j) read[j] = x ? load(x + j * L, lanes(j)) : Vec{}, total[j] = passed[j] = Vec{};
+  }
+  Int lanes(Int j) const { return std::min(rows.channels - j * L, L); }
+  const F *row(const Rows<F> &y, Int t, Int j) const { return y.x + t * y.step + j * L; }
+
+  // Calls f with pieces of 4, 2 or 1 vectors, the last one first.
+  template <class Piece> void pieces(Piece piece) const {
+    for (Int j = n; j > 0;) {
+      if (j % 4 == 0) piece(std::integral_constant<int, 4>{}, j -= 4);
+      else if (j % 2 == 0) piece(std::integral_constant<int, 2>{}, j -= 2);
+      else piece(std::integral_constant<int, 1>{}, j -= 1);
     }
-    const Vec up = p.d_o ? load(p.d_o + n * width + first, count) : Vec{};
-    Vec sum = {}, o = {};
-    for (Int t = p.T - 1; t >= 0; --t) {
-      const Int at = (n * p.T + t) * width + first;
-      const F *k = p.k + (n * p.T + t) * p.K;
-      Vec s = {}, w = {};
-      for (Int i = 0; i < p.K; ++i) s += k[i] * q[i];
-      if (p.gv) {
-        w = exponential<F>(sum);
-        sum += load(p.gv + at, count);
-        s *= w;
+  }
+
+  void look_behind() {
+    for (Int j = 0; j < n && gates.x; ++j) {
+      Vec sum = {};
+      for (Int t = T - 1; t >= 0; --t) {
+        if (t % L == L - 1 || t == T - 1) behind[t / L * n + j] = sum;
+        sum += load(row(gates, t, j), lanes(j));
       }
-      const Vec v = load(p.v + at, count);
-      if (!p.d_o) {
-        o += s * v;
+    }
+  }
+  void weigh(Int t0, Int m) {
+    for (Int j = 0; j < n && gates.x; ++j) {
+      Vec sum = behind[t0 / L * n + j];
+      for (Int c = m - 1; c >= 0; --c) w[c * n + j] = exponential<F>(sum), sum += load(row(gates, t0 + c, j), lanes(j));
+    }
+  }
+
+  // Lane c: the read times row t0 + c, through its gates; 0 from lane m on.
+  Vec meet(Int t0, Int m) const {
+    Vec sum = {};
+    pieces([&](auto J, Int j0) { sum += gates.x ? meet<J, true>(t0, m, j0) : meet<J, false>(t0, m, j0); });
+    return sum;
+  }
+  template <int J, bool GATED> Vec meet(Int t0, Int m, Int j0) const {
+    const Int last = lanes(j0 + J - 1), step = rows.step;
+    const F *x = row(rows, t0, j0);
+    Vec y[J];
+    for (int j = 0; j < J; ++j) y[j] = read[j0 + j];
+    const auto product = [&](int c) {
+      Vec sum = {};
+      for (int j = 0; j < J; ++j) {
+        const Vec here = load(x + c * step + j * L, j < J - 1 ? L : last);
+        sum += y[j] * (GATED ? here * w[c * n + j0 + j] : here);
+      }
+      return sum;
+    };
+    if (m == L) return row_sums<F>(product);
+    return row_sums<F>([&](int c) { return c < m ? product(c) : Vec{}; });
+  }
+
+  // total += Σ_c pairs[c] row; going backward also the gradients of rows and gates.
+  void give(Int t0, Int m, Vec pairs, bool backward) {
+    alignas(64) F x[L];
+    store<F>(pairs, x, L);
+    pieces([&](auto J, Int j0) {
+      if (backward) gates.x ? give<J, true, true>(t0, m, j0, x) : give<J, false, true>(t0, m, j0, x);
+      else gates.x ? give<J, true, false>(t0, m, j0, x) : give<J, false, false>(t0, m, j0, x);
+    });
+  }
+  template <int J, bool GATED, bool BACKWARD> void give(Int t0, Int m, Int j0, const F *pairs) {
+    const Int last = lanes(j0 + J - 1), step = rows.step;
+    const F *x = row(rows, t0, j0);
+    Vec y[J], sums[J], before[J];
+    for (int j = 0; j < J; ++j) y[j] = read[j0 + j], sums[j] = total[j0 + j], before[j] = passed[j0 + j];
+    for (Int c = 0; c < m; ++c, x += step) {
+      Vec d[J], d_gate[J];
+      for (int j = 0; j < J; ++j) {
+        const Vec here = load(x + j * L, j < J - 1 ? L : last), weight = GATED ? w[c * n + j0 + j] : Vec{};
+        sums[j] += pairs[c] * (GATED ? weight * here : here);
+        d[j] = pairs[c] * (GATED ? weight * y[j] : y[j]);
+        d_gate[j] = before[j], before[j] += here * d[j];
+      }
+      if (BACKWARD && d_rows.x) put<J>(d_rows, t0 + c, T - 1 - t0 - c, j0, last, d);
+      if (BACKWARD && GATED && d_gates.x) put<J>(d_gates, t0 + c, T - 1 - t0 - c, j0, last, d_gate);
+    }
+    for (int j = 0; j < J; ++j) total[j0 + j] = sums[j], passed[j0 + j] = before[j];
+  }
+
+  // Masked stores are slow: where rows follow that overwrite the surplus, whole vectors go out.
+  template <int J> void put(const Rows<F> &y, Int t, Int left, Int j0, Int last, const Vec *x) const {
+    F *to = y.x + t * y.step + j0 * L;
+    const bool covered = !y.add && y.step == y.channels && left * y.channels >= L - last;
+    for (int j = 0; j < J; ++j) {
+      const Int count = j < J - 1 ? L : last;
+      const Vec z = y.add ? x[j] + load(to + j * L, count) : x[j];
+      if (covered || count == L) std::memcpy(to + j * L, &z, sizeof(Vec));
+      else store<F>(z, to + j * L, count);
+    }
+  }
+};
+
+template <class F> struct Worker {
+  using Vec = typename Vector<F>::type;
+  static constexpr Int L = 64 / sizeof(F);
+  const LastQuery<F> &p;
+  const Int blocks = (p.T + L - 1) / L;
+  std::vector<Vec> weights{size_t(blocks)}, behind_keys{size_t(blocks * 8)}, behind_values{size_t(blocks * 8)};
+
+  // weights[t] = exp Σ_{i > t} g_i
+  void weigh(const Rows<F> &g) {
+    Vec behind = {};
+    for (Int b = blocks - 1; b >= 0; --b) {
+      const Int m = std::min(p.T - b * L, L);
+      Vec x = {};
+      if (g.step == 1) x = load(g.x + b * L, m);
+      else for (Int c = 0; c < m; ++c) x[c] = g.x[(b * L + c) * g.step];
+      const Vec from = running_sums<1, F>(x), after = shifted<1>(from, std::make_integer_sequence<int, L>());
+      weights[b] = exponential<F>(behind + after);
+      behind += Vec{} + from[0];
+    }
+  }
+
+  void one_head(Int n, Int h) {
+    const auto rows = [&](const F *x, Int heads, Int channels) { return Rows<F>(p, x, n, h, heads, channels); };
+    const Int at = n * p.H + h;
+    Side<F> key(p.T, rows(p.k, p.hk, p.K), rows(p.gk, p.hgk, p.K), rows(p.d_k, p.hk, p.K), rows(p.d_gk, p.hgk, p.K), p.q + at * p.K,
+                behind_keys.data());
+    Side<F> value(p.T, rows(p.v, p.hv, p.V), rows(p.gv, p.hgv, p.V), rows(p.d_v, p.hv, p.V), rows(p.d_gv, p.hgv, p.V),
+                  p.d_o ? p.d_o + at * p.V : nullptr, behind_values.data());
+    const Rows<F> g = rows(p.g, p.hg, 1), d_g = rows(p.d_g, p.hg, 1);
+    if (g.x) weigh(g);
+    key.look_behind(), value.look_behind();
+    Vec passed = {};
+    for (Int b = 0; b < blocks; ++b) {
+      const Int t0 = b * L, m = std::min(p.T - t0, L);
+      const Vec w = g.x ? weights[b] : Vec{} + F(1);
+      key.weigh(t0, m), value.weigh(t0, m);
+      const Vec scores = key.meet(t0, m) * w;
+      value.give(t0, m, scores, p.d_o);
+      if (!p.d_o) continue;
+      const Vec reads = value.meet(t0, m);
+      key.give(t0, m, reads * w, true);
+      if (!d_g.x) continue;
+      const Vec up_to = running_sums<-1, F>(scores * reads);
+      const Vec d = passed + shifted<-1>(up_to, std::make_integer_sequence<int, L>());
+      passed += Vec{} + up_to[L - 1];
+      if (d_g.step == 1 && !d_g.add) {
+        store<F>(d, d_g.x + t0, m);
         continue;
       }
-      const Vec d = s * up;
-      if (p.d_v) store<F>(d, p.d_v + at, count);
-      if (p.d_gv) store<F>(d * v, p.d_gv + at, count);
-      const Vec back = p.gv ? up * v * w : up * v;
-      for (Int i = 0; i < p.K; ++i) d_q[i] += k[i] * back;
-    }
-    if (p.o) store<F>(o, p.o + n * width + first, count);
-    for (Int i = 0; i < p.K && p.d_q; ++i)
-      for (Int l = 0; l < count; ++l) {
-        F *to = p.d_q + (n * p.H + (first + l) / p.V) * p.K + i;
-        *to = (first + l) % p.V ? *to + d_q[i][l] : d_q[i][l];
+      for (Int c = 0; c < m; ++c) {
+        F &to = d_g.x[(t0 + c) * d_g.step];
+        to = d_g.add ? to + d[c] : d[c];
       }
+    }
+    const auto put = [&](const Side<F> &side, F *x) {
+      for (Int j = 0; j < side.n && x; ++j) store<F>(side.total[j], x + at * side.rows.channels + j * L, side.lanes(j));
+    };
+    put(value, p.o), put(key, p.d_q);
   }
-}
+
+  // Lanes are the value channels of all heads, for keys that all heads share; the gates are value gates [N, T, H, V].
+  std::vector<Vec> q, d_q, each;  // [K], [K]; [T], the weights
+  bool shared() const {
+    return p.hk == 1 && p.H > 1 && p.V < L && p.hv == p.H && (!p.gv || p.hgv == p.H) && !p.g && !p.gk && !p.d_k;
+  }
+  void all_heads(Int n) {
+    const Int width = p.H * p.V;
+    q.resize(p.K), d_q.resize(p.K), each.assign(p.T, Vec{} + F(1));
+    for (Int first = 0; first < width; first += L) {
+      const Int count = std::min(L, width - first);
+      const auto at = [&](Int t) { return (n * p.T + t) * width + first; };
+      for (Int i = 0; i < p.K; ++i) {
+        d_q[i] = Vec{};
+        for (Int l = 0; l < L; ++l) q[i][l] = l < count ? p.q[(n * p.H + (first + l) / p.V) * p.K + i] : F(0);
+      }
+      Vec sum = {}, o = {}, passed = {};
+      for (Int t = p.T - 1; t >= 0 && p.gv; --t) each[t] = exponential<F>(sum), sum += load(p.gv + at(t), count);
+      const Vec up = p.d_o ? load(p.d_o + n * width + first, count) : Vec{};
+      for (Int t = 0; t < p.T; ++t) {
+        const F *k = p.k + (n * p.T + t) * p.K;
+        const Vec v = load(p.v + at(t), count);
+        Vec s = {};
+        for (Int i = 0; i < p.K; ++i) s += k[i] * q[i];
+        s *= each[t], o += s * v;
+        if (!p.d_o) continue;
+        const Vec d = s * up, back = up * v * each[t];
+        if (p.d_v) store<F>(d, p.d_v + at(t), count);
+        if (p.d_gv) store<F>(passed, p.d_gv + at(t), count);
+        passed += d * v;
+        for (Int i = 0; i < p.K; ++i) d_q[i] += k[i] * back;
+      }
+      if (p.o) store<F>(o, p.o + n * width + first, count);
+      for (Int i = 0; i < p.K && p.d_q; ++i)
+        for (Int l = 0; l < count; ++l) {
+          F *to = p.d_q + (n * p.H + (first + l) / p.V) * p.K + i;
+          *to = (first + l) % p.V ? *to + d_q[i][l] : d_q[i][l];
+        }
+    }
+  }
+};
 
 template <class F> static void last_query(const LastQuery<F> &p) {
-  constexpr Int L = 64 / sizeof(F);
-  const Int NK = (p.K + L - 1) / L, NV = (p.V + L - 1) / L;
-  const bool shared = p.hk == 1 && p.H > 1 && p.V < L && p.hv == p.H && (!p.gv || p.hgv == p.H) && !p.g && !p.gk && !p.d_k;
-  const auto row = [&](Int n) {
-    if (shared) shared_keys(p, n);
-    for (Int h = 0; h < p.H && !shared; ++h) {
-      if (NK <= 1 && NV <= 1) one_head<F, 1, 1>(p, n, h);
-      else if (NK <= 2 && NV <= 2) one_head<F, 2, 2>(p, n, h);
-      else if (NK <= 4 && NV <= 4) one_head<F, 4, 4>(p, n, h);
-      else one_head<F, 8, 8>(p, n, h);
-    }
-    if (p.d_g) prefix_sums(p.d_g + n * p.T * p.hg, p.T, p.hg);
-    if (p.d_gk) prefix_sums(p.d_gk + n * p.T * p.hgk * p.K, p.T, p.hgk * p.K);
-    if (p.d_gv) prefix_sums(p.d_gv + n * p.T * p.hgv * p.V, p.T, p.hgv * p.V);
-  };
-  parallel(p.N, p.threads, [&] { return row; });
+  parallel(p.N, p.threads, [&] {
+    return [worker = Worker<F>{p}, h = p.H](Int n) mutable {
+      if (worker.shared()) worker.all_heads(n);
+      else for (Int i = 0; i < h; ++i) worker.one_head(n, i);
+    };
+  });
 }
 
 extern "C" {

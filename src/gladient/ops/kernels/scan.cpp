@@ -210,7 +210,7 @@ template <class F, int NV> struct Lane {
           else if (n - j >= 2) meet<2>(side, s, j, products), j += 2;
           else meet<1>(side, s, j, products), j += 1;
         }
-        for (Int i = 0; i < CN; ++i) out[s * CN + i] = row_sums(products + i * L);
+        for (Int i = 0; i < CN; ++i) out[s * CN + i] = row_sums<F>([&](int l) { return products[i * L + l]; });
       }
       std::fill(out + steps * CN, out + C * CN, Vec{});
     }

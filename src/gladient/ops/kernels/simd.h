@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #ifdef __AVX512F__
@@ -56,24 +57,29 @@ template <class Make> static void parallel(Int jobs, Int threads, Make make) {
 
 template <class F> struct Vector { typedef F type __attribute__((vector_size(64))); };
 
-// Lane l of the result is the sum of the lanes of x[l].
-static inline Vector<float>::type row_sums(const Vector<float>::type *x) {
-  Vector<float>::type y[16];
-  std::copy(x, x + 16, y);
-  for (int n = 8; n; n /= 2)
-    for (int i = 0; i < n; ++i)
-      y[i] = __builtin_shufflevector(y[2 * i], y[2 * i + 1], 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
-             __builtin_shufflevector(y[2 * i], y[2 * i + 1], 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-  return y[0];
+// Sums over lanes, row l into lane l: `half` sums rows that differ in bit D of their number, and lanes likewise.
+template <class Vec, int D, int... I> static inline Vec half(Vec a, Vec b, std::integer_sequence<int, I...>) {
+  constexpr int L = sizeof...(I);
+  return __builtin_shufflevector(a, b, ((I & D) ? I + L : I)...) +
+         __builtin_shufflevector(a, b, ((I & D) ? (I ^ D) + L : I ^ D)...);
 }
-static inline Vector<double>::type row_sums(const Vector<double>::type *x) {
-  Vector<double>::type y[8];
-  std::copy(x, x + 8, y);
-  for (int n = 4; n; n /= 2)
-    for (int i = 0; i < n; ++i)
-      y[i] = __builtin_shufflevector(y[2 * i], y[2 * i + 1], 0, 2, 4, 6, 8, 10, 12, 14) +
-             __builtin_shufflevector(y[2 * i], y[2 * i + 1], 1, 3, 5, 7, 9, 11, 13, 15);
-  return y[0];
+template <class F, int Rows = 64 / sizeof(F), class Row>
+static inline typename Vector<F>::type row_sums(Row row, int first = 0) {
+  if constexpr (Rows == 1) return row(first);
+  else
+    return half<typename Vector<F>::type, Rows / 2>(row_sums<F, Rows / 2>(row, first), row_sums<F, Rows / 2>(row, first + Rows / 2),
+                                                    std::make_integer_sequence<int, 64 / sizeof(F)>());
+}
+
+// Lane l of the result is the sum of the lanes from l on, or (D < 0) up to l.
+template <int D, class Vec, int... I> static inline Vec shifted(Vec x, std::integer_sequence<int, I...>) {
+  constexpr int L = sizeof...(I);
+  return __builtin_shufflevector(x, Vec{}, (I + D >= 0 && I + D < L ? I + D : L)...);
+}
+template <int D, class F> static inline typename Vector<F>::type running_sums(typename Vector<F>::type x) {
+  constexpr int L = 64 / sizeof(F);
+  if constexpr (D < L && -D < L) return running_sums<2 * D, F>(x + shifted<D>(x, std::make_integer_sequence<int, L>()));
+  return x;
 }
 
 // The first `count` lanes from memory, zeros behind them; and back.
@@ -89,8 +95,14 @@ template <class F> static inline void store(typename Vector<F>::type y, F *x, In
 template <> inline Vector<float>::type load(const float *x, Int count) {
   return (Vector<float>::type)_mm512_maskz_loadu_ps((1u << count) - 1, x);
 }
+template <> inline Vector<double>::type load(const double *x, Int count) {
+  return (Vector<double>::type)_mm512_maskz_loadu_pd((1u << count) - 1, x);
+}
 template <> inline void store(Vector<float>::type y, float *x, Int count) {
   _mm512_mask_storeu_ps(x, (1u << count) - 1, (__m512)y);
+}
+template <> inline void store(Vector<double>::type y, double *x, Int count) {
+  _mm512_mask_storeu_pd(x, (1u << count) - 1, (__m512d)y);
 }
 #endif
 
