@@ -221,12 +221,15 @@ def _peak(job: Callable[[], Any]) -> float:
     import ctypes
     from pathlib import Path
 
+    from gladient.ops._memory import release
+
     def kilobytes(field: str) -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith(field)).split()[1])
 
     try:
-        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)  # what earlier contenders freed does not count as free room
+        release()  # what earlier contenders freed does not count as free room
+        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
         Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
         before = kilobytes("VmRSS")
         job()

@@ -1,5 +1,6 @@
 """What the package's autograd functions share: vmap by folding into the batch, and work in cache-sized row blocks."""
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,9 @@ _BLOCK = 262_144  # elements of the largest temporary, per thread: a few of them
 
 class BatchFunction(torch.autograd.Function):
     """An autograd function whose tensors all lead with the batch dimension, so that vmap is a larger batch."""
+
+    def __init_subclass__(cls) -> None:
+        cls.forward.__signature__ = inspect.signature(cls.forward)  # type: ignore[attr-defined]  # torch asks each call
 
     @classmethod
     def _fold(cls, x: Any, dim: Any, size: int) -> Any:

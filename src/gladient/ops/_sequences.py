@@ -68,7 +68,7 @@ def last_queries(
     native: bool,
 ) -> tuple[Float[Tensor, "B m H V"], Float[Tensor, "B n H K V"] | None]:
     """The last output of every sequence, by the query of its last token; none for sequences without a query."""
-    outputs, states = [q.new_zeros(q.shape[0], 0, q.shape[2], v.shape[3])], []
+    outputs, states = [], []
     for i, (start, stop) in enumerate(pairwise(offsets)):
         queries = q if q.shape[1] == 1 else q[:, max(stop - 1, start) : stop]
         query = queries if queries.shape[1] else q.new_zeros(q.shape[0], 1, *q.shape[2:])
@@ -90,7 +90,8 @@ def last_queries(
             state = run(query, everything, True)[1]
         outputs.append(o[:, : queries.shape[1]])
         states.append(state)
-    return torch.cat(outputs, 1), torch.stack(states, 1) if output_final_state else None  # type: ignore[arg-type]
+    o = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
+    return o, torch.stack(states, 1) if output_final_state else None  # type: ignore[arg-type]
 
 
 def last_tokens(x: Float[Tensor, "B T H V"], offsets: Sequence[int], n: int) -> Float[Tensor, "B n H V"]:

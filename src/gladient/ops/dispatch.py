@@ -201,25 +201,21 @@ def choose(
         return Choice(form, "fla", f"{why}; flash-linear-attention has it as {fla.kernel(gates, form, read)}")
     if q.is_cuda and backend == "auto":
         return Choice(form, "torch", f"{why}; not flash-linear-attention: {obstacle}")
-    obstacle = _why_not_native(q, v, gates, form)
+    obstacle = _why_not_native(q, gates, form)
     if backend == "native" and obstacle:
         raise RuntimeError(f"backend='native' cannot run this: {obstacle}")
-    plain = gates.gk is None and gates.gv is None
-    if backend == "auto" and form == "last_query" and plain and torch.get_num_threads() > 1:
-        obstacle = obstacle or "on several threads torch is measured as fast for scalar gates"
     if backend == "torch" or obstacle:
         return Choice(form, "torch", f"{why}; " + ("backend asked for" if backend == "torch" else str(obstacle)))
     return Choice(form, "native", f"{why}; native kernels hold every family on the CPU")
 
 
-def _why_not_native(q: Tensor, v: Tensor, gates: Gates, form: str) -> str | None:
+def _why_not_native(q: Tensor, gates: Gates, form: str) -> str | None:
     if form not in ("chunked", "last_query"):
         return f"form {form!r} is plain torch; the native kernels serve 'chunked' and 'last_query'"
     if q.device.type != "cpu":
         return f"q is on {q.device} and the native kernels run on the CPU"
-    largest = native.LARGEST_HEAD[accumulation(q[:0]).dtype]
-    if form == "last_query" and (gates.G is not None or max(q.shape[3], v.shape[3]) > largest):
-        return f"the native last_query holds no full gates and at most {largest} channels a head"
+    if form == "last_query" and gates.G is not None:
+        return "the native last_query holds no full gates"
     return why_unavailable()
 
 

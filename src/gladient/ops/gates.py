@@ -1,7 +1,7 @@
 """Gate families as tensor shapes, and the products of gates as sums of their logarithms."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -42,8 +42,7 @@ class Gates:
 
     def each(self, change: Any) -> "Gates":
         """The gates after `change` of every family that is present."""
-        present = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return Gates(**{name: change(gate) for name, gate in present if gate is not None})
+        return Gates(*(None if gate is None else change(gate) for gate in (self.g, self.gk, self.gv, self.G)))
 
     def to_heads(self, heads: int) -> "Gates":
         """The same gates with every family repeated to `heads` heads."""

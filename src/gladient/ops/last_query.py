@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gladient.ops._function import BatchFunction, row_blocks
+from gladient.ops._memory import empty
 from gladient.ops.gates import Gates, exclusive_prefix_sum, exclusive_suffix_sum, to_heads
-from gladient.ops.native import fresh
 from gladient.ops.native import last_query as native_last_query
 from gladient.ops.parallel import writes
 
@@ -38,7 +38,7 @@ def last_query(
     1.75
     """
     H = q.shape[2]
-    query, gates = scale * q[:, -1], gates.to_heads(H)
+    q, gates = q if q.shape[1] == 1 else q[:, -1:], gates.to_heads(H)
     if gates.gk is not None or gates.G is not None:
         k = to_heads(k, H)
     if gates.gv is not None or gates.G is not None:
@@ -49,49 +49,52 @@ def last_query(
         written = writes(to_heads(k, H), to_heads(v, H), gates)
         state = written if kept is None else kept + written
     if gates.G is not None and state is not None:
-        return torch.einsum("bhk,bhkv->bhv", query, state)[:, None], state
-    (o,) = _LastQuery.apply(native, query, k, v, gates.g, gates.gk, gates.gv)
+        return scale * torch.einsum("bthk,bhkv->bthv", q, state), state
+    (o,) = _LastQuery.apply(native, scale, q, k, v, gates.g, gates.gk, gates.gv)
     if kept is not None:
-        o = o + torch.einsum("bhk,bhkv->bhv", query, kept)
-    return o[:, None], state
+        o = o + scale * torch.einsum("bthk,bhkv->bthv", q, kept)
+    return o, state
 
 
 class _LastQuery(BatchFunction):
     """Keeps nothing but its inputs: the backward pass forms the weights again, block by block, in cache."""
 
     @staticmethod
-    def forward(native: bool, *inputs: Any) -> tuple[Tensor]:
+    def forward(native: bool, scale: float, *inputs: Any) -> tuple[Tensor]:
         q, _, v = inputs[:3]
-        o = q.new_empty(*q.shape[:2], v.shape[3])
+        o = q.new_empty(*q.shape[:3], v.shape[3])
         if native:
-            native_last_query(inputs, {"o": o})
+            native_last_query(scale, inputs, {"o": o})
             return (o,)
         for rows in _blocks(*inputs):
-            o[rows] = _Block(*_take(inputs, rows)).output()
+            o[rows, 0] = _Block(scale, *_take(inputs, rows)).output()
         return (o,)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        ctx.native = inputs[0]
-        ctx.save_for_backward(*inputs[1:])
+        ctx.native, ctx.scale = inputs[:2]
+        ctx.save_for_backward(*inputs[2:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *_LastQueryGradient.apply(grad, ctx.native, ctx.needs_input_grad[1:], *ctx.saved_tensors)
+        needed = ctx.needs_input_grad[2:]
+        return None, None, *_LastQueryGradient.apply(grad, ctx.native, ctx.scale, needed, *ctx.saved_tensors)
 
 
 class _LastQueryGradient(BatchFunction):
     @staticmethod
-    def forward(grad: Tensor, native: bool, needed: tuple[bool, ...], *inputs: Any) -> tuple[Tensor | None, ...]:
+    def forward(
+        grad: Tensor, native: bool, scale: float, needed: tuple[bool, ...], *inputs: Any
+    ) -> tuple[Tensor | None, ...]:
         wanted = [x if need else None for x, need in zip(inputs, needed, strict=True)]
         if native:
-            gradients = [None if x is None else fresh(x.shape, x.dtype) for x in wanted]
+            gradients = [None if x is None else empty(x.shape, x.dtype) for x in wanted]
             named = zip(("d_q", "d_k", "d_v", "d_g", "d_gk", "d_gv"), gradients, strict=True)
-            native_last_query(inputs, {"d_o": grad.contiguous()} | {name: x for name, x in named if x is not None})
+            native_last_query(scale, inputs, {"d_o": grad.contiguous()} | {name: x for name, x in named if x is not None})
             return tuple(gradients)
         gradients = [None if x is None else torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in wanted]
         for rows in _blocks(*inputs):
-            _Block(*_take(inputs, rows)).gradients(grad[rows], *_take(gradients, rows))
+            _Block(scale, *_take(inputs, rows)).gradients(grad[rows, 0], *_take(gradients, rows))
         return tuple(gradients)
 
     @staticmethod
@@ -108,19 +111,21 @@ def _take(tensors: Sequence[Tensor | None], rows: slice) -> Iterator[Any]:
 
 
 def _blocks(q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, gk: Tensor | None, gv: Tensor | None) -> Iterator[slice]:
-    T, H, K, V = k.shape[1], q.shape[1], k.shape[3], v.shape[3]
+    T, H, K, V = k.shape[1], q.shape[2], k.shape[3], v.shape[3]
     return row_blocks(len(q), T * H * max(1, K if gk is not None else 1, V if v.shape[2] > 1 or gv is not None else 1))
 
 
 class _Block:
     """A few rows of the batch, with the weights and weighted scores that forward and backward share."""
 
-    def __init__(self, q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, gk: Tensor | None, gv: Tensor | None) -> None:
-        self.q, self.k, self.v = q, k, v
+    def __init__(
+        self, scale: float, q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, gk: Tensor | None, gv: Tensor | None
+    ) -> None:
+        self.scale, self.q, self.k, self.v = scale, scale * q[:, 0], k, v
         self.w, self.wk, self.wv = (None if x is None else exclusive_suffix_sum(x).exp_() for x in (g, gk, gv))
         self.weighted_k = k if self.wk is None else k * self.wk
         self.weighted_v = v if self.wv is None else v * self.wv
-        self.p = _contract(q, self.weighted_k)
+        self.p = _contract(self.q, self.weighted_k)
         if self.w is not None:
             self.p *= self.w
 
@@ -148,7 +153,7 @@ class _Block:
         if self.w is not None:
             c *= self.w
         if d_q is not None:
-            d_q.copy_(_accumulate(c, self.weighted_k))
+            torch.mul(_accumulate(c, self.weighted_k), self.scale, out=d_q[:, 0])
         if d_k is not None or d_gk is not None:
             _weighted_outer(c, self.wk, self.q, self.k, d_k, d_gk)
 

@@ -10,13 +10,12 @@ from torch import Tensor
 
 from gladient.ops._function import BatchFunction
 from gladient.ops._library import library
+from gladient.ops._memory import empty
 from gladient.ops.gates import Gates
 
-__all__ = ["scan", "last_query", "fresh", "CHUNK", "LARGEST_HEAD"]
+__all__ = ["scan", "last_query", "CHUNK"]
 
 CHUNK = 16  # tokens, C in scan.cpp
-_LARGE = 4 << 20  # bytes from which huge pages are worth asking for
-LARGEST_HEAD = {torch.float32: 128, torch.float64: 64}  # eight vectors: what last_query.cpp holds in registers
 
 
 def scan(
@@ -72,31 +71,21 @@ _SCAN = (
 _LAST = (*_INPUTS, "o", "d_o", *(f"d_{x}" for x in _INPUTS))
 
 
-def _struct(sizes: Sequence[str], dtype: torch.dtype | None, pointers: Sequence[str]) -> type[ctypes.Structure]:
-    """A struct of the kernels: whole numbers, the scale if it has one, addresses."""
+def _struct(sizes: Sequence[str], dtype: torch.dtype, pointers: Sequence[str]) -> type[ctypes.Structure]:
+    """A struct of the kernels: whole numbers, the scale, addresses."""
     fields: list[tuple[str, Any]] = [(name, ctypes.c_int64) for name in sizes]
-    fields += [("scale", _NUMBERS[dtype][1])] if dtype is not None else []
-    return type(
-        "Problem", (ctypes.Structure,), {"_fields_": [*fields, *((name, ctypes.c_void_p) for name in pointers)]}
-    )
+    fields += [("scale", _NUMBERS[dtype][1]), *((name, ctypes.c_void_p) for name in pointers)]
+    return type("Problem", (ctypes.Structure,), {"_fields_": fields})
 
 
 _SCANS = {dtype: _struct(("N", "H", *_HEADS, "K", "V", "span", "threads"), dtype, _SCAN) for dtype in _NUMBERS}
-_LAST_QUERY = _struct(("N", "T", "H", *_HEADS, "K", "V", "threads"), None, _LAST)
+_LAST_QUERIES = {dtype: _struct(("N", "T", "H", *_HEADS, "K", "V", "threads"), dtype, _LAST) for dtype in _NUMBERS}
 
 
 def _sizes(H: int, tensors: dict[str, Tensor]) -> dict[str, int]:
     heads = {f"h{x}": tensors[x].shape[2] if x in tensors else 1 for x in ("k", "v", "g", "gk", "gv")}
     channels = {"K": tensors["k"].shape[3], "V": tensors["v"].shape[3]}
     return {"H": H, "threads": torch.get_num_threads(), **heads, **channels}
-
-
-def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """A new tensor on huge pages where the system has them: filling new memory is what long sequences wait for."""
-    x = torch.empty(shape, dtype=dtype)
-    if x.nbytes >= _LARGE:
-        library().advise_huge_pages(ctypes.c_void_p(x.data_ptr()), ctypes.c_int64(x.nbytes))
-    return x
 
 
 def _addresses(tensors: dict[str, Tensor]) -> dict[str, int]:
@@ -111,8 +100,8 @@ def _scan(backward: bool, scale: float, sequences: int, tensors: dict[str, Tenso
     getattr(library(), f"{kernel}_{_NUMBERS[q.dtype][0]}")(ctypes.byref(problem), int(backward))
 
 
-def last_query(inputs: Sequence[Tensor | None], outputs: dict[str, Tensor]) -> None:
-    """Fills `outputs`: o, or the gradients asked for (d_q …) beside an upstream d_o. q is [B, H, K].
+def last_query(scale: float, inputs: Sequence[Tensor | None], outputs: dict[str, Tensor]) -> None:
+    """Fills `outputs`: o, or the gradients asked for (d_q …) beside an upstream d_o. q is [B, 1, H, K].
 
     No autograd here: `gladient.ops.last_query` has the function around it.
     """
@@ -121,8 +110,8 @@ def last_query(inputs: Sequence[Tensor | None], outputs: dict[str, Tensor]) -> N
     tensors = {name: x.contiguous() for name, x in zip(_INPUTS, inputs, strict=True) if x is not None} | outputs
     if tensors["v"].shape[3] == 1 and "gv" not in tensors:  # with one value channel a scalar gate is a value gate
         tensors = {{"g": "gv", "d_g": "d_gv"}.get(name, name): x for name, x in tensors.items()}
-    sizes = _sizes(q.shape[1], tensors)
-    problem = _LAST_QUERY(N=q.shape[0], T=tensors["k"].shape[1], **sizes, **_addresses(tensors))
+    B, T = tensors["k"].shape[:2]
+    problem = _LAST_QUERIES[q.dtype](N=B, T=T, scale=scale, **_sizes(q.shape[2], tensors), **_addresses(tensors))
     getattr(library(), f"last_query_{_NUMBERS[q.dtype][0]}")(ctypes.byref(problem))
 
 
@@ -154,9 +143,9 @@ def _forward(
     tokens = CHUNK * _span(initial)
     spans = rows * sum(-(-(stop - start) // tokens) for start, stop in pairwise(offsets)) if train else 0
     outputs = {
-        "o": fresh((*q.shape[:3], v.shape[3]), q.dtype),
-        "final": fresh(initial.shape, q.dtype),
-        "checkpoints": fresh((rows, spans // max(rows, 1), *initial.shape[2:]), q.dtype),
+        "o": empty((*q.shape[:3], v.shape[3]), q.dtype),
+        "final": empty(initial.shape, q.dtype),
+        "checkpoints": empty((rows, spans // max(rows, 1), *initial.shape[2:]), q.dtype),
     }
     written = outputs if train else {name: x for name, x in outputs.items() if name != "checkpoints"}
     _scan(False, scale, rows * (len(offsets) - 1), tensors | _borders(offsets, rows, tokens) | written)
@@ -190,7 +179,7 @@ class _ScanGradient(BatchFunction):
         *inputs, kept = saved
         tensors, H = _named(inputs), d_o.shape[2]
         gradients = {
-            name: fresh(x.shape if name == "initial" else (*x.shape[:2], H, *x.shape[3:]), x.dtype)
+            name: empty(x.shape if name == "initial" else (*x.shape[:2], H, *x.shape[3:]), x.dtype)
             for name, x in tensors.items()
         }
         if kept is None or kept.numel() == 0:

@@ -7,6 +7,7 @@
 
 template <class F> struct LastQuery {
   Int N, T, H, hk, hv, hg, hgk, hgv, K, V, threads;
+  F scale;                                 // of the query
   const F *q, *k, *v, *g, *gk, *gv;        // q [N, H, K], the others [N, T, heads, channels]; gates null where absent
   F *o;                                    // [N, H, V]; null in the backward pass
   const F *d_o;
@@ -32,18 +33,21 @@ template <class F> struct Rows {
 // the other side paired comes back. Lanes are channels; L tokens at a time.
 template <class F> struct Side {
   using Vec = typename Vector<F>::type;
-  static constexpr Int L = 64 / sizeof(F), MOST = 8;
+  static constexpr Int L = 64 / sizeof(F);
 
   Rows<F> rows, gates, d_rows, d_gates;
-  Int T, n;                                   // tokens; vectors of channels
-  Vec read[MOST], total[MOST], passed[MOST];  // Σ_t pairs_t w_t ⊙ row_t; what the tokens so far gave: a log gate's gradient
-  Vec w[L * MOST];                            // token weights of a block
-  Vec *behind;                                // [blocks, n]: sums of the log gates behind each block
+  Int T, n;                     // tokens; vectors of channels
+  Vec *read, *total, *passed;   // [n]: Σ_t pairs_t w_t ⊙ row_t; what the tokens so far gave, the gradient of a log gate
+  Vec *w, *behind;              // [L, n], token weights of a block; [blocks, n], sums of the log gates behind each block
 
-  Side(Int T, const Rows<F> &rows, const Rows<F> &gates, const Rows<F> &d_rows, const Rows<F> &d_gates, const F *x, Vec *behind)
-      : rows(rows), gates(gates), d_rows(d_rows), d_gates(d_gates), T(T), n((rows.channels + L - 1) / L), behind(behind) {
-    for (Int j = 0; j < n; ++j) read[j] = x ? load(x + j * L, lanes(j)) : Vec{}, total[j] = passed[j] = Vec{};
+  Side(Int T, const Rows<F> &rows, const Rows<F> &gates, const Rows<F> &d_rows, const Rows<F> &d_gates, const F *x, F scale,
+       Vec *memory)
+      : rows(rows), gates(gates), d_rows(d_rows), d_gates(d_gates), T(T), n(vectors(rows.channels)), read(memory),
+        total(read + n), passed(total + n), w(passed + n), behind(w + L * n) {
+    for (Int j = 0; j < n; ++j) read[j] = x ? scale * load(x + j * L, lanes(j)) : Vec{}, total[j] = passed[j] = Vec{};
   }
+  static Int vectors(Int channels) { return (channels + L - 1) / L; }
+  static Int memory(Int T, Int channels) { return vectors(channels) * (3 + L + (T + L - 1) / L); }
   Int lanes(Int j) const { return std::min(rows.channels - j * L, L); }
   const F *row(const Rows<F> &y, Int t, Int j) const { return y.x + t * y.step + j * L; }
 
@@ -141,7 +145,10 @@ template <class F> struct Worker {
   static constexpr Int L = 64 / sizeof(F);
   const LastQuery<F> &p;
   const Int blocks = (p.T + L - 1) / L;
-  std::vector<Vec> weights{size_t(blocks)}, behind_keys{size_t(blocks * 8)}, behind_values{size_t(blocks * 8)};
+  std::vector<Vec> weights, keys, values;
+
+  explicit Worker(const LastQuery<F> &p)
+      : p(p), weights(blocks), keys(Side<F>::memory(p.T, p.K)), values(Side<F>::memory(p.T, p.V)) {}
 
   // weights[t] = exp Σ_{i > t} g_i
   void weigh(const Rows<F> &g) {
@@ -161,9 +168,9 @@ template <class F> struct Worker {
     const auto rows = [&](const F *x, Int heads, Int channels) { return Rows<F>(p, x, n, h, heads, channels); };
     const Int at = n * p.H + h;
     Side<F> key(p.T, rows(p.k, p.hk, p.K), rows(p.gk, p.hgk, p.K), rows(p.d_k, p.hk, p.K), rows(p.d_gk, p.hgk, p.K), p.q + at * p.K,
-                behind_keys.data());
+                p.scale, keys.data());
     Side<F> value(p.T, rows(p.v, p.hv, p.V), rows(p.gv, p.hgv, p.V), rows(p.d_v, p.hv, p.V), rows(p.d_gv, p.hgv, p.V),
-                  p.d_o ? p.d_o + at * p.V : nullptr, behind_values.data());
+                  p.d_o ? p.d_o + at * p.V : nullptr, F(1), values.data());
     const Rows<F> g = rows(p.g, p.hg, 1), d_g = rows(p.d_g, p.hg, 1);
     if (g.x) weigh(g);
     key.look_behind(), value.look_behind();
@@ -190,10 +197,10 @@ template <class F> struct Worker {
         to = d_g.add ? to + d[c] : d[c];
       }
     }
-    const auto put = [&](const Side<F> &side, F *x) {
-      for (Int j = 0; j < side.n && x; ++j) store<F>(side.total[j], x + at * side.rows.channels + j * L, side.lanes(j));
+    const auto put = [&](const Side<F> &side, F scale, F *x) {
+      for (Int j = 0; j < side.n && x; ++j) store<F>(scale * side.total[j], x + at * side.rows.channels + j * L, side.lanes(j));
     };
-    put(value, p.o), put(key, p.d_q);
+    put(value, 1, p.o), put(key, p.scale, p.d_q);
   }
 
   // Lanes are the value channels of all heads, for keys that all heads share; the gates are value gates [N, T, H, V].
@@ -209,7 +216,7 @@ template <class F> struct Worker {
       const auto at = [&](Int t) { return (n * p.T + t) * width + first; };
       for (Int i = 0; i < p.K; ++i) {
         d_q[i] = Vec{};
-        for (Int l = 0; l < L; ++l) q[i][l] = l < count ? p.q[(n * p.H + (first + l) / p.V) * p.K + i] : F(0);
+        for (Int l = 0; l < L; ++l) q[i][l] = l < count ? p.scale * p.q[(n * p.H + (first + l) / p.V) * p.K + i] : F(0);
       }
       Vec sum = {}, o = {}, passed = {};
       for (Int t = p.T - 1; t >= 0 && p.gv; --t) each[t] = exponential<F>(sum), sum += load(p.gv + at(t), count);
@@ -231,7 +238,7 @@ template <class F> struct Worker {
       for (Int i = 0; i < p.K && p.d_q; ++i)
         for (Int l = 0; l < count; ++l) {
           F *to = p.d_q + (n * p.H + (first + l) / p.V) * p.K + i;
-          *to = (first + l) % p.V ? *to + d_q[i][l] : d_q[i][l];
+          *to = ((first + l) % p.V ? *to : F(0)) + p.scale * d_q[i][l];
         }
     }
   }
@@ -239,7 +246,7 @@ template <class F> struct Worker {
 
 template <class F> static void last_query(const LastQuery<F> &p) {
   parallel(p.N, p.threads, [&] {
-    return [worker = Worker<F>{p}, h = p.H](Int n) mutable {
+    return [worker = Worker<F>(p), h = p.H](Int n) mutable {
       if (worker.shared()) worker.all_heads(n);
       else for (Int i = 0; i < h; ++i) worker.one_head(n, i);
     };

@@ -405,7 +405,6 @@ template <class F> static void scan(const Problem<F> &p, bool backward) {
 }
 
 extern "C" {
-void advise_huge_pages(void *x, Int bytes) { huge_pages(x, bytes); }
 void scan_float(const Problem<float> *p, int backward) { scan(*p, backward); }
 void scan_double(const Problem<double> *p, int backward) { scan(*p, backward); }
 }

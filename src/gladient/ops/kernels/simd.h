@@ -13,9 +13,6 @@
 #ifdef __AVX512F__
 #include <immintrin.h>
 #endif
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
 
 using Int = int64_t;
 
@@ -171,12 +168,4 @@ static inline void flip(Vector<double>::type *x) {
     }
     std::copy(y, y + 8, x);
   }
-}
-
-// Asks for huge pages behind memory that nobody touched yet: filling it then costs a fifth.
-static inline void huge_pages(void *x, Int bytes) {
-#ifdef __linux__
-  const auto page = (reinterpret_cast<uintptr_t>(x) + 4095) / 4096 * 4096, end = reinterpret_cast<uintptr_t>(x) + bytes;
-  if (end > page) madvise(reinterpret_cast<void *>(page), end - page, MADV_HUGEPAGE);
-#endif
 }
