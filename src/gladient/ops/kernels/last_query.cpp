@@ -87,7 +87,7 @@ template <class F> struct Side {
     const F *x = row(rows, t0, j0);
     Vec y[J];
     for (int j = 0; j < J; ++j) y[j] = read[j0 + j];
-    const auto product = [&](int c) {
+    const auto product = [&](int c) INLINE {
       Vec sum = {};
       for (int j = 0; j < J; ++j) {
         const Vec here = load(x + c * step + j * L, j < J - 1 ? L : last);
@@ -128,7 +128,7 @@ template <class F> struct Side {
   }
 
   // Masked stores are slow: where rows follow that overwrite the surplus, whole vectors go out.
-  template <int J> void put(const Rows<F> &y, Int t, Int left, Int j0, Int last, const Vec *x) const {
+  template <int J> INLINE void put(const Rows<F> &y, Int t, Int left, Int j0, Int last, const Vec *x) const {
     F *to = y.x + t * y.step + j0 * L;
     const bool covered = !y.add && y.step == y.channels && left * y.channels >= L - last;
     for (int j = 0; j < J; ++j) {

@@ -16,6 +16,8 @@
 
 using Int = int64_t;
 
+#define INLINE __attribute__((always_inline))  // where vectors would travel through memory otherwise
+
 // exp(x) - 1 for |x| ≤ ln(2) / 2
 static inline float exp_minus_1(float x) {
   float p = 1.9875691500e-4f;
@@ -61,7 +63,7 @@ template <class Vec, int D, int... I> static inline Vec half(Vec a, Vec b, std::
          __builtin_shufflevector(a, b, ((I & D) ? (I ^ D) + L : I ^ D)...);
 }
 template <class F, int Rows = 64 / sizeof(F), class Row>
-static inline typename Vector<F>::type row_sums(Row row, int first = 0) {
+INLINE static inline typename Vector<F>::type row_sums(Row row, int first = 0) {
   if constexpr (Rows == 1) return row(first);
   else
     return half<typename Vector<F>::type, Rows / 2>(row_sums<F, Rows / 2>(row, first), row_sums<F, Rows / 2>(row, first + Rows / 2),
