@@ -30,6 +30,14 @@ def test_auto_takes_the_form_from_the_shapes() -> None:
     assert "20 queries for 20 tokens" in choice.reason
 
 
+def test_auto_in_plain_torch_takes_all_pairs_of_short_sequences() -> None:
+    assert choose(x, x, x, GATES["scalar"], backend="torch").form == "parallel"
+    assert choose(x[:, :16], x[:, :16], x[:, :16], Gates(gk=x[:, :16]), backend="torch").form == "parallel"
+    for family in ("key", "value", "full"):
+        assert choose(x, x, x, GATES[family], backend="torch").form == "chunked"
+    assert choose(x, x, x, GATES["scalar"], form="chunked", backend="torch").form == "chunked"
+
+
 def test_without_a_compiler_torch_computes_and_says_so(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     monkeypatch.setattr(_library.shutil, "which", lambda name: None)
     _library.library.cache_clear()

@@ -1,4 +1,4 @@
-"""Memory for large results, kept when they go: on untouched pages a kernel waits longer for the system than it computes."""
+"""Memory for large results, kept when they go: filling untouched pages takes longer than most kernels compute."""
 
 import mmap
 import weakref

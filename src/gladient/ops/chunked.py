@@ -11,10 +11,23 @@ from gladient.ops.gates import Gates, to_heads
 from gladient.ops.parallel import from_state, within, writes
 from gladient.ops.recurrent import recurrent
 
-__all__ = ["chunked"]
+__all__ = ["chunked", "best_chunk"]
 
 _SEGMENT = 512  # tokens whose intermediates exist at the same time
-_CHUNK = {"scalar": 64, "none": 64, "full": 32}  # measured; key and value gates cost chunk × channels a token: 16
+
+
+def best_chunk(gates: Gates, K: int) -> int:
+    """Tokens per chunk where `python -m benchmarks.forms` sees the least time.
+
+    Pairs inside a chunk cost `chunk` channels a token, the state K² entries a chunk; with gates for each channel a pair
+    costs an exponential for each.
+
+    >>> best_chunk(Gates(), 128), best_chunk(Gates(gk=torch.zeros(1, 1, 1, 128)), 128)
+    (64, 16)
+    """
+    if gates.G is not None:
+        return 32
+    return 16 if gates.gk is not None or gates.gv is not None or K < 64 else 32 if K < 128 else 64
 
 
 def chunked(
@@ -40,7 +53,7 @@ def chunked(
     """
     H, T = q.shape[2], q.shape[1]
     q, k, v, gates = scale * q, to_heads(k, H), to_heads(v, H), gates.to_heads(H)
-    chunk = min(chunk_size or _CHUNK.get(gates.family, 16), max(T, 1))
+    chunk = min(chunk_size or best_chunk(gates, q.shape[3]), max(T, 1))
     length = max(_SEGMENT // chunk, 1) * chunk
     S, outputs = initial_state, []
     for start in range(0, T, length):

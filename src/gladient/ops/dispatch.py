@@ -199,14 +199,20 @@ def choose(
         raise ValueError(f"backend='fla' cannot run this: {obstacle}; use backend='auto'")
     if backend == "fla" or (backend == "auto" and q.is_cuda and not obstacle):
         return Choice(form, "fla", f"{why}; flash-linear-attention has it as {fla.kernel(gates, form, read)}")
-    if q.is_cuda and backend == "auto":
-        return Choice(form, "torch", f"{why}; not flash-linear-attention: {obstacle}")
-    obstacle = _why_not_native(q, gates, form)
+    obstacle = f"not fla: {obstacle}" if q.is_cuda and backend == "auto" else _why_not_native(q, gates, form)
     if backend == "native" and obstacle:
         raise RuntimeError(f"backend='native' cannot run this: {obstacle}")
     if backend == "torch" or obstacle:
-        return Choice(form, "torch", f"{why}; " + ("backend asked for" if backend == "torch" else str(obstacle)))
+        short = asked == "auto" and form == "chunked" and gates.G is None and k.shape[1] <= _short(gates)
+        why += ", few enough to keep all pairs" if short else ""
+        reason = "backend asked for" if backend == "torch" else obstacle
+        return Choice("parallel" if short else form, "torch", f"{why}; {reason}")
     return Choice(form, "native", f"{why}; native kernels hold every family on the CPU")
+
+
+def _short(gates: Gates) -> int:
+    """Tokens up to which all pairs at once beat chunks, which compute them twice: see `python -m benchmarks.forms`."""
+    return 16 if gates.gk is not None or gates.gv is not None else 64
 
 
 def _why_not_native(q: Tensor, gates: Gates, form: str) -> str | None:

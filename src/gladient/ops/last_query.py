@@ -90,7 +90,9 @@ class _LastQueryGradient(BatchFunction):
         if native:
             gradients = [None if x is None else empty(x.shape, x.dtype) for x in wanted]
             named = zip(("d_q", "d_k", "d_v", "d_g", "d_gk", "d_gv"), gradients, strict=True)
-            native_last_query(scale, inputs, {"d_o": grad.contiguous()} | {name: x for name, x in named if x is not None})
+            native_last_query(
+                scale, inputs, {"d_o": grad.contiguous()} | {name: x for name, x in named if x is not None}
+            )
             return tuple(gradients)
         gradients = [None if x is None else torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in wanted]
         for rows in _blocks(*inputs):

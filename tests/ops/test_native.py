@@ -1,0 +1,101 @@
+"""What only the native backend has: vectors with surplus lanes, and memory that serves again."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ops_cases import BACKENDS, inputs, run, tensors
+from torch import Tensor
+
+from gladient.ops import _memory, native
+from gladient.ops._memory import empty, release
+from oracles import gla, gla_gradients
+
+needs_kernels = pytest.mark.skipif("native" not in BACKENDS, reason="no C++ compiler")
+NAMES = ("q", "k", "v", "g", "gk", "gv")
+
+
+def guarded(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A tensor of NaN, and the memory that it lies in, between ones."""
+    memory = torch.ones(int(np.prod(shape)) + 64, dtype=dtype)
+    return memory[32:-32].view(shape).fill_(torch.nan), memory
+
+
+@needs_kernels
+@settings(max_examples=150, deadline=None)
+@given(
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    family=st.sampled_from(["none", "scalar", "key", "value", "key×value"]),
+    T=st.integers(1, 70),
+    H=st.sampled_from([(1, 1), (2, 1), (2, 2), (4, 2), (20, 1)]),
+    K=st.integers(1, 40),
+    V=st.integers(1, 40),
+    seed=st.integers(0, 10**6),
+)
+def test_last_query_writes_its_tensors_and_nothing_around_them(
+    dtype: torch.dtype, family: str, T: int, H: tuple[int, int], K: int, V: int, seed: int
+) -> None:
+    made = inputs(family, T, B=2, H=H[0], K=K, V=V, heads=H[1], state=False, seed=seed)
+    last = {name: torch.tensor(x[:, -1:] if name == "q" else x, dtype=dtype) for name, x in made.items()}
+    d_o = torch.randn(2, 1, H[0], V, dtype=dtype)
+    results = {"o": guarded(tuple(d_o.shape), dtype)}
+    results |= {f"d_{name}": guarded(tuple(x.shape), dtype) for name, x in last.items()}
+    arguments = [last.get(name) for name in NAMES]
+    native.last_query(0.5, arguments, {"o": results["o"][0]})
+    native.last_query(0.5, arguments, {"d_o": d_o} | {name: x for name, (x, _) in results.items() if name != "o"})
+    upstream = np.zeros((2, T, H[0], V))
+    upstream[:, -1:] = d_o
+    state = np.zeros((2, H[0], K, V))
+    with_state: dict[str, Any] = made | {"state": state}
+    o, _ = gla(with_state, scale=0.5)
+    expected = {"o": o[:, -1:]}
+    gradients = gla_gradients(with_state, upstream, state, scale=0.5)
+    expected |= {f"d_{name}": gradients[name][:, -1:] if name == "q" else gradients[name] for name in made}
+    scale = 1e-12 if dtype == torch.float64 else 1e-5
+    for name, (found, memory) in results.items():
+        size = max(1.0, np.abs(expected[name]).max())
+        np.testing.assert_allclose(found, expected[name], rtol=0, atol=scale * size, err_msg=name)
+        assert (memory[:32] == 1).all() and (memory[-32:] == 1).all(), name
+
+
+@needs_kernels
+def test_results_live_on_memory_that_earlier_ones_left() -> None:
+    release()
+    shape = (1024, 50, 1, 11)
+    first = empty(shape, torch.float32)
+    place, part = first.data_ptr(), first[3:].fill_(7)
+    del first
+    assert empty(shape, torch.float32).data_ptr() != place  # a view still lives there
+    assert (part == 7).all()
+    del part
+    second = empty((1024, 11, 1, 50), torch.float32)
+    assert second.data_ptr() == place
+    assert empty(shape, torch.float32).data_ptr() != place
+    assert second.requires_grad_().exp().sum().item() != 0
+    release()
+
+
+def test_kept_memory_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    release()
+    monkeypatch.setattr(_memory, "_MOST", 1 << 20)
+    large = [empty((1 << 17,), torch.float32) for _ in range(3)]  # half a MiB each
+    del large
+    assert sum(size * len(blocks) for size, blocks in _memory._free.items()) <= 1 << 20
+    del (whole := [empty((1 << 20,), torch.float32)])[:]
+    assert 4 << 20 not in _memory._free
+    release()
+
+
+@needs_kernels
+def test_gradients_outlive_the_next_step() -> None:
+    given = tensors(inputs("scalar", 400, B=8, K=16, V=16, state=False), torch.float32)
+    steps = []
+    for _ in range(3):
+        o, _ = run(given, backend="native")
+        steps.append(torch.autograd.grad(o.square().sum(), list(given.values())))
+    for gradients in steps[1:]:
+        torch.testing.assert_close(gradients, steps[0], rtol=0, atol=0)
+    assert len({x.data_ptr() for gradients in steps for x in gradients}) == 12
