@@ -17,6 +17,7 @@ template <class F> struct Side {
   Vec *early, *late;          // read ⊙ until, write ⊙ since
   Vec *d_read, *d_write, *d_gate;
   Vec *keep, *change;         // [n]: the whole chunk's decay is keep + change, keep 0 or 1
+  Vec *passing;               // [n]: d_gate of the first token behind the chunk
 };
 
 // out[c] += Σ_i x[c, i] M[i], for J of M's columns; x at c * xc + i * xi. LATER: only i ≥ c, EARLIER: only i ≤ c.
@@ -84,7 +85,7 @@ template <class F, int NV> struct Lane {
         for (Vec **x : {&side->read, &side->write, &side->gate, &side->until, &side->since, &side->early, &side->late,
                         &side->d_read, &side->d_write, &side->d_gate})
           take(x, C * side->n);
-        take(&side->keep, side->n), take(&side->change, side->n);
+        for (Vec **x : {&side->keep, &side->change, &side->passing}) take(x, side->n);
       }
       for (Vec **x : {&S, &rest}) take(x, rows * NV);
       for (Vec **x : {&weights, &to_value, &to_key}) take(x, C * CN);
@@ -328,13 +329,13 @@ template <class F, int NV> struct Lane {
         std::copy_n(S, size, starts + within * size);
       }
       load_chunk(t0, t1);
-      gradients(starts + within * size);
+      gradients(starts + within * size, c == last);
       write(t0, t1);
     }
     if (p.d_initial) store_state(dS, p.d_initial + at);
   }
 
-  void gradients(const Vec *S) {
+  void gradients(const Vec *S, bool last) {
     transpose<F>(S, rows, NV, flipped);
     meet(key, to_value), meet(value, to_key);
     through(value.early, W, flipped, W, key, key.until, key.d_read);
@@ -345,20 +346,32 @@ template <class F, int NV> struct Lane {
     give(value, to_value, true);
     carry(dS, d_rest, key.early, value.early);
     transpose<F>(dS, rows, NV, d_flipped);
-    if (key.gated) d_gates(key, flipped, d_flipped, W);
-    if (value.gated) d_gates(value, S, dS, p.K);
+    if (key.gated) d_gates(key, flipped, d_flipped, W, last);
+    if (value.gated) d_gates(value, S, dS, p.K, last);
   }
 
-  // The gradient of a log gate is what passes it: at the first token S ⊙ dS; each token then takes its read, adds its write.
-  void d_gates(Side<F> &side, const Vec *state, const Vec *d_state, Int m) const {
+  // The gradient of a log gate is what passes it: at the first token S ⊙ dS; each token then takes its read, adds its
+  // write. From the middle on, as seen from what passes behind the chunk: the shorter way adds up less rounding.
+  void d_gates(Side<F> &side, const Vec *state, const Vec *d_state, Int m, bool last) const {
+    const Vec one = Vec{} + F(1);
     for (Int j = 0; j < side.n; ++j) {
-      Vec passing = {};
-      for (Int i = 0; i < m; ++i) passing += state[i * side.n + j] * d_state[i * side.n + j];
-      for (Int c = 0; c < steps; ++c) {
+      Vec passing = {}, rest = {};
+      const auto change = [&](Int c, F sign) {
         const Int i = c * side.n + j;
-        side.d_gate[i] = passing = side.gate[i] != 0 ? passing : Vec{};  // exactly nothing passes a gate of 0
-        passing += side.write[i] * side.d_write[i] - side.read[i] * side.d_read[i];
-      }
+        add<F>(passing, rest, one, Vec{}, sign * side.write[i] * side.d_write[i]);
+        add<F>(passing, rest, one, Vec{}, -sign * side.read[i] * side.d_read[i]);
+      };
+      const auto pass = [&](Int c) {  // exactly nothing passes a gate of 0
+        const Int i = c * side.n + j;
+        const auto open = side.gate[i] != 0;
+        side.d_gate[i] = passing = open ? passing : Vec{}, rest = open ? rest : Vec{};
+      };
+      for (Int i = 0; i < m; ++i) add<F>(passing, rest, one, Vec{}, state[i * side.n + j] * d_state[i * side.n + j]);
+      const Int middle = last ? steps : steps / 2;
+      for (Int c = 0; c < middle; ++c) pass(c), change(c, 1);
+      passing = side.passing[j], rest = Vec{};
+      for (Int c = steps - 1; c >= middle; --c) change(c, -1), pass(c);
+      side.passing[j] = side.d_gate[j];
     }
   }
 
