@@ -179,14 +179,12 @@ template <class F, int NV> struct Lane {
   void weigh(Side<F> &side) {
     const Int n = side.n;
     for (Int j = 0; j < n && side.pairwise; ++j) {
-      Vec sum = {}, product = Vec{} + F(1);
+      Vec sum = {}, behind = {};
+      for (Int c = steps - 1; c >= 0; --c) side.since[c * n + j] = exponential<F>(behind), behind += side.gate[c * n + j];
       for (Int c = 0; c < steps; ++c) {
         const Int i = c * n + j;
-        sum += side.gate[i], side.gate[i] = exponential<F>(side.gate[i]);
-        side.until[i] = product *= side.gate[i];
+        side.until[i] = exponential<F>(sum += side.gate[i]), side.gate[i] = exponential<F>(side.gate[i]);
       }
-      product = Vec{} + F(1);
-      for (Int c = steps - 1; c >= 0; --c) side.since[c * n + j] = product, product *= side.gate[c * n + j];
       decay<F>(sum, side.keep[j], side.change[j]);
     }
     for (Int j = 0; j < n && !side.gated; ++j) side.keep[j] = Vec{} + F(1), side.change[j] = Vec{};
