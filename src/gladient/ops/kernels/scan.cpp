@@ -153,15 +153,22 @@ template <class F, int NV> struct Lane {
   // weights[s, t] of scalar gates: exp Σ_{s < u ≤ t} g_u, sums of their own and never differences; 0 before s.
   void weigh_pairs(Int t0, Int count) {
     if (p.gk || !p.g) return;
-    double g[C + 1] = {}, sums[C], total = 0;
-    alignas(64) F single[C], prefix[C], suffix[C], row[C];
+    using Eight = Vector<double>::type;
+    typedef F Rounded __attribute__((vector_size(8 * sizeof(F))));
+    double g[C + 1] = {}, total = 0;
+    alignas(64) F single[C], prefix[C], suffix[C];
     for (Int c = 0; c < count; ++c) g[c] = p.g[at_g(t0 + c)];
-    std::fill_n(sums, C, -INFINITY);
+    const Eight lane = {0, 1, 2, 3, 4, 5, 6, 7};
+    Eight sums[2] = {Eight{} - INFINITY, Eight{} - INFINITY};
     for (Int s = C - 1; s >= 0; --s) {
-      for (Int t = 0; t < C; ++t) sums[t] += g[s + 1];
-      sums[s] = 0;
-      for (Int t = 0; t < C; ++t) row[t] = F(sums[t]);
-      for (Int j = 0; j < CN; ++j) weights[s * CN + j] = exponential<F>(load(row + j * L, L));
+      Rounded halves[2];
+      for (int i = 0; i < 2; ++i) {
+        sums[i] = lane == double(s - 8 * i) ? Eight{} : sums[i] + g[s + 1];
+        halves[i] = __builtin_convertvector(sums[i], Rounded);
+      }
+      Vec row[CN];
+      std::memcpy(row, halves, sizeof row);
+      for (Int j = 0; j < CN; ++j) weights[s * CN + j] = exponential<F>(row[j]);
       suffix[s] = scalars(weights)[s * C + C - 1];
     }
     for (Int c = 0; c < C; ++c) single[c] = F(g[c]), prefix[c] = F(total += g[c]);

@@ -114,11 +114,11 @@ static inline Vector<float>::type exp_minus_1(Vector<float>::type x) {
   p = p * x + 5.0000001201e-1f;
   return p * x * x + x;
 }
-template <class F> static inline typename Vector<F>::type exponential(typename Vector<F>::type x) {
+template <class F> INLINE static inline typename Vector<F>::type exponential(typename Vector<F>::type x) {
   for (int l = 0; l < 64 / int(sizeof(F)); ++l) x[l] = exp_(x[l]);
   return x;
 }
-template <> inline Vector<float>::type exponential<float>(Vector<float>::type x) {
+template <> INLINE inline Vector<float>::type exponential<float>(Vector<float>::type x) {
   using Vec = Vector<float>::type;
   typedef int32_t Integers __attribute__((vector_size(64)));
   const Vec low = Vec{} - 87.0f, high = Vec{} + 88.0f, whole = Vec{} + 12582912.0f;  // adding it rounds to an integer
