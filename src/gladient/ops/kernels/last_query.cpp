@@ -30,30 +30,34 @@ template <class F> struct Rows {
 };
 
 // Keys and values play the same game: a read (q, or d_o) meets the rows (k, or v) through the gates behind them, and what
-// the other side paired comes back. Lanes are channels; L tokens at a time.
-template <class F> struct Side {
+// the other side paired comes back. Lanes are channels; L tokens at a time. NARROW: one vector of channels, in registers.
+template <class F, bool NARROW> struct Side {
   using Vec = typename Vector<F>::type;
   static constexpr Int L = 64 / sizeof(F);
 
   Rows<F> rows, gates, d_rows, d_gates;
-  Int T, n;                     // tokens; vectors of channels
-  Vec *read, *total, *passed;   // [n]: Σ_t pairs_t w_t ⊙ row_t; what the tokens so far gave, the gradient of a log gate
-  Vec *w, *behind;              // [L, n], token weights of a block; [blocks, n], sums of the log gates behind each block
+  Int T, wide;      // tokens; vectors of channels
+  std::conditional_t<NARROW, Vec[1], Vec *> read, total;  // [n]; total = Σ_t pairs_t w_t ⊙ row_t
+  std::conditional_t<NARROW, Vec[1], Vec *> passed;       // [n]; what the tokens so far gave, the gradient of a log gate
+  Vec *w, *behind;  // [L, n], token weights of a block; [blocks, n], sums of the log gates behind each block
 
   Side(Int T, const Rows<F> &rows, const Rows<F> &gates, const Rows<F> &d_rows, const Rows<F> &d_gates, const F *x, F scale,
        Vec *memory)
-      : rows(rows), gates(gates), d_rows(d_rows), d_gates(d_gates), T(T), n(vectors(rows.channels)), read(memory),
-        total(read + n), passed(total + n), w(passed + n), behind(w + L * n) {
-    for (Int j = 0; j < n; ++j) read[j] = x ? scale * load(x + j * L, lanes(j)) : Vec{}, total[j] = passed[j] = Vec{};
+      : rows(rows), gates(gates), d_rows(d_rows), d_gates(d_gates), T(T), wide(vectors(rows.channels)) {
+    if constexpr (!NARROW) read = memory, total = read + wide, passed = total + wide;
+    w = memory + 3 * wide, behind = w + L * wide;
+    for (Int j = 0; j < n(); ++j) read[j] = x ? scale * load(x + j * L, lanes(j)) : Vec{}, total[j] = passed[j] = Vec{};
   }
+  Int n() const { return NARROW ? 1 : wide; }
   static Int vectors(Int channels) { return (channels + L - 1) / L; }
   static Int memory(Int T, Int channels) { return vectors(channels) * (3 + L + (T + L - 1) / L); }
-  Int lanes(Int j) const { return std::min(rows.channels - j * L, L); }
+  Int lanes(Int j) const { return NARROW ? rows.channels : std::min(rows.channels - j * L, L); }
   const F *row(const Rows<F> &y, Int t, Int j) const { return y.x + t * y.step + j * L; }
 
   // Calls f with pieces of 4, 2 or 1 vectors, the last one first.
   template <class Piece> void pieces(Piece piece) const {
-    for (Int j = n; j > 0;) {
+    if constexpr (NARROW) piece(std::integral_constant<int, 1>{}, 0);
+    else for (Int j = n(); j > 0;) {
       if (j % 4 == 0) piece(std::integral_constant<int, 4>{}, j -= 4);
       else if (j % 2 == 0) piece(std::integral_constant<int, 2>{}, j -= 2);
       else piece(std::integral_constant<int, 1>{}, j -= 1);
@@ -61,28 +65,28 @@ template <class F> struct Side {
   }
 
   void look_behind() {
-    for (Int j = 0; j < n && gates.x; ++j) {
+    for (Int j = 0; j < n(); ++j) {
       Vec sum = {};
       for (Int t = T - 1; t >= 0; --t) {
-        if (t % L == L - 1 || t == T - 1) behind[t / L * n + j] = sum;
+        if (t % L == L - 1 || t == T - 1) behind[t / L * n() + j] = sum;
         sum += load(row(gates, t, j), lanes(j));
       }
     }
   }
   void weigh(Int t0, Int m) {
-    for (Int j = 0; j < n && gates.x; ++j) {
-      Vec sum = behind[t0 / L * n + j];
-      for (Int c = m - 1; c >= 0; --c) w[c * n + j] = exponential<F>(sum), sum += load(row(gates, t0 + c, j), lanes(j));
+    for (Int j = 0; j < n(); ++j) {
+      Vec sum = behind[t0 / L * n() + j];
+      for (Int c = m - 1; c >= 0; --c) w[c * n() + j] = exponential<F>(sum), sum += load(row(gates, t0 + c, j), lanes(j));
     }
   }
 
   // Lane c: the read times row t0 + c, through its gates; 0 from lane m on.
-  Vec meet(Int t0, Int m) const {
+  template <bool FULL> Vec meet(Int t0, Int m) const {
     Vec sum = {};
-    pieces([&](auto J, Int j0) { sum += gates.x ? meet<J, true>(t0, m, j0) : meet<J, false>(t0, m, j0); });
+    pieces([&](auto J, Int j0) { sum += gates.x ? meet<J, true, FULL>(t0, m, j0) : meet<J, false, FULL>(t0, m, j0); });
     return sum;
   }
-  template <int J, bool GATED> Vec meet(Int t0, Int m, Int j0) const {
+  template <int J, bool GATED, bool FULL> Vec meet(Int t0, Int m, Int j0) const {
     const Int last = lanes(j0 + J - 1), step = rows.step;
     const F *x = row(rows, t0, j0);
     Vec y[J];
@@ -91,56 +95,67 @@ template <class F> struct Side {
       Vec sum = {};
       for (int j = 0; j < J; ++j) {
         const Vec here = load(x + c * step + j * L, j < J - 1 ? L : last);
-        sum += y[j] * (GATED ? here * w[c * n + j0 + j] : here);
+        sum += y[j] * (GATED ? here * w[c * n() + j0 + j] : here);
       }
       return sum;
     };
-    if (m == L) return row_sums<F>(product);
-    return row_sums<F>([&](int c) { return c < m ? product(c) : Vec{}; });
-  }
-
-  // total += Σ_c pairs[c] row; going backward also the gradients of rows and gates.
-  void give(Int t0, Int m, Vec pairs, bool backward) {
-    alignas(64) F x[L];
-    store<F>(pairs, x, L);
-    pieces([&](auto J, Int j0) {
-      if (backward) gates.x ? give<J, true, true>(t0, m, j0, x) : give<J, false, true>(t0, m, j0, x);
-      else gates.x ? give<J, true, false>(t0, m, j0, x) : give<J, false, false>(t0, m, j0, x);
-    });
-  }
-  template <int J, bool GATED, bool BACKWARD> void give(Int t0, Int m, Int j0, const F *pairs) {
-    const Int last = lanes(j0 + J - 1), step = rows.step;
-    const F *x = row(rows, t0, j0);
-    Vec y[J], sums[J], before[J];
-    for (int j = 0; j < J; ++j) y[j] = read[j0 + j], sums[j] = total[j0 + j], before[j] = passed[j0 + j];
-    for (Int c = 0; c < m; ++c, x += step) {
-      Vec d[J], d_gate[J];
-      for (int j = 0; j < J; ++j) {
-        const Vec here = load(x + j * L, j < J - 1 ? L : last), weight = GATED ? w[c * n + j0 + j] : Vec{};
-        sums[j] += pairs[c] * (GATED ? weight * here : here);
-        d[j] = pairs[c] * (GATED ? weight * y[j] : y[j]);
-        d_gate[j] = before[j], before[j] += here * d[j];
-      }
-      if (BACKWARD && d_rows.x) put<J>(d_rows, t0 + c, T - 1 - t0 - c, j0, last, d);
-      if (BACKWARD && GATED && d_gates.x) put<J>(d_gates, t0 + c, T - 1 - t0 - c, j0, last, d_gate);
-    }
-    for (int j = 0; j < J; ++j) total[j0 + j] = sums[j], passed[j0 + j] = before[j];
+    return row_sums<F>(product, FULL ? L : m);
   }
 
   // Masked stores are slow: where rows follow that overwrite the surplus, whole vectors go out.
-  template <int J> INLINE void put(const Rows<F> &y, Int t, Int left, Int j0, Int last, const Vec *x) const {
+  bool covered(const Rows<F> &y, Int t, Int surplus) const {
+    return !y.add && y.step == y.channels && (T - 1 - t) * y.channels >= surplus;
+  }
+  template <int J, bool COVERED> void put(const Rows<F> &y, Int t, Int j0, Int last, const Vec *x) const {
     F *to = y.x + t * y.step + j0 * L;
-    const bool covered = !y.add && y.step == y.channels && left * y.channels >= L - last;
+    const bool whole = COVERED || covered(y, t, L - last);
     for (int j = 0; j < J; ++j) {
       const Int count = j < J - 1 ? L : last;
-      const Vec z = y.add ? x[j] + load(to + j * L, count) : x[j];
-      if (covered || count == L) std::memcpy(to + j * L, &z, sizeof(Vec));
+      const Vec z = !COVERED && y.add ? x[j] + load(to + j * L, count) : x[j];
+      if (whole || count == L) std::memcpy(to + j * L, &z, sizeof(Vec));
       else store<F>(z, to + j * L, count);
+    }
+  }
+
+  // total += Σ_c pairs[c] row, where asked for; going backward also the gradients of rows and gates.
+  template <bool FULL, bool BACKWARD> void give(Int t0, Int m, Vec pairs, bool sum) {
+    alignas(64) F x[L];
+    store<F>(pairs, x, L);
+    pieces([&](auto J, Int j0) {
+      gates.x ? give<J, true, FULL, BACKWARD>(t0, m, j0, x, true) : give<J, false, FULL, BACKWARD>(t0, m, j0, x, sum);
+    });
+  }
+  template <int J, bool GATED, bool FULL, bool BACKWARD> void give(Int t0, Int m, Int j0, const F *pairs, bool sum) {
+    constexpr int CHAINS = FULL ? 4 / J : 1;  // sums that need not wait for one another
+    const Int last = lanes(j0 + J - 1), step = rows.step;
+    const F *x = row(rows, t0, j0);
+    Vec sums[CHAINS][J] = {}, before[J];
+    for (int j = 0; j < J; ++j) before[j] = passed[j0 + j];
+    const auto one = [&](Int c, Vec *sums) {
+      Vec d[J], d_gate[J];
+      for (int j = 0; j < J; ++j) {
+        const Vec weight = GATED ? pairs[c] * w[c * n() + j0 + j] : Vec{};
+        d[j] = GATED ? weight * read[j0 + j] : pairs[c] * read[j0 + j];
+        if (!sum) continue;
+        const Vec here = load(x + c * step + j * L, j < J - 1 ? L : last);
+        sums[j] += GATED ? weight * here : pairs[c] * here;
+        if (GATED && BACKWARD) d_gate[j] = before[j], before[j] += here * d[j];
+      }
+      if (BACKWARD && d_rows.x) put<J, FULL>(d_rows, t0 + c, j0, last, d);
+      if (BACKWARD && GATED && d_gates.x) put<J, false>(d_gates, t0 + c, j0, last, d_gate);
+    };
+    if (FULL) {
+#pragma GCC unroll 16
+      for (int c = 0; c < L; ++c) one(c, sums[c % CHAINS]);
+    } else for (Int c = 0; c < m; ++c) one(c, sums[0]);
+    for (int j = 0; j < J; ++j) {
+      for (int i = 0; i < CHAINS; ++i) total[j0 + j] += sums[i][j];
+      passed[j0 + j] = before[j];
     }
   }
 };
 
-template <class F> struct Worker {
+template <class F, bool NARROW> struct Worker {
   using Vec = typename Vector<F>::type;
   static constexpr Int L = 64 / sizeof(F);
   const LastQuery<F> &p;
@@ -148,7 +163,7 @@ template <class F> struct Worker {
   std::vector<Vec> weights, keys, values;
 
   explicit Worker(const LastQuery<F> &p)
-      : p(p), weights(blocks), keys(Side<F>::memory(p.T, p.K)), values(Side<F>::memory(p.T, p.V)) {}
+      : p(p), weights(blocks), keys(Side<F, NARROW>::memory(p.T, p.K)), values(Side<F, NARROW>::memory(p.T, p.V)) {}
 
   // weights[t] = exp Σ_{i > t} g_i
   void weigh(const Rows<F> &g) {
@@ -164,43 +179,60 @@ template <class F> struct Worker {
     }
   }
 
-  void one_head(Int n, Int h) {
+  template <bool BACKWARD> void one_head(Int n, Int h) {
     const auto rows = [&](const F *x, Int heads, Int channels) { return Rows<F>(p, x, n, h, heads, channels); };
     const Int at = n * p.H + h;
-    Side<F> key(p.T, rows(p.k, p.hk, p.K), rows(p.gk, p.hgk, p.K), rows(p.d_k, p.hk, p.K), rows(p.d_gk, p.hgk, p.K), p.q + at * p.K,
-                p.scale, keys.data());
-    Side<F> value(p.T, rows(p.v, p.hv, p.V), rows(p.gv, p.hgv, p.V), rows(p.d_v, p.hv, p.V), rows(p.d_gv, p.hgv, p.V),
-                  p.d_o ? p.d_o + at * p.V : nullptr, F(1), values.data());
+    Side<F, NARROW> key(p.T, rows(p.k, p.hk, p.K), rows(p.gk, p.hgk, p.K), rows(p.d_k, p.hk, p.K), rows(p.d_gk, p.hgk, p.K),
+                        p.q + at * p.K, p.scale, keys.data());
+    Side<F, NARROW> value(p.T, rows(p.v, p.hv, p.V), rows(p.gv, p.hgv, p.V), rows(p.d_v, p.hv, p.V), rows(p.d_gv, p.hgv, p.V),
+                          p.d_o ? p.d_o + at * p.V : nullptr, F(1), values.data());
     const Rows<F> g = rows(p.g, p.hg, 1), d_g = rows(p.d_g, p.hg, 1);
     if (g.x) weigh(g);
-    key.look_behind(), value.look_behind();
+    if (key.gates.x) key.look_behind();
+    if (value.gates.x) value.look_behind();
     Vec passed = {};
-    for (Int b = 0; b < blocks; ++b) {
-      const Int t0 = b * L, m = std::min(p.T - t0, L);
+    const auto block = [&](auto FULL, Int b, Int m) {
+      const Int t0 = b * L;
       const Vec w = g.x ? weights[b] : Vec{} + F(1);
-      key.weigh(t0, m), value.weigh(t0, m);
-      const Vec scores = key.meet(t0, m) * w;
-      value.give(t0, m, scores, p.d_o);
-      if (!p.d_o) continue;
-      const Vec reads = value.meet(t0, m);
-      key.give(t0, m, reads * w, true);
-      if (!d_g.x) continue;
+      if (key.gates.x) key.weigh(t0, m);
+      if (value.gates.x) value.weigh(t0, m);
+      const Vec scores = key.template meet<FULL>(t0, m) * w;
+      Vec reads = {};
+      if (BACKWARD) reads = value.template meet<FULL>(t0, m);
+      value.template give<FULL, BACKWARD>(t0, m, scores, !BACKWARD);
+      if (!BACKWARD) return;
+      key.template give<FULL, true>(t0, m, reads * w, p.d_q);
+      if (!d_g.x) return;
       const Vec up_to = running_sums<-1, F>(scores * reads);
       const Vec d = passed + shifted<-1>(up_to, std::make_integer_sequence<int, L>());
       passed += Vec{} + up_to[L - 1];
       if (d_g.step == 1 && !d_g.add) {
         store<F>(d, d_g.x + t0, m);
-        continue;
+        return;
       }
       for (Int c = 0; c < m; ++c) {
         F &to = d_g.x[(t0 + c) * d_g.step];
         to = d_g.add ? to + d[c] : d[c];
       }
-    }
-    const auto put = [&](const Side<F> &side, F scale, F *x) {
-      for (Int j = 0; j < side.n && x; ++j) store<F>(scale * side.total[j], x + at * side.rows.channels + j * L, side.lanes(j));
     };
-    put(value, 1, p.o), put(key, p.scale, p.d_q);
+    for (Int b = 0; b < blocks; ++b) {
+      const Int m = std::min(p.T - b * L, L);
+      const auto covered = [&](const auto &side) { return side.covered(side.d_rows, b * L + L - 1, L); };
+      if (m == L && (!BACKWARD || (covered(key) && covered(value)))) block(std::bool_constant<NARROW>(), b, L);
+      else block(std::false_type(), b, m);
+    }
+    const auto put = [&](const auto &side, F scale, F *x) {
+      for (Int j = 0; j < side.n() && x; ++j) store<F>(scale * side.total[j], x + at * side.rows.channels + j * L, side.lanes(j));
+    };
+    if (BACKWARD) put(key, p.scale, p.d_q);
+    else put(value, 1, p.o);
+  }
+
+  // Without a single call inside, the vectors of a narrow head stay in registers.
+  template <bool BACKWARD> __attribute__((flatten)) void narrow_head(Int n, Int h) { one_head<BACKWARD>(n, h); }
+  template <bool BACKWARD> void head(Int n, Int h) {
+    if constexpr (NARROW) narrow_head<BACKWARD>(n, h);
+    else one_head<BACKWARD>(n, h);
   }
 
   // Lanes are the value channels of all heads, for keys that all heads share; the gates are value gates [N, T, H, V].
@@ -244,13 +276,16 @@ template <class F> struct Worker {
   }
 };
 
-template <class F> static void last_query(const LastQuery<F> &p) {
+template <class F, bool NARROW> static void last_query(const LastQuery<F> &p) {
   parallel(p.N, p.threads, [&] {
-    return [worker = Worker<F>(p), h = p.H](Int n) mutable {
+    return [worker = Worker<F, NARROW>(p), &p](Int n) mutable {
       if (worker.shared()) worker.all_heads(n);
-      else for (Int i = 0; i < h; ++i) worker.one_head(n, i);
+      else for (Int i = 0; i < p.H; ++i) p.d_o ? worker.template head<true>(n, i) : worker.template head<false>(n, i);
     };
   });
+}
+template <class F> static void last_query(const LastQuery<F> &p) {
+  std::max(p.K, p.V) <= Int(64 / sizeof(F)) ? last_query<F, true>(p) : last_query<F, false>(p);
 }
 
 extern "C" {

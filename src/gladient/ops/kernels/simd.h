@@ -56,18 +56,21 @@ template <class Make> static void parallel(Int jobs, Int threads, Make make) {
 
 template <class F> struct Vector { typedef F type __attribute__((vector_size(64))); };
 
-// Sums over lanes, row l into lane l: `half` sums rows that differ in bit D of their number, and lanes likewise.
+// Sums over lanes, row l into lane l, of the first `rows` rows: `half` sums rows that differ in bit D of their number, and
+// lanes likewise.
 template <class Vec, int D, int... I> static inline Vec half(Vec a, Vec b, std::integer_sequence<int, I...>) {
   constexpr int L = sizeof...(I);
   return __builtin_shufflevector(a, b, ((I & D) ? I + L : I)...) +
          __builtin_shufflevector(a, b, ((I & D) ? (I ^ D) + L : I ^ D)...);
 }
 template <class F, int Rows = 64 / sizeof(F), class Row>
-INLINE static inline typename Vector<F>::type row_sums(Row row, int first = 0) {
+INLINE static inline typename Vector<F>::type row_sums(Row row, Int rows = 64 / sizeof(F), int first = 0) {
+  if (first >= rows) return typename Vector<F>::type{};
   if constexpr (Rows == 1) return row(first);
-  else
-    return half<typename Vector<F>::type, Rows / 2>(row_sums<F, Rows / 2>(row, first), row_sums<F, Rows / 2>(row, first + Rows / 2),
-                                                    std::make_integer_sequence<int, 64 / sizeof(F)>());
+  else {
+    const auto a = row_sums<F, Rows / 2>(row, rows, first), b = row_sums<F, Rows / 2>(row, rows, first + Rows / 2);
+    return half<typename Vector<F>::type, Rows / 2>(a, b, std::make_integer_sequence<int, 64 / sizeof(F)>());
+  }
 }
 
 // Lane l of the result is the sum of the lanes from l on, or (D < 0) up to l.
