@@ -18,6 +18,14 @@ _MOST = 256 << 20  # bytes kept for later; beyond, all of them go back to the sy
 _NUMBERS = {torch.float32: np.float32, torch.float64: np.float64}
 
 _free: dict[int, list[mmap.mmap]] = defaultdict(list)  # by size; single list operations need no lock
+_lent: dict[int, "_Loan"] = {}  # by id; a weak reference calls back only while it lives
+
+
+class _Loan(weakref.ref[np.ndarray]):
+    """Of a block to an array, until the array goes: `weakref.finalize` for less of each call's time."""
+
+    __slots__ = ("block",)
+    block: mmap.mmap
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -26,14 +34,15 @@ def empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     >>> empty((2, 3), torch.float32).shape
     torch.Size([2, 3])
     """
-    count = prod(shape)
-    size = count * dtype.itemsize
+    size = prod(shape) * dtype.itemsize
     if size <= _SMALL:
         return torch.empty(shape, dtype=dtype)
     block = _take(-(-size // _SMALL) * _SMALL)
-    array = np.frombuffer(block, _NUMBERS[dtype], count)
-    weakref.finalize(array, _keep, block).atexit = False  # the tensor's storage holds the array
-    return torch.from_numpy(array).view(tuple(shape))
+    array: np.ndarray = np.ndarray(shape, _NUMBERS[dtype], block)
+    loan = _Loan(array, _end)  # the tensor's storage holds the array
+    loan.block = block
+    _lent[id(loan)] = loan
+    return torch.from_numpy(array)
 
 
 def release() -> None:
@@ -54,7 +63,8 @@ def _take(size: int) -> mmap.mmap:
     return block
 
 
-def _keep(block: mmap.mmap) -> None:
+def _end(loan: _Loan) -> None:
+    block = _lent.pop(id(loan)).block
     if sum(size * len(blocks) for size, blocks in tuple(_free.items())) + len(block) > _MOST:
         release()
     if len(block) <= _MOST:

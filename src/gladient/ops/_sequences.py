@@ -1,6 +1,7 @@
 """Packed sequences and reads before the write, the same for every form."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -28,12 +29,11 @@ def each_sequence(
     """Runs `form` on tokens offsets[i] to offsets[i + 1] of every row, one sequence after the other."""
     outputs, states = [], []
     for i, (start, stop) in enumerate(pairwise(offsets)):
-        part = slice(start, stop)
-        gate_part = gates.each(lambda x, part=part: x[:, part])
-        o, S = form(q[:, part], k[:, part], v[:, part], gate_part, initial_state=initial_state[:, i], **options)
+        part = partial(_tokens, start=start, stop=stop)
+        o, S = form(part(q), part(k), part(v), gates.each(part), initial_state=initial_state[:, i], **options)
         outputs.append(o)
         states.append(S)
-    return torch.cat(outputs, 1), torch.stack(states, 1)
+    return _joined(outputs), torch.stack(states, 1)
 
 
 def read_before(
@@ -74,24 +74,26 @@ def last_queries(
         query = queries if queries.shape[1] else q.new_zeros(q.shape[0], 1, *q.shape[2:])
         S = None if initial_state is None else initial_state[:, i]
 
-        def run(query: Tensor, part: slice, final: bool, S: Tensor | None = S) -> tuple[Tensor, Tensor | None]:
-            part_gates = gates.each(lambda x: x[:, part])
-            options: dict[str, Any] = {
-                "scale": scale,
-                "initial_state": S,
-                "output_final_state": final,
-                "native": native,
-            }
-            return last_query(query, k[:, part], v[:, part], part_gates, **options)
+        def run(stop: int, final: bool, start: int = start, query: Tensor = query, S: Any = S) -> Any:
+            part = partial(_tokens, start=start, stop=stop)
+            options: dict[str, Any] = {"initial_state": S, "output_final_state": final, "native": native}
+            return last_query(query, part(k), part(v), gates.each(part), scale=scale, **options)
 
-        everything, read = slice(start, stop), slice(start, max(stop - 1, start) if before else stop)
-        o, state = run(query, read, output_final_state)
+        o, state = run(max(stop - 1, start) if before else stop, output_final_state)
         if before and output_final_state:
-            state = run(query, everything, True)[1]
-        outputs.append(o[:, : queries.shape[1]])
+            state = run(stop, True)[1]
+        outputs.append(_tokens(o, 0, queries.shape[1]))
         states.append(state)
-    o = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
-    return o, torch.stack(states, 1) if output_final_state else None  # type: ignore[arg-type]
+    return _joined(outputs), torch.stack(states, 1) if output_final_state else None
+
+
+def _tokens(x: Tensor, start: int, stop: int) -> Tensor:
+    """x[:, start:stop], without a view, one more step for autograd, where that is all of x."""
+    return x if (start, stop) == (0, x.shape[1]) else x[:, start:stop]
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 def last_tokens(x: Float[Tensor, "B T H V"], offsets: Sequence[int], n: int) -> Float[Tensor, "B n H V"]:
