@@ -12,11 +12,12 @@ from gladient.cli.bench import Bench, Case, measure, table
 def test_a_small_table(family: str, last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_peers, "missing", lambda: ["somebody (install it with: pip install somebody)"])
     case = Case(family, 1, 32, 1, 4, 4, last=last)
-    rows = measure(case, rounds=1)
+    rows, ceiling = measure(case, rounds=1)
     assert rows[0].name == "gladient"
     assert all(row.error < 1e-5 and row.training > 0 for row in rows)
-    text = table(case, rows)
+    text = table(case, rows, ceiling)
     assert case.title in text
+    assert f"at {ceiling / 1e9:.0f}\n" in text
     assert "left out: somebody (install it with: pip install somebody)" in text
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 from typing import Any
 
 __all__ = ["Bench", "Case", "CASES", "Row", "measure"]
@@ -82,27 +83,13 @@ class Bench:
             given = f"cases {list(self.cases)}, threads {self.threads}, rounds {self.rounds}"
             raise ValueError(f"{given}; cases must be of {', '.join(CASES)}, the others at least 1")
         torch.set_num_threads(self.threads)
-        products, copies = ceilings()
-        print(
-            f"torch {torch.__version__}, {torch.get_num_threads()} threads, float32; "
-            f"64³ products {products:.0f} GFLOP/s, copy {copies:.1f} GB/s"
-        )
+        print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, float32")
         for name in self.cases:
-            print(table(CASES[name], measure(CASES[name], self.rounds), products, copies), flush=True)
+            print(table(CASES[name], *measure(CASES[name], self.rounds)), flush=True)
 
 
-def ceilings() -> tuple[float, float]:
-    """What this machine reaches in 64³ matrix products, GFLOP/s, and in copies, GB/s."""
-    import torch
-
-    a, b, out = (torch.randn(512, 64, 64) for _ in range(3))
-    big, copy = torch.randn(1 << 26), torch.empty(1 << 26)
-    products = 2 * a.shape[0] * 64**3 / _median(lambda: torch.bmm(a, b, out=out), 9) / 1e9
-    return products, 2 * big.nbytes / _median(lambda: copy.copy_(big), 5) / 1e9
-
-
-def table(case: Case, rows: list[Row], products: float = float("nan"), copies: float = float("nan")) -> str:
-    """The rows in text, ratios to the fastest peer; ours also as a share of the machine's ceilings."""
+def table(case: Case, rows: list[Row], ceiling: float) -> str:
+    """The rows in text, ratios to the fastest peer; ours also as a share of the machine's ceiling."""
     tokens = case.B * case.T / 1e3
     peers = [row for row in rows if not row.ours]
     best = [min((getattr(row, kind) for row in peers), default=float("nan")) for kind in ("forward", "training")]
@@ -115,23 +102,23 @@ def table(case: Case, rows: list[Row], products: float = float("nan"), copies: f
             f"{row.name:34}{fwd * 1e3:9.1f}{tokens / fwd:9.0f}{best[0] / fwd:8.1f}"
             f"{both * 1e3:10.1f}{tokens / both:9.0f}{best[1] / both:8.1f}{row.peak:7.0f}{row.error:9.0e}"
         )
-    flop = 5 * case.K * case.V * case.H * case.B * case.T * 3
-    if not case.last:
-        rate = flop / rows[0].training / 1e9
-        share = f"{rate / products:.0%} of the products"
-        lines.append(f"5·K·V FLOP a token and head, ×3 for training: ours {rate:.0f} GFLOP/s, {share}")
+    work = case.B * case.T * case.H * (4 * (case.K + case.V + 1) if case.last else 5 * case.K * case.V) * 3 / 1e9
+    rate = work / rows[0].training
+    if case.last:
+        counted, unit, limit = "k, v, g read twice, gradients written once", "GB/s", "a copy"
     else:
-        floats = case.B * case.T * case.H * (case.K + case.V + 1) * 3
-        rate = 4 * floats / rows[0].training / 1e9
-        share = f"{rate / copies:.0%} of a copy"
-        lines.append(f"k, v, g read twice, gradients written once: ours {rate:.1f} GB/s, {share}")
+        counted, unit, limit = "5·K·V FLOP a token and head, ×3 for training", "GFLOP/s", "64³ products"
+    share = f"{rate * 1e9 / ceiling:.0%} of {limit} at {ceiling / 1e9:.0f}"
+    lines.append(f"{counted}: ours {rate:.0f} {unit}, {share}")
     from gladient.cli._peers import missing
 
     return "\n".join(lines + [f"left out: {text}" for text in missing()])
 
 
-def measure(case: Case, rounds: int = 5) -> list[Row]:
+def measure(case: Case, rounds: int = 5) -> tuple[list[Row], float]:
     """Ours and every installed peer that computes the same function; ours first.
+
+    Beside them what the machine can do: bytes/s of a copy for the last query, else FLOP/s of 64³ products.
 
     Raises:
         RuntimeError: if a contender's outputs differ from ours by more than float32 explains.
@@ -162,18 +149,33 @@ def measure(case: Case, rounds: int = 5) -> list[Row]:
 
     times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in entered}
     peaks = {name: _peak(partial(training, function)) for name, (_, function) in entered.items()}
+    limit, work = _limit(case)
+    limits: list[float] = []
     for _ in range(rounds):
+        limits.extend(_seconds(limit) for _ in range(5))
         for name, (_, function) in entered.items():
             for taken, job in zip(times[name], (forward, training), strict=True):
                 if not taken or taken[0] < _SLOWEST:
                     taken.append(_seconds(partial(job, function)))
                 if taken[-1] < _FAST:  # short jobs again while their inputs are in cache, as in a training loop
                     taken.extend(_seconds(partial(job, function)) for _ in range(9))
-    medians = {name: tuple(sorted(taken)[len(taken) // 2] for taken in both) for name, both in times.items()}
-    return [
+    medians = {name: tuple(map(median, both)) for name, both in times.items()}
+    rows = [
         Row(name, ours, medians[name][0], medians[name][1], peaks[name], errors[name])
         for name, (ours, _) in entered.items()
     ]
+    return rows, work / median(limits)
+
+
+def _limit(case: Case) -> tuple[Callable[[], Tensor], float]:
+    """A job that the machine does as fast as it can, and its bytes or FLOP."""
+    import torch
+
+    if case.last:
+        big, copy = torch.randn(1 << 26), torch.empty(1 << 26)
+        return partial(copy.copy_, big), 2.0 * big.nbytes
+    a, b, out = (torch.randn(512, 64, 64) for _ in range(3))
+    return partial(torch.bmm, a, b, out=out), 2.0 * len(a) * 64**3
 
 
 def _inputs(case: Case) -> dict[str, Tensor]:
@@ -209,11 +211,6 @@ def _seconds(job: Callable[[], Any]) -> float:
     start = time.perf_counter()
     job()
     return time.perf_counter() - start
-
-
-def _median(job: Callable[[], Any], rounds: int) -> float:
-    job()
-    return sorted(_seconds(job) for _ in range(rounds))[rounds // 2]
 
 
 def _peak(job: Callable[[], Any]) -> float:
