@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gladient.cli.bench import _seconds
+from gladient.cli.bench import interleaved
 from gladient.ops import Gates, choose, gated_linear_attention
 from gladient.ops.chunked import best_chunk
 
@@ -46,15 +46,6 @@ def training(given: dict[str, Tensor], options: dict[str, Any]) -> None:
     torch.autograd.grad(o, list(given.values()), torch.ones_like(o))
 
 
-def medians(given: dict[str, Tensor], jobs: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Milliseconds, of interleaved rounds; the first one counts for nothing."""
-    taken: dict[str, list[float]] = {name: [] for name in jobs}
-    for _ in range(8):
-        for name, options in jobs.items():
-            taken[name].append(1e3 * _seconds(partial(training, given, options)))
-    return {name: sorted(times[1:])[3] for name, times in taken.items()}
-
-
 def main() -> None:
     torch.set_num_threads(2)
     columns = ["native", *(f"chunks of {size}" for size in CHUNKS), "parallel", "recurrent"]
@@ -63,7 +54,8 @@ def main() -> None:
     for family in GATES:
         for shape in SHAPES:
             given = inputs(family, *shape)
-            found = medians(given, dict(contenders(family, *shape)))
+            jobs = {name: partial(training, given, options) for name, options in contenders(family, *shape)}
+            found = {name: 1e3 * seconds for name, seconds in interleaved(jobs, 5).items()}
             q, k, v, gate = given.values()
             gates = Gates(**{GATES[family]: gate})
             form = choose(q, k, v, gates, backend="torch").form

@@ -1,12 +1,12 @@
 """`gladient bench`: ours and the peers' operators on this machine, same inputs, checked equal before they are timed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import Any
 
-__all__ = ["Bench", "Case", "CASES", "Row", "measure"]
+__all__ = ["Bench", "Case", "CASES", "Row", "measure", "interleaved"]
 
 
 Tensor = Any  # torch itself is imported when a measurement runs, so that the other commands start fast
@@ -147,24 +147,33 @@ def measure(case: Case, rounds: int = 5) -> tuple[list[Row], float]:
     def training(function: Callable[..., Tensor]) -> None:
         torch.autograd.grad(function(**leaves), list(leaves.values()), upstream)
 
-    times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in entered}
     peaks = {name: _peak(partial(training, function)) for name, (_, function) in entered.items()}
     limit, work = _limit(case)
-    limits: list[float] = []
-    for _ in range(rounds):
-        limits.extend(_seconds(limit) for _ in range(5))
-        for name, (_, function) in entered.items():
-            for taken, job in zip(times[name], (forward, training), strict=True):
-                if not taken or taken[0] < _SLOWEST:
-                    taken.append(_seconds(partial(job, function)))
-                if taken[-1] < _FAST:  # short jobs again while their inputs are in cache, as in a training loop
-                    taken.extend(_seconds(partial(job, function)) for _ in range(9))
-    medians = {name: tuple(map(median, both)) for name, both in times.items()}
+    jobs: dict[Any, Callable[[], Any]] = {"limit": limit}
+    jobs |= {
+        (name, way): partial(way, function) for name, (_, function) in entered.items() for way in (forward, training)
+    }
+    times = interleaved(jobs, rounds)
     rows = [
-        Row(name, ours, medians[name][0], medians[name][1], peaks[name], errors[name])
+        Row(name, ours, times[name, forward], times[name, training], peaks[name], errors[name])
         for name, (ours, _) in entered.items()
     ]
-    return rows, work / median(limits)
+    return rows, work / times["limit"]
+
+
+def interleaved(jobs: Mapping[Any, Callable[[], Any]], rounds: int) -> dict[Any, float]:
+    """Median seconds of every job, one after the other in every round; those of seconds have a single round.
+
+    Short jobs run ten times in a row, their inputs in cache, as in a training loop.
+    """
+    times: dict[Any, list[float]] = {name: [] for name in jobs}
+    for _ in range(rounds):
+        for name, job in jobs.items():
+            if not times[name] or times[name][0] < _SLOWEST:
+                times[name].append(_seconds(job))
+            if times[name][-1] < _FAST:
+                times[name].extend(_seconds(job) for _ in range(9))
+    return {name: median(taken) for name, taken in times.items()}
 
 
 def _limit(case: Case) -> tuple[Callable[[], Tensor], float]:
