@@ -35,7 +35,11 @@ def test_auto_in_plain_torch_takes_all_pairs_of_short_sequences() -> None:
     assert choose(x[:, :16], x[:, :16], x[:, :16], Gates(gk=x[:, :16]), backend="torch").form == "parallel"
     for family in ("key", "value", "full"):
         assert choose(x, x, x, GATES[family], backend="torch").form == "chunked"
+    both = Gates(gk=x[:, :16], G=torch.zeros(1, 16, 2, 16, 16))
+    assert choose(x[:, :16], x[:, :16], x[:, :16], both, backend="torch").form == "chunked"
     assert choose(x, x, x, GATES["scalar"], form="chunked", backend="torch").form == "chunked"
+    many = x[..., :4].expand(4096, -1, -1, -1)
+    assert choose(many, many, many, Gates(g=many[..., 0]), backend="torch").form == "chunked"
 
 
 def test_without_a_compiler_torch_computes_and_says_so(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:

@@ -203,16 +203,22 @@ def choose(
     if backend == "native" and obstacle:
         raise RuntimeError(f"backend='native' cannot run this: {obstacle}")
     if backend == "torch" or obstacle:
-        short = asked == "auto" and form == "chunked" and gates.G is None and k.shape[1] <= _short(gates)
+        short = asked == "auto" and form == "chunked" and _short(q, k, gates)
         why += ", few enough to keep all pairs" if short else ""
         reason = "backend asked for" if backend == "torch" else obstacle
         return Choice("parallel" if short else form, "torch", f"{why}; {reason}")
     return Choice(form, "native", f"{why}; native kernels hold every family on the CPU")
 
 
-def _short(gates: Gates) -> int:
-    """Tokens up to which all pairs at once beat chunks, which compute them twice: see `python -m benchmarks.forms`."""
-    return 16 if gates.gk is not None or gates.gv is not None else 64
+def _short(q: Tensor, k: Tensor, gates: Gates) -> bool:
+    """Whether all pairs at once beat chunks, which compute them twice: see `python -m benchmarks.forms`."""
+    (B, T), (H, K) = k.shape[:2], q.shape[2:]
+    if gates.G is not None:
+        return False
+    if gates.gk is not None or gates.gv is not None:
+        return T <= 16
+    in_cache = B * H * T * T <= 1 << 19
+    return T <= 64 and (in_cache or T <= 2 * K)
 
 
 def _why_not_native(q: Tensor, gates: Gates, form: str) -> str | None:
