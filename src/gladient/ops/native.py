@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -117,12 +118,9 @@ def last_query(scale: float, inputs: Sequence[Tensor | None], outputs: dict[str,
 
 def _borders(offsets: Sequence[int], rows: int, tokens: int) -> dict[str, Tensor]:
     """Borders of all sequences of all rows, in tokens and in spans of `tokens`, each of which keeps one state."""
-    lengths = torch.tensor(offsets).diff().repeat(rows)
-    start = torch.zeros(1, dtype=torch.int64)
-    return {
-        "offsets": torch.cat([start, lengths.cumsum(0)]),
-        "span_offsets": torch.cat([start, ((lengths + tokens - 1) // tokens).cumsum(0)]),
-    }
+    lengths = np.tile(np.diff(offsets), rows)
+    counts = {"offsets": lengths, "span_offsets": -(-lengths // tokens)}
+    return {name: torch.from_numpy(np.append(0, x.cumsum())) for name, x in counts.items()}
 
 
 def _span(state: Tensor) -> int:
