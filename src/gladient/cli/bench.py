@@ -102,14 +102,14 @@ def table(case: Case, rows: list[Row], ceiling: float) -> str:
             f"{row.name:34}{fwd * 1e3:9.1f}{tokens / fwd:9.0f}{best[0] / fwd:8.1f}"
             f"{both * 1e3:10.1f}{tokens / both:9.0f}{best[1] / both:8.1f}{row.peak:7.0f}{row.error:9.0e}"
         )
-    work = case.B * case.T * case.H * (4 * (case.K + case.V + 1) if case.last else 5 * case.K * case.V) * 3 / 1e9
-    rate = work / rows[0].training
     if case.last:
-        counted, unit, limit = "k, v, g read twice, gradients written once", "GB/s", "a copy"
+        work, counted = 4 * (case.K + case.V + 1), "k, v, g read twice, gradients written once"
+        unit, limit = "GB/s", "a copy"
     else:
-        counted, unit, limit = "5·K·V FLOP a token and head, ×3 for training", "GFLOP/s", "64³ products"
-    share = f"{rate * 1e9 / ceiling:.0%} of {limit} at {ceiling / 1e9:.0f}"
-    lines.append(f"{counted}: ours {rate:.0f} {unit}, {share}")
+        work, counted = 5 * case.K * case.V, "5·K·V FLOP a token and head, ×3 for training"
+        unit, limit = "GFLOP/s", "64³ products"
+    rate = 3 * work * case.B * case.T * case.H / rows[0].training
+    lines.append(f"{counted}: ours {rate / 1e9:.0f} {unit}, {rate / ceiling:.0%} of {limit} at {ceiling / 1e9:.0f}")
     from gladient.cli._peers import missing
 
     return "\n".join(lines + [f"left out: {text}" for text in missing()])
