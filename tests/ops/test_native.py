@@ -66,6 +66,7 @@ def test_results_live_on_memory_that_earlier_ones_left() -> None:
     del part
     second = empty((1024, 11, 1, 50), torch.float32)
     assert second.data_ptr() == place
+    assert (second.flatten()[3 * 550 :] == 7).all()  # new memory would hold zeros
     assert empty(shape, torch.float32).data_ptr() != place
     assert second.requires_grad_().exp().sum().item() != 0
     release()
