@@ -16,18 +16,19 @@ _NUMBERS = {torch.float32: "float", torch.float64: "double"}
 
 def call(kernel: str, dtype: torch.dtype, *flags: int, **fields: float) -> None:
     """Runs a kernel, "scan", "full", "step" or "last_query", on a struct of these fields; absent ones are 0 or null."""
-    function, names, layout = _kernel(kernel, dtype)
-    function(layout.pack(*[fields.get(name, 0) for name in names]), *flags)
-    if fields:
-        raise TypeError(f"kernel {kernel!r} has no field {', '.join(fields)}; it has {', '.join(names)}")
+    function, zeros, pack = _kernel(kernel, dtype)
+    values = zeros | fields
+    if len(values) > len(zeros):
+        raise TypeError(f"kernel {kernel!r} has no field {', '.join(values.keys() - zeros)}; it has {', '.join(zeros)}")
+    function(pack(*values.values()), *flags)
 
 
 @functools.cache
-def _kernel(kernel: str, dtype: torch.dtype) -> tuple[Any, tuple[str, ...], Struct]:
+def _kernel(kernel: str, dtype: torch.dtype) -> tuple[Any, dict[str, float], Any]:
     loaded = library()
     described = getattr(loaded, f"{kernel}_fields")
     described.restype = ctypes.c_char_p
     names, codes = zip(*(field.split(":") for field in described().decode().split()), strict=True)
     function = getattr(loaded, f"{kernel}_{_NUMBERS[dtype]}")
     function.restype = None
-    return function, names, Struct("".join(codes))
+    return function, dict.fromkeys(names, 0), Struct("".join(codes)).pack
