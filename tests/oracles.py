@@ -8,13 +8,12 @@ Array = np.ndarray
 
 
 def gla(inputs: dict[str, Array], *, scale: float = 1.0, read: str = "after") -> tuple[Array, Array]:
-    """Outputs [B, T, H, V] and final state [B, H, K, V] of q, k, v and, where given, g, gk, gv, G, state, bonus."""
-    B, T, H, K = inputs["q"].shape
-    V = inputs["v"].shape[3]
+    """Outputs [B, T, H, V] and final state [B, H, K, V] of q, k, v and, where given, g, gk, gv, G, A, dt, state, bonus."""
+    B, T, H, K, V = _sizes(inputs)
     o, final = np.zeros((B, T, H, V)), np.zeros((B, H, K, V))
     for b in range(B):
         for h in range(H):
-            one = _head(inputs, b, h)
+            one = _head(inputs, b, h, H)
             states = _states(one, T, K, V)
             for t in range(T):
                 o[b, t, h] = scale * _read_state(one, states, t, read).T @ one["q"][t]
@@ -26,12 +25,11 @@ def gla_gradients(
     inputs: dict[str, Array], d_o: Array, d_final: Array, *, scale: float = 1.0, read: str = "after"
 ) -> dict[str, Array]:
     """Gradients of Σ o·d_o + Σ final·d_final with respect to every input, by the adjoint recurrence."""
-    B, T, H, K = inputs["q"].shape
-    V = inputs["v"].shape[3]
+    B, T, H, K, V = _sizes(inputs)
     d = {name: np.zeros(x.shape) for name, x in inputs.items()}
     for b in range(B):
         for h in range(H):
-            one, to = _head(inputs, b, h), _head(d, b, h)
+            one, to = _head(inputs, b, h, H), _head(d, b, h, H)
             states, dS = _states(one, T, K, V), d_final[b, h].copy()
             for t in reversed(range(T)):
                 q, k, v, upstream = one["q"][t], one["k"][t], one["v"][t], scale * d_o[b, t, h]
@@ -46,7 +44,7 @@ def gla_gradients(
                 to["k"][t] += dS @ v
                 to["v"][t] += dS.T @ k
                 dS = dS * _gate(one, t, K, V)
-                _add_log_gate(to, t, dS * states[t])
+                _add_log_gate(one, to, t, dS * states[t])
                 if read == "before":
                     dS = dS + read_gradient
             if "state" in to:
@@ -54,15 +52,22 @@ def gla_gradients(
     return d
 
 
-def _head(inputs: dict[str, Array], b: int, h: int) -> dict[str, Array]:
+def _sizes(inputs: dict[str, Array]) -> tuple[int, int, int, int, int]:
+    """B, T, the most heads H, K, V."""
+    B, T = inputs["k"].shape[:2]
+    H = max(x.shape[2] for name, x in inputs.items() if name not in ("A", "state", "bonus"))
+    return B, T, H, inputs["k"].shape[3], inputs["v"].shape[3]
+
+
+def _head(inputs: dict[str, Array], b: int, h: int, H: int) -> dict[str, Array]:
     """Views of what head h of sequence b uses; fewer heads are shared by runs of neighbours."""
-    H = inputs["q"].shape[2]
     one: dict[str, Any] = {}
     for name, x in inputs.items():
-        if name == "bonus":
-            one[name] = x[h]
-        elif name == "state":
+        if name == "state":
             one[name] = x[b, h]
+        elif name in ("A", "bonus"):  # of all sequences, or with a row for each
+            rows = x if x.ndim == (3 if name == "A" else 2) else x[b]
+            one[name] = rows[h // (H // len(rows))]
         else:
             one[name] = x[b, :, h // (H // x.shape[2])]
     return one
@@ -77,11 +82,12 @@ def _gate(one: dict[str, Array], t: int, K: int, V: int) -> Array:
             log_gate += one["gk"][t, i] if "gk" in one else 0.0
             log_gate += one["gv"][t, j] if "gv" in one else 0.0
             log_gate += one["G"][t, i, j] if "G" in one else 0.0
+            log_gate += one["A"][i, j] * one["dt"][t, j] if "A" in one else 0.0
             gate[i, j] = np.exp(log_gate)
     return gate
 
 
-def _add_log_gate(to: dict[str, Array], t: int, gradient: Array) -> None:
+def _add_log_gate(one: dict[str, Array], to: dict[str, Array], t: int, gradient: Array) -> None:
     if "g" in to:
         to["g"][t] += gradient.sum()
     if "gk" in to:
@@ -90,6 +96,9 @@ def _add_log_gate(to: dict[str, Array], t: int, gradient: Array) -> None:
         to["gv"][t] += gradient.sum(0)
     if "G" in to:
         to["G"][t] += gradient
+    if "A" in to:
+        to["A"][...] += gradient * one["dt"][t]
+        to["dt"][t] += (gradient * one["A"]).sum(0)
 
 
 def _states(one: dict[str, Array], T: int, K: int, V: int) -> list[Array]:

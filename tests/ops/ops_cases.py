@@ -7,21 +7,21 @@ import torch
 from torch import Tensor
 
 from gladient.ops import gated_linear_attention
-from gladient.ops._library import why_unavailable
+from gladient.ops.native.build import why_unavailable
 from oracles import gla, gla_gradients
 from tolerances import TOLERANCES
 
-FAMILIES = ("none", "fixed", "scalar", "key", "value", "key×value", "full")
-BACKENDS = ("torch", "native") if why_unavailable() is None else ("torch",)
-FORMS = [("recurrent", "torch", None), ("parallel", "torch", None)]
-FORMS += [("chunked", "torch", 1), ("chunked", "torch", 16), ("chunked", "torch", 64)]
+FAMILIES = ("none", "fixed", "scalar", "key", "value", "key×value", "full", "rates")
+BACKENDS = ("eager", "native") if why_unavailable() is None else ("eager",)
+FORMS = [("recurrent", "eager", None), ("parallel", "eager", None)]
+FORMS += [("chunked", "eager", 1), ("chunked", "eager", 16), ("chunked", "eager", 64)]
 FORMS += [("chunked", "native", None)] if "native" in BACKENDS else []
 FORMS += [("last_query", backend, None) for backend in BACKENDS]
 
 
 def holds(form: str, backend: str, family: str) -> bool:
-    """Full gates are held by neither the parallel form nor the native last query."""
-    return family not in ("full", "all") or (form != "parallel" and (form, backend) != ("last_query", "native"))
+    """The parallel form holds no full gates."""
+    return form != "parallel" or family not in ("full", "rates", "all")
 
 
 LAWS = [(*form, family) for form in FORMS for family in FAMILIES if holds(*form[:2], family)]
@@ -37,12 +37,17 @@ def inputs(
     K: int = 3,
     V: int = 2,
     heads: int | None = None,
+    q_heads: int | None = None,
+    rows: bool = False,
     state: bool = True,
     bonus: bool = False,
     zeros: bool = False,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """q, k, v, the log gates of the family, and the state before them, in float64."""
+    """q, k, v, the log gates of the family, and the state before them, in float64.
+
+    With `rows`, rates and bonus differ from row to row.
+    """
     rng = np.random.default_rng([seed, T, len(family)])
     h = heads or H
 
@@ -55,15 +60,21 @@ def inputs(
 
     every = {"g": (), "gk": (K,), "gv": (V,), "G": (K, V)}
     present = {"none": "", "fixed": "g", "scalar": "g", "key": "gk", "value": "gv", "key×value": "gk gv", "full": "G"}
-    names = present.get(family, "g gk gv G").split()
-    made = {name: rng.standard_normal((B, T, heads_, c)) for name, heads_, c in (("q", H, K), ("k", h, K), ("v", h, V))}
+    present["rates"] = "A dt"
+    names = present.get(family, "g gk gv G A dt").split()
+    heads_of = {"q": q_heads or H, "k": h, "v": h}
+    made = {name: rng.standard_normal((B, T, heads_of[name], V if name == "v" else K)) for name in heads_of}
     made |= {name: log_gates(B, T, h, *rest) for name, rest in every.items() if name in names}
+    if "A" in names:
+        made["A"] = -rng.exponential(1.0, (B, h, K, V) if rows else (h, K, V))
+        made["dt"] = -log_gates(B, T, h, V)
+        made["dt"][np.isinf(made["dt"])] = 1e4  # 0 · inf is no gate
     if family == "fixed":
         made["g"][:] = log_gates(h)
     if state:
         made["state"] = rng.standard_normal((B, H, K, V))
     if bonus:
-        made["bonus"] = rng.standard_normal((H, K))
+        made["bonus"] = rng.standard_normal((B, H, K) if rows else (H, K))
     return made
 
 
@@ -85,7 +96,7 @@ def run(given: dict[str, Tensor], *, cut: int | None = None, **options: Any) -> 
 
 
 def tokens(given: dict[str, Tensor], part: slice) -> dict[str, Tensor]:
-    return {name: x if name in ("state", "bonus") else x[:, part] for name, x in given.items()}
+    return {name: x if name in ("state", "bonus", "A") else x[:, part] for name, x in given.items()}
 
 
 def assert_law(made: dict[str, np.ndarray], form: str, backend: str, chunk: int | None, **options: Any) -> None:

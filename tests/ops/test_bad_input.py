@@ -5,15 +5,16 @@ from typing import Any
 
 import pytest
 import torch
+from ops_cases import BACKENDS
 
-from gladient.ops import gated_linear_attention
+from gladient.ops import LayoutWarning, choose, gated_linear_attention
 
 B, T, H, K, V = 2, 6, 4, 3, 5
 
 
 def call(**changes: Any) -> None:
     given: dict[str, Any] = {"q": torch.randn(B, T, H, K), "k": torch.randn(B, T, H, K), "v": torch.randn(B, T, H, V)}
-    gated_linear_attention(**(given | changes))
+    unwrap(gated_linear_attention)(**(given | changes))  # as users call it, without the tests' type checker
 
 
 @pytest.mark.parametrize(
@@ -22,19 +23,31 @@ def call(**changes: Any) -> None:
         ({"q": torch.randn(B, T, K)}, r"q has shape \(2, 6, 3\); it must be \[B, T, heads, channels\]"),
         ({"q": torch.randn(B, 5, H, K)}, "q has 5 steps and k has 6; they must agree"),
         ({"k": torch.randn(B, T, H, 4)}, r"k has shape .* it must be \[2, 6, heads, 3\]"),
-        ({"k": torch.randn(B, T, 3, K)}, "k has 3 heads and q has 4; its number of heads must divide q's"),
+        ({"k": torch.randn(B, T, 3, K)}, "k has 3 heads and there are 4; its number of heads must divide that"),
         ({"v": torch.randn(B, 5, H, V)}, r"v has shape .* it must be \[2, 6, heads, 5\]"),
         ({"g": torch.zeros(B, T, H, K)}, r"g has shape .* it must be \[2, 6, heads\] or, for a fixed decay"),
-        ({"g": torch.zeros(3)}, "g has 3 heads and q has 4"),
+        ({"g": torch.zeros(3)}, "g has 3 heads and there are 4"),
         ({"gk": torch.zeros(B, T, H, V)}, r"gk has shape .* it must be \[2, 6, heads, 3\]"),
         ({"gv": torch.zeros(B, T, H)}, r"gv has shape .* it must be \[2, 6, heads, 5\]"),
         ({"G": torch.zeros(B, T, H, V, K)}, r"G has shape .* it must be \[2, 6, heads, 3, 5\]"),
         ({"initial_state": torch.zeros(B, H, V, K)}, r"it must be \[sequences, H, K, V\] = \(2, 4, 3, 5\)"),
         ({"bonus": torch.zeros(H, K)}, "bonus came with read='after'"),
         ({"bonus": torch.zeros(K), "read": "before"}, r"bonus has shape \(3,\); it must be \[H, K\]"),
+        ({"bonus": torch.zeros(1, H, K), "read": "before"}, r"apart for each row, \[B, H, K\]"),
+        ({"g": torch.zeros(B, T, H, K)}, "this is a shape of gk="),
+        ({"gk": torch.zeros(B, T, H)}, "this is a shape of g="),
+        ({"A": torch.zeros(H, K, V)}, "A came without dt; rates A"),
+        ({"dt": torch.zeros(B, T, H, V)}, "dt came without A"),
+        ({"A": torch.zeros(H, V, K), "dt": torch.zeros(B, T, H, V)}, r"A has shape .* it must be \[heads, K, V\]"),
+        ({"A": torch.zeros(H, K, V), "dt": torch.zeros(B, T, H, K)}, r"dt has shape .* it must be \[2, 6, heads, 5\]"),
+        ({"A": torch.zeros(3, K, V), "dt": torch.zeros(B, T, H, V)}, "A has 3 heads and there are 4"),
+        ({"form": "parallel", "A": torch.zeros(H, K, V), "dt": torch.zeros(B, T, H, V)}, "does not hold full gates"),
+        ({"dt": torch.full((B, T, H, V), -1.0), "A": torch.zeros(H, K, V), "check_values": True}, "dt holds a step below 0"),
+        ({"initial_state": torch.zeros(B, 3, K, V)}, r"it must be \[sequences, H, K, V\] = \(2, 4, 3, 5\)"),
+        ({"inplace": True, "initial_state": torch.zeros(B, H, K, V)}, "inplace=True came with form 'chunked'"),
         ({"read": "during"}, "read is 'during'; it must be one of after, before"),
         ({"form": "fast"}, "form is 'fast'; it must be one of auto, recurrent"),
-        ({"backend": "cuda"}, "backend is 'cuda'; it must be one of auto, torch"),
+        ({"backend": "cuda"}, "backend is 'cuda'; it must be one of auto, eager"),
         ({"form": "step"}, "form='step' takes one token and got 6"),
         ({"form": "parallel", "G": torch.zeros(B, T, H, K, V)}, "form='parallel' does not hold full gates"),
         ({"chunk_size": 0}, "chunk_size is 0; it must be a whole number"),
@@ -80,15 +93,15 @@ def test_wrong_kinds() -> None:
         ({"initial_state": [1.0]}, "initial_state is list; it must be a torch.Tensor"),
         ({"initial_state": torch.zeros(B, H, K, V, dtype=torch.int64)}, "initial_state has dtype torch.int64"),
         ({"bonus": torch.zeros(H, K, dtype=torch.int64), "read": "before"}, "bonus has dtype torch.int64"),
+        ({"scale": "fast"}, "scale is str; it must be a number, or None"),
         ({"scale": torch.tensor(0.5)}, "scale is a Tensor and would get no gradient; pass a number"),
         ({"cu_seqlens": torch.tensor([0, 2.5, 6])}, r"cu_seqlens is \[0\.0, 2\.5, 6\.0\]; it must be whole numbers"),
         ({"cu_seqlens": torch.tensor([[0, 6]])}, "it must be whole numbers that rise from 0 to T = 6"),
     ],
 )
 def test_wrong_types(changes: dict[str, Any], message: str) -> None:
-    given: dict[str, Any] = {"q": torch.randn(B, T, H, K), "k": torch.randn(B, T, H, K), "v": torch.randn(B, T, H, V)}
     with pytest.raises(TypeError, match=message):
-        unwrap(gated_linear_attention)(**(given | changes))  # as users call it, without the tests' type checker
+        call(**changes)
 
 
 SHAPES = {"q": (B, T, H, K), "k": (B, T, H, K), "v": (B, T, H, V), "g": (B, T, H), "gk": (B, T, H, K)}
@@ -108,3 +121,35 @@ def test_one_precision_for_all(name: str) -> None:
 
 def test_minus_infinity_is_a_good_log_gate() -> None:
     call(g=torch.full((B, T, H), -torch.inf), check_values=True)
+
+
+def test_head_first_tensors_are_noticed() -> None:
+    x = torch.randn(2, 3, 40, 8)  # [B, H, T, K]
+    with pytest.warns(LayoutWarning, match=r"fewer tokens than the 40 heads: .* call \.transpose\(1, 2\)"):
+        gated_linear_attention(x, x, x)
+
+
+def test_no_scale_is_that_of_flash_linear_attention() -> None:
+    x = torch.randn(1, 6, 2, 16)
+    o, _ = gated_linear_attention(x, x, x, scale=None)
+    torch.testing.assert_close(o, gated_linear_attention(x, x, x, scale=0.25)[0])
+
+
+def test_a_chunk_size_is_never_ignored() -> None:
+    x = torch.randn(1, 6, 2, 16)
+    assert choose(x, x, x, form="chunked", chunk_size=8).backend == "eager"
+    with pytest.raises(RuntimeError, match="chunk_size=8 is for the eager backend"):
+        gated_linear_attention(x, x, x, chunk_size=8, backend="native")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_step_in_place(backend: str) -> None:
+    x, state = torch.randn(2, 1, 3, 4), torch.randn(2, 3, 4, 4)
+    o, expected = gated_linear_attention(x, x, x, gk=-x.abs(), initial_state=state, output_final_state=True)
+    found = gated_linear_attention(
+        x, x, x, gk=-x.abs(), initial_state=state, output_final_state=True, inplace=True, backend=backend
+    )
+    assert found[1] is state
+    torch.testing.assert_close(found, (o, expected))
+    with pytest.raises(ValueError, match="inplace=True came with tensors that require gradients"):
+        gated_linear_attention(x, x, x.requires_grad_(), initial_state=state, inplace=True, backend=backend)

@@ -9,67 +9,51 @@ import torch
 from ops_cases import BACKENDS, inputs, run, tensors
 from torch import Tensor
 
-from gladient.ops import Gates, _library, choose, dispatch, fla, gated_linear_attention
+from gladient.ops import choose, dispatch, fla, gated_linear_attention, native
+from gladient.ops.call import prepare
 from tolerances import TOLERANCES
 
 x = torch.randn(1, 20, 2, 16)
-GATES = {
-    "none": Gates(),
-    "scalar": Gates(g=torch.zeros(1, 20, 2)),
-    "key": Gates(gk=torch.zeros(1, 20, 2, 16)),
-    "value": Gates(gv=torch.zeros(1, 20, 2, 16)),
-    "full": Gates(G=torch.zeros(1, 20, 2, 16, 16)),
+GATES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "scalar": {"g": torch.zeros(1, 20, 2)},
+    "key": {"gk": torch.zeros(1, 20, 2, 16)},
+    "value": {"gv": torch.zeros(1, 20, 2, 16)},
+    "full": {"G": torch.zeros(1, 20, 2, 16, 16)},
 }
 
 
 def test_auto_takes_the_form_from_the_shapes() -> None:
-    assert choose(x[:, :1], x[:, :1], x[:, :1], Gates()).form == "step"
-    assert choose(x[:, :1], x, x, Gates()).form == "last_query"
-    choice = choose(x, x, x, GATES["key"])
+    assert choose(x[:, :1], x[:, :1], x[:, :1]).form == "step"
+    assert choose(x[:, :1], x, x).form == "last_query"
+    choice = choose(x, x, x, **GATES["key"])
     assert (choice.form, choice.backend) == ("chunked", BACKENDS[-1])
     assert "20 queries for 20 tokens" in choice.reason
 
 
-def test_auto_in_plain_torch_takes_all_pairs_of_short_sequences() -> None:
-    assert choose(x, x, x, GATES["scalar"], backend="torch").form == "parallel"
-    assert choose(x[:, :16], x[:, :16], x[:, :16], Gates(gk=x[:, :16]), backend="torch").form == "parallel"
+def test_auto_in_eager_takes_all_pairs_of_short_sequences() -> None:
+    short = x[:, :16]
+    assert choose(x, x, x, **GATES["scalar"], backend="eager").form == "parallel"
+    assert choose(short, short, short, gk=short, backend="eager").form == "parallel"
     for family in ("key", "value", "full"):
-        assert choose(x, x, x, GATES[family], backend="torch").form == "chunked"
-    both = Gates(gk=x[:, :16], G=torch.zeros(1, 16, 2, 16, 16))
-    assert choose(x[:, :16], x[:, :16], x[:, :16], both, backend="torch").form == "chunked"
-    assert choose(x, x, x, GATES["scalar"], form="chunked", backend="torch").form == "chunked"
+        assert choose(x, x, x, **GATES[family], backend="eager").form == "chunked"
+    assert choose(short, short, short, gk=short, G=torch.zeros(1, 16, 2, 16, 16), backend="eager").form == "chunked"
+    assert choose(x, x, x, **GATES["scalar"], form="chunked", backend="eager").form == "chunked"
     many = x[..., :4].expand(4096, -1, -1, -1)
-    assert choose(many, many, many, Gates(g=many[..., 0]), backend="torch").form == "chunked"
+    assert choose(many, many, many, g=many[..., 0], backend="eager").form == "chunked"
 
 
-def test_without_a_compiler_torch_computes_and_says_so(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
-    monkeypatch.setattr(_library.shutil, "which", lambda name: None)
-    _library.library.cache_clear()
-    _library.why_unavailable.cache_clear()
+def test_without_kernels_eager_computes_and_the_choice_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_obstacle", lambda: "no C++ compiler: install g++")
     given = tensors(inputs("key", 20))
-    try:
-        choice = choose(given["q"], given["k"], given["v"], GATES["key"])
-        assert choice.backend == "torch"
-        assert "install g++ or clang++" in choice.reason
-        assert "backend='torch' computes the same, more slowly" in caplog.text
-        with pytest.raises(RuntimeError, match=r"backend='native' cannot run this: .*no C.. compiler"):
-            run(given, backend="native")
-        slow = run(given)
-    finally:
-        _library.library.cache_clear()
-        _library.why_unavailable.cache_clear()
+    choice = choose(x, x, x, **GATES["key"])
+    assert choice.backend == "eager"
+    assert "not native: no C++ compiler: install g++" in choice.reason
+    with pytest.raises(RuntimeError, match=r"backend='native' cannot run this: no C.. compiler"):
+        run(given, backend="native")
+    slow = run(given)
     monkeypatch.undo()
     torch.testing.assert_close(run(given), slow, **TOLERANCES[torch.float64])
-
-
-def test_a_compiler_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    compiler = tmp_path / "c++"
-    compiler.write_text("#!/bin/sh\necho broken >&2\nexit 1\n")
-    compiler.chmod(0o755)
-    monkeypatch.setenv("CXX", str(compiler))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(OSError, match=r"failed: .*broken"):
-        _library.library.__wrapped__()
 
 
 @pytest.mark.parametrize(
@@ -90,7 +74,9 @@ def test_a_compiler_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_
     ],
 )
 def test_what_fla_holds(family: str, form: str, read: str, name: str | None) -> None:
-    assert fla.kernel(GATES[family], form, read) == name
+    part = slice(0, 1 if form == "step" else None)
+    gates = {gate: tensor[:, part] for gate, tensor in GATES[family].items()}
+    assert fla.kernel(prepare(x[:, part], x[:, part], x[:, part], **gates, form=form, read=read)) == name
 
 
 def test_fla_is_given_its_own_names_and_our_scale(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +90,7 @@ def test_fla_is_given_its_own_names_and_our_scale(monkeypatch: pytest.MonkeyPatc
     module.chunk_gla = chunk_gla  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "fla.ops.gla", module)
     monkeypatch.setattr(dispatch.fla, "require", lambda: None)
-    monkeypatch.setattr(dispatch.fla, "why_not", lambda *_: None)
+    monkeypatch.setattr(dispatch.fla, "why_not", lambda call: None)
     g, gk = torch.full((1, 20, 1), -1.0), torch.full((1, 20, 2, 16), -2.0)
     gated_linear_attention(x, x[:, :, :1], x, g=g, gk=gk, backend="fla")
     assert calls["scale"] == 1.0
@@ -115,18 +101,18 @@ def test_fla_is_given_its_own_names_and_our_scale(monkeypatch: pytest.MonkeyPatc
 
 
 def test_rwkv6_gets_its_bonus_or_zeros() -> None:
-    u = torch.randn(2, 16)
-    assert fla.arguments(x, x, x, GATES["key"], "chunk_rwkv6", u)["u"] is u
-    assert not fla.arguments(x, x, x, GATES["key"], "chunk_rwkv6", None)["u"].any()
+    u, options = torch.randn(2, 16), {"read": "before", **GATES["key"]}
+    assert torch.equal(fla.arguments(prepare(x, x, x, bonus=u, **options), "chunk_rwkv6")["u"], u)
+    assert not fla.arguments(prepare(x, x, x, **options), "chunk_rwkv6")["u"].any()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
 def test_fla_asked_for_but_absent() -> None:
     with pytest.raises(ImportError, match="backend='fla' needs"):
         gated_linear_attention(x, x, x, backend="fla")
-    assert "Triton kernels run on CUDA" in str(fla.why_not(x, x, GATES["key"], "chunked", "after"))
+    assert "Triton kernels run on CUDA" in str(fla.why_not(prepare(x, x, x, **GATES["key"])))
 
 
 def test_native_says_what_it_does_not_hold() -> None:
-    with pytest.raises(RuntimeError, match="form 'parallel' is plain torch"):
+    with pytest.raises(RuntimeError, match="form 'parallel' is plain PyTorch"):
         gated_linear_attention(x, x, x, form="parallel", backend="native")

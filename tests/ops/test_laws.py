@@ -33,11 +33,32 @@ def test_without_initial_state(form: str, backend: str, chunk: int | None, famil
     assert_law(inputs(family, 20, state=False), form, backend, chunk, scale=0.3)
 
 
-@pytest.mark.parametrize("heads", [1, 2])
-@pytest.mark.parametrize("family", ["scalar", "key", "value", "key×value"])
-@pytest.mark.parametrize(("form", "backend", "chunk"), FORMS)
-def test_grouped_heads(form: str, backend: str, chunk: int | None, family: str, heads: int) -> None:
-    assert_law(inputs(family, 19, H=4, heads=heads), form, backend, chunk)
+@pytest.mark.parametrize("heads", [(4, 1), (4, 2), (1, 4), (2, 4), (1, 1)])
+@pytest.mark.parametrize(("form", "backend", "chunk", "family"), BRIEF)
+def test_grouped_heads(form: str, backend: str, chunk: int | None, family: str, heads: tuple[int, int]) -> None:
+    q_heads, others = heads
+    assert_law(inputs(family, 19, H=max(heads), q_heads=q_heads, heads=others), form, backend, chunk)
+
+
+@pytest.mark.parametrize(("form", "backend", "chunk", "family"), BRIEF)
+def test_gates_alone_may_have_every_head(form: str, backend: str, chunk: int | None, family: str) -> None:
+    made = inputs(family, 18, H=4)
+    made |= {name: made[name][:, :, :1] for name in ("q", "k", "v")}
+    if family == "none":
+        made["state"] = made["state"][:, :1]
+    assert_law(made, form, backend, chunk)
+
+
+def test_a_state_of_grouped_heads_is_that_of_each() -> None:
+    given = tensors(inputs("key", 9, H=4))
+    shared = given["state"][:, :2]
+    expected = run(given | {"state": shared.repeat_interleave(2, 1)})
+    torch.testing.assert_close(run(given | {"state": shared}), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("form", "backend", "chunk", "family"), BRIEF)
+def test_rates_and_bonus_of_each_row(form: str, backend: str, chunk: int | None, family: str) -> None:
+    assert_law(inputs(family, 18, B=3, rows=True, bonus=True), form, backend, chunk, read="before")
 
 
 @pytest.mark.parametrize(("form", "backend", "chunk", "family"), BRIEF)
@@ -58,6 +79,7 @@ def test_head_sizes_around_vector_widths(form: str, family: str, K: int, V: int,
     assert_law(inputs(family, 70, B=1, H=1, K=K, V=V), form, backend, None)  # more than one span of kept states
 
 
+@pytest.mark.filterwarnings("ignore::gladient.ops.LayoutWarning")
 @settings(max_examples=40, deadline=None)
 @given(
     form=st.sampled_from(FORMS),

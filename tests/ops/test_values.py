@@ -62,9 +62,9 @@ LONG = [(family, adversarial) for family in ("scalar", "key", "value", "full") f
 @pytest.mark.parametrize(("family", "adversarial"), [("none", False), *LONG])
 def test_float32_over_8192_steps_beats_a_plain_loop(family: str, adversarial: bool) -> None:
     exact = precision_results(family, adversarial, torch.float64, *LONG_FORMS[-1])
-    loop = precision_results(family, adversarial, torch.float32, "recurrent", "torch")
+    loop = precision_results(family, adversarial, torch.float32, "recurrent", "eager")
     for form, backend in LONG_FORMS:
-        if (family, backend) == ("full", "torch"):  # runs the plain loop
+        if (family, backend) == ("full", "eager"):  # runs the plain loop
             continue
         found = precision_results(family, adversarial, torch.float32, form, backend)
         bound = 1.5  # random gates forget before errors add up

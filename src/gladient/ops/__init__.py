@@ -1,6 +1,8 @@
 """Gated linear attention as an operator: tensors in, tensors out."""
 
+from gladient.ops._check import LayoutWarning
+from gladient.ops.call import Backend, Form, Read
 from gladient.ops.dispatch import Choice, choose, gated_linear_attention
 from gladient.ops.gates import Gates
 
-__all__ = ["gated_linear_attention", "choose", "Choice", "Gates"]
+__all__ = ["gated_linear_attention", "choose", "Backend", "Choice", "Form", "Gates", "LayoutWarning", "Read"]

@@ -1,76 +1,110 @@
-"""Checks of the operator's arguments: shapes and dtypes always, values on request."""
+"""Checks of the operator's arguments: kinds, shapes and options always, values on request."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from operator import index
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-__all__ = ["check_kinds", "check_shapes", "check_state", "check_values", "borders"]
+__all__ = ["LayoutWarning", "borders", "check_kinds", "check_option", "check_shapes", "check_state", "check_values"]
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_CHANNELS = {"q": "K", "k": "K", "v": "V", "g": "", "gk": "K", "gv": "V", "G": "KV", "dt": "V"}
+
+
+class LayoutWarning(UserWarning):
+    """The tensors look head-first, [B, H, T, K]; the operator reads them time-first, [B, T, H, K]."""
+
+
+def check_option(name: str, value: Any, allowed: Any) -> None:
+    """Raises ValueError unless the value is among those of a Literal type."""
+    if value not in get_args(allowed):
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(get_args(allowed))}")
 
 
 def check_kinds(tensors: Mapping[str, Any]) -> None:
     """Raises TypeError or ValueError unless all, q first, are real tensors of one precision on one device."""
     q = tensors["q"]
     for name, x in tensors.items():
-        if x is None and name not in ("q", "k", "v"):
-            continue
         if not isinstance(x, Tensor):
             raise TypeError(f"{name} is {type(x).__name__}; it must be a torch.Tensor: wrap it in torch.as_tensor")
         if x.dtype not in _DTYPES:
             raise TypeError(f"{name} has dtype {x.dtype}; it must hold real floating-point numbers: call .float()")
-        if (x.dtype == torch.float64) != (q.dtype == torch.float64):
+        if x.dtype != q.dtype and torch.float64 in (x.dtype, q.dtype):
             raise TypeError(f"{name} has dtype {x.dtype} and q {q.dtype}; all or none may be float64: convert {name}")
         if x.device != q.device:
             raise ValueError(f"{name} is on {x.device} and q on {q.device}; they must agree: move one of them")
 
 
-def check_shapes(
-    q: Tensor, k: Tensor, v: Tensor, gates: Mapping[str, Tensor | None], bonus: Tensor | None, one_query: bool
-) -> None:
-    """Raises ValueError for the first argument whose shape breaks a rule."""
-    named = {"q": q, "k": k, "v": v, **{name: x for name, x in gates.items() if x is not None}}
+def check_shapes(tensors: Mapping[str, Tensor], one_query: bool) -> int:
+    """The number of heads H; raises ValueError for the first argument whose shape breaks a rule."""
     for name in ("q", "k", "v"):
-        if named[name].ndim != 4:
-            raise ValueError(f"{name} has shape {_shape(named[name])}; it must be [B, T, heads, channels]")
-    (B, steps, H, K), T, V = q.shape, k.shape[1], v.shape[3]
-    if steps != T and not (one_query and steps == 1):
-        raise ValueError(f"q has {steps} steps and k has {T}; they must agree (form='last_query' also takes one query)")
-    channels = {"k": (K,), "v": (V,), "g": (), "gk": (K,), "gv": (V,), "G": (K, V)}
-    for name, rest in channels.items():
-        if name not in named:
+        if tensors[name].ndim != 4:
+            raise ValueError(f"{name} has shape {_shape(tensors[name])}; it must be [B, T, heads, channels]")
+    B, T, K, V = len(tensors["q"]), tensors["k"].shape[1], tensors["q"].shape[3], tensors["v"].shape[3]
+    start, ends = (B, T), {"": (), "K": (K,), "V": (V,), "KV": (K, V)}
+    heads = {}
+    for name, x in tensors.items():
+        if name in ("A", "bonus"):
+            heads[name] = x.shape[-2 if name == "bonus" else -3] if x.ndim > 2 or name == "bonus" and x.ndim > 1 else 0
             continue
-        x = named[name]
-        if x.ndim != 3 + len(rest) or _shape(x)[:2] != (B, T) or _shape(x)[3:] != rest:
-            wanted = ", ".join(map(str, (B, T, "heads", *rest)))
-            hint = " or, for a fixed decay per head, [H]" if name == "g" else ""
-            raise ValueError(f"{name} has shape {_shape(x)}; beside q {_shape(q)} and v it must be [{wanted}]{hint}")
-        if x.shape[2] == 0 or H % x.shape[2]:
-            raise ValueError(f"{name} has {x.shape[2]} heads and q has {H}; its number of heads must divide q's")
-    if bonus is not None and _shape(bonus) != (H, K):
-        raise ValueError(f"bonus has shape {_shape(bonus)}; it must be [H, K] = {(H, K)}")
+        shape = x.shape
+        if shape[:2] != start or shape[3:] != ends[_CHANNELS[name]] or len(shape) < 3:
+            if name != "q":
+                raise ValueError(_wrong_shape(name, x, start, tensors))
+            if not (one_query and shape[1] == 1):
+                steps = f"q has {shape[1]} steps and k has {T}"
+                raise ValueError(f"{steps}; they must agree (form='last_query' also takes one query)")
+        heads[name] = shape[2]
+    H = max(heads[name] for name in heads if name != "bonus")
+    for name, rule, wanted in (("A", "heads, K, V", (heads.get("A"), K, V)), ("bonus", "H, K", (H, K))):
+        if name in tensors and _shape(tensors[name]) not in (wanted, (B, *wanted)):
+            found = f"{name} has shape {_shape(tensors[name])}"
+            raise ValueError(f"{found}; it must be [{rule}] = {wanted} or, apart for each row, [B, {rule}]")
+    for name, count in heads.items():
+        if count == 0 or H % count:
+            raise ValueError(f"{name} has {count} heads and there are {H}; its number of heads must divide that")
+    if 1 < T < H and not torch.compiler.is_compiling():
+        suspicion = f"k has shape {_shape(tensors['k'])}, fewer tokens than the {H} heads"
+        cure = "the order is [B, T, H, K]; if yours is [B, H, T, K], call .transpose(1, 2)"
+        warnings.warn(f"{suspicion}: {cure}", LayoutWarning, stacklevel=4)
+    return H
 
 
-def check_state(initial_state: Tensor, shape: tuple[int, ...]) -> None:
-    """Raises ValueError unless the state is [sequences, H, K, V]."""
-    if _shape(initial_state) != shape:
-        raise ValueError(f"initial_state has shape {_shape(initial_state)}; it must be [sequences, H, K, V] = {shape}")
+def _wrong_shape(name: str, x: Tensor, start: tuple[int, int], tensors: Mapping[str, Tensor]) -> str:
+    K, V, shape = tensors["q"].shape[3], tensors["v"].shape[3], _shape(x)
+    ends: dict[str, tuple[int, ...]] = {"": (), "K": (K,), "V": (V,), "KV": (K, V)}
+    wanted = ", ".join(map(str, (*start, "heads", *ends[_CHANNELS[name]])))
+    hint = " or, for a fixed decay per head, [H]" if name == "g" else ""
+    gates = ("g", "gk", "gv", "G")
+    fits = [f"{other}=" for other in gates if shape[:2] == start and len(shape) > 2 and shape[3:] == ends[_CHANNELS[other]]]
+    cure = f"; this is a shape of {' or '.join(fits)}" if name in gates and fits else ""
+    return f"{name} has shape {shape}; beside q {_shape(tensors['q'])} and v it must be [{wanted}]{hint}{cure}"
 
 
-def check_values(values: Mapping[str, Tensor | None]) -> None:
-    """Raises ValueError for NaN or infinity in q, k, v, and for log gates that are NaN or above 0."""
-    for name, x in values.items():
-        if x is None:
+def check_state(initial_state: Tensor, sequences: int, H: int, K: int, V: int) -> None:
+    """Raises ValueError unless the state is [sequences, heads, K, V] with heads that divide H."""
+    shape = _shape(initial_state)
+    if len(shape) != 4 or (shape[0], *shape[2:]) != (sequences, K, V) or not shape[1] or H % shape[1]:
+        raise ValueError(f"initial_state has shape {shape}; it must be [sequences, H, K, V] = {(sequences, H, K, V)}")
+
+
+def check_values(tensors: Mapping[str, Tensor]) -> None:
+    """Raises ValueError for NaN or infinity, log gates and rates that are NaN or above 0, steps below 0: one read each."""
+    for name, x in tensors.items():
+        if not x.numel():
             continue
-        if name in ("g", "gk", "gv", "G"):
-            if not bool((x <= 0).all()):
+        least, most = torch.aminmax(x.detach())  # both are NaN where one entry is
+        if name in ("g", "gk", "gv", "G", "A"):
+            if not bool(most <= 0):
                 raise ValueError(f"{name} holds NaN or a log gate above 0; gates lie in [0, 1]: pass their logarithms")
-        elif not bool(torch.isfinite(x).all()):
+        elif not (bool(torch.isfinite(least)) and bool(torch.isfinite(most))):
             raise ValueError(f"{name} holds NaN or infinity; every entry must be finite")
+        elif name == "dt" and bool(least < 0):
+            raise ValueError("dt holds a step below 0; with rates A ≤ 0 it would make gates above 1")
 
 
 def borders(cu_seqlens: Tensor | Sequence[int] | None, B: int, T: int) -> tuple[int, ...]:

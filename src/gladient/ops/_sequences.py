@@ -1,103 +1,91 @@
-"""Packed sequences and reads before the write, the same for every form."""
+"""The last outputs of packed sequences, whichever backend computes them."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.ops.gates import Gates
-from gladient.ops.last_query import last_query
+from gladient.ops.call import Call
+from gladient.ops.gates import Gates, to_heads
 
-__all__ = ["each_sequence", "read_before", "last_queries", "last_tokens"]
+__all__ = ["accumulation", "joined", "last_queries", "own_writes", "tokens"]
+
+Read: TypeAlias = Callable[[Tensor, Tensor, Tensor, Gates], Tensor]
+FinalState: TypeAlias = Callable[[Tensor, Tensor, Gates, Tensor | None], Tensor]
 
 
-def each_sequence(
-    form: Callable[..., tuple[Tensor, Tensor]],
-    q: Float[Tensor, "B T H K"],
-    k: Float[Tensor, "B T Hk K"],
-    v: Float[Tensor, "B T Hv V"],
-    gates: Gates,
-    *,
-    initial_state: Float[Tensor, "B n H K V"],
-    offsets: Sequence[int],
-    **options: Any,
-) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B n H K V"]]:
-    """Runs `form` on tokens offsets[i] to offsets[i + 1] of every row, one sequence after the other."""
+def last_queries(call: Call, gates: Gates, read: Read, final_state: FinalState) -> tuple[Tensor, Tensor | None]:
+    """The last output of every sequence, by the query of its last token; none for sequences without a query.
+
+    Args:
+        call: what is to be computed.
+        gates: the call's, as the functions take them.
+        read: queries [B, 1, H, K], keys, values and gates to the outputs from a state of zeros, [B, 1, H, V].
+        final_state: keys, values and gates of H heads and the state before them to the state after them, [B, H, K, V].
+    """
+    q, k, v = (accumulation(x) for x in (to_heads(call.q, call.heads), call.k, call.v))
+    n, before = len(call.offsets) - 1, call.read == "before"
+    initial = None if call.initial_state is None else accumulation(call.initial_state).unflatten(0, (-1, n))
+    H = call.heads
+
+    def after(k: Tensor, v: Tensor, gates: Gates, S: Tensor | None) -> Tensor:
+        return final_state(to_heads(k, H), to_heads(v, H), gates.to_heads(H), S)
+
     outputs, states = [], []
-    for i, (start, stop) in enumerate(pairwise(offsets)):
-        part = partial(_tokens, start=start, stop=stop)
-        o, S = form(part(q), part(k), part(v), gates.each(part), initial_state=initial_state[:, i], **options)
-        outputs.append(o)
-        states.append(S)
-    return _joined(outputs), torch.stack(states, 1)
-
-
-def read_before(
-    run: Callable[[Tensor], tuple[Tensor, Tensor]],
-    q: Float[Tensor, "B T H K"],
-    *,
-    scale: float,
-    initial_state: Float[Tensor, "B n H K V"],
-    offsets: Sequence[int],
-) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B n H K V"]]:
-    """A read of S_{t-1} by query t is a read after the write by query t, sent in one token earlier."""
-    o, S = run(torch.cat([q[:, 1:], torch.zeros_like(q[:, :1])], 1))
-    firsts = [(i, start) for i, (start, stop) in enumerate(pairwise(offsets)) if start < stop]
-    if not firsts:
-        return o, S
-    sequences, starts = (torch.tensor(x, device=q.device) for x in zip(*firsts, strict=True))
-    first = scale * torch.einsum("bnhk,bnhkv->bnhv", q[:, starts], initial_state[:, sequences])
-    return torch.cat([o[:, :1], o[:, :-1]], 1).index_copy(1, starts, first), S
-
-
-def last_queries(
-    q: Float[Tensor, "B Tq H K"],
-    k: Float[Tensor, "B T Hk K"],
-    v: Float[Tensor, "B T Hv V"],
-    gates: Gates,
-    *,
-    scale: float,
-    initial_state: Float[Tensor, "B n H K V"] | None,
-    offsets: Sequence[int],
-    before: bool,
-    output_final_state: bool,
-    native: bool,
-) -> tuple[Float[Tensor, "B m H V"], Float[Tensor, "B n H K V"] | None]:
-    """The last output of every sequence, by the query of its last token; none for sequences without a query."""
-    outputs, states = [], []
-    for i, (start, stop) in enumerate(pairwise(offsets)):
+    for i, (start, stop) in enumerate(pairwise(call.offsets)):
         queries = q if q.shape[1] == 1 else q[:, max(stop - 1, start) : stop]
-        query = queries if queries.shape[1] else q.new_zeros(q.shape[0], 1, *q.shape[2:])
-        S = None if initial_state is None else initial_state[:, i]
+        query = queries if queries.shape[1] else q.new_zeros(len(q), 1, *q.shape[2:])
+        S = None if initial is None else initial[:, i]
 
-        def run(stop: int, final: bool, start: int = start, query: Tensor = query, S: Any = S) -> Any:
-            part = partial(_tokens, start=start, stop=stop)
-            options: dict[str, Any] = {"initial_state": S, "output_final_state": final, "native": native}
-            return last_query(query, part(k), part(v), gates.each(part), scale=scale, **options)
+        def part(stop: int, start: int = start) -> tuple[Tensor, Tensor, Gates]:
+            return tokens(k, start, stop), tokens(v, start, stop), gates.each(lambda x: tokens(x, start, stop))
 
-        o, state = run(max(stop - 1, start) if before else stop, output_final_state)
-        if before and output_final_state:
-            state = run(stop, True)[1]
-        outputs.append(_tokens(o, 0, queries.shape[1]))
+        seen = part(max(stop - 1, start) if before else stop)
+        whole = part(stop) if before else seen
+        state = after(*whole, S) if call.output_final_state else None
+        if gates.G is not None or gates.A is not None:
+            reached = state if state is not None and not before else after(*seen, S)
+            o = call.scale * torch.einsum("bthk,bhkv->bthv", query, reached)
+        else:
+            o = read(query, *seen)
+            if S is not None:
+                o = o + call.scale * torch.einsum("bthk,bhkv->bthv", query, seen[2].decay() * S)
+        outputs.append(tokens(o, 0, queries.shape[1]))
         states.append(state)
-    return _joined(outputs), torch.stack(states, 1) if output_final_state else None
+    o = joined(outputs)
+    if call.bonus is not None:
+        o = o + last_tokens(own_writes(call, q, k, v), call.offsets, o.shape[1])
+    final = torch.stack(states, 1).flatten(0, 1) if call.output_final_state else None  # type: ignore[arg-type]
+    return o.to(call.v.dtype), final
 
 
-def _tokens(x: Tensor, start: int, stop: int) -> Tensor:
+def own_writes(call: Call, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "B T H V"]:
+    r"""What the bonus adds to the outputs, $\mathrm{scale}\,(q_t^\top (u \odot k_t))\, v_t$."""
+    assert call.bonus is not None
+    weights = (q * accumulation(call.bonus)[:, None] * to_heads(k, call.heads)).sum(-1, keepdim=True)
+    return call.scale * weights * to_heads(v, call.heads)
+
+
+def accumulation(x: Tensor) -> Tensor:
+    """Half precision accumulates in float32."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def tokens(x: Tensor, start: int, stop: int) -> Tensor:
     """x[:, start:stop], without a view, one more step for autograd, where that is all of x."""
     return x if (start, stop) == (0, x.shape[1]) else x[:, start:stop]
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
+def joined(parts: list[Any]) -> Tensor:
+    """The parts one after the other along the tokens."""
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 def last_tokens(x: Float[Tensor, "B T H V"], offsets: Sequence[int], n: int) -> Float[Tensor, "B n H V"]:
-    """What x holds at the last token of every sequence; of empty ones nothing or, if n counts them, zeros.
+    """What x holds at the last token of every sequence; for empty ones nothing or, if n counts them, zeros.
 
     >>> x = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)
     >>> last_tokens(x, (0, 0, 2), 1).flatten().tolist(), last_tokens(x, (0, 0, 2), 2).flatten().tolist()

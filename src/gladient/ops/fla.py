@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from gladient import _optional
-from gladient.ops.gates import Gates, to_heads
+from gladient.ops.call import Call
+from gladient.ops.gates import to_heads
 
-__all__ = ["TABLE", "Kernels", "arguments", "kernel", "require", "run", "why_not"]
+__all__ = ["TABLE", "Kernels", "arguments", "form", "kernel", "require", "run", "why_not"]
 
 
 @dataclass(frozen=True)
@@ -52,28 +53,21 @@ def require() -> None:
         raise ImportError("backend='fla' needs a CUDA device and torch sees none; use backend='auto' on this machine")
 
 
-def kernel(gates: Gates, form: str, read: str) -> str | None:
-    """Name of the function that computes this family in this form, or None.
-
-    >>> kernel(Gates(gk=torch.zeros(1, 2, 1, 16)), "chunked", "after")
-    'chunk_gla'
-    """
-    row = TABLE.get((gates.family, read))
-    if row is None or form not in ("chunked", "recurrent", "step"):
-        return None
-    return row.chunked if form == "chunked" else row.recurrent
-
-
-def why_not(q: Tensor, v: Tensor, gates: Gates, form: str, read: str) -> str | None:
+def why_not(call: Call) -> str | None:
     """None if a kernel of fla holds this call, else the reason why not."""
+    q, v = call.q, call.v
     if not q.is_cuda:
         return f"q is on {q.device} and Triton kernels run on CUDA"
-    if kernel(gates, form, read) is None:
-        return f"no kernel for form {form!r}, gates {gates.family!r}, read {read!r}"
+    if kernel(call) is None:
+        return f"no kernel for form {call.form!r}, gates {call.gates.family!r}, read {call.read!r}"
+    if call.chunk_size is not None:
+        return f"chunk_size={call.chunk_size} is for the eager backend; the kernels have chunks of their own"
     if q.dtype == torch.float64:
         return "the kernels compute in float32 at most and q is float64"
-    if form == "chunked" and min(q.shape[3], v.shape[3]) < _SMALLEST_DOT:
+    if call.form == "chunked" and min(q.shape[3], v.shape[3]) < _SMALLEST_DOT:
         return f"Triton needs K and V of at least {_SMALLEST_DOT} and they are {q.shape[3]} and {v.shape[3]}"
+    if call.bonus is not None and len(q) > 1 and call.bonus.stride(0) != 0:
+        return "the kernels take one bonus [H, K] for all rows"
     try:
         require()
     except ImportError as error:
@@ -81,35 +75,45 @@ def why_not(q: Tensor, v: Tensor, gates: Gates, form: str, read: str) -> str | N
     return None
 
 
-def run(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    gates: Gates,
-    *,
-    form: str,
-    read: str,
-    bonus: Tensor | None,
-    cu_seqlens: Any,
-    **options: Any,
-) -> tuple[Tensor, Tensor | None]:
+def kernel(call: Call) -> str | None:
+    """Name of the function that computes this call's family in its form, or None.
+
+    >>> from gladient.ops.call import prepare
+    >>> x = torch.zeros(1, 2, 1, 16)
+    >>> kernel(prepare(x, x, x, gk=x))
+    'chunk_gla'
+    """
+    row = TABLE.get((call.gates.family, call.read))
+    if row is None or call.form not in ("chunked", "recurrent", "step"):
+        return None
+    return row.chunked if call.form == "chunked" else row.recurrent
+
+
+def form(call: Call) -> str:
+    """The form that runs."""
+    return call.form
+
+
+def run(call: Call) -> tuple[Tensor, Tensor | None]:
     """Calls the kernel; `scale` is always among the options, as fla's own default is K^-1/2."""
-    name = kernel(gates, form, read)
-    module = _optional.require(TABLE[gates.family, read].module, needed_for="backend='fla'", install=_INSTALL)
-    if cu_seqlens is not None:
-        options["cu_seqlens"] = torch.as_tensor(cu_seqlens, device=q.device)
-    return getattr(module, str(name))(**arguments(q, k, v, gates, str(name), bonus), **options)
+    name = str(kernel(call))
+    module = _optional.require(TABLE[call.gates.family, call.read].module, needed_for="backend='fla'", install=_INSTALL)
+    options: dict[str, Any] = {"scale": call.scale, "initial_state": call.initial_state}
+    options["output_final_state"] = call.output_final_state or call.inplace
+    if len(call.offsets) > 2:
+        options["cu_seqlens"] = torch.tensor(call.offsets, device=call.q.device)
+    return getattr(module, name)(**arguments(call, name), **options)
 
 
-def arguments(q: Tensor, k: Tensor, v: Tensor, gates: Gates, name: str, bonus: Tensor | None) -> dict[str, Tensor]:
+def arguments(call: Call, name: str) -> dict[str, Tensor]:
     """Our tensors under the names that function `name` gives them."""
-    H = q.shape[2]
-    k, v, gates = to_heads(k, H), to_heads(v, H), gates.to_heads(H)
+    H = call.heads
+    q, k, v, gates = to_heads(call.q, H), to_heads(call.k, H), to_heads(call.v, H), call.gates.to_heads(H)
     if "simple_gla" in name:
         return {"q": q, "k": k, "v": v, "g": q.new_zeros(q.shape[:3]) if gates.g is None else gates.g}
     key = gates.gk if gates.g is None else gates.g[..., None] + (torch.zeros_like(k) if gates.gk is None else gates.gk)
     if "rwkv6" in name:
-        u = q.new_zeros(H, q.shape[3]) if bonus is None else bonus
+        u = q.new_zeros(H, q.shape[3]) if call.bonus is None else call.bonus[0]
         return {"r": q, "k": k, "v": v, "w": torch.zeros_like(k) if key is None else key, "u": u}
     gv = {} if gates.gv is None else {"gv": gates.gv}
     gk = {} if key is None else {"g" if name == "chunk_gla" else "gk": key}

@@ -9,26 +9,39 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Gates", "to_heads", "exclusive_suffix_sum", "exclusive_prefix_sum", "pairwise_sum", "running_weights"]
+__all__ = [
+    "Gates",
+    "to_heads",
+    "writes",
+    "exclusive_suffix_sum",
+    "exclusive_prefix_sum",
+    "pairwise_sum",
+    "running_weights",
+]
 
 
 @dataclass(frozen=True)
 class Gates:
     r"""Log gates of one sequence; the log gate of state entry (k, v) at step t is their sum.
 
-    $\log G_t[k, v] = g_t + gk_t[k] + gv_t[v] + G_t[k, v]$; an absent family is a gate of 1, -inf forgets exactly.
+    $\log G_t[k, v] = g_t + gk_t[k] + gv_t[v] + G_t[k, v] + A[k, v]\, dt_t[v]$; an absent family is a gate of 1, -inf
+    forgets exactly.
 
     Args:
         g: scalar log gates, [B, T, H].
         gk: one log gate per key channel, [B, T, H, K].
         gv: one log gate per value channel, [B, T, H, V].
         G: one log gate per entry of the state, [B, T, H, K, V].
+        A: rates, [B, H, K, V].
+        dt: steps, [B, T, H, V].
     """
 
     g: Tensor | None = None
     gk: Tensor | None = None
     gv: Tensor | None = None
     G: Tensor | None = None
+    A: Tensor | None = None
+    dt: Tensor | None = None
 
     @property
     def family(self) -> str:
@@ -37,12 +50,20 @@ class Gates:
         >>> Gates(g=torch.zeros(1, 2, 1), gv=torch.zeros(1, 2, 1, 3)).family
         'scalar×value'
         """
-        names = {"g": "scalar", "gk": "key", "gv": "value", "G": "full"}
+        names = {"g": "scalar", "gk": "key", "gv": "value", "G": "full", "A": "rates"}
         return "×".join(name for field, name in names.items() if getattr(self, field) is not None) or "none"
 
     def each(self, change: Any) -> "Gates":
-        """The gates after `change` of every family that is present."""
-        return Gates(*(None if gate is None else change(gate) for gate in (self.g, self.gk, self.gv, self.G)))
+        """The gates after `change` of every family that is present; rates, which have no tokens, stay."""
+        g, gk, gv, G, dt = (None if x is None else change(x) for x in (self.g, self.gk, self.gv, self.G, self.dt))
+        return Gates(g, gk, gv, G, self.A, dt)
+
+    def materialised(self, heads: int) -> "Gates":
+        """Rates and steps as full gates of `heads` heads, added to those that are there."""
+        if self.A is None or self.dt is None:
+            return self
+        G = to_heads(self.A[:, None], heads) * to_heads(self.dt, heads)[..., None, :]
+        return Gates(self.g, self.gk, self.gv, G if self.G is None else G + to_heads(self.G, heads))
 
     def to_heads(self, heads: int) -> "Gates":
         """The same gates with every family repeated to `heads` heads."""
@@ -76,6 +97,17 @@ def to_heads(x: Tensor, heads: int) -> Tensor:
     if x.shape[2] == 1:
         return x.expand(*x.shape[:2], heads, *x.shape[3:])
     return x.repeat_interleave(heads // x.shape[2], dim=2)
+
+
+def writes(k: Float[Tensor, "B T H K"], v: Float[Tensor, "B T H V"], gates: Gates) -> Float[Tensor, "B H K V"]:
+    r"""$\sum_t \Gamma_{t \to T} \odot k_t v_t^\top$: what the tokens leave in the last state."""
+    after = gates.each(lambda gate: exclusive_suffix_sum(gate).exp())
+    k = k if after.g is None else k * after.g[..., None]
+    k = k if after.gk is None else k * after.gk
+    v = v if after.gv is None else v * after.gv
+    if after.G is None:
+        return torch.einsum("bthk,bthv->bhkv", k, v)
+    return torch.einsum("bthk,bthv,bthkv->bhkv", k, v, after.G)
 
 
 def exclusive_suffix_sum(x: Float[Tensor, "B T *rest"]) -> Float[Tensor, "B T *rest"]:

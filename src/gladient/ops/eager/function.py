@@ -11,6 +11,8 @@ __all__ = ["BatchFunction", "row_blocks"]
 
 _BLOCK = 262_144  # elements of the largest temporary, per thread: a few of them fit a core's L2 cache
 
+_FIRST = "this form has first derivatives backward only; use form='recurrent' for higher and forward-mode derivatives"
+
 
 class BatchFunction(torch.autograd.Function):
     """An autograd function whose tensors all lead with the batch dimension, so that vmap is a larger batch."""
@@ -32,6 +34,20 @@ class BatchFunction(torch.autograd.Function):
         outputs = cls.apply(*(cls._fold(x, dim, n) for x, dim in zip(args, in_dims, strict=True)))
         unfolded = tuple(None if y is None else y.unflatten(0, (n, y.shape[0] // n)) for y in outputs)
         return unfolded, tuple(None if y is None else 0 for y in outputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+        """Keeps nothing: what is itself a derivative has none."""
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        """Raises NotImplementedError unless the function has a derivative."""
+        raise NotImplementedError(_FIRST)
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Any) -> Any:
+        """Raises NotImplementedError."""
+        raise NotImplementedError(_FIRST)
 
 
 def row_blocks(rows: int, elements: int) -> Iterator[slice]:

@@ -7,105 +7,70 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.ops._function import BatchFunction, row_blocks
-from gladient.ops._memory import empty
-from gladient.ops.gates import Gates, exclusive_prefix_sum, exclusive_suffix_sum, to_heads
-from gladient.ops.native import last_query as native_last_query
-from gladient.ops.parallel import writes
+from gladient.ops.eager.function import BatchFunction, row_blocks
+from gladient.ops.gates import Gates, exclusive_prefix_sum, exclusive_suffix_sum, to_heads, writes
 
-__all__ = ["last_query"]
+__all__ = ["final_state", "last_query"]
 
 
 def last_query(
-    q: Float[Tensor, "B Tq H K"],
-    k: Float[Tensor, "B T Hk K"],
-    v: Float[Tensor, "B T Hv V"],
-    gates: Gates,
-    *,
-    scale: float,
-    initial_state: Float[Tensor, "B H K V"] | None,
-    output_final_state: bool = False,
-    native: bool = False,
-) -> tuple[Float[Tensor, "B 1 H V"], Float[Tensor, "B H K V"] | None]:
+    q: Float[Tensor, "B 1 H K"], k: Float[Tensor, "B T Hk K"], v: Float[Tensor, "B T Hv V"], gates: Gates, *, scale: float
+) -> Float[Tensor, "B 1 H V"]:
     r"""$o_T = \sum_t \omega_t s_t\, v_t$ with $s_t = q_T^\top k_t$ and token weights $\omega_t = \prod_{i>t} g_i$.
 
     Key gates weigh the channels inside $s_t$, value gates the channels of $v_t$; no K×V state is ever formed.
-    Only the last query in q counts. `native` says whether the package's C++ kernel does the work.
 
     >>> ones = torch.ones(1, 3, 1, 1)
     >>> g = torch.full((1, 3, 1), 0.5).log()
-    >>> last_query(ones, ones, ones, Gates(g=g), scale=1.0, initial_state=None)[0].item()
+    >>> last_query(ones[:, :1], ones, ones, Gates(g=g), scale=1.0).item()
     1.75
     """
     H = q.shape[2]
-    q, gates = q if q.shape[1] == 1 else q[:, -1:], gates.to_heads(H)
-    if gates.gk is not None or gates.G is not None:
-        k = to_heads(k, H)
-    if gates.gv is not None or gates.G is not None:
-        v = to_heads(v, H)
-    kept = None if initial_state is None else gates.decay() * initial_state
-    state = None
-    if output_final_state or gates.G is not None:
-        written = writes(to_heads(k, H), to_heads(v, H), gates)
-        state = written if kept is None else kept + written
-    if gates.G is not None and state is not None:
-        return scale * torch.einsum("bthk,bhkv->bthv", q, state), state
-    (o,) = _LastQuery.apply(native, scale, q, k, v, gates.g, gates.gk, gates.gv)
-    if kept is not None:
-        o = o + scale * torch.einsum("bthk,bhkv->bthv", q, kept)
-    return o, state
+    gates = gates.to_heads(H)
+    k = k if gates.gk is None else to_heads(k, H)
+    v = v if gates.gv is None else to_heads(v, H)
+    (o,) = _LastQuery.apply(scale, q, k, v, gates.g, gates.gk, gates.gv)
+    return o
+
+
+def final_state(
+    k: Float[Tensor, "B T H K"], v: Float[Tensor, "B T H V"], gates: Gates, initial_state: Tensor | None
+) -> Float[Tensor, "B H K V"]:
+    """The state after all tokens."""
+    written = writes(k, v, gates)
+    return written if initial_state is None else gates.decay() * initial_state + written
 
 
 class _LastQuery(BatchFunction):
     """Keeps nothing but its inputs: the backward pass forms the weights again, block by block, in cache."""
 
     @staticmethod
-    def forward(native: bool, scale: float, *inputs: Any) -> tuple[Tensor]:
+    def forward(scale: float, *inputs: Any) -> tuple[Tensor]:
         q, _, v = inputs[:3]
         o = q.new_empty(*q.shape[:3], v.shape[3])
-        if native:
-            native_last_query(scale, inputs, {"o": o})
-            return (o,)
         for rows in _blocks(*inputs):
             o[rows, 0] = _Block(scale, *_take(inputs, rows)).output()
         return (o,)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        ctx.native, ctx.scale = inputs[:2]
-        ctx.save_for_backward(*inputs[2:])
+        ctx.scale = inputs[0]
+        ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        needed = ctx.needs_input_grad[2:]
-        return None, None, *_LastQueryGradient.apply(grad, ctx.native, ctx.scale, needed, *ctx.saved_tensors)
+        needed = ctx.needs_input_grad[1:]
+        return None, *_LastQueryGradient.apply(grad, ctx.scale, needed, *ctx.saved_tensors)
 
 
 class _LastQueryGradient(BatchFunction):
     @staticmethod
-    def forward(
-        grad: Tensor, native: bool, scale: float, needed: tuple[bool, ...], *inputs: Any
-    ) -> tuple[Tensor | None, ...]:
+    def forward(grad: Tensor, scale: float, needed: tuple[bool, ...], *inputs: Any) -> tuple[Tensor | None, ...]:
         wanted = [x if need else None for x, need in zip(inputs, needed, strict=True)]
-        if native:
-            gradients = [None if x is None else empty(x.shape, x.dtype) for x in wanted]
-            named = zip(("d_q", "d_k", "d_v", "d_g", "d_gk", "d_gv"), gradients, strict=True)
-            native_last_query(
-                scale, inputs, {"d_o": grad.contiguous()} | {name: x for name, x in named if x is not None}
-            )
-            return tuple(gradients)
         gradients = [None if x is None else torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in wanted]
         for rows in _blocks(*inputs):
             _Block(scale, *_take(inputs, rows)).gradients(grad[rows, 0], *_take(gradients, rows))
         return tuple(gradients)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        raise NotImplementedError("form='last_query' has first derivatives only; use form='recurrent' for higher ones")
 
 
 def _take(tensors: Sequence[Tensor | None], rows: slice) -> Iterator[Any]:

@@ -5,9 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from gladient.ops.gates import Gates, exclusive_suffix_sum, pairwise_sum, running_weights, to_heads
+from gladient.ops.gates import Gates, pairwise_sum, running_weights, to_heads, writes
 
-__all__ = ["parallel", "within", "from_state", "writes"]
+__all__ = ["parallel", "within", "from_state"]
 
 
 def parallel(
@@ -48,12 +48,19 @@ def within(
         rows = [(q[:, t, None] * k[:, : t + 1] * weights).sum(-1) for t, weights in pairs]
         scores = torch.stack([pad(row, (0, 0, 0, len(rows) - 1 - t)) for t, row in enumerate(rows)], 1)
         scores = scores.permute(0, 3, 1, 2)
-    scores = scores.tril() if gates.g is None else scores * pairwise_sum(gates.g).exp().permute(0, 3, 1, 2)
+    scores = scores if gates.g is None else scores * pairwise_sum(gates.g).exp().permute(0, 3, 1, 2)
+    scores = scores.tril()
     if gates.gv is None:
-        return torch.einsum("bhti,bihv->bthv", scores, v)
+        return _weighted_sums(scores, v)
     by_token = scores.permute(0, 2, 3, 1)[..., None]
     pairs = enumerate(running_weights(gates.gv))
     return torch.stack([(by_token[:, t, : t + 1] * v[:, : t + 1] * weights).sum(1) for t, weights in pairs], 1)
+
+
+def _weighted_sums(scores: Float[Tensor, "B H T T"], v: Float[Tensor, "B T H V"]) -> Float[Tensor, "B T H V"]:
+    """Σ_i scores_ti v_i. A value that is not finite spoils its own token and later ones, not earlier ones by 0 · inf."""
+    spoilt = (v - v).cumsum(1)  # 0, and NaN from such a value on
+    return torch.einsum("bhti,bihv->bthv", scores, v.nan_to_num(0.0, 0.0, 0.0)) + spoilt
 
 
 def from_state(q: Float[Tensor, "B T H K"], gates: Gates, state: Float[Tensor, "B H K V"]) -> Float[Tensor, "B T H V"]:
@@ -62,14 +69,3 @@ def from_state(q: Float[Tensor, "B T H K"], gates: Gates, state: Float[Tensor, "
     q = q if until.g is None else q * until.g[..., None]
     o = torch.einsum("bthk,bhkv->bthv", q if until.gk is None else q * until.gk, state)
     return o if until.gv is None else o * until.gv
-
-
-def writes(k: Float[Tensor, "B T H K"], v: Float[Tensor, "B T H V"], gates: Gates) -> Float[Tensor, "B H K V"]:
-    r"""$\sum_t \Gamma_{t \to T} \odot k_t v_t^\top$: what the tokens leave in the last state."""
-    after = gates.each(lambda gate: exclusive_suffix_sum(gate).exp())
-    k = k if after.g is None else k * after.g[..., None]
-    k = k if after.gk is None else k * after.gk
-    v = v if after.gv is None else v * after.gv
-    if after.G is None:
-        return torch.einsum("bthk,bthv->bhkv", k, v)
-    return torch.einsum("bthk,bthv,bthkv->bhkv", k, v, after.G)

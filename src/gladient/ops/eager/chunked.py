@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.ops._function import BatchFunction
-from gladient.ops.gates import Gates, to_heads
-from gladient.ops.parallel import from_state, within, writes
-from gladient.ops.recurrent import recurrent
+from gladient.ops.eager.function import BatchFunction
+from gladient.ops.eager.parallel import from_state, within
+from gladient.ops.eager.recurrent import recurrent
+from gladient.ops.gates import Gates, to_heads, writes
 
 __all__ = ["chunked", "best_chunk"]
 
@@ -126,11 +126,3 @@ class _SegmentGradient(BatchFunction):
         present = [x for x in inputs if x is not None]
         gradients = iter(torch.autograd.grad(outputs, present, (d_o, d_S)))
         return tuple(None if x is None else next(gradients) for x in inputs)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        raise NotImplementedError("form='chunked' has first derivatives only; use form='recurrent' for higher ones")

@@ -1,0 +1,162 @@
+"""One call of the operator: all that a backend needs, built once after the checks."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from gladient.ops import _check
+from gladient.ops._check import borders, check_kinds, check_option, check_shapes, check_state
+from gladient.ops.gates import Gates
+
+__all__ = ["Backend", "Call", "Form", "Read", "prepare"]
+
+Form: TypeAlias = Literal["auto", "recurrent", "parallel", "chunked", "last_query", "step"]
+Backend: TypeAlias = Literal["auto", "eager", "native", "fla"]
+Read: TypeAlias = Literal["after", "before"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is to be computed, for checked arguments.
+
+    Args:
+        q, k, v: [B, T, heads, channels] with a divisor of H heads each; q may hold one query for all tokens.
+        gates: log gates, with a divisor of H heads each.
+        bonus: [B, H, K] or None.
+        initial_state: [B · sequences, H, K, V] or None for zeros.
+        heads: H.
+        offsets: borders of the sequences that every row of the batch holds, from 0 to T.
+        scale: factor of every output.
+        form: one of `Form`, "auto" resolved by the shapes.
+        chosen: whether the caller named the form.
+        read: one of `Read`.
+        chunk_size: tokens per chunk, None for the backend's own.
+        output_final_state: whether the state after the last token is wanted.
+        inplace: whether the initial state's memory is to hold it.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    gates: Gates
+    bonus: Tensor | None
+    initial_state: Tensor | None
+    heads: int
+    offsets: tuple[int, ...]
+    scale: float
+    form: str
+    chosen: bool
+    read: str
+    chunk_size: int | None
+    output_final_state: bool
+    inplace: bool
+
+    @property
+    def state_shape(self) -> tuple[int, int, int, int]:
+        """[B · sequences, H, K, V]."""
+        return (len(self.k) * (len(self.offsets) - 1), self.heads, self.k.shape[3], self.v.shape[3])
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether a backward pass may follow."""
+        return torch.is_grad_enabled() and any(x.requires_grad for x in self.tensors())
+
+    @property
+    def has_tangents(self) -> bool:
+        """Whether a forward-mode derivative is being taken."""
+        if forward_ad._current_level < 0:  # there is no public question
+            return False
+        return any(forward_ad.unpack_dual(x).tangent is not None for x in self.tensors())
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors that are present."""
+        gates = self.gates
+        every = (self.q, self.k, self.v, gates.g, gates.gk, gates.gv, gates.G, gates.A, gates.dt)
+        return [x for x in (*every, self.bonus, self.initial_state) if x is not None]
+
+
+def prepare(
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    g: Any = None,
+    gk: Any = None,
+    gv: Any = None,
+    G: Any = None,
+    A: Any = None,
+    dt: Any = None,
+    scale: Any = 1.0,
+    initial_state: Any = None,
+    output_final_state: bool = False,
+    form: str = "auto",
+    chunk_size: Any = None,
+    read: str = "after",
+    bonus: Any = None,
+    cu_seqlens: Any = None,
+    check_values: bool = False,
+    inplace: bool = False,
+) -> Call:
+    """Checks the arguments of `gated_linear_attention`, whatever came, and brings them into one shape each."""
+    optional = {"g": g, "gk": gk, "gv": gv, "G": G, "A": A, "dt": dt, "initial_state": initial_state, "bonus": bonus}
+    tensors = {"q": q, "k": k, "v": v} | {name: x for name, x in optional.items() if x is not None}
+    check_kinds(tensors)
+    _check_options(form, read, scale, chunk_size, A, dt, bonus)
+    if check_values:
+        _check.check_values(tensors)
+    if g is not None and g.ndim == 1 and k.ndim == q.ndim == 4:
+        g = tensors["g"] = g[None, None].expand(len(q), k.shape[1], -1)
+    tensors.pop("initial_state", None)
+    H, (B, T), K, V = check_shapes(tensors, form in ("auto", "last_query")), k.shape[:2], q.shape[3], v.shape[3]
+    if A is not None and A.ndim == 3:
+        A = A[None].expand(B, -1, -1, -1)
+    if bonus is not None and bonus.ndim == 2:
+        bonus = bonus[None].expand(B, -1, -1)
+    offsets = borders(cu_seqlens, B, T)
+    if initial_state is not None:
+        check_state(initial_state, B * (len(offsets) - 1), H, K, V)
+        if initial_state.shape[1] != H:
+            initial_state = initial_state.repeat_interleave(H // initial_state.shape[1], 1)
+    chosen = form != "auto"
+    if not chosen:
+        form = "chunked" if q.shape[1] != 1 else "step" if T == 1 else "last_query"
+    gates = Gates(g, gk, gv, G, A, dt)
+    if form == "step" and T != 1:
+        raise ValueError(f"form='step' takes one token and got {T}; use form='auto' for a sequence")
+    if form == "parallel" and (G is not None or A is not None):
+        raise ValueError("form='parallel' does not hold full gates; use 'chunked', 'recurrent' or 'last_query'")
+    scale = K**-0.5 if scale is None else scale
+    call = Call(
+        q, k, v, gates, bonus, initial_state, H, offsets, scale, form, chosen, read, chunk_size, output_final_state, inplace
+    )
+    if inplace:
+        _check_inplace(call)
+    return call
+
+
+def _check_options(
+    form: str, read: str, scale: Any, chunk_size: Any, A: Any, dt: Any, bonus: Any
+) -> None:
+    check_option("form", form, Form)
+    check_option("read", read, Read)
+    if isinstance(scale, Tensor):
+        raise TypeError("scale is a Tensor and would get no gradient; pass a number, or multiply q by it")
+    if scale is not None and not isinstance(scale, (int, float)):
+        raise TypeError(f"scale is {type(scale).__name__}; it must be a number, or None for K^-1/2")
+    if (A is None) != (dt is None):
+        given, lacking = ("A", "dt") if dt is None else ("dt", "A")
+        raise ValueError(f"{given} came without {lacking}; rates A [H, K, V] and steps dt [B, T, H, V] go together")
+    if bonus is not None and read != "before":
+        raise ValueError("bonus came with read='after', which holds the current token already; use read='before'")
+    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
+        raise ValueError(f"chunk_size is {chunk_size!r}; it must be a whole number of tokens ≥ 1, or None")
+
+
+def _check_inplace(call: Call) -> None:
+    if call.form != "step" or call.initial_state is None:
+        raise ValueError(f"inplace=True came with form {call.form!r}; it updates the initial_state of one step")
+    if call.differentiable:
+        raise ValueError("inplace=True came with tensors that require gradients; use torch.no_grad() or inplace=False")

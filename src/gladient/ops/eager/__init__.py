@@ -1,0 +1,68 @@
+"""The eager backend: plain PyTorch on any device, one form a file."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gladient.ops._sequences import accumulation, last_queries, own_writes
+from gladient.ops.call import Call
+from gladient.ops.eager.chunked import chunked
+from gladient.ops.eager.last_query import final_state, last_query
+from gladient.ops.eager.parallel import parallel
+from gladient.ops.eager.recurrent import recurrent, step
+from gladient.ops.eager.sequences import each_sequence, read_before
+from gladient.ops.gates import to_heads
+
+__all__ = ["form", "run", "why_not"]
+
+_FORMS: dict[str, Callable[..., Any]] = {"recurrent": recurrent, "parallel": parallel, "chunked": chunked, "step": step}
+
+
+def why_not(call: Call) -> str | None:
+    """None: it holds every call."""
+    return None
+
+
+def form(call: Call) -> str:
+    """The form that runs: the call's, or what is faster or differentiable where the caller named none."""
+    if call.chosen or call.form == "step":
+        return call.form
+    if call.has_tangents:
+        return "recurrent" if call.form == "chunked" else call.form
+    return "parallel" if call.form == "chunked" and _short(call) else call.form
+
+
+def run(call: Call) -> tuple[Tensor, Tensor | None]:
+    """Outputs in v's dtype, and the final state or None."""
+    runs = form(call)
+    H, sequences = call.heads, len(call.offsets) - 1
+    gates = call.gates.each(accumulation).materialised(H)
+    if runs == "last_query":
+        return last_queries(call, gates, lambda *x: last_query(*x, scale=call.scale), final_state)
+    q, k, v = (accumulation(x) for x in (to_heads(call.q, H), call.k, call.v))
+    zero = q.new_zeros(()).expand(call.state_shape)
+    initial = zero if call.initial_state is None else accumulation(call.initial_state)
+    shared: dict[str, Any] = {"scale": call.scale, "initial_state": initial.unflatten(0, (len(k), sequences))}
+    shared["offsets"] = call.offsets
+    size = {"chunk_size": call.chunk_size} if runs == "chunked" else {}
+
+    def outputs(q: Tensor) -> tuple[Tensor, Tensor]:
+        return each_sequence(_FORMS[runs], q, k, v, gates, **shared, **size)
+
+    o, final = read_before(outputs, q, **shared) if call.read == "before" else outputs(q)
+    if call.bonus is not None:
+        o = o + own_writes(call, q, k, v)
+    return o.to(call.v.dtype), final.flatten(0, 1) if call.output_final_state else None
+
+
+def _short(call: Call) -> bool:
+    """Whether all pairs at once beat chunks, which compute them twice: see `python -m benchmarks.forms`."""
+    (B, T), K, gates = call.k.shape[:2], call.k.shape[3], call.gates
+    if gates.G is not None or gates.A is not None or call.chunk_size is not None:
+        return False
+    if gates.gk is not None or gates.gv is not None:
+        return T <= 16
+    in_cache = B * call.heads * T * T <= 1 << 19
+    return T <= 64 and (in_cache or T <= 2 * K)

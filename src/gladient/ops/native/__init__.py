@@ -1,0 +1,66 @@
+"""The native backend: this package's C++ kernels on CPU cores, for every gate family, with their gradients."""
+
+import torch
+from torch import Tensor
+
+from gladient.ops._sequences import accumulation, last_queries
+from gladient.ops.call import Call
+from gladient.ops.gates import Gates
+from gladient.ops.native import operators
+from gladient.ops.native.build import why_unavailable
+
+__all__ = ["form", "run", "why_not"]
+
+_obstacle = torch.compiler.assume_constant_result(why_unavailable)  # no tracer follows the search for a compiler
+
+
+def why_not(call: Call) -> str | None:
+    """None if the kernels hold this call and are there, else the reason why not."""
+    if call.q.device.type != "cpu":
+        return f"q is on {call.q.device} and the native kernels run on the CPU"
+    if call.form in ("recurrent", "parallel"):
+        return f"form {call.form!r} is plain PyTorch; the native kernels serve 'chunked', 'last_query' and 'step'"
+    if call.chunk_size is not None:
+        return f"chunk_size={call.chunk_size} is for the eager backend; the kernels' chunks have {operators.CHUNK} tokens"
+    if call.has_tangents:
+        return "forward-mode derivatives are taken, which only form='recurrent' has"
+    return _obstacle()
+
+
+def form(call: Call) -> str:
+    """The form that runs."""
+    return call.form
+
+
+def run(call: Call) -> tuple[Tensor, Tensor | None]:
+    """Outputs in v's dtype, and the final state or None."""
+    if call.form == "last_query":
+        return last_queries(call, call.gates.each(accumulation), lambda *x: _last_query(*x, scale=call.scale), _final_state)
+    gates = _alone(call.gates, call.heads)
+    inputs = (call.q, call.k, call.v, *(gates.g, gates.gk, gates.gv, gates.G, gates.A, gates.dt), call.bonus)
+    options = (call.heads, call.scale, call.read == "before")
+    train = call.differentiable
+    if call.form == "step" and not train:
+        if call.inplace:
+            return operators.step_(*inputs, call.initial_state, *options), call.initial_state
+        return operators.step(*inputs, call.initial_state, *options)
+    o, final, _ = operators.scan(*inputs, call.initial_state, call.offsets, *options, train)
+    return o, final
+
+
+def _alone(gates: Gates, heads: int) -> Gates:
+    """Full gates and rates stand alone: where there are others, all become full gates."""
+    if gates.family in ("full", "rates") or (gates.G is None and gates.A is None):
+        return gates
+    return Gates(G=gates.materialised(heads).to_heads(heads).combined())
+
+
+def _last_query(q: Tensor, k: Tensor, v: Tensor, gates: Gates, *, scale: float) -> Tensor:
+    return operators.last_query(q, k, v, gates.g, gates.gk, gates.gv, scale)
+
+
+def _final_state(k: Tensor, v: Tensor, gates: Gates, initial_state: Tensor | None) -> Tensor:
+    gates, q = _alone(gates, k.shape[2]), k.new_zeros(()).expand(*k.shape[:2], 1, k.shape[3])
+    inputs = (q, k, v, gates.g, gates.gk, gates.gv, gates.G, gates.A, gates.dt, None, initial_state)
+    train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+    return operators.scan(*inputs, (0, k.shape[1]), k.shape[2], 1.0, False, train)[1]
