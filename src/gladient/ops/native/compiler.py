@@ -1,0 +1,108 @@
+"""The C++ compiler, and one shared object from the sources of a folder: a process for each source, then a link.
+
+It needs the standard library alone: hatch_build.py loads this file by its path, where neither gladient nor torch is.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+__all__ = ["FLAGS", "build", "compiler", "march"]
+
+# No exceptions: none may leave a function that ctypes calls, and their machinery needs a young glibc.
+FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fno-exceptions", "-fno-math-errno", "-fno-trapping-math"]
+# C++'s runtime inside, and bound inside: the object needs libgomp, libm and libc, whatever else the process has loaded.
+_ALONE = ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL", "-Wl,--gc-sections"]
+_ALONE += ["-Wl,-Bsymbolic-functions"]
+
+
+def compiler() -> list[str]:
+    """The words of the command: CXX, which may be several ("ccache g++"), else the first of c++, g++ and clang++.
+
+    Raises:
+        OSError: if CXX names nothing that runs, or there is no compiler.
+    """
+    asked = os.environ.get("CXX", "").strip()
+    if not asked:
+        found = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+        if found is None:
+            raise OSError("no C++ compiler: install g++ or clang++, or set CXX")
+        return [found]
+    try:
+        first, *rest = shlex.split(asked)
+    except ValueError as error:
+        raise OSError(
+            f"CXX={asked!r} is no command ({error}): correct it, or unset it to have a compiler found"
+        ) from None
+    found = shutil.which(first)
+    if found is None:
+        raise OSError(f"CXX={asked!r}, but there is no {first!r}: correct it, or unset it to have a compiler found")
+    return [found, *rest]
+
+
+def march(level: str) -> str:
+    """The compiler's flag for a level of CPU.
+
+    >>> march("v3"), march("native")
+    ('-march=x86-64-v3', '-march=native')
+    """
+    return "-march=native" if level == "native" else f"-march=x86-64-{level}"
+
+
+def build(folder: Path, target: Path, level: str, extra: Sequence[str] = ()) -> bool:
+    """Compiles every .cpp of `folder` into the shared object `target`; its objects are left beside it.
+
+    Returns:
+        Whether it has OpenMP; a compiler without it still gives kernels, for one thread.
+
+    Raises:
+        OSError: with the compiler's first complaint.
+    """
+    sources = sorted(folder.glob("*.cpp"))
+    if not sources:
+        raise OSError(f"no C++ sources in {folder}: the package is not whole, install it again")
+    command = [*compiler(), *FLAGS, march(level), *extra]
+    for threads in (["-fopenmp"], []):
+        try:
+            _build([*command, *threads], sources, target)
+        except OSError as error:
+            problem = error
+        else:
+            return bool(threads)
+    raise problem
+
+
+def _build(command: list[str], sources: Sequence[Path], target: Path) -> None:
+    objects = [target.with_name(f"{source.stem}.o") for source in sources]
+    with ThreadPoolExecutor(min(len(sources), os.cpu_count() or 1)) as pool:
+        jobs = [
+            pool.submit(_run, [*command, "-c", str(x), "-o", str(y)]) for x, y in zip(sources, objects, strict=True)
+        ]
+    for job in jobs:
+        job.result()
+    link = [*command, "-shared", *map(str, objects), "-o", str(target)]
+    if sys.platform == "linux":
+        try:
+            return _run([*link, *_ALONE])
+        except OSError:  # a machine without static libraries: the shared ones of the same machine do as well
+            pass
+    return _run(link)
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode == 0:
+        return
+    lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    said = next(
+        (x for word in ("error:", "error") for x in lines if word in x), lines[-1] if lines else "no word printed"
+    )
+    end = f"exit code {done.returncode}" if done.returncode > 0 else f"ended by signal {-done.returncode}"
+    raise OSError(
+        f"{command[0]} failed with {end}: {said}" if done.returncode > 0 else f"{command[0]} was {end}: {said}"
+    )

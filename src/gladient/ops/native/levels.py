@@ -1,0 +1,62 @@
+"""Levels of x86-64: which of them this machine's CPU has, and which one the environment asks for."""
+
+import functools
+import os
+import platform
+from pathlib import Path
+
+__all__ = ["LEVELS", "VARIABLE", "available", "cpu", "forced"]
+
+VARIABLE = "GLADIENT_CPU_LEVEL"
+_CPUINFO = Path("/proc/cpuinfo")
+# The features of the psABI's levels by Linux's names: pni is SSE3, abm has LZCNT, xsave stands for OSXSAVE.
+_V3 = "cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3 avx avx2 bmi1 bmi2 f16c fma abm movbe xsave"
+LEVELS = {
+    "v4": frozenset(f"{_V3} avx512f avx512bw avx512cd avx512dq avx512vl".split()),
+    "v3": frozenset(_V3.split()),
+}
+
+
+@functools.cache
+def cpu() -> str:
+    """The CPU's features as Linux lists them, or what little else is known: what -march=native depends on."""
+    try:
+        lines = _CPUINFO.read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+
+
+def available() -> list[str]:
+    """The levels that this CPU has, highest first; none where the CPU is another or does not say."""
+    return [level for level in LEVELS if not _missing(level)]
+
+
+def forced() -> str | None:
+    """The level that GLADIENT_CPU_LEVEL asks for, None without it.
+
+    Raises:
+        ValueError: if there is no such level, or this CPU cannot run it.
+    """
+    level = os.environ.get(VARIABLE) or None
+    if level is None or level == "native":
+        return level
+    can = ", ".join([*available(), "native"])
+    if level not in LEVELS:
+        raise ValueError(
+            f"{VARIABLE}={level!r}, but the levels are v3, v4 and native; this CPU runs {can}: "
+            f"set one of these, or unset {VARIABLE} to have it chosen"
+        )
+    if missing := _missing(level):
+        raise ValueError(
+            f"{VARIABLE}={level!r} needs a CPU with {' '.join(missing)}, which this one lacks; it runs {can}: "
+            f"set one of these, or unset {VARIABLE} to have it chosen"
+        )
+    return level
+
+
+def _missing(level: str) -> list[str]:
+    """What the CPU lacks for a level, by Linux's names."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return ["x86-64"]
+    return sorted(LEVELS[level] - set(cpu().partition(":")[2].split()))
