@@ -1,428 +1,419 @@
 // Gated linear attention on CPU cores: all pairs of tokens inside a chunk, the state from chunk to chunk.
 //
-// Keys and values play the same game: a read (q, or d_o) meets earlier writes (k, or v) through the gates between them.
-// So both are a Side, and each formula stands here once: the outputs are the gradients of d_o.
 // A state changes once a chunk, S ← S + (expm1(Σ log gates) S + writes), and what that sum rounds off is kept: the error
-// does not grow with the number of tokens. Full gates are in full.cpp.
+// does not grow with the number of tokens. Gates for channels weigh reads and writes of their side (side.h). Scalar gates
+// alone weigh the rows of the value side and the pairs; next to others they are part of these. Full gates: full.cpp.
 
-#include "problem.h"
+#include "side.h"
 
-// One side of a head: reads and writes of a chunk, [C, n] vectors, and the gates of its channels.
-template <class F> struct Side {
+// One head of one sequence after the other; forward perhaps only some of its value channels.
+template <class F> struct Lane {
   using Vec = typename Vector<F>::type;
-  Int n;                      // vectors of channels
-  bool gated, pairwise;       // gates at all; one for each channel instead of one for all
-  Vec *read, *write, *gate;   // gate: of a token; log gates until `weigh`
-  Vec *until, *since;         // products of the gates from the chunk's start to a token, after a token to the end
-  Vec *early, *late;          // read ⊙ until, write ⊙ since
-  Vec *d_read, *d_write, *d_gate;
-  Vec *keep, *change;         // [n]: the whole chunk's decay is keep + change, keep 0 or 1
-  Vec *passing;               // [n]: d_gate of the first token behind the chunk
-};
-
-// out[c] += Σ_i x[c, i] M[i], for J of M's columns; x at c * xc + i * xi. LATER: only i ≥ c, EARLIER: only i ≤ c.
-enum Part { ALL, EARLIER, LATER };
-template <class F, int J> static void multiply(const F *x, Int xc, Int xi, const typename Vector<F>::type *M, Int m, Int rows,
-                                               typename Vector<F>::type *out, Int n, Int steps, Part part) {
-  using Vec = typename Vector<F>::type;
-  constexpr int R = J == 4 ? 4 : 8;
-  for (Int c = 0; c < steps; c += R) {
-    const Int begin = part == LATER ? c : 0, end = part == EARLIER ? std::min(c + R, rows) : rows;
-    for (Int i0 = begin; i0 < end; i0 += 16) {  // short sums round less
-      Vec sum[R][J] = {};
-      for (Int i = i0; i < std::min(i0 + 16, end); ++i)
-        for (int r = 0; r < R; ++r)
-          for (int j = 0; j < J; ++j) sum[r][j] += x[(c + r) * xc + i * xi] * M[i * m + j];
-      for (int r = 0; r < R; ++r)
-        for (int j = 0; j < J; ++j) out[(c + r) * n + j] += sum[r][j];
-    }
-  }
-}
-
-// The same for all n columns.
-template <class F> static void multiply(const F *x, Int xc, Int xi, const typename Vector<F>::type *M, Int rows,
-                                        typename Vector<F>::type *out, Int n, Int steps, Part part = ALL) {
-  for (Int j = 0; j < n;) {
-    if (n - j >= 4) multiply<F, 4>(x, xc, xi, M + j, n, rows, out + j, n, steps, part), j += 4;
-    else if (n - j >= 2) multiply<F, 2>(x, xc, xi, M + j, n, rows, out + j, n, steps, part), j += 2;
-    else multiply<F, 1>(x, xc, xi, M + j, n, rows, out + j, n, steps, part), j += 1;
-  }
-}
-
-// y [columns * L, rows / L] ← x [rows, columns] transposed; rows in lanes.
-template <class F> static void transpose(const typename Vector<F>::type *x, Int rows, Int columns, typename Vector<F>::type *y) {
-  constexpr Int L = 64 / sizeof(F);
-  for (Int i = 0; i < rows / L; ++i)
-    for (Int j = 0; j < columns; ++j) {
-      typename Vector<F>::type square[L];
-      for (Int l = 0; l < L; ++l) square[l] = x[(i * L + l) * columns + j];
-      flip(square);
-      for (Int l = 0; l < L; ++l) y[(j * L + l) * (rows / L) + i] = square[l];
-    }
-}
-
-// One head of one sequence after the other, NV vectors of value channels at a time.
-template <class F, int NV> struct Lane {
-  using Vec = typename Vector<F>::type;
-  static constexpr Int L = 64 / sizeof(F), W = NV * L, CN = C / L;
+  static constexpr Int L = LANES<F>, CN = C / L;
 
   const Problem<F> &p;
-  const Int nk, rows;             // vectors of key channels, and key channels with padding
+  const bool backwards, scalar;           // scalar gates alone
+  const Int shift;                        // chunks read `shift` tokens behind their writes
+  Int rows;                               // key channels with padding
   std::vector<Vec> memory;
   Side<F> key, value;
-  Vec *S, *rest, *dS, *d_rest;    // [rows, NV]: states, their gradients, and what rounding took from them
-  Vec *flipped, *d_flipped;       // [W, nk]: transposed
-  Vec *starts;                    // [span, rows, NV]: the states before the chunks of a span, computed again
-  Vec *weights, *to_value, *to_key, *columns;  // [C, CN], token in lanes: scalar gates' weights; q·k and d_o·v times them
-  Int n = 0, h = 0, first = 0, width = 0, steps = 0;  // sequence, head, first value channel, channels, padded tokens
-  Head at_q, at_k, at_v, at_g, at_gk, at_gv;
+  Vec *S, *rest, *dS, *d_rest;            // [rows, n]: states, their gradients, and what rounding took from them
+  Vec *flipped, *d_flipped;               // [value channels with padding, key.n]: transposed
+  Vec *starts;                            // [span + 1, rows, n]: the states before the chunks of a span, computed again
+  Vec *weights, *to_value, *to_key;       // [C, CN], token in lanes: scalar gates' weights; q·k and d_o·v times them
+  Vec *spare, *bonus, *d_bonus;
+  alignas(64) F ones[C], until[C], since[C], gate[C];  // of scalar gates
+  double passing = 0;                                  // d_g of the first token behind the chunk
+  Int n = 0, h = 0, first = 0;            // sequence, head, first value channel
+  Int t0 = 0, count = 0, reads = 0, steps = 0;  // the chunk: first token, tokens written, tokens read, tokens with padding
+  Head at_q{1, 1, 0}, at_k = at_q, at_v = at_q, at_g = at_q, at_gk = at_q, at_gv = at_q, at_o = at_q;
 
-  Lane(const Problem<F> &p, bool backward) : p(p), nk((p.K + L - 1) / L), rows(nk * L) {
+  Lane(const Problem<F> &p, bool backwards, Int width)
+      : p(p), backwards(backwards), scalar(p.g && !p.gk && !p.gv), shift(p.before ? 1 : 0) {
+    const Int block = std::max(L, TALL);
+    rows = (p.K + block - 1) / block * block;
+    key.n = rows / L, key.channels = p.K, key.gated = p.gk;
+    value.n = width, value.gated = p.gv;
+    std::fill_n(ones, C, F(1));
+    key.until_row = key.since_row = ones;
+    value.until_row = scalar ? until : ones, value.since_row = scalar ? since : ones;
     Int used = 0;
-    const auto lay = [&](auto take) {  // once to count, once to hand out
-      for (Side<F> *side : {&key, &value}) {
-        side->n = side == &key ? nk : NV;
-        for (Vec **x : {&side->read, &side->write, &side->gate, &side->until, &side->since, &side->early, &side->late,
-                        &side->d_read, &side->d_write, &side->d_gate})
-          take(x, C * side->n);
-        for (Vec **x : {&side->keep, &side->change, &side->passing}) take(x, side->n);
-      }
-      for (Vec **x : {&S, &rest}) take(x, rows * NV);
-      for (Vec **x : {&weights, &to_value, &to_key}) take(x, C * CN);
-      take(&columns, std::max(rows, W) * CN);
-      if (!backward) return;
-      for (Vec **x : {&dS, &d_rest}) take(x, rows * NV);
-      for (Vec **x : {&flipped, &d_flipped}) take(x, W * nk);
-      take(&starts, p.span * rows * NV);
-    };
     lay([&](Vec **, Int size) { used += size; });
     memory.resize(used);
     used = 0;
     lay([&](Vec **x, Int size) { *x = memory.data() + used, used += size; });
-    key.gated = p.g || p.gk, key.pairwise = p.gk, value.gated = value.pairwise = p.gv;
-    for (Int s = 0; s < C; ++s)
-      for (Int t = s; t < C; ++t) scalars(weights)[s * C + t] = 1;
+    for (Side<F> *side : {&key, &value}) {
+      if (!weighed(*side)) side->early = side->read, side->late = side->write;
+      for (Int j = 0; j < side->n; ++j) side->keep[j] = Vec{} + F(1);
+    }
   }
 
-  static F *scalars(Vec *x) { return reinterpret_cast<F *>(x); }
-  static const F *scalars(const Vec *x) { return reinterpret_cast<const F *>(x); }
-  static Int lanes(Int channels, Int j) { return std::clamp<Int>(channels - j * L, 0, L); }
+  bool weighed(const Side<F> &side) const { return side.gated || (scalar && &side == &value); }
 
-  void run(Int job, Int first_channel, bool backward) {
-    n = job / p.H, h = job % p.H, first = first_channel, width = std::min(W, p.V - first);
-    const auto head = [&](Int heads) { return Head{heads, h / (p.H / std::max<Int>(heads, 1))}; };
-    at_q = {p.H, h}, at_k = head(p.hk), at_v = head(p.hv), at_g = head(p.hg), at_gk = head(p.hgk), at_gv = head(p.hgv);
-    backward ? this->backward() : forward();
+  // Every array and its size, once to count and once to hand out.
+  template <class Take> void lay(Take take) {
+    for (Side<F> *side : {&key, &value}) {
+      const Int size = C * side->n;
+      for (Vec **x : {&side->read, &side->write, &side->d_read, &side->d_write}) take(x, size);
+      if (weighed(*side)) take(&side->early, size), take(&side->late, size);
+      if (side->gated)
+        for (Vec **x : {&side->gate, &side->until, &side->since, &side->d_gate}) take(x, size);
+      for (Vec **x : {&side->keep, &side->change, &side->passing}) take(x, side->n);
+    }
+    const Int state = rows * value.n, flip = value.n * L * key.n;
+    for (Vec **x : {&S, &rest}) take(x, state);
+    for (Vec **x : {&weights, &to_value, &to_key}) take(x, C * CN);
+    take(&spare, std::max(rows, value.n * L) * CN);
+    for (Vec **x : {&bonus, &d_bonus}) take(x, key.n);
+    if (!backwards) return;
+    for (Vec **x : {&dS, &d_rest}) take(x, state);
+    for (Vec **x : {&flipped, &d_flipped}) take(x, flip);
+    take(&starts, (p.span + 1) * state);
+  }
+
+  void run(Int job, Int part) {
+    n = job / p.H, h = job % p.H, first = part * value.n * L, value.channels = std::min(value.n * L, p.V - first);
+    at_q = {p.H, p.hq, h}, at_k = {p.H, p.hk, h}, at_v = {p.H, p.hv, h}, at_o = {p.H, p.H, h};
+    at_g = {p.H, p.hg, h}, at_gk = {p.H, p.hgk, h}, at_gv = {p.H, p.hgv, h};
+    if (p.bonus) copy_row(p.bonus + n * p.bonus_step + h * p.K, p.K, bonus, key.n);
+    backwards ? backward() : forward();
+  }
+
+  static Int lanes(Int channels, Int j) { return std::clamp<Int>(channels - j * L, 0, L); }
+  static void copy_row(const F *x, Int channels, Vec *y, Int n) {
+    for (Int j = 0; j < channels / L; ++j) std::memcpy(y + j, x + j * L, BYTES);
+    for (Int j = channels / L; j < n; ++j) y[j] = load(x + j * L, lanes(channels, j));
+  }
+  // y ← or += factor x
+  static void put(const Vec *x, F *y, Int channels, F factor = 1, bool add = false) {
+    for (Int j = 0; j * L < channels; ++j) {
+      const Int count = lanes(channels, j);
+      Vec z = factor * x[j];
+      if (add) z += load(y + j * L, count);
+      if (count == L) std::memcpy(y + j * L, &z, BYTES);
+      else store<F>(z, y + j * L, count);
+    }
   }
 
   void load_state(const F *x, Vec *S, Vec *rest) const {
-    std::fill_n(S, rows * NV, Vec{}), std::fill_n(rest, rows * NV, Vec{});
-    for (Int i = 0; x && i < p.K; ++i)
-      for (int j = 0; j < NV; ++j) S[i * NV + j] = load(x + i * p.V + first + j * L, lanes(width, j));
+    std::fill_n(rest, rows * value.n, Vec{});
+    if (!x) return std::fill_n(S, rows * value.n, Vec{}), void();
+    for (Int i = 0; i < p.K; ++i) copy_row(x + i * p.V + first, value.channels, S + i * value.n, value.n);
+    std::fill_n(S + p.K * value.n, (rows - p.K) * value.n, Vec{});
   }
   void store_state(const Vec *S, F *x) const {
-    for (Int i = 0; i < p.K; ++i)
-      for (int j = 0; j < NV; ++j) store<F>(S[i * NV + j], x + i * p.V + first + j * L, lanes(width, j));
+    for (Int i = 0; x && i < p.K; ++i) put(S + i * value.n, x + i * p.V + first, value.channels);
   }
-  void take(const F *x, Int channels, Vec *y, Int n) const {
-    for (Int j = 0; j < n; ++j) y[j] = load(x + j * L, lanes(channels, j));
-  }
+  Int state_of(Int sequence) const { return (sequence * p.H + h) * p.K * p.V; }
+  Int place(Int chunk) const { return state_of(p.span_offsets[n] + chunk / p.span); }
 
-  // Queries, keys, values and log gates of a chunk, zeros behind its last token.
-  void load_chunk(Int t0, Int t1) {
-    const Int count = t1 - t0;
-    steps = (count + 7) / 8 * 8;
+  // `count` tokens of a tensor of so many channels from t on, zeros behind them. Asks for those that come next.
+  void copy(const F *x, const Head &at, Int channels, Int begin, Int t, Int count, const Side<F> &side, Vec *y) const {
+    const Int ahead = (backwards ? -C : C) * at.heads * channels;
     for (Int c = 0; c < count; ++c) {
-      take(p.q + at_q(t0 + c) * p.K, p.K, key.read + c * nk, nk);
-      take(p.k + at_k(t0 + c) * p.K, p.K, key.write + c * nk, nk);
-      take(p.v + at_v(t0 + c) * p.V + first, width, value.write + c * NV, NV);
-      if (p.gk) take(p.gk + at_gk(t0 + c) * p.K, p.K, key.gate + c * nk, nk);
-      if (p.gv) take(p.gv + at_gv(t0 + c) * p.V + first, width, value.gate + c * NV, NV);
-      if (p.g && p.gk)
-        for (Int j = 0; j < nk; ++j) key.gate[c * nk + j] += p.g[at_g(t0 + c)];
+      const F *row = x + at(t + c) * channels + begin;
+      copy_row(row, side.channels, y + c * side.n, side.n);
+      for (Int j = 0; j < side.n; j += 64 / BYTES) __builtin_prefetch(row + ahead + j * L);
     }
-    for (Side<F> *side : {&key, &value})
-      for (Vec *x : {side->read, side->write, side->gate}) std::fill(x + count * side->n, x + steps * side->n, Vec{});
-    for (Int i = 0; i < count * nk; ++i) key.read[i] *= p.scale;
-    if (p.d_o)
-      for (Int c = 0; c < count; ++c) take(p.d_o + at_q(t0 + c) * p.V + first, width, value.read + c * NV, NV);
-    weigh_pairs(t0, count);
-    weigh(key), weigh(value);
+    std::fill(y + count * side.n, y + steps * side.n, Vec{});
   }
 
-  // weights[s, t] of scalar gates: exp Σ_{s < u ≤ t} g_u, sums of their own and never differences; 0 before s.
-  void weigh_pairs(Int t0, Int count) {
-    if (p.gk || !p.g) return;
-    using Eight = Vector<double>::type;
-    typedef F Rounded __attribute__((vector_size(8 * sizeof(F))));
-    double g[C + 1] = {}, total = 0;
-    alignas(64) F single[C], prefix[C], suffix[C];
-    for (Int c = 0; c < count; ++c) g[c] = p.g[at_g(t0 + c)];
-    const Eight lane = {0, 1, 2, 3, 4, 5, 6, 7};
-    Eight sums[2] = {Eight{} - INFINITY, Eight{} - INFINITY};
-    for (Int s = C - 1; s >= 0; --s) {
-      Rounded halves[2];
-      for (int i = 0; i < 2; ++i) {
-        sums[i] = lane == double(s - 8 * i) ? Eight{} : sums[i] + g[s + 1];
-        halves[i] = __builtin_convertvector(sums[i], Rounded);
-      }
-      Vec row[CN];
-      std::memcpy(row, halves, sizeof row);
-      for (Int j = 0; j < CN; ++j) weights[s * CN + j] = exponential<F>(row[j]);
-      suffix[s] = scalars(weights)[s * C + C - 1];
+  void load_writes(Int begin, Int end) {
+    t0 = begin, count = std::min(C, end - begin), steps = (count + TALL - 1) / TALL * TALL;
+    copy(p.k, at_k, p.K, 0, t0, count, key, key.write);
+    copy(p.v, at_v, p.V, first, t0, count, value, value.write);
+    if (key.gated) copy(p.gk, at_gk, p.K, 0, t0, count, key, key.gate);
+    if (value.gated) copy(p.gv, at_gv, p.V, first, t0, count, value, value.gate);
+    if (scalar) weigh_rows();
+    else if (p.g) add_scalar_gates(key.gated ? key : value);
+    if (key.gated) key.weigh_writes(steps);
+    if (value.gated) value.weigh_writes(steps);
+  }
+  void add_scalar_gates(Side<F> &side) const {
+    for (Int c = 0; c < count; ++c)
+      for (Int j = 0; j < side.n; ++j) side.gate[c * side.n + j] += p.g[at_g(t0 + c)];
+  }
+
+  void load_reads(Int end) {
+    reads = std::min(C, end - t0 - shift);
+    copy(p.q, at_q, p.K, 0, t0 + shift, reads, key, key.read);
+    for (Int i = 0; i < reads * key.n; ++i) key.read[i] *= F(p.scale);
+    if (backwards) copy(p.d_o, at_o, p.V, first, t0 + shift, reads, value, value.read);
+    if (scalar) weigh_pairs();
+    if (key.gated) key.weigh_reads(steps);
+    if (value.gated) value.weigh_reads(steps);
+  }
+
+  static void exponentials(F *x) {
+    for (Int j = 0; j < CN; ++j) store<F>(exponential<F>(load(x + j * L, L)), x + j * L, L);
+  }
+  // Scalar gates: their products from a token to the chunk's end, and the values weighted by them.
+  void weigh_rows() {
+    double total = 0;
+    for (Int c = C - 1; c >= 0; --c) {
+      since[c] = F(total);
+      if (c < count) total += p.g[at_g(t0 + c)];
     }
-    for (Int c = 0; c < C; ++c) single[c] = F(g[c]), prefix[c] = F(total += g[c]);
-    for (F *x : {single, prefix})
-      for (Int j = 0; j < CN; ++j) store<F>(exponential<F>(load(x + j * L, L)), x + j * L, L);
+    exponentials(since);
+    std::fill_n(key.keep, key.n, Vec{}), std::fill_n(key.change, key.n, Vec{});
+    decay<F>(Vec{} + F(total), key.keep[0], key.change[0]);
+    std::fill_n(key.keep, key.n, key.keep[0]), std::fill_n(key.change, key.n, key.change[0]);
     for (Int c = 0; c < steps; ++c)
-      for (Int j = 0; j < nk; ++j) {
-        key.gate[c * nk + j] = Vec{} + single[c];
-        key.until[c * nk + j] = Vec{} + prefix[c], key.since[c * nk + j] = Vec{} + suffix[c];
+      for (Int j = 0; j < value.n; ++j) value.late[c * value.n + j] = since[c] * value.write[c * value.n + j];
+  }
+  // weights[s, t] = exp Σ_{s < u ≤ t} g_u, sums of their own and never differences; products up to a token; gates.
+  void weigh_pairs() {
+    constexpr int D = LANES<double>;
+    typedef F Rounded __attribute__((vector_size(D * sizeof(F))));
+    double g[C + 1] = {}, total = 0;
+    for (Int c = 0; c < count; ++c) g[c] = p.g[at_g(t0 + c)];
+    for (Int c = 0; c < C; ++c) gate[c] = F(g[c]), until[c] = F(total += g[c]);
+    exponentials(gate), exponentials(until);
+    typename Vector<double>::type sums[C / D] = {}, token[C / D];
+    for (Int c = 0; c < C; ++c) token[c / D][c % D] = double(c);
+    for (Int s = steps - 1; s >= 0; --s) {
+      Rounded row[C / D];
+      for (Int i = 0; i < C / D; ++i) {
+        sums[i] = token[i] > double(s) ? sums[i] + g[s + 1] : Vector<double>::type{};
+        row[i] = __builtin_convertvector(sums[i], Rounded);
       }
-    for (Int j = 0; j < nk; ++j) decay<F>(Vec{} + F(total), key.keep[j], key.change[j]);
+      std::memcpy(weights + s * CN, row, sizeof row);
+      for (Int j = s / L; j < CN; ++j) weights[s * CN + j] = exponential<F>(weights[s * CN + j]);
+    }
+    for (Int c = 0; c < steps && backwards; ++c)
+      for (Int j = 0; j < value.n; ++j) value.early[c * value.n + j] = until[c] * value.read[c * value.n + j];
   }
 
-  // Gates from log gates, their products from both ends, and reads and writes weighted by them.
-  void weigh(Side<F> &side) {
-    const Int n = side.n;
-    for (Int j = 0; j < n && side.pairwise; ++j) {
-      Vec sum = {}, behind = {};
-      for (Int c = steps - 1; c >= 0; --c) side.since[c * n + j] = exponential<F>(behind), behind += side.gate[c * n + j];
-      for (Int c = 0; c < steps; ++c) {
-        const Int i = c * n + j;
-        side.until[i] = exponential<F>(sum += side.gate[i]), side.gate[i] = exponential<F>(side.gate[i]);
-      }
-      decay<F>(sum, side.keep[j], side.change[j]);
-    }
-    for (Int j = 0; j < n && !side.gated; ++j) side.keep[j] = Vec{} + F(1), side.change[j] = Vec{};
-    for (Int i = 0; i < steps * n; ++i) {
-      side.early[i] = side.gated ? side.read[i] * side.until[i] : side.read[i];
-      side.late[i] = side.gated ? side.write[i] * side.since[i] : side.write[i];
-    }
-  }
-
-  // out[s, t] = Σ read_t ⊙ gates between ⊙ write_s, times the scalar gates' weights.
-  void meet(const Side<F> &side, Vec *out) {
-    const Int n = side.n;
-    if (!side.pairwise) {
-      std::fill_n(out, C * CN, Vec{});
-      transpose<F>(side.read, C, n, columns);
-      multiply<F>(scalars(side.write), n * L, 1, columns, side.n * L, out, CN, steps);
-    } else {
-      for (Int s = 0; s < steps; ++s) {
-        Vec products[C] = {};
-        for (Int j = 0; j < n;) {
-          if (n - j >= 4) meet<4>(side, s, j, products), j += 4;
-          else if (n - j >= 2) meet<2>(side, s, j, products), j += 2;
-          else meet<1>(side, s, j, products), j += 1;
-        }
-        for (Int i = 0; i < CN; ++i) out[s * CN + i] = row_sums<F>([&](int l) { return products[i * L + l]; });
-      }
-      std::fill(out + steps * CN, out + C * CN, Vec{});
-    }
-    for (Int i = 0; i < C * CN; ++i) out[i] *= weights[i];
-  }
-  template <int J> void meet(const Side<F> &side, Int s, Int j0, Vec *products) const {
-    Vec x[J];
-    for (int j = 0; j < J; ++j) x[j] = side.write[s * side.n + j0 + j];
-    for (Int t = s; t < steps; ++t) {
-      Vec sum = products[t];
-      for (int j = 0; j < J; ++j) {
-        const Int i = t * side.n + j0 + j;
-        if (t > s) x[j] *= side.gate[i];
-        sum += x[j] * side.read[i];
-      }
-      products[t] = sum;
-    }
-  }
-
-  // What the tokens of the chunk give to one another's gradients, through pairs[s, t] of the other side.
-  void give(Side<F> &side, const Vec *pairs, bool both) const {
-    const F *x = scalars(pairs);
-    const Int n = side.n;
-    if (!side.pairwise) {
-      multiply<F>(x, 1, C, side.write, steps, side.d_read, n, steps, EARLIER);
-      if (both) multiply<F>(x, C, 1, side.read, steps, side.d_write, n, steps, LATER);
-      return;
-    }
-    for (Int s = 0; s < steps; ++s)
-      for (Int j = 0; j < n;) {
-        if (n - j >= 4) give<4>(side, x, s, j, both), j += 4;
-        else if (n - j >= 2) give<2>(side, x, s, j, both), j += 2;
-        else give<1>(side, x, s, j, both), j += 1;
-      }
-  }
-  template <int J> void give(Side<F> &side, const F *pairs, Int s, Int j0, bool both) const {
-    Vec weight[J], write[J], sum[J];
-    for (int j = 0; j < J; ++j) {
-      const Int i = s * side.n + j0 + j;
-      weight[j] = Vec{} + F(1), write[j] = side.write[i], sum[j] = side.d_write[i];
-    }
-    for (Int t = s; t < steps; ++t) {
-      const F x = pairs[s * C + t];
-      for (int j = 0; j < J; ++j) {
-        const Int i = t * side.n + j0 + j;
-        if (t > s) weight[j] *= side.gate[i];
-        side.d_read[i] += x * (weight[j] * write[j]);
-        if (both) sum[j] += x * (weight[j] * side.read[i]);
-      }
-    }
-    for (int j = 0; j < J && both; ++j) side.d_write[s * side.n + j0 + j] = sum[j];
-  }
-
-  // y ← (x · state) ⊙ weights: what the state before the chunk, or the gradient of the one behind it, gives.
-  void through(const Vec *x, Int channels, const Vec *state, Int state_rows, const Side<F> &side, const Vec *weights, Vec *y) const {
-    std::fill_n(y, steps * side.n, Vec{});
-    multiply<F>(scalars(x), channels, 1, state, state_rows, y, side.n, steps);
-    for (Int i = 0; i < steps * side.n && side.gated; ++i) y[i] *= weights[i];
-  }
-
-  // state ← decay ⊙ state + Σ_c x_c y_cᵀ.
-  void carry(Vec *state, Vec *rest, const Vec *x, const Vec *y) const {
-    const F *keep = scalars(key.keep), *change = scalars(key.change), *scalar = scalars(x);
-    for (Int i = 0; i < p.K; i += 4) {
-      Vec sum[4][NV] = {};
-      for (Int c = 0; c < steps; ++c)
-        for (int r = 0; r < 4; ++r)
-          for (int j = 0; j < NV; ++j) sum[r][j] += scalar[c * rows + i + r] * y[c * NV + j];
-      for (int r = 0; r < 4; ++r)
-        for (int j = 0; j < NV; ++j) {
-          Vec &s = state[(i + r) * NV + j], &e = rest[(i + r) * NV + j];
-          const F m = keep[i + r], d = change[i + r];
-          if (!value.gated) {
-            add<F>(s, e, Vec{} + m, Vec{} + d, sum[r][j]);
-          } else {
-            const Vec mv = value.keep[j], dv = value.change[j];
-            add<F>(s, e, m * mv, d * dv + (m * dv + d * mv), sum[r][j]);
+  // to ← decay ⊙ from + Σ_c x_c y_cᵀ.
+  void carry(const Vec *from, Vec *to, Vec *rest, const Vec *x, const Vec *y) const {
+    const F *keep = scalars<F>(key.keep), *change = scalars<F>(key.change);
+    columns(value.n, [&](auto width, Int j0) {
+      constexpr int J = width, R = ROWS<J>;
+      for (Int i = 0; i < p.K; i += R) {
+        Vec sum[R][J] = {};
+        add_products<ACROSS>(sum, scalars<F>(x) + i, rows, y + j0, value.n, steps);
+        for (int r = 0; r < R; ++r)
+          for (int j = 0; j < J; ++j) {
+            const Int at = (i + r) * value.n + j0 + j;
+            const F m = keep[i + r], d = change[i + r];
+            Vec s = from[at];
+            if (!value.gated) {
+              add<F>(s, rest[at], Vec{} + m, Vec{} + d, sum[r][j]);
+            } else {
+              const Vec mv = value.keep[j0 + j], dv = value.change[j0 + j];
+              add<F>(s, rest[at], m * mv, d * dv + (m * dv + d * mv), sum[r][j]);
+            }
+            to[at] = s;
           }
-        }
-    }
+      }
+    });
   }
-
-  const F *checkpoint(Int chunk) const { return p.checkpoints + place(chunk); }
-  Int place(Int chunk) const { return ((p.span_offsets[n] + chunk / p.span) * p.H + h) * p.K * p.V; }
 
   void forward() {
-    const Int at = (n * p.H + h) * p.K * p.V, end = p.offsets[n + 1];
-    load_state(p.initial ? p.initial + at : nullptr, S, rest);
-    Int chunk = 0;
-    for (Int t0 = p.offsets[n]; t0 < end; t0 += C, ++chunk) {
+    const Int begin = p.offsets[n], end = p.offsets[n + 1];
+    load_state(p.initial ? p.initial + state_of(n) : nullptr, S, rest);
+    if (shift && begin < end) read_first(begin);
+    for (Int t = begin, chunk = 0; t < end; t += C, ++chunk) {
       if (p.checkpoints && chunk % p.span == 0) store_state(S, p.checkpoints + place(chunk));
-      load_chunk(t0, std::min(t0 + C, end));
-      meet(key, to_value);
-      through(key.early, rows, S, p.K, value, value.until, value.d_read);
-      give(value, to_value, false);
-      carry(S, rest, key.late, value.late);
-      for (Int t = t0; t < std::min(t0 + C, end); ++t) put(value.d_read + (t - t0) * NV, p.o + at_q(t) * p.V + first, width, NV);
+      load_writes(t, end), load_reads(end);
+      outputs();
+      carry(S, S, rest, key.late, value.late);
     }
-    store_state(S, p.final + at);
+    store_state(S, p.final ? p.final + state_of(n) : nullptr);
+  }
+
+  void outputs() {
+    key.meet(to_value, spare, scalar ? weights : nullptr, steps);
+    if (value.gated) value.give_through_gates(to_value, false, steps);
+    F *o = p.o + at_o(t0 + shift) * p.V + first;
+    const bool whole = reads == C && value.channels % L == 0;
+    value.template take<EARLIER>(key.early, key.n, p.K, S, to_value, whole ? o : scalars<F>(value.d_read),
+                                 whole ? p.H * p.V : value.n * L, steps);
+    for (Int c = 0; c < reads && !whole; ++c) put(value.d_read + c * value.n, o + c * p.H * p.V, value.channels);
+    if (p.bonus) add_bonus(t0 + shift, reads);
+  }
+
+  // The first token reads the initial state.
+  void read_first(Int t) {
+    steps = 1;
+    copy(p.q, at_q, p.K, 0, t, 1, key, key.read);
+    multiply(key.read, p.K, S, value.n, value.d_read);
+    put(value.d_read, p.o + at_o(t) * p.V + first, value.channels, F(p.scale));
+    if (p.bonus) add_bonus(t, 1);
+  }
+  static void multiply(const Vec *x, Int count, const Vec *M, Int n, Vec *y) {
+    columns(n, [&](auto width, Int j) {
+      Vec sum[1][width] = {};
+      add_products<ALONG>(sum, scalars<F>(x), 0, M + j, n, count);
+      std::copy_n(sum[0], int(width), y + j);
+    });
+  }
+
+  Vec part(const F *x, Int channels, Int j) const { return load(x + j * L, lanes(channels, j)); }
+  static F total(Vec x) {
+    F sum = 0;
+    for (Int l = 0; l < L; ++l) sum += x[l];
+    return sum;
+  }
+  // o_t += scale (q_t · u ⊙ k_t) v_t
+  void add_bonus(Int begin, Int count) const {
+    for (Int t = begin; t < begin + count; ++t) {
+      const F *q = p.q + at_q(t) * p.K, *k = p.k + at_k(t) * p.K, *v = p.v + at_v(t) * p.V + first;
+      F *o = p.o + at_o(t) * p.V + first;
+      Vec sum = {};
+      for (Int j = 0; j < key.n; ++j) sum += part(q, p.K, j) * part(k, p.K, j) * bonus[j];
+      const F b = F(p.scale) * total(sum);
+      for (Int j = 0; j < value.n; ++j) {
+        const Vec x = b * part(v, value.channels, j);
+        put(&x, o + j * L, lanes(value.channels, j), 1, true);
+      }
+    }
+  }
+  // Its gradients: with b = scale q·(u ⊙ k) and e = scale d_o·v, d_v += b d_o, and of q, k and u in b those times e.
+  void add_bonus_gradients(Int begin, Int count) {
+    for (Int t = begin; t < begin + count; ++t) {
+      const F *q = p.q + at_q(t) * p.K, *k = p.k + at_k(t) * p.K, *v = p.v + at_v(t) * p.V, *d_o = p.d_o + at_o(t) * p.V;
+      const auto give = [&](F *y, Int channels, Int j, Vec x) {
+        if (y) put(&x, y + at_o(t) * channels + j * L, lanes(channels, j), 1, true);
+      };
+      Vec sums[2] = {};
+      for (Int j = 0; j < key.n; ++j) sums[0] += part(q, p.K, j) * part(k, p.K, j) * bonus[j];
+      for (Int j = 0; j < value.n; ++j) sums[1] += part(d_o, p.V, j) * part(v, p.V, j);
+      const F b = F(p.scale) * total(sums[0]), e = F(p.scale) * total(sums[1]);
+      for (Int j = 0; j < value.n; ++j) give(p.d_v, p.V, j, b * part(d_o, p.V, j));
+      for (Int j = 0; j < key.n; ++j) {
+        const Vec x = part(q, p.K, j), y = part(k, p.K, j);
+        give(p.d_q, p.K, j, e * bonus[j] * y), give(p.d_k, p.K, j, e * bonus[j] * x), d_bonus[j] += e * x * y;
+      }
+    }
   }
 
   void backward() {
-    const Int at = (n * p.H + h) * p.K * p.V, begin = p.offsets[n], end = p.offsets[n + 1], size = rows * NV;
-    load_state(p.d_final ? p.d_final + at : nullptr, dS, d_rest);
-    transpose<F>(dS, rows, NV, d_flipped);
-    for (Int c = (end - begin + C - 1) / C - 1, last = c; c >= 0; --c) {
-      const Int within = c % p.span, t0 = begin + c * C, t1 = std::min(t0 + C, end);
-      if (c == last || within == p.span - 1) {
-        load_state(checkpoint(c), S, rest);
-        for (Int i = 0; i < within; ++i) {
-          std::copy_n(S, size, starts + i * size);
-          load_chunk(t0 - (within - i) * C, t0 - (within - i - 1) * C);
-          carry(S, rest, key.late, value.late);
-        }
-        std::copy_n(S, size, starts + within * size);
-      }
-      load_chunk(t0, t1);
-      gradients(starts + within * size, c == last);
-      write(t0, t1);
+    const Int begin = p.offsets[n], end = p.offsets[n + 1], size = rows * value.n, last = (end - begin + C - 1) / C - 1;
+    load_state(p.d_final ? p.d_final + state_of(n) : nullptr, dS, d_rest);
+    std::fill_n(d_bonus, key.n, Vec{});
+    transpose<F>(dS, rows, value.n, d_flipped);
+    for (Int chunk = last; chunk >= 0; --chunk) {
+      const Int within = chunk % p.span, t = begin + chunk * C;
+      if (chunk == last || within == p.span - 1) run_again(chunk - within, t, end);
+      load_writes(t, end), load_reads(end);
+      gradients(starts + within * size, chunk == last);
+      write();
+      if (p.bonus) add_bonus_gradients(t0 + shift, reads);
     }
-    if (p.d_initial) store_state(dS, p.d_initial + at);
+    if (shift && begin < end) read_first_back(begin);
+    if (p.d_initial) store_state(dS, p.d_initial + state_of(n));
+    if (p.bonus && p.d_bonus) put(d_bonus, p.d_bonus + (n * p.H + h) * p.K, p.K);
+  }
+
+  // The states before the chunks of a span, up to the one that begins at `stop`.
+  void run_again(Int chunk, Int stop, Int end) {
+    Vec *state = starts;
+    load_state(p.checkpoints + place(chunk), state, rest);
+    for (Int t = p.offsets[n] + chunk * C; t < stop; t += C) {
+      load_writes(t, end);
+      carry(state, state + rows * value.n, rest, key.late, value.late);
+      state += rows * value.n;
+    }
   }
 
   void gradients(const Vec *S, bool last) {
-    transpose<F>(S, rows, NV, flipped);
-    meet(key, to_value), meet(value, to_key);
-    through(value.early, W, flipped, W, key, key.until, key.d_read);
-    through(value.late, W, d_flipped, W, key, key.since, key.d_write);
-    give(key, to_key, true);
-    through(key.late, rows, dS, p.K, value, value.since, value.d_write);
-    if (value.gated) through(key.early, rows, S, p.K, value, value.until, value.d_read);
-    give(value, to_value, true);
-    carry(dS, d_rest, key.early, value.early);
-    transpose<F>(dS, rows, NV, d_flipped);
-    if (key.gated) d_gates(key, flipped, d_flipped, W, last);
-    if (value.gated) d_gates(value, S, dS, p.K, last);
+    transpose<F>(S, rows, value.n, flipped);
+    key.meet(to_value, spare, scalar ? weights : nullptr, steps);
+    value.meet(to_key, spare, scalar ? weights : nullptr, steps);
+    if (key.gated) key.give_through_gates(to_key, true, steps);
+    if (value.gated) value.give_through_gates(to_value, true, steps);
+    const auto take = [&](auto part, Side<F> &side, const Vec *x, const Side<F> &from, const Vec *M, const Vec *pairs, Vec *y) {
+      side.template take<part>(x, from.n, from.channels, M, pairs, scalars<F>(y), side.n * L, steps);
+    };
+    constexpr std::integral_constant<Part, EARLIER> earlier{};
+    constexpr std::integral_constant<Part, LATER> later{};
+    take(earlier, key, value.early, value, flipped, to_key, key.d_read);
+    take(later, key, value.late, value, d_flipped, to_key, key.d_write);
+    take(later, value, key.late, key, dS, to_value, value.d_write);
+    if (value.gated) take(earlier, value, key.early, key, S, to_value, value.d_read);
+    carry(dS, dS, d_rest, key.early, value.early);
+    transpose<F>(dS, rows, value.n, d_flipped);
+    if (key.gated && (p.d_gk || p.d_g)) key.d_gates(flipped, d_flipped, p.V, last, steps);
+    if (value.gated && (p.d_gv || p.d_g)) value.d_gates(S, dS, p.K, last, steps);
+    if (scalar && p.d_g) d_rows(S, last);
   }
 
-  // The gradient of a log gate is what passes it: at the first token S ⊙ dS; each token then takes its read, adds its
-  // write. From the middle on, as seen from what passes behind the chunk: the shorter way adds up less rounding.
-  void d_gates(Side<F> &side, const Vec *state, const Vec *d_state, Int m, bool last) const {
+  // As `d_gates`, for one gate that all channels share.
+  void d_rows(const Vec *S, bool last) {
+    double sum = 0, change[C];
+    columns(value.n, [&](auto J, Int j0) {
+      Vec entering[J] = {}, rest[J] = {};
+      Side<F>::entering(S + j0, dS + j0, value.n, p.K, entering, rest);
+      for (int j = 0; j < J; ++j)
+        for (Int l = 0; l < L; ++l) sum += double(entering[j][l]) + double(rest[j][l]);
+    });
+    for (Int i = 0; i < CN; ++i) {
+      const auto changes = row_sums<F>([&](int l) {
+        Vec sum = {};
+        for (Int at = (i * L + l) * key.n, j = 0; j < key.n; ++j, ++at)
+          sum += key.write[at] * key.d_write[at] - key.read[at] * key.d_read[at];
+        return sum;
+      });
+      for (Int l = 0; l < L; ++l) change[i * L + l] = changes[l];
+    }
+    double d_g[C];
+    const Int middle = last ? steps : steps / 2;
+    for (Int c = 0; c < middle; ++c) d_g[c] = sum = gate[c] != 0 ? sum : 0, sum += change[c];
+    sum = passing;
+    for (Int c = steps - 1; c >= middle; --c) d_g[c] = sum = gate[c] != 0 ? sum - change[c] : 0;
+    passing = d_g[0];
+    for (Int c = 0; c < count; ++c) p.d_g[at_o(t0 + c)] = F(d_g[c]);
+  }
+
+  void write() {
+    for (Int c = 0; c < reads && p.d_q; ++c)
+      put(key.d_read + c * key.n, p.d_q + at_o(t0 + shift + c) * p.K, p.K, F(p.scale));
+    for (Int c = 0; c < count; ++c) {
+      const Int to = at_o(t0 + c);
+      if (p.d_k) put(key.d_write + c * key.n, p.d_k + to * p.K, p.K);
+      if (p.d_v) put(value.d_write + c * value.n, p.d_v + to * p.V, p.V);
+      if (p.d_gk) put(key.d_gate + c * key.n, p.d_gk + to * p.K, p.K);
+      if (p.d_gv) put(value.d_gate + c * value.n, p.d_gv + to * p.V, p.V);
+      if (p.d_g && !scalar) p.d_g[to] = shared(key.gated ? key : value, c);
+    }
+  }
+  // The gradient of a scalar gate that is part of every channel's.
+  static F shared(const Side<F> &side, Int c) {
+    Vec sum = {};
+    for (Int j = 0; j < side.n; ++j)
+      for (Int l = 0; l < L; ++l) sum[l] += j * L + l < side.channels ? side.d_gate[c * side.n + j][l] : F(0);
+    return total(sum);
+  }
+
+  void read_first_back(Int t) {
+    steps = 1;
+    copy(p.q, at_q, p.K, 0, t, 1, key, key.read);
+    copy(p.d_o, at_o, p.V, 0, t, 1, value, value.read);
+    multiply(value.read, p.V, flipped, key.n, key.d_read);
+    if (p.d_q) put(key.d_read, p.d_q + at_o(t) * p.K, p.K, F(p.scale));
+    if (p.bonus) add_bonus_gradients(t, 1);
     const Vec one = Vec{} + F(1);
-    for (Int j = 0; j < side.n; ++j) {
-      Vec passing = {}, rest = {};
-      const auto change = [&](Int c, F sign) {
-        const Int i = c * side.n + j;
-        add<F>(passing, rest, one, Vec{}, sign * side.write[i] * side.d_write[i]);
-        add<F>(passing, rest, one, Vec{}, -sign * side.read[i] * side.d_read[i]);
-      };
-      const auto pass = [&](Int c) {  // exactly nothing passes a gate of 0
-        const Int i = c * side.n + j;
-        const auto open = side.gate[i] != 0;
-        side.d_gate[i] = passing = open ? passing : Vec{}, rest = open ? rest : Vec{};
-      };
-      for (Int i = 0; i < m; ++i) add<F>(passing, rest, one, Vec{}, state[i * side.n + j] * d_state[i * side.n + j]);
-      const Int middle = last ? steps : steps / 2;
-      for (Int c = 0; c < middle; ++c) pass(c), change(c, 1);
-      passing = side.passing[j], rest = Vec{};
-      for (Int c = steps - 1; c >= middle; --c) change(c, -1), pass(c);
-      side.passing[j] = side.d_gate[j];
-    }
-  }
-
-  void put(const Vec *x, F *y, Int channels, Int n, bool add = false) const {
-    for (Int j = 0; j < n && j * L < channels; ++j) {
-      const Int count = lanes(channels, j);
-      store<F>(add ? x[j] + load(y + j * L, count) : x[j], y + j * L, count);
-    }
-  }
-
-  // The tiles of value channels add up their shares of the gradients of q, k and the gates.
-  void write(Int t0, Int t1) {
-    for (Int i = 0; i < steps * nk; ++i) key.d_read[i] *= p.scale;
-    for (Int t = t0; t < t1; ++t) {
-      const Int to = at_q(t), c = t - t0;
-      put(key.d_read + c * nk, p.d_q + to * p.K, p.K, nk, first);
-      put(key.d_write + c * nk, p.d_k + to * p.K, p.K, nk, first);
-      put(value.d_write + c * NV, p.d_v + to * p.V + first, width, NV);
-      if (p.d_gk) put(key.d_gate + c * nk, p.d_gk + to * p.K, p.K, nk, first);
-      if (p.d_gv) put(value.d_gate + c * NV, p.d_gv + to * p.V + first, width, NV);
-      if (!p.d_g) continue;
-      Vec sum = {};
-      for (Int j = 0; j < nk; ++j) sum += key.d_gate[c * nk + j];
-      F d = first ? p.d_g[to] : F(0);
-      for (Int l = 0; l < L; ++l) d += sum[l];
-      p.d_g[to] = d;
-    }
+    for (Int i = 0; i < p.K; ++i)
+      for (Int j = 0; j < value.n; ++j) {
+        const Int at = i * value.n + j;
+        add<F>(dS[at], d_rest[at], one, Vec{}, F(p.scale) * scalars<F>(key.read)[i] * value.read[j]);
+      }
   }
 };
 
-template <class F, int NV> static void scan(const Problem<F> &p, bool backward) {
-  parallel(p.N * p.H, p.threads, [&] {
-    return [&p, backward, lane = Lane<F, NV>(p, backward)](Int job) mutable {
-      for (Int first = 0; first < p.V; first += NV * 64 / sizeof(F)) lane.run(job, first, backward);
-    };
+template <class F> static void scan(const Problem<F> &p, bool backward) {
+  constexpr Int L = LANES<F>;
+  const Int vectors = (p.V + L - 1) / L, jobs = p.N * p.H;  // few jobs: value channels are shared out among threads
+  const Int most = backward || !jobs ? 1 : std::clamp<Int>(p.threads / jobs, 1, vectors), width = (vectors + most - 1) / most;
+  const Int parts = (vectors + width - 1) / width;
+  parallel(jobs * parts, p.threads, [&] {
+    return [parts, lane = Lane<F>(p, backward, width)](Int job) mutable { lane.run(job / parts, job % parts); };
   });
 }
 
-template <class F> static void scan(const Problem<F> &p, bool backward) {
-  constexpr Int L = 64 / sizeof(F);
-  if (p.V > 2 * L) scan<F, 4>(p, backward);
-  else if (p.V > L) scan<F, 2>(p, backward);
-  else scan<F, 1>(p, backward);
-}
-
 extern "C" {
+const char *scan_fields() { return NAMES(PROBLEM); }
 void scan_float(const Problem<float> *p, int backward) { scan(*p, backward); }
 void scan_double(const Problem<double> *p, int backward) { scan(*p, backward); }
 }

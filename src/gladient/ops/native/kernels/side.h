@@ -1,0 +1,191 @@
+// Keys and values of a chunk play the same game: a read (q, or d_o) meets earlier writes (k, or v) through the gates
+// between them. Both are a Side, and each formula stands here once: the outputs are the gradients of d_o.
+
+#pragma once
+
+#include "tiles.h"
+
+// One side of a head: reads and writes of a chunk, [C, n] vectors, and the gates of its channels, if it has any.
+template <class F> struct Side {
+  using Vec = typename Vector<F>::type;
+  static constexpr Int L = LANES<F>, CN = C / L;
+  Int n, channels;                 // vectors, and the channels in them
+  bool gated;                      // a gate for each channel
+  Vec *read, *write;
+  Vec *early, *late;               // read ⊙ until, write ⊙ since; where nothing weighs them, read and write themselves
+  Vec *d_read, *d_write;
+  Vec *gate;                       // of a token; log gates until `weigh_reads`
+  Vec *until, *since;              // products of the gates from the chunk's start to a token, after a token to the end
+  const F *until_row, *since_row;  // [C]: of scalar gates; they weigh values alone, so for keys they are 1
+  Vec *d_gate;
+  Vec *keep, *change;              // [n]: the whole chunk's decay is keep + change, keep 0 or 1
+  Vec *passing;                    // [n]: d_gate of the first token behind the chunk
+
+  // The products of the gates from a token to the chunk's end, and writes weighted by them.
+  void weigh_writes(Int steps) {
+    for (Int j = 0; j < n; ++j) {
+      Vec behind = {};
+      for (Int c = steps - 1; c >= 0; --c) {
+        const Int i = c * n + j;
+        late[i] = write[i] * (since[i] = exponential<F>(behind)), behind += gate[i];
+      }
+      decay<F>(behind, keep[j], change[j]);
+    }
+  }
+  // Gates from log gates, their products up to a token, and reads weighted by them.
+  void weigh_reads(Int steps) {
+    for (Int j = 0; j < n; ++j) {
+      Vec sum = {};
+      for (Int c = 0; c < steps; ++c) {
+        const Int i = c * n + j;
+        early[i] = read[i] * (until[i] = exponential<F>(sum += gate[i])), gate[i] = exponential<F>(gate[i]);
+      }
+    }
+  }
+
+  // pairs[s, t] = Σ read_t ⊙ gates between ⊙ write_s for s ≤ t; what the others hold nobody reads. Spare: [channels, CN].
+  void meet(Vec *pairs, Vec *spare, const Vec *weights, Int steps) const {
+    if (gated) return meet_through_gates(pairs, steps);
+    transpose<F>(read, C, n, spare);
+    columns(CN, [&](auto width, Int j) {
+      constexpr int J = width, R = ROWS<J>;
+      for (Int s = 0; s < std::min(steps, (j + J) * L); s += R) {
+        Vec sum[R][J] = {};
+        add_products<ALONG>(sum, scalars<F>(write) + s * n * L, n * L, spare + j, CN, channels);
+        for (int r = 0; r < R; ++r)
+          for (int i = 0; i < J; ++i) {
+            const Int at = (s + r) * CN + j + i;
+            pairs[at] = weights ? sum[r][i] * weights[at] : sum[r][i];
+          }
+      }
+    });
+  }
+
+  static constexpr int TOGETHER = 2;  // writes that go through the gates side by side
+  void meet_through_gates(Vec *pairs, Int steps) const {
+    for (Int s = 0; s < steps; s += TOGETHER) {
+      Vec products[TOGETHER][C];
+      columns(n, [&](auto J, Int j) { meet_through_gates<J>(products, s, j, steps); });
+      for (int a = 0; a < TOGETHER; ++a)
+        for (Int i = s / L; i < CN; ++i)
+          pairs[(s + a) * CN + i] = row_sums<F>([&](int l) { return products[a][i * L + l]; });
+    }
+  }
+  template <int J> void meet_through_gates(Vec (*products)[C], Int s, Int j0, Int steps) const {
+    Vec x[TOGETHER][J];
+    const auto meet = [&](Int t, int met) INLINE {  // the last of those met is at t itself, or all came before
+#pragma GCC unroll 4
+      for (int a = 0; a < TOGETHER; ++a) {
+        if (a >= met) break;
+        Vec sum = j0 ? products[a][t] : Vec{};
+#pragma GCC unroll 4
+        for (int j = 0; j < J; ++j) {
+          const Int i = t * n + j0 + j;
+          x[a][j] = a == met - 1 ? write[i] : x[a][j] * gate[i];
+          sum += x[a][j] * read[i];
+        }
+        products[a][t] = sum;
+      }
+    };
+#pragma GCC unroll 4
+    for (int a = 0; a < TOGETHER; ++a) meet(s + a, a + 1);
+    for (Int t = s + TOGETHER; t < steps; ++t) meet(t, TOGETHER + 1);
+  }
+
+  // What the tokens of the chunk give to one another's gradients through the gates and the pairs of the other side.
+  void give_through_gates(const Vec *pairs, bool both, Int steps) {
+    for (Int s = 0; s < steps; s += GIVERS)
+      columns<WIDE / 2>(n, [&](auto J, Int j) {
+        if (both) give_through_gates<J, true>(scalars<F>(pairs), s, j, steps);
+        else give_through_gates<J, false>(scalars<F>(pairs), s, j, steps);
+      });
+  }
+  static constexpr int GIVERS = 4;
+  template <int J, bool Both> void give_through_gates(const F *pairs, Int s, Int j0, Int steps) {
+    Vec weight[GIVERS][J], given[GIVERS][J], sum[GIVERS][J] = {};
+    const auto give = [&](Int t, int met) INLINE {
+#pragma GCC unroll 4
+      for (int j = 0; j < J; ++j) {
+        const Int i = t * n + j0 + j;
+        Vec taken = s ? d_read[i] : Vec{};
+#pragma GCC unroll 4
+        for (int a = 0; a < GIVERS; ++a) {
+          if (a >= met) break;
+          if (a == met - 1) weight[a][j] = Vec{} + F(1), given[a][j] = write[i];
+          else weight[a][j] *= gate[i];
+          const Vec x = pairs[(s + a) * C + t] * weight[a][j];
+          taken += x * given[a][j];
+          if (Both) sum[a][j] += x * read[i];
+        }
+        d_read[i] = taken;
+      }
+    };
+#pragma GCC unroll 4
+    for (int a = 0; a < GIVERS; ++a) give(s + a, a + 1);
+    for (Int t = s + GIVERS; t < steps; ++t) give(t, GIVERS + 1);
+    for (int a = 0; a < GIVERS && Both; ++a)
+      for (int j = 0; j < J; ++j) d_write[(s + a) * n + j0 + j] = sum[a][j];
+  }
+
+  // y_t ← (x_t · M) ⊙ weights, M what the state before the chunk, or the gradient of the one behind it, holds, plus what
+  // the tokens of the chunk give. Row t of y is at t * step; x has m vectors a row, the first `count` channels count.
+  template <Part P> void take(const Vec *x, Int m, Int count, const Vec *M, const Vec *pairs, F *y, Int step, Int steps) const {
+    const Vec *weights = P == EARLIER ? until : since, *given = P == EARLIER ? d_read : d_write;
+    const F *weight = P == EARLIER ? until_row : since_row;
+    columns(n, [&](auto width, Int j) {
+      constexpr int J = width, R = ROWS<J>;
+      for (Int t = 0; t < steps; t += R) {
+        Vec sum[R][J] = {};
+        add_products<ALONG>(sum, scalars<F>(x) + t * m * L, m * L, M + j, n, count);
+        if (gated) {
+          for (int r = 0; r < R; ++r)
+            for (int i = 0; i < J; ++i) sum[r][i] = sum[r][i] * weights[(t + r) * n + j + i] + given[(t + r) * n + j + i];
+        } else {
+          for (int r = 0; r < R; ++r)
+            for (int i = 0; i < J; ++i) sum[r][i] *= weight[t + r];
+          add_pairs<P>(sum, scalars<F>(pairs), (P == EARLIER ? write : read) + j, n, t, steps);
+        }
+        for (int r = 0; r < R; ++r)
+          for (int i = 0; i < J; ++i) std::memcpy(y + (t + r) * step + (j + i) * L, &sum[r][i], BYTES);
+      }
+    });
+  }
+
+  // What passes the gate of the chunk's first token: Σ_i state[i] ⊙ d_state[i].
+  template <int J> static void entering(const Vec *state, const Vec *d_state, Int n, Int rows, Vec (&sum)[J], Vec (&rest)[J]) {
+    for (Int i = 0; i < rows;) {
+      Vec part[J] = {};
+      for (const Int end = std::min(i + 16, rows); i < end; ++i)
+        for (int j = 0; j < J; ++j) part[j] += state[i * n + j] * d_state[i * n + j];
+      for (int j = 0; j < J; ++j) add<F>(sum[j], rest[j], Vec{} + F(1), Vec{}, part[j]);
+    }
+  }
+
+  // The gradient of a log gate is what passes it: at the first token S ⊙ dS; each token then takes its read, adds its
+  // write. From the middle on, as seen from what passes behind the chunk: the shorter way adds up less rounding.
+  void d_gates(const Vec *state, const Vec *d_state, Int rows, bool last, Int steps) {
+    columns(n, [&](auto width, Int j0) {
+      constexpr int J = width;
+      Vec sum[J] = {}, rest[J] = {};
+      entering(state + j0, d_state + j0, n, rows, sum, rest);
+      const auto change = [&](Int c, F sign) INLINE {
+        for (int j = 0; j < J; ++j) {
+          const Int i = c * n + j0 + j;
+          add<F>(sum[j], rest[j], Vec{} + F(1), Vec{}, sign * (write[i] * d_write[i] - read[i] * d_read[i]));
+        }
+      };
+      const auto pass = [&](Int c) INLINE {  // exactly nothing passes a gate of 0
+        for (int j = 0; j < J; ++j) {
+          const Int i = c * n + j0 + j;
+          const auto open = gate[i] != 0;
+          d_gate[i] = sum[j] = open ? sum[j] : Vec{}, rest[j] = open ? rest[j] : Vec{};
+        }
+      };
+      const Int middle = last ? steps : steps / 2;
+      for (Int c = 0; c < middle; ++c) pass(c), change(c, 1);
+      for (int j = 0; j < J; ++j) sum[j] = passing[j0 + j], rest[j] = Vec{};
+      for (Int c = steps - 1; c >= middle; --c) change(c, -1), pass(c);
+      for (int j = 0; j < J; ++j) passing[j0 + j] = d_gate[j0 + j];
+    });
+  }
+};
