@@ -1,177 +1,321 @@
 // Full gates on CPU cores, one for each entry of the state: the recurrence itself, a few rows of the state in registers.
+//
+// A job is a tile of the value channels of one head of one sequence, so that one head alone keeps every thread at work.
+// Gates come as logarithms G, or as rates A times steps dt (`Rates`), and are exponentiated where they are used: they meet
+// memory once, rates never. The gradients of queries, keys and bonus are sums over all value channels: each tile
+// writes its share, and a second loop adds the shares in the order of the tiles.
 
+#include <memory>
+
+#include "gate.h"
 #include "problem.h"
 
-// One head of one sequence and at most NV vectors of its value channels.
-template <class F, int NV> struct Rows {
+// Vectors of value channels in a tile: some 64 channels, fewer where jobs would be few. The sizes alone decide, not the
+// threads, so that sums do not depend on them.
+template <class F> static Int tile_vectors(const Problem<F> &p) {
+  const Int all = (p.V + LANES<F> - 1) / LANES<F>;
+  Int vectors = std::clamp<Int>(64 / LANES<F>, 1, std::max<Int>(all, 1));
+  while (vectors > 1 && p.N * p.H * ((all + vectors - 1) / vectors) < 16) vectors = (vectors + 1) / 2;
+  return vectors;
+}
+
+// Where a tile writes its share of the gradients that sum over all value channels; null where nobody asks.
+template <class F> struct Shares { F *q, *k, *bonus; };
+
+template <class F, bool Rates> struct Tile {
   using Vec = typename Vector<F>::type;
-  static constexpr Int L = 64 / sizeof(F), W = NV * L, R = 4;  // R rows of the state at a time
+  static constexpr Int L = LANES<F>;
+  static constexpr int R = 4;  // rows of the state at a time
 
   const Problem<F> &p;
-  const Int n, h, first, width, rows;  // first value channel, channels in use ≤ W, K rounded up to a multiple of 4
-  std::vector<F> q, k;                 // [C, rows]: scaled queries, keys
-  std::vector<F> sum_q, sum_k;         // [C, rows]: gradients of a chunk
-  std::vector<Vec> v, keep, change;    // [C, NV], gates [C, rows, NV]
-  std::vector<Vec> o, S, rest;         // [C, NV], [rows, NV]
-  const Head at_q, at_k, at_v;
+  const Int vectors;                   // of a tile's value channels, n below
+  std::vector<Vec> memory;
+  Vec *S, *rest;                       // [K, n]: the state, and what rounding took from it
+  Vec *v, *dt, *o;                     // [C, n]: a chunk's values, steps and outputs
+  Vec *A;                              // [K, n]: rates
+  Vec *starts, *dS, *d_rest;           // [span, K, n]: states before the chunks of a span; [K, n]
+  Vec *d_o, *d_v, *d_dt;               // [C, n]
+  Vec *slope, *d_A, *d_A_rest;         // [K, n]: what dt's gradient takes for A, 0 where A is -∞
+  std::vector<F> own;                  // [C]: Σ q u k of a token, the weight of its own value
+  std::vector<double> d_bonus;         // [K]
+  Int n = 0, h = 0, first = 0, t0 = 0, steps = 0;  // sequence, head, first value channel; the chunk's tokens
+  Head at, at_q, at_k, at_v, at_G, at_dt;
 
-  Rows(const Problem<F> &p, Int n, Int h, Int first)
-      : p(p), n(n), h(h), first(first), width(std::min(W, p.V - first)), rows((p.K + 3) / 4 * 4), q(C * rows), k(C * rows),
-        sum_q(C * rows), sum_k(C * rows), v(C * NV), keep(C * rows * NV), change(C * rows * NV), o(C * NV), S(rows * NV),
-        rest(rows * NV), at_q{p.H, h}, at_k{p.hk, h / (p.H / p.hk)}, at_v{p.hv, h / (p.H / p.hv)} {}
-
-  static F *scalars(std::vector<Vec> &x) { return reinterpret_cast<F *>(x.data()); }
-  Vec take(const F *x, int j) const { return load(x + j * L, std::clamp<Int>(width - j * L, 0, L)); }
-  void put(Vec y, F *x, int j) const { store<F>(y, x + j * L, std::clamp<Int>(width - j * L, 0, L)); }
-
-  void load_state(const F *x, std::vector<Vec> &S) const {
-    std::fill(S.begin(), S.end(), Vec{});
-    for (Int i = 0; x && i < p.K; ++i)
-      for (int j = 0; j < NV; ++j) S[i * NV + j] = take(x + i * p.V + first, j);
+  Tile(const Problem<F> &p, Int vectors, bool backward)
+      : p(p), vectors(vectors), own(C), d_bonus(p.K), at(p.H, p.H, 0), at_q(at), at_k(at), at_v(at), at_G(at), at_dt(at) {
+    const Int state = p.K * vectors, chunk = C * vectors;
+    Int used = 0;
+    const auto lay = [&](auto take) {  // once to count, once to hand out
+      for (Vec **x : {&S, &rest}) take(x, state);
+      for (Vec **x : {&v, &o}) take(x, chunk);
+      if (Rates) take(&A, state), take(&dt, chunk);
+      if (!backward) return;
+      take(&starts, p.span * state);
+      for (Vec **x : {&dS, &d_rest}) take(x, state);
+      for (Vec **x : {&d_o, &d_v}) take(x, chunk);
+      if (Rates) take(&slope, state), take(&d_A, state), take(&d_A_rest, state), take(&d_dt, chunk);
+    };
+    lay([&](Vec **, Int size) { used += size; });
+    memory.resize(used);
+    used = 0;
+    lay([&](Vec **x, Int size) { *x = memory.data() + used, used += size; });
   }
-  void store_state(const std::vector<Vec> &S, F *x) const {
-    for (Int i = 0; i < p.K; ++i)
-      for (int j = 0; j < NV; ++j) put(S[i * NV + j], x + i * p.V + first, j);
+
+  void run(Int job, Int first_channel, const Shares<F> *shares) {
+    n = job / p.H, h = job % p.H, first = first_channel;
+    at = {p.H, p.H, h}, at_q = {p.H, p.hq, h}, at_k = {p.H, p.hk, h}, at_v = {p.H, p.hv, h};
+    at_G = {p.H, p.hG, h}, at_dt = {p.H, p.hdt, h};
+    if (Rates) load_rates();
+    shares ? backward(*shares) : forward();
   }
 
-  void load_chunk(Int t0, Int t1) {
-    for (Int t = t0; t < t1; ++t) {
-      const Int c = t - t0;
-      for (Int i = 0; i < p.K; ++i) q[c * rows + i] = p.q[at_q(t) * p.K + i] * p.scale, k[c * rows + i] = p.k[at_k(t) * p.K + i];
-      for (int j = 0; j < NV; ++j) v[c * NV + j] = take(p.v + at_v(t) * p.V + first, j);
-      for (Int i = 0; i < p.K; ++i)
-        for (int j = 0; j < NV; ++j) {
-          const Int at = (c * rows + i) * NV + j;
-          decay<F>(take(p.G + (at_q(t) * p.K + i) * p.V + first, j), keep[at], change[at]);
-        }
+  Int lanes(Int j) const { return std::clamp<Int>(p.V - first - j * L, 0, L); }
+  const F *bonus() const { return p.bonus ? p.bonus + n * p.bonus_step + h * p.K : nullptr; }
+
+  // `rows` rows of this tile, `step` apart, from memory (null: zeros) and back.
+  void take(const F *x, Int step, Int rows, Vec *y) const {
+    for (Int i = 0; i < rows; ++i)
+      for (Int j = 0; j < vectors; ++j) y[i * vectors + j] = x ? load(x + i * step + first + j * L, lanes(j)) : Vec{};
+  }
+  void put(const Vec *y, F *x, Int step, Int rows) const {
+    for (Int i = 0; x && i < rows; ++i)
+      for (Int j = 0; j < vectors; ++j) store<F>(y[i * vectors + j], x + i * step + first + j * L, lanes(j));
+  }
+  template <class X> X *state(X *x, Int row) const { return x ? x + (row * p.H + h) * p.K * p.V : nullptr; }
+  template <class X> X *tokens(X *x, const Head &at) const { return x ? x + at(t0) * p.V : nullptr; }
+
+  void load_rates() {
+    take(p.A + n * p.A_step + Head(p.H, p.hA, h).own * p.K * p.V, p.V, p.K, A);
+    for (Int i = 0; i < p.K * vectors; ++i) A[i] = finite<F>(A[i]);
+  }
+
+  void load_chunk(Int begin, Int end) {
+    t0 = begin, steps = end - begin;
+    take(tokens(p.v, at_v), p.hv * p.V, steps, v);
+    if (!Rates) return;
+    take(tokens(p.dt, at_dt), p.hdt * p.V, steps, dt);
+    for (Int i = 0; i < steps * vectors; ++i) dt[i] = finite<F>(dt[i]);
+  }
+
+  void load_own() {
+    for (Int c = 0; bonus() && c < steps; ++c) {
+      const F *q = p.q + at_q(t0 + c) * p.K, *k = p.k + at_k(t0 + c) * p.K;
+      own[c] = 0;
+      for (Int i = 0; i < p.K; ++i) own[c] += q[i] * bonus()[i] * k[i];
     }
+  }
+
+  // All rows of the state, R at a time, the rest one by one.
+  template <class Block> void for_rows(Block block) {
+    Int i = 0;
+    for (; i + R <= p.K; i += R) block(i, std::integral_constant<int, R>());
+    for (; i < p.K; ++i) block(i, std::integral_constant<int, 1>());
+  }
+
+  template <int Rows> INLINE Vec log_gate(Int c, Int i, Int j) const {
+    if constexpr (Rates) return A[i * vectors + j] * dt[c * vectors + j];
+    const F *x = p.G + (at_G(t0 + c) * p.K + i) * p.V + first + j * L;
+    __builtin_prefetch(x + Rows * p.V);  // rows of a token lie too far apart for the hardware to foresee the next block
+    return load(x, lanes(j));
   }
 
   void forward() {
-    const Int state = (n * p.H + h) * p.K * p.V;
-    load_state(p.initial ? p.initial + state : nullptr, S);
-    Int chunk = 0;
-    for (Int t0 = p.offsets[n]; t0 < p.offsets[n + 1]; t0 += C, ++chunk) {
-      const Int t1 = std::min(t0 + C, p.offsets[n + 1]);
-      if (p.checkpoints && chunk % p.span == 0)
-        store_state(S, p.checkpoints + ((p.span_offsets[n] + chunk / p.span) * p.H + h) * p.K * p.V);
-      load_chunk(t0, t1);
-      std::fill(o.begin(), o.end(), Vec{});
-      for (Int i = 0; i < rows; i += R) forward_rows(i, t1 - t0);
-      for (Int t = t0; t < t1; ++t)
-        for (int j = 0; j < NV; ++j) put(o[(t - t0) * NV + j], p.o + at_q(t) * p.V + first, j);
+    const Int begin = p.offsets[n], end = p.offsets[n + 1];
+    take(state(p.initial, n), p.V, p.K, S);
+    std::fill_n(rest, p.K * vectors, Vec{});
+    for (Int t = begin, chunk = 0; t < end; t += C, ++chunk) {
+      if (chunk % p.span == 0) put(S, state(p.checkpoints, p.span_offsets[n] + chunk / p.span), p.V, p.K);
+      load_chunk(t, std::min(t + C, end));
+      std::fill_n(o, C * vectors, Vec{});
+      forward_chunk();
+      load_own();
+      for (Int c = 0; c < steps; ++c)
+        for (Int j = 0; j < vectors; ++j) {
+          Vec &y = o[c * vectors + j];
+          y = (bonus() ? y + own[c] * v[c * vectors + j] : y) * F(p.scale);
+        }
+      put(o, tokens(p.o, at), p.H * p.V, steps);
     }
-    store_state(S, p.final + state);
+    put(S, state(p.final, n), p.V, p.K);
   }
 
-  void forward_rows(Int i, Int steps) {
-    Vec s[R][NV], e[R][NV];
-    for (int r = 0; r < R; ++r)
-      for (int j = 0; j < NV; ++j) s[r][j] = S[(i + r) * NV + j], e[r][j] = rest[(i + r) * NV + j];
+  void forward_chunk() {
+    for_rows([&](Int i, auto rows) {
+      for (Int j = 0; j < vectors; ++j) forward_rows<rows()>(i, j);
+    });
+  }
+
+  template <int Rows> void forward_rows(Int i, Int j) {
+    Vec s[Rows], e[Rows];
+    for (int r = 0; r < Rows; ++r) s[r] = S[(i + r) * vectors + j], e[r] = rest[(i + r) * vectors + j];
+    for (Int c = 0; c < steps; ++c) {
+      const F *q = p.q + at_q(t0 + c) * p.K + i, *k = p.k + at_k(t0 + c) * p.K + i;
+      const Vec x = v[c * vectors + j];
+      Vec sum = o[c * vectors + j];
+      for (int r = 0; r < Rows; ++r) {
+        Vec keep, change;
+        split<F>(log_gate<Rows>(c, i + r, j), keep, change);
+        if (p.before) sum += q[r] * s[r];
+        add<F>(s[r], e[r], keep, change, k[r] * x);
+        if (!p.before) sum += q[r] * s[r];
+      }
+      o[c * vectors + j] = sum;
+    }
+    for (int r = 0; r < Rows; ++r) S[(i + r) * vectors + j] = s[r], rest[(i + r) * vectors + j] = e[r];
+  }
+
+  void backward(const Shares<F> &shares) {
+    const Int begin = p.offsets[n], end = p.offsets[n + 1], size = p.K * vectors;
+    take(state(p.d_final, n), p.V, p.K, dS);
+    std::fill_n(d_rest, size, Vec{});
+    std::fill(d_bonus.begin(), d_bonus.end(), 0.0);
+    if (Rates) {
+      const Vec infinite = Vec{} + std::numeric_limits<F>::lowest();
+      for (Int i = 0; i < size; ++i) slope[i] = A[i] == infinite ? Vec{} : A[i], d_A[i] = d_A_rest[i] = Vec{};
+    }
+    for (Int chunk = (end - begin + C - 1) / C - 1, last = chunk; chunk >= 0; --chunk) {
+      const Int within = chunk % p.span;
+      if (chunk == last || within == p.span - 1) load_starts(chunk - within, within);
+      load_chunk(begin + chunk * C, std::min(begin + (chunk + 1) * C, end));
+      backward_chunk(starts + within * size, shares);
+    }
+    put(dS, state(p.d_initial, n), p.V, p.K);
+    if (Rates) put(d_A, state(p.d_A, n), p.V, p.K);
+    for (Int i = 0; shares.bonus && i < p.K; ++i) shares.bonus[(n * p.H + h) * p.K + i] = F(d_bonus[i]);
+  }
+
+  // The states before the chunks of a span up to its chunk `within`, computed again.
+  void load_starts(Int chunk, Int within) {
+    take(state(p.checkpoints, p.span_offsets[n] + chunk / p.span), p.V, p.K, S);
+    std::fill_n(rest, p.K * vectors, Vec{});
+    for (Int i = 0; i <= within; ++i) {
+      std::copy_n(S, p.K * vectors, starts + i * p.K * vectors);
+      if (i == within) break;
+      load_chunk(p.offsets[n] + (chunk + i) * C, p.offsets[n] + (chunk + i + 1) * C);
+      forward_chunk();
+    }
+  }
+
+  void backward_chunk(const Vec *start, const Shares<F> &shares) {
+    take(tokens(p.d_o, at), p.H * p.V, steps, d_o);
+    for (Int i = 0; i < steps * vectors; ++i) d_o[i] *= F(p.scale);
+    std::fill_n(d_v, C * vectors, Vec{});
+    if (Rates) std::fill_n(d_dt, C * vectors, Vec{});
+    for_rows([&](Int i, auto rows) {
+      Vec d_q[rows()][C] = {}, d_k[rows()][C] = {};
+      for (Int j = 0; j < vectors; ++j) backward_rows<rows()>(i, j, start, d_q, d_k);
+      put_rows<rows()>(i, d_q, shares.q), put_rows<rows()>(i, d_k, shares.k);
+    });
+    if (bonus()) backward_own(shares);
+    put(d_v, tokens(p.d_v, at), p.H * p.V, steps);
+    if (Rates) put(d_dt, tokens(p.d_dt, at), p.H * p.V, steps);
+  }
+
+  template <int Rows> void backward_rows(Int i, Int j, const Vec *start, Vec (*d_q)[C], Vec (*d_k)[C]) {
+    Vec states[C + 1][Rows], keep[C][Rows], change[C][Rows], e[Rows] = {}, g[Rows], d_log[Rows] = {};
+    for (int r = 0; r < Rows; ++r) states[0][r] = start[(i + r) * vectors + j];
     for (Int c = 0; c < steps; ++c)
-      for (int r = 0; r < R; ++r) {
-        const Int row = c * rows + i + r;
-        for (int j = 0; j < NV; ++j) {
-          add<F>(s[r][j], e[r][j], keep[row * NV + j], change[row * NV + j], k[row] * v[c * NV + j]);
-          o[c * NV + j] += q[row] * s[r][j];
-        }
+      for (int r = 0; r < Rows; ++r) {
+        split<F>(log_gate<Rows>(c, i + r, j), keep[c][r], change[c][r]);
+        Vec s = states[c][r];
+        add<F>(s, e[r], keep[c][r], change[c][r], key(c)[i + r] * v[c * vectors + j]);
+        states[c + 1][r] = s;
       }
-    for (int r = 0; r < R; ++r)
-      for (int j = 0; j < NV; ++j) S[(i + r) * NV + j] = s[r][j], rest[(i + r) * NV + j] = e[r][j];
-  }
-
-  void backward() {
-    const Int state = (n * p.H + h) * p.K * p.V, begin = p.offsets[n], end = p.offsets[n + 1];
-    std::vector<Vec> dS(rows * NV), d_rest(rows * NV), d_o(C * NV), d_v(C * NV);
-    load_state(p.d_final ? p.d_final + state : nullptr, dS);
-    std::vector<std::vector<Vec>> starts(p.span);  // the states before the chunks of a span, computed again
-    for (Int c = (end - begin + C - 1) / C - 1, last = c; c >= 0; --c) {
-      const Int within = c % p.span;
-      if (c == last || within == p.span - 1) {
-        load_state(p.checkpoints + ((p.span_offsets[n] + c / p.span) * p.H + h) * p.K * p.V, S);
-        std::fill(rest.begin(), rest.end(), Vec{});
-        for (Int i = 0; i <= within; ++i) {
-          starts[i] = S;
-          if (i == within) break;
-          load_chunk(begin + (c - within + i) * C, begin + (c - within + i + 1) * C);
-          for (Int r = 0; r < rows; r += R) forward_rows(r, C);
-        }
-      }
-      S = starts[within];
-      const Int t0 = begin + c * C, t1 = std::min(t0 + C, end);
-      load_chunk(t0, t1);
-      for (Int t = t0; t < t1; ++t)
-        for (int j = 0; j < NV; ++j) d_o[(t - t0) * NV + j] = take(p.d_o + at_q(t) * p.V + first, j);
-      std::fill(d_v.begin(), d_v.end(), Vec{});
-      for (Int i = 0; i < rows; i += R) backward_rows(i, t0, t1 - t0, dS.data(), d_rest.data(), d_o.data(), d_v.data());
-      for (Int t = t0; t < t1; ++t)
-        for (int j = 0; j < NV; ++j) put(d_v[(t - t0) * NV + j], p.d_v + at_q(t) * p.V + first, j);
-      add_rows(t0, t1 - t0);
+    for (int r = 0; r < Rows; ++r) {
+      g[r] = dS[(i + r) * vectors + j], e[r] = d_rest[(i + r) * vectors + j];
+      if (!p.before) add<F>(g[r], e[r], Vec{} + F(1), Vec{}, query(steps - 1)[i + r] * d_o[(steps - 1) * vectors + j]);
     }
-    if (p.d_initial) store_state(dS, p.d_initial + state);
+    for (Int c = steps - 1; c >= 0; --c) {
+      const Int read = p.before ? c : c - 1, at = c * vectors + j;  // read: the token whose output reads the state before c
+      for (int r = 0; r < Rows; ++r) {
+        d_q[r][c] += states[p.before ? c : c + 1][r] * d_o[at];
+        d_k[r][c] += g[r] * v[at];
+        d_v[at] += key(c)[i + r] * g[r];
+        const Vec to_log = (keep[c][r] + change[c][r]) * g[r] * states[c][r];
+        if constexpr (Rates) d_log[r] += to_log * dt[at], d_dt[at] += to_log * slope[(i + r) * vectors + j];
+        else if (p.d_G) store<F>(to_log, p.d_G + (this->at(t0 + c) * p.K + i + r) * p.V + first + j * L, lanes(j));
+        add<F>(g[r], e[r], keep[c][r], change[c][r], read >= 0 ? query(read)[i + r] * d_o[read * vectors + j] : Vec{});
+      }
+    }
+    for (int r = 0; r < Rows; ++r) {
+      const Int at = (i + r) * vectors + j;
+      dS[at] = g[r], d_rest[at] = e[r];
+      if constexpr (Rates) add<F>(d_A[at], d_A_rest[at], Vec{} + F(1), Vec{}, d_log[r]);
+    }
   }
+  const F *query(Int c) const { return p.q + at_q(t0 + c) * p.K; }
+  const F *key(Int c) const { return p.k + at_k(t0 + c) * p.K; }
 
-  void backward_rows(Int i, Int t0, Int steps, Vec *dS, Vec *d_rest, const Vec *d_o, Vec *d_v) {
-    Vec states[C + 1][R][NV], d_q[R][C] = {}, d_k[R][C] = {};
-    for (int r = 0; r < R; ++r)
-      for (int j = 0; j < NV; ++j) {
-        Vec s = S[(i + r) * NV + j], e = {};
-        states[0][r][j] = s;
-        for (Int c = 0; c < steps; ++c) {
-          const Int row = c * rows + i + r;
-          add<F>(s, e, keep[row * NV + j], change[row * NV + j], k[row] * v[c * NV + j]);
-          states[c + 1][r][j] = s;
-        }
-      }
-    for (Int c = steps - 1; c >= 0; --c)
-      for (int r = 0; r < R; ++r) {
-        const Int row = c * rows + i + r;
-        for (int j = 0; j < NV; ++j) {
-          Vec &g = dS[(i + r) * NV + j], &e = d_rest[(i + r) * NV + j];
-          add<F>(g, e, Vec{} + F(1), Vec{}, q[row] * d_o[c * NV + j]);
-          d_q[r][c] += states[c + 1][r][j] * d_o[c * NV + j];
-          d_k[r][c] += g * v[c * NV + j];
-          d_v[c * NV + j] += k[row] * g;
-          add<F>(g, e, keep[row * NV + j], change[row * NV + j], Vec{});
-          if (i + r < p.K) put(g * states[c][r][j], p.d_G + (at_q(t0 + c) * p.K + i + r) * p.V + first, j);
-        }
-      }
-    for (int r = 0; r < R; ++r)
+  template <int Rows> void put_rows(Int i, const Vec (*d)[C], F *x) const {
+    for (int r = 0; x && r < Rows; ++r)
       for (Int c = 0; c < steps; c += L) {
-        const auto sums = [&](const Vec *d) { return row_sums<F>([&](int l) { return d[c + l]; }); };
-        const Vec to_q = sums(d_q[r]) * p.scale, to_k = sums(d_k[r]);
-        for (Int l = 0; l < L; ++l) sum_q[(c + l) * rows + i + r] = to_q[l], sum_k[(c + l) * rows + i + r] = to_k[l];
+        const Vec sums = row_sums<F>([&](int l) { return d[r][c + l]; });
+        for (Int l = 0; l < std::min(L, steps - c); ++l) x[at(t0 + c + l) * p.K + i + r] = sums[l];
       }
   }
 
-  // The tiles of value channels add up their shares of the gradients of q and k.
-  void add_rows(Int t0, Int steps) {
-    for (Int c = 0; c < steps; ++c)
-      for (Int i = 0; i < p.K; ++i) {
-        const Int to = at_q(t0 + c) * p.K + i;
-        p.d_q[to] = sum_q[c * rows + i] + (first ? p.d_q[to] : F(0));
-        p.d_k[to] = sum_k[c * rows + i] + (first ? p.d_k[to] : F(0));
+  // A token's own value passes the bonus: its share of the gradients of queries, keys, values and the bonus.
+  void backward_own(const Shares<F> &shares) {
+    load_own();
+    for (Int c = 0; c < steps; ++c) {
+      Vec products = {};
+      for (Int j = 0; j < vectors; ++j) {
+        products += d_o[c * vectors + j] * v[c * vectors + j];
+        d_v[c * vectors + j] += own[c] * d_o[c * vectors + j];
       }
+      F d_own = 0;
+      for (Int l = 0; l < L; ++l) d_own += products[l];
+      const F *q = query(c), *k = key(c), *u = bonus();
+      const Int to = at(t0 + c) * p.K;
+      for (Int i = 0; i < p.K; ++i) {
+        if (shares.q) shares.q[to + i] += u[i] * k[i] * d_own;
+        if (shares.k) shares.k[to + i] += u[i] * q[i] * d_own;
+        d_bonus[i] += q[i] * k[i] * d_own;
+      }
+    }
   }
 };
 
-template <class F, int NV> static void full(const Problem<F> &p, bool backward) {
-  parallel(p.N * p.H, p.threads, [&] {
-    return [&](Int job) {
-      for (Int first = 0; first < p.V; first += Rows<F, NV>::W) {
-        Rows<F, NV> rows(p, job / p.H, job % p.H, first);
-        backward ? rows.backward() : rows.forward();
-      }
+// A gradient as the sum of its tiles' shares; one tile writes it at once.
+template <class F> struct Sum {
+  F *sum;
+  Int size, tiles;
+  std::unique_ptr<F[]> shares;
+  Sum(F *sum, Int size, Int tiles) : sum(sum), size(size), tiles(tiles), shares(sum && tiles > 1 ? new F[size * tiles] : nullptr) {}
+  F *share(Int tile) const { return shares ? shares.get() + tile * size : sum; }
+  void add(Int threads) const {
+    constexpr Int block = 4096;
+    if (shares) parallel((size + block - 1) / block, threads, [&] {
+      return [&](Int job) {
+        const Int begin = job * block, end = std::min(begin + block, size);
+        std::copy(share(0) + begin, share(0) + end, sum + begin);
+        for (Int tile = 1; tile < tiles; ++tile)
+          for (Int i = begin; i < end; ++i) sum[i] += share(tile)[i];
+      };
+    });
+  }
+};
+
+template <class F, bool Rates> static void full(const Problem<F> &p, bool backward) {
+  const Int vectors = tile_vectors(p), width = vectors * LANES<F>, tiles = std::max<Int>(1, (p.V + width - 1) / width);
+  const Int rows = backward ? p.offsets[p.N] * p.H * p.K : 0;
+  const Sum<F> q(p.d_q, rows, tiles), k(p.d_k, rows, tiles), bonus(p.d_bonus, p.N * p.H * p.K, tiles);
+  parallel(p.N * p.H * tiles, p.threads, [&] {
+    return [&, tile = Tile<F, Rates>(p, vectors, backward)](Int job) mutable {
+      const Shares<F> shares = {q.share(job % tiles), k.share(job % tiles), bonus.share(job % tiles)};
+      tile.run(job / tiles, job % tiles * width, backward ? &shares : nullptr);
     };
   });
+  if (backward)
+    for (const Sum<F> *x : {&q, &k, &bonus}) x->add(p.threads);
 }
 
 template <class F> static void full(const Problem<F> &p, bool backward) {
-  constexpr Int L = 64 / sizeof(F);
-  p.V > 2 * L ? full<F, 4>(p, backward) : p.V > L ? full<F, 2>(p, backward) : full<F, 1>(p, backward);
+  p.A ? full<F, true>(p, backward) : full<F, false>(p, backward);
 }
 
 extern "C" {
+const char *full_fields() { return NAMES(PROBLEM); }
 void full_float(const Problem<float> *p, int backward) { full(*p, backward); }
 void full_double(const Problem<double> *p, int backward) { full(*p, backward); }
 }
