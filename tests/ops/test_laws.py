@@ -127,7 +127,7 @@ def test_a_permuted_batch_gives_permuted_outputs(form: str, backend: str, chunk:
     order = torch.tensor([2, 0, 3, 1])
     options = {"form": form, "backend": backend, "chunk_size": chunk}
     o, final = run(given, **options)
-    found = run({name: x[order] for name, x in given.items()}, **options)
+    found = run({name: x if name == "A" else x[order] for name, x in given.items()}, **options)
     torch.testing.assert_close(found, (o[order], final[order]), **TOLERANCES[torch.float64])
 
 

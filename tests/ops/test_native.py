@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from ops_cases import BACKENDS, inputs, run, tensors
 from torch import Tensor
 
-from gladient.ops import _memory, gated_linear_attention, native
-from gladient.ops._memory import empty, release
+from gladient.ops import gated_linear_attention
+from gladient.ops.native import memory, operators
+from gladient.ops.native.memory import empty, release
 
 needs_kernels = pytest.mark.skipif("native" not in BACKENDS, reason="no C++ compiler")
 NAMES = ("q", "k", "v", "g", "gk", "gv")
@@ -22,6 +23,7 @@ def guarded(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]
 
 
 @needs_kernels
+@pytest.mark.filterwarnings("ignore::gladient.ops.LayoutWarning")
 @settings(max_examples=300, deadline=None)
 @given(
     dtype=st.sampled_from([torch.float32, torch.float64]),
@@ -41,8 +43,9 @@ def test_last_query_writes_its_tensors_and_nothing_around_them(
     results = {"o": guarded(tuple(d_o.shape), dtype)}
     results |= {f"d_{name}": guarded(tuple(x.shape), dtype) for name, x in last.items()}
     arguments = [last.get(name) for name in NAMES]
-    native.last_query(0.5, arguments, {"o": results["o"][0]})
-    native.last_query(0.5, arguments, {"d_o": d_o} | {name: x for name, (x, _) in results.items() if name != "o"})
+    named = operators._named(arguments, operators._LAST)
+    operators._run_last_query(named, {"o": results["o"][0]}, 0.5)
+    operators._run_last_query(named, {"d_o": d_o} | {name: x for name, (x, _) in results.items() if name != "o"}, 0.5)
     leaves = {name: x.double().requires_grad_() for name, x in last.items()}  # of torch's form, held to the plain loops
     o, _ = gated_linear_attention(**leaves, scale=0.5, form="last_query", backend="eager")  # type: ignore[arg-type]
     gradients = torch.autograd.grad(o, list(leaves.values()), d_o.double())
@@ -74,12 +77,12 @@ def test_results_live_on_memory_that_earlier_ones_left() -> None:
 
 def test_kept_memory_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     release()
-    monkeypatch.setattr(_memory, "_MOST", 1 << 20)
+    monkeypatch.setattr(memory, "_MOST", 1 << 20)
     large = [empty((1 << 17,), torch.float32) for _ in range(3)]  # half a MiB each
     del large
-    assert sum(size * len(blocks) for size, blocks in _memory._free.items()) <= 1 << 20
+    assert sum(size * len(blocks) for size, blocks in memory._free.items()) <= 1 << 20
     empty((1 << 20,), torch.float32)  # gone at once
-    assert 4 << 20 not in _memory._free
+    assert 4 << 20 not in memory._free
     release()
 
 

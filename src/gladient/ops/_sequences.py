@@ -52,7 +52,7 @@ def last_queries(call: Call, gates: Gates, read: Read, final_state: FinalState) 
         else:
             o = read(query, *seen)
             if S is not None:
-                o = o + call.scale * torch.einsum("bthk,bhkv->bthv", query, seen[2].decay() * S)
+                o = o + call.scale * torch.einsum("bthk,bhkv->bthv", query, seen[2].to_heads(H).decay() * S)
         outputs.append(tokens(o, 0, queries.shape[1]))
         states.append(state)
     o = joined(outputs)

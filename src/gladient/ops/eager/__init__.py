@@ -26,12 +26,8 @@ def why_not(call: Call) -> str | None:
 
 
 def form(call: Call) -> str:
-    """The form that runs: the call's, or what is faster or differentiable where the caller named none."""
-    if call.chosen or call.form == "step":
-        return call.form
-    if call.has_tangents:
-        return "recurrent" if call.form == "chunked" else call.form
-    return "parallel" if call.form == "chunked" and _short(call) else call.form
+    """The form that runs: the call's, or what is faster where the caller named none."""
+    return "parallel" if call.form == "chunked" and not call.chosen and _short(call) else call.form
 
 
 def run(call: Call) -> tuple[Tensor, Tensor | None]:
@@ -39,17 +35,18 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
     runs = form(call)
     H, sequences = call.heads, len(call.offsets) - 1
     gates = call.gates.each(accumulation).materialised(H)
+    recompute = not (torch.compiler.is_compiling() or call.has_tangents)  # these ask for plain autograd
     if runs == "last_query":
-        return last_queries(call, gates, lambda *x: last_query(*x, scale=call.scale), final_state)
+        return last_queries(call, gates, lambda *x: last_query(*x, scale=call.scale, recompute=recompute), final_state)
     q, k, v = (accumulation(x) for x in (to_heads(call.q, H), call.k, call.v))
     zero = q.new_zeros(()).expand(call.state_shape)
     initial = zero if call.initial_state is None else accumulation(call.initial_state)
     shared: dict[str, Any] = {"scale": call.scale, "initial_state": initial.unflatten(0, (len(k), sequences))}
     shared["offsets"] = call.offsets
-    size = {"chunk_size": call.chunk_size} if runs == "chunked" else {}
+    more = {"chunk_size": call.chunk_size, "recompute": recompute} if runs == "chunked" else {}
 
     def outputs(q: Tensor) -> tuple[Tensor, Tensor]:
-        return each_sequence(_FORMS[runs], q, k, v, gates, **shared, **size)
+        return each_sequence(_FORMS[runs], q, k, v, gates, **shared, **more)
 
     o, final = read_before(outputs, q, **shared) if call.read == "before" else outputs(q)
     if call.bonus is not None:

@@ -39,11 +39,13 @@ def chunked(
     scale: float,
     initial_state: Float[Tensor, "B H K V"],
     chunk_size: int | None = None,
+    recompute: bool = True,
 ) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
     r"""The parallel form inside chunks of `chunk_size` tokens, the recurrence from chunk to chunk.
 
     Weights inside a chunk are sums of log gates pair by pair, never a division by a decayed product. Full gates run
-    the plain recurrence inside their chunk. Only inputs and one state per segment are kept for the backward pass.
+    the plain recurrence inside their chunk. With `recompute` only inputs and one state per segment are kept for the
+    backward pass; plain autograd else.
 
     >>> ones, half = torch.ones(1, 3, 1, 1), torch.full((1, 3, 1), 0.5).log()
     >>> o, state = chunked(ones, ones, ones, Gates(g=half), scale=1.0, initial_state=0 * ones[:, 0, :, :, None],
@@ -59,7 +61,7 @@ def chunked(
     for start in range(0, T, length):
         part = slice(start, start + length)
         gate_parts = (None if x is None else x[:, part] for x in (gates.g, gates.gk, gates.gv, gates.G))
-        o, S = _Segment.apply(chunk, S, q[:, part], k[:, part], v[:, part], *gate_parts)
+        o, S = (_Segment.apply if recompute else _segment)(chunk, S, q[:, part], k[:, part], v[:, part], *gate_parts)
         outputs.append(o)
     return (torch.cat(outputs, 1) if outputs else v[:, :0]), S
 

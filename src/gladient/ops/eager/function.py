@@ -11,8 +11,6 @@ __all__ = ["BatchFunction", "row_blocks"]
 
 _BLOCK = 262_144  # elements of the largest temporary, per thread: a few of them fit a core's L2 cache
 
-_FIRST = "this form has first derivatives backward only; use form='recurrent' for higher and forward-mode derivatives"
-
 
 class BatchFunction(torch.autograd.Function):
     """An autograd function whose tensors all lead with the batch dimension, so that vmap is a larger batch."""
@@ -42,12 +40,7 @@ class BatchFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
         """Raises NotImplementedError unless the function has a derivative."""
-        raise NotImplementedError(_FIRST)
-
-    @staticmethod
-    def jvp(ctx: Any, *_: Any) -> Any:
-        """Raises NotImplementedError."""
-        raise NotImplementedError(_FIRST)
+        raise NotImplementedError("this form has first derivatives only; use form='recurrent' for higher ones")
 
 
 def row_blocks(rows: int, elements: int) -> Iterator[slice]:

@@ -14,11 +14,18 @@ __all__ = ["final_state", "last_query"]
 
 
 def last_query(
-    q: Float[Tensor, "B 1 H K"], k: Float[Tensor, "B T Hk K"], v: Float[Tensor, "B T Hv V"], gates: Gates, *, scale: float
+    q: Float[Tensor, "B 1 H K"],
+    k: Float[Tensor, "B T Hk K"],
+    v: Float[Tensor, "B T Hv V"],
+    gates: Gates,
+    *,
+    scale: float,
+    recompute: bool = True,
 ) -> Float[Tensor, "B 1 H V"]:
     r"""$o_T = \sum_t \omega_t s_t\, v_t$ with $s_t = q_T^\top k_t$ and token weights $\omega_t = \prod_{i>t} g_i$.
 
-    Key gates weigh the channels inside $s_t$, value gates the channels of $v_t$; no K×V state is ever formed.
+    Key gates weigh the channels inside $s_t$, value gates the channels of $v_t$; no K×V state is ever formed. With
+    `recompute` the backward pass keeps nothing but the inputs; plain autograd else.
 
     >>> ones = torch.ones(1, 3, 1, 1)
     >>> g = torch.full((1, 3, 1), 0.5).log()
@@ -29,6 +36,8 @@ def last_query(
     gates = gates.to_heads(H)
     k = k if gates.gk is None else to_heads(k, H)
     v = v if gates.gv is None else to_heads(v, H)
+    if not recompute:
+        return _Block(scale, q, k, v, gates.g, gates.gk, gates.gv).output()[:, None]
     (o,) = _LastQuery.apply(scale, q, k, v, gates.g, gates.gk, gates.gv)
     return o
 

@@ -11,7 +11,10 @@ from gladient.ops.native.build import why_unavailable
 
 __all__ = ["form", "run", "why_not"]
 
-_obstacle = torch.compiler.assume_constant_result(why_unavailable)  # no tracer follows the search for a compiler
+
+@torch.compiler.assume_constant_result  # no tracer follows the search for a compiler
+def _obstacle() -> str | None:
+    return why_unavailable()
 
 
 def why_not(call: Call) -> str | None:
@@ -44,7 +47,8 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
         if call.inplace:
             return operators.step_(*inputs, call.initial_state, *options), call.initial_state
         return operators.step(*inputs, call.initial_state, *options)
-    o, final, _ = operators.scan(*inputs, call.initial_state, call.offsets, *options, train)
+    borders = call.offsets if len(call.offsets) > 2 else None
+    o, final, _ = operators.scan(*inputs, call.initial_state, borders, *options, train)
     return o, final
 
 
@@ -63,4 +67,4 @@ def _final_state(k: Tensor, v: Tensor, gates: Gates, initial_state: Tensor | Non
     gates, q = _alone(gates, k.shape[2]), k.new_zeros(()).expand(*k.shape[:2], 1, k.shape[3])
     inputs = (q, k, v, gates.g, gates.gk, gates.gv, gates.G, gates.A, gates.dt, None, initial_state)
     train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    return operators.scan(*inputs, (0, k.shape[1]), k.shape[2], 1.0, False, train)[1]
+    return operators.scan(*inputs, None, k.shape[2], 1.0, False, train)[1]

@@ -14,7 +14,7 @@ __all__ = ["call"]
 _NUMBERS = {torch.float32: "float", torch.float64: "double"}
 
 
-def call(kernel: str, dtype: torch.dtype, *flags: int, **fields: float) -> None:
+def call(kernel: str, dtype: torch.dtype, *flags: int, **fields: int | float) -> None:
     """Runs a kernel, "scan", "full", "step" or "last_query", on a struct of these fields; absent ones are 0 or null."""
     function, zeros, pack = _kernel(kernel, dtype)
     values = zeros | fields
@@ -24,7 +24,7 @@ def call(kernel: str, dtype: torch.dtype, *flags: int, **fields: float) -> None:
 
 
 @functools.cache
-def _kernel(kernel: str, dtype: torch.dtype) -> tuple[Any, dict[str, float], Any]:
+def _kernel(kernel: str, dtype: torch.dtype) -> tuple[Any, dict[str, int], Any]:
     loaded = library()
     described = getattr(loaded, f"{kernel}_fields")
     described.restype = ctypes.c_char_p

@@ -29,9 +29,9 @@ def _arguments(names: Sequence[str]) -> str:
 
 
 _OPTIONS = "SymInt heads, float scale, bool before"
-_library.define(f"scan({_arguments(_INPUTS)}, SymInt[] offsets, {_OPTIONS}, bool train) -> (Tensor, Tensor, Tensor)")
+_library.define(f"scan({_arguments(_INPUTS)}, int[]? offsets, {_OPTIONS}, bool train) -> (Tensor, Tensor, Tensor)")
 _library.define(
-    f"scan_backward(Tensor? d_o, Tensor? d_final, Tensor checkpoints, {_arguments(_INPUTS)}, SymInt[] offsets, {_OPTIONS}, "
+    f"scan_backward(Tensor? d_o, Tensor? d_final, Tensor checkpoints, {_arguments(_INPUTS)}, int[]? offsets, {_OPTIONS}, "
     "bool[] needed) -> Tensor[]"
 )
 _library.define(f"last_query({_arguments(_LAST)}, float scale) -> Tensor")
@@ -57,8 +57,8 @@ def _named(inputs: Sequence[Tensor | None], names: Sequence[str] = _INPUTS) -> d
     return found
 
 
-def _fields(tensors: dict[str, Tensor], heads: int) -> dict[str, float]:
-    fields: dict[str, float] = {f"h{name}": x.shape[2] for name, x in tensors.items() if name in _INPUTS[:7]}
+def _fields(tensors: dict[str, Tensor], heads: int) -> dict[str, int]:
+    fields = {f"h{name}": x.shape[2] for name, x in tensors.items() if name in _INPUTS[:7]}
     if "A" in tensors:
         fields |= {"hA": tensors["A"].shape[1], "hdt": tensors["dt"].shape[2]}
     fields |= {f"{name}_step": tensors[name][0].numel() for name in ("A", "bonus") if len(tensors.get(name, ())) > 1}
@@ -71,6 +71,11 @@ def _by_sequence(tensors: dict[str, Tensor], sequences: int) -> dict[str, Tensor
     """Rates and bonus with a row for each sequence, unless all share one."""
     apart = {name: tensors[name] for name in ("A", "bonus") if len(tensors.get(name, ())) > 1}
     return tensors | {name: x.repeat_interleave(sequences, 0) for name, x in apart.items()} if sequences > 1 else tensors
+
+
+def _offsets(borders: Sequence[int] | None, inputs: Sequence[Tensor | None]) -> Sequence[int]:
+    """Borders of the sequences of a row, which without any is one."""
+    return (0, inputs[1].shape[1]) if borders is None else borders  # type: ignore[union-attr]
 
 
 def _span(K: int, V: int) -> int:
@@ -91,10 +96,10 @@ def _run_scan(
     B, n = len(tensors["k"]), len(offsets) - 1
     span = _span(tensors["k"].shape[3], tensors["v"].shape[3])
     lengths = np.tile(np.diff(offsets), B)
-    borders = [np.append(0, x.cumsum()) for x in (lengths, -(-lengths // (CHUNK * span)))]
+    starts = [np.append(0, x.cumsum()) for x in (lengths, -(-lengths // (CHUNK * span)))]
     tensors = _by_sequence(tensors, n)
     fields = _fields(tensors, heads) | {name: x.data_ptr() for name, x in extra.items()}
-    fields |= {"offsets": borders[0].ctypes.data, "span_offsets": borders[1].ctypes.data}
+    fields |= {"offsets": starts[0].ctypes.data, "span_offsets": starts[1].ctypes.data}
     kernel = "full" if "G" in tensors or "A" in tensors else "scan"
     backward = int("d_o" in extra or "d_final" in extra)
     call(kernel, tensors["q"].dtype, backward, N=B * n, span=span, scale=scale, before=int(before), **fields)
@@ -111,8 +116,8 @@ def _outputs(
 
 
 def _scan(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    *inputs, offsets, heads, scale, before, train = arguments
-    tensors = _named(inputs)
+    *inputs, borders, heads, scale, before, train = arguments
+    tensors, offsets = _named(inputs), _offsets(borders, inputs)
     o, final, checkpoints = _outputs(empty, tensors, offsets, heads, train)
     written = {"o": o, "final": final} | ({"checkpoints": checkpoints} if train else {})
     _run_scan(tensors, written, offsets, heads, scale, before)
@@ -120,8 +125,8 @@ def _scan(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _fake_scan(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    *inputs, offsets, heads, _, _, train = arguments
-    q, k, v = inputs[:3]
+    *inputs, borders, heads, _, _, train = arguments
+    (q, k, v), offsets = inputs[:3], _offsets(borders, inputs)
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
 
     def make(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -135,10 +140,10 @@ def _fake_scan(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 def _scan_backward(
     d_o: Tensor | None, d_final: Tensor | None, checkpoints: Tensor, *arguments: Any
 ) -> list[Tensor]:
-    *inputs, offsets, heads, scale, before, needed = arguments
-    tensors = _named(inputs)
+    *inputs, borders, heads, scale, before, needed = arguments
+    tensors, offsets = _named(inputs), _offsets(borders, inputs)
     if not checkpoints.numel():
-        checkpoints = _scan(*inputs, offsets, heads, scale, before, True)[2]
+        checkpoints = _scan(*inputs, borders, heads, scale, before, True)[2]
     k, v = tensors["k"], tensors["v"]
     (B, T), n = k.shape[:2], len(offsets) - 1
     d_o = v.new_zeros(B, T, heads, v.shape[3]) if d_o is None else d_o.to(v.dtype).contiguous()
@@ -256,7 +261,7 @@ def _run_step(tensors: dict[str, Tensor], final: Tensor, arguments: Sequence[Any
 
 
 def _fake_step(*arguments: Any) -> tuple[Tensor, Tensor]:
-    o, final, _ = _fake_scan(*arguments[: len(_INPUTS)], (0, 1), *arguments[len(_INPUTS) :], False)
+    o, final, _ = _fake_scan(*arguments[: len(_INPUTS)], None, *arguments[len(_INPUTS) :], False)
     return o, final
 
 

@@ -5,13 +5,19 @@
 
 #include "simd.h"
 
+#define LAST_QUERY(INTEGER, REAL, INTEGERS, INPUT, OUTPUT)                                                                   \
+  INTEGER(N) INTEGER(T) INTEGER(H) INTEGER(K) INTEGER(V)                                                                     \
+  INTEGER(hk) INTEGER(hv) INTEGER(hg) INTEGER(hgk) INTEGER(hgv) INTEGER(threads)                                             \
+  REAL(scale)                                                  /* of the query */                                            \
+  INPUT(q) INPUT(k) INPUT(v) INPUT(g) INPUT(gk) INPUT(gv)      /* q [N, H, K], the others [N, T, heads, channels] */         \
+  OUTPUT(o)                                                    /* [N, H, V]; null in the backward pass */                    \
+  INPUT(d_o)                                                                                                                 \
+  OUTPUT(d_q) OUTPUT(d_k) OUTPUT(d_v) OUTPUT(d_g) OUTPUT(d_gk) OUTPUT(d_gv) /* shaped like theirs; null if not asked for */
+
+namespace {
+
 template <class F> struct LastQuery {
-  Int N, T, H, hk, hv, hg, hgk, hgv, K, V, threads;
-  F scale;                                 // of the query
-  const F *q, *k, *v, *g, *gk, *gv;        // q [N, H, K], the others [N, T, heads, channels]; gates null where absent
-  F *o;                                    // [N, H, V]; null in the backward pass
-  const F *d_o;
-  F *d_q, *d_k, *d_v, *d_g, *d_gk, *d_gv;  // shaped like what they belong to; null where not asked for
+  LAST_QUERY(INTEGER_FIELD, REAL_FIELD, INTEGERS_FIELD, INPUT_FIELD, OUTPUT_FIELD)
 };
 
 // One head's share of a tensor [N, T, heads, channels].
@@ -33,7 +39,7 @@ template <class F> struct Rows {
 // the other side paired comes back. Lanes are channels; L tokens at a time. NARROW: one vector of channels, in registers.
 template <class F, bool NARROW> struct Side {
   using Vec = typename Vector<F>::type;
-  static constexpr Int L = 64 / sizeof(F);
+  static constexpr Int L = LANES<F>;
 
   Rows<F> rows, gates, d_rows, d_gates;
   Int T, wide;      // tokens; vectors of channels
@@ -157,7 +163,7 @@ template <class F, bool NARROW> struct Side {
 
 template <class F, bool NARROW> struct Worker {
   using Vec = typename Vector<F>::type;
-  static constexpr Int L = 64 / sizeof(F);
+  static constexpr Int L = LANES<F>;
   const LastQuery<F> &p;
   const Int blocks = (p.T + L - 1) / L;
   std::vector<Vec> weights, keys, values;
@@ -173,7 +179,7 @@ template <class F, bool NARROW> struct Worker {
       Vec x = {};
       if (g.step == 1) x = load(g.x + b * L, m);
       else for (Int c = 0; c < m; ++c) x[c] = g.x[(b * L + c) * g.step];
-      const Vec from = running_sums<1, F>(x), after = shifted<1>(from, std::make_integer_sequence<int, L>());
+      const Vec from = running_sums<1, F>(x), after = shifted<1>(from, Lanes<F>());
       weights[b] = exponential<F>(behind + after);
       behind += Vec{} + from[0];
     }
@@ -183,7 +189,7 @@ template <class F, bool NARROW> struct Worker {
     const auto rows = [&](const F *x, Int heads, Int channels) { return Rows<F>(p, x, n, h, heads, channels); };
     const Int at = n * p.H + h;
     Side<F, NARROW> key(p.T, rows(p.k, p.hk, p.K), rows(p.gk, p.hgk, p.K), rows(p.d_k, p.hk, p.K), rows(p.d_gk, p.hgk, p.K),
-                        p.q + at * p.K, p.scale, keys.data());
+                        p.q + at * p.K, F(p.scale), keys.data());
     Side<F, NARROW> value(p.T, rows(p.v, p.hv, p.V), rows(p.gv, p.hgv, p.V), rows(p.d_v, p.hv, p.V), rows(p.d_gv, p.hgv, p.V),
                           p.d_o ? p.d_o + at * p.V : nullptr, F(1), values.data());
     const Rows<F> g = rows(p.g, p.hg, 1), d_g = rows(p.d_g, p.hg, 1);
@@ -204,7 +210,7 @@ template <class F, bool NARROW> struct Worker {
       key.template give<FULL, true>(t0, m, reads * w, p.d_q);
       if (!d_g.x) return;
       const Vec up_to = running_sums<-1, F>(scores * reads);
-      const Vec d = passed + shifted<-1>(up_to, std::make_integer_sequence<int, L>());
+      const Vec d = passed + shifted<-1>(up_to, Lanes<F>());
       passed += Vec{} + up_to[L - 1];
       if (d_g.step == 1 && !d_g.add) {
         store<F>(d, d_g.x + t0, m);
@@ -224,8 +230,8 @@ template <class F, bool NARROW> struct Worker {
     const auto put = [&](const auto &side, F scale, F *x) {
       for (Int j = 0; j < side.n() && x; ++j) store<F>(scale * side.total[j], x + at * side.rows.channels + j * L, side.lanes(j));
     };
-    if (BACKWARD) put(key, p.scale, p.d_q);
-    else put(value, 1, p.o);
+    if (BACKWARD) put(key, F(p.scale), p.d_q);
+    else put(value, F(1), p.o);
   }
 
   // Without a single call inside, the vectors of a narrow head stay in registers.
@@ -248,7 +254,7 @@ template <class F, bool NARROW> struct Worker {
       const auto at = [&](Int t) { return (n * p.T + t) * width + first; };
       for (Int i = 0; i < p.K; ++i) {
         d_q[i] = Vec{};
-        for (Int l = 0; l < L; ++l) q[i][l] = l < count ? p.scale * p.q[(n * p.H + (first + l) / p.V) * p.K + i] : F(0);
+        for (Int l = 0; l < L; ++l) q[i][l] = l < count ? F(p.scale) * p.q[(n * p.H + (first + l) / p.V) * p.K + i] : F(0);
       }
       Vec sum = {}, o = {}, passed = {};
       for (Int t = p.T - 1; t >= 0 && p.gv; --t) each[t] = exponential<F>(sum), sum += load(p.gv + at(t), count);
@@ -270,7 +276,7 @@ template <class F, bool NARROW> struct Worker {
       for (Int i = 0; i < p.K && p.d_q; ++i)
         for (Int l = 0; l < count; ++l) {
           F *to = p.d_q + (n * p.H + (first + l) / p.V) * p.K + i;
-          *to = ((first + l) % p.V ? *to : F(0)) + p.scale * d_q[i][l];
+          *to = ((first + l) % p.V ? *to : F(0)) + F(p.scale) * d_q[i][l];
         }
     }
   }
@@ -285,10 +291,13 @@ template <class F, bool NARROW> static void last_query(const LastQuery<F> &p) {
   });
 }
 template <class F> static void last_query(const LastQuery<F> &p) {
-  std::max(p.K, p.V) <= Int(64 / sizeof(F)) ? last_query<F, true>(p) : last_query<F, false>(p);
+  std::max(p.K, p.V) <= Int(LANES<F>) ? last_query<F, true>(p) : last_query<F, false>(p);
 }
 
+}  // namespace
+
 extern "C" {
+const char *last_query_fields() { return NAMES(LAST_QUERY); }
 void last_query_float(const LastQuery<float> *p) { last_query(*p); }
 void last_query_double(const LastQuery<double> *p) { last_query(*p); }
 }
