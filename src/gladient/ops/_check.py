@@ -51,7 +51,7 @@ def check_shapes(
             raise ValueError(f"{name} has shape {_shape(x)}; beside q {_shape(q)} and v it must be [{wanted}]{hint}")
         if x.shape[2] == 0 or H % x.shape[2]:
             raise ValueError(f"{name} has {x.shape[2]} heads and q has {H}; its number of heads must divide q's")
-    if bonus is not None and _shape(bonus) != (H, K):
+    if bonus is not None and _shape(bonus) not in ((H, K), (B, H, K)):
         raise ValueError(f"bonus has shape {_shape(bonus)}; it must be [H, K] = {(H, K)}")
 
 

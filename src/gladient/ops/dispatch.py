@@ -138,6 +138,7 @@ def gated_linear_attention(
         S = (zero if initial_state is None else accumulation(initial_state)).unflatten(0, (B, sequences))
     o, final = _run(choice, q, k, v, gates, S, offsets, read, scale, chunk_size, output_final_state)
     if bonus is not None:
+        bonus = bonus[:, None] if bonus.ndim == 3 else bonus
         own = scale * (q * accumulation(bonus) * to_heads(k, H)).sum(-1, keepdim=True) * to_heads(v, H)
         o = o + (last_tokens(own, offsets, o.shape[1]) if choice.form == "last_query" else own)
     return o.to(dtype), final.flatten(0, 1) if output_final_state and final is not None else None
