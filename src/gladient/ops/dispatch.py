@@ -48,6 +48,8 @@ def gated_linear_attention(
     gk: Tensor | None = None,
     gv: Tensor | None = None,
     G: Tensor | None = None,
+    A: Tensor | None = None,
+    dt: Tensor | None = None,
     scale: float = 1.0,
     initial_state: Tensor | None = None,
     output_final_state: bool = False,
@@ -106,6 +108,8 @@ def gated_linear_attention(
     >>> o.flatten().tolist(), state.flatten().tolist()
     ([2.0, 3.0, 3.5], [1.75, 1.75])
     """
+    if A is not None:
+        G = Gates(A=A, dt=dt).combined()
     check_kinds(
         {"q": q, "k": k, "v": v, "g": g, "gk": gk, "gv": gv, "G": G, "initial_state": initial_state, "bonus": bonus}
     )

@@ -29,6 +29,8 @@ class Gates:
     gk: Tensor | None = None
     gv: Tensor | None = None
     G: Tensor | None = None
+    A: Tensor | None = None
+    dt: Tensor | None = None
 
     @property
     def family(self) -> str:
@@ -55,9 +57,15 @@ class Gates:
             None if self.gk is None else self.gk[..., None],
             None if self.gv is None else self.gv[..., None, :],
             self.G,
+            self._rated(),
         ]
         present = [part for part in parts if part is not None]
         return reduce(torch.add, present) if present else None
+
+    def _rated(self) -> Tensor | None:
+        if self.A is None or self.dt is None:
+            return None
+        return (self.A[:, None] if self.A.ndim == 4 else self.A) * self.dt[..., None, :]
 
     def decay(self) -> Tensor | float:
         """Product of all steps' gates, broadcastable to [B, H, K, V]; 1.0 if there are none."""
