@@ -44,7 +44,9 @@ class Gates:
 
     def each(self, change: Any) -> "Gates":
         """The gates after `change` of every family that is present."""
-        return Gates(*(None if gate is None else change(gate) for gate in (self.g, self.gk, self.gv, self.G)))
+        families = (self.g, self.gk, self.gv, self.G)
+        dt = None if self.dt is None else change(self.dt)
+        return Gates(*(None if gate is None else change(gate) for gate in families), self.A, dt)
 
     def to_heads(self, heads: int) -> "Gates":
         """The same gates with every family repeated to `heads` heads."""
