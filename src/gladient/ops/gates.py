@@ -1,7 +1,7 @@
 """Gate families as tensor shapes, and the products of gates as sums of their logarithms."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -46,7 +46,8 @@ class Gates:
         """The gates after `change` of every family that is present."""
         families = (self.g, self.gk, self.gv, self.G)
         dt = None if self.dt is None else change(self.dt)
-        return Gates(*(None if gate is None else change(gate) for gate in families), self.A, dt)
+        changed = Gates(*(None if gate is None else change(gate) for gate in families))
+        return replace(changed, A=self.A, dt=dt)
 
     def to_heads(self, heads: int) -> "Gates":
         """The same gates with every family repeated to `heads` heads."""
