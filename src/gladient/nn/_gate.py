@@ -7,22 +7,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gladient.nn._config import Link, check_choice
 from gladient.nn._stack import member_normal, project
 
-__all__ = ["TokenGate", "gate_channels"]
+__all__ = ["TokenGate"]
 
-_LINKS: dict[str, Callable[[Tensor], Tensor]] = {
+_LINKS: dict[Link, Callable[[Tensor], Tensor]] = {
     "sigmoid": functional.logsigmoid,
     "exp": lambda logits: -torch.exp(-logits),
 }
-
-
-def gate_channels(family: str, *, key_dim: int, value_dim: int) -> int:
-    """Gates that a family computes from each token, per head; raises ValueError for a family that is unknown."""
-    channels = {"none": 0, "fixed": 0, "scalar": 1, "key": key_dim, "value": value_dim, "full": value_dim}
-    if family not in channels:
-        raise ValueError(f"gate is {family!r}; choose one of {', '.join(channels)}")
-    return channels[family]
 
 
 class TokenGate(nn.Module):
@@ -64,12 +57,11 @@ class TokenGate(nn.Module):
         open_columns: Sequence[int] = (),
         delimiter_columns: Sequence[int] = (),
         open_logit: float = 6.0,
-        link: str = "sigmoid",
+        link: Link = "sigmoid",
         seeds: Sequence[int],
     ) -> None:
         super().__init__()
-        if link not in _LINKS:
-            raise ValueError(f"link is {link!r}; choose one of {', '.join(_LINKS)}")
+        check_choice("link", link, tuple(_LINKS))
         self.link = link
         weight = 0.02 * member_normal(seeds, (width, channels), stream="gate")
         weight[:, list(open_columns)] += open_logit
