@@ -98,9 +98,8 @@ def _start(layer: GatedLinearAttention, layout: PromptLayout) -> None:
 
 def _logits(gates: Tensor, layer: GatedLinearAttention) -> Tensor:
     """What the layer's link and rate turn into these gates."""
-    assert layer.gate is not None
     gates = gates ** (1 / layer.config.rate)
-    return (gates.logit() if layer.gate.link == "sigmoid" else -torch.log(-gates.log())).clamp(max=_OPEN)
+    return (gates.logit() if layer.config.link == "sigmoid" else -torch.log(-gates.log())).clamp(max=_OPEN)
 
 
 def _mirror(layer: GatedLinearAttention, layout: PromptLayout, signs: Tensor) -> None:

@@ -1,20 +1,13 @@
 """One layer, described once: every option, what it means, and which go together."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-__all__ = ["Gate", "LayerConfig", "Link", "Write", "check_choice"]
+__all__ = ["Gate", "LayerConfig", "Link", "Write"]
 
 Gate = Literal["none", "fixed", "scalar", "key", "value", "full"]
 Link = Literal["sigmoid", "exp"]
 Write = Literal["plain", "step", "complement"]
-
-_GATES_OF_WRITE: dict[Write, tuple[Gate, ...]] = {
-    "plain": get_args(Gate),
-    "step": ("scalar", "full"),
-    "complement": ("key",),
-}
 
 
 @dataclass(frozen=True)
@@ -37,8 +30,9 @@ class LayerConfig:
         write: plain; step (the write is $k_t (\Delta_t \odot v_t)^\top$: scalar and full gates); complement (keys are
             $1 - g_t$ and W_k is absent: key gates).
         bonus: whether outputs read $S_{t-1} + (u \odot k_t) v_t^\top$ with a learned u in place of $S_t$.
-        open_columns: token columns that hold the gates open at the start; see `TokenGate`.
-        delimiter_columns: token columns whose start spreads over the gate's channels; see `TokenGate`.
+        open_columns: token columns that hold every gate open at the start.
+        delimiter_columns: token columns that hold the first channel's gate open at the start, the last one's at one
+            half, and those between between.
         scale: s, multiplied into every output; 1/n keeps outputs of order one for prompts of n examples.
         backend: where the operator runs; see `gladient.ops.gated_linear_attention`.
         norm: whether each head's output is divided by its root mean square; `ResidualLayer` alone does it.
@@ -74,10 +68,10 @@ class LayerConfig:
         for name, size in (("key_dim", self.key_dim), ("value_dim", self.value_dim), ("heads", self.heads)):
             if size is not None and size < 1:
                 raise ValueError(f"{name} is {size}; it must be at least 1")
-        check_choice("gate", self.gate, get_args(Gate))
-        check_choice("link", self.link, get_args(Link))
-        check_choice("write", self.write, get_args(Write))
-        goes_with = _GATES_OF_WRITE[self.write]
+        for name, choices in (("gate", Gate), ("link", Link), ("write", Write)):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(get_args(choices))}")
+        goes_with = {"plain": get_args(Gate), "step": ("scalar", "full"), "complement": ("key",)}[self.write]
         if self.gate not in goes_with:
             raise ValueError(
                 f"write={self.write!r} came with gate={self.gate!r}; it goes with {' or '.join(goes_with)}"
@@ -90,9 +84,3 @@ class LayerConfig:
         if len(self.decays) != wanted or any(not 0 <= decay <= 1 for decay in self.decays):
             given = f"decays is {list(self.decays)}"
             raise ValueError(f"{given}; fixed gates need one in [0, 1] for each of {self.heads} heads, others none")
-
-
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raises ValueError unless the value is one of the choices."""
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}")

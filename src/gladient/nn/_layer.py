@@ -58,19 +58,7 @@ class GatedLinearAttention(nn.Module):
         self.W_k = None if config.write == "complement" else nn.Parameter(keys.clone())
         self.W_v = nn.Parameter(member_normal(seeds, (width, H * V), stream="values") / width**0.5)
         gates = {"scalar": H, "key": H * K, "value": H * V, "full": H * V}.get(config.gate, 0)
-        self.gate = (
-            None
-            if gates == 0
-            else TokenGate(
-                width,
-                channels=gates,
-                bias=config.gate_bias,
-                open_columns=config.open_columns,
-                delimiter_columns=config.delimiter_columns,
-                link=config.link,
-                seeds=seeds,
-            )
-        )
+        self.gate = TokenGate(width, config, channels=gates, seeds=seeds) if gates else None
         self.u = nn.Parameter(torch.zeros(len(seeds), H, K)) if config.bonus else None
         self.log_A = nn.Parameter(torch.zeros(len(seeds), H)) if config.learn_rate else None
         if config.gate == "full":
