@@ -199,8 +199,10 @@ def test_a_trained_network_is_the_optimal_algorithm(r: tuple[float, float]) -> N
     setting = MultitaskSetting.isotropic([10, 10], r, d=10)
     sampler, fresh = PromptSampler([setting]), [torch.Generator().manual_seed(0)]
     layout = sampler.layout
-    columns = {"open_columns": layout.data_columns, "delimiter_columns": layout.delimiter_columns}
-    model = InContextRegressor(layout.width, gate="scalar", scale=1 / 20, value_dim=2, **columns)
+    config = LayerConfig(
+        scale=1 / 20, value_dim=2, open_columns=layout.data_columns, delimiter_columns=layout.delimiter_columns
+    )
+    model = InContextRegressor(layout.width, config)
 
     def loss(model: Any) -> torch.Tensor:
         drawn = sampler.draw(512, fresh)

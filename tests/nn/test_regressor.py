@@ -2,15 +2,16 @@
 
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from gladient.nn import GatedLinearAttention, InContextRegressor
+from gladient.nn import Gate, GatedLinearAttention, InContextRegressor, LayerConfig, ResidualModel, presets
 from gladient.prompts import MultitaskSetting, PromptSampler
 
-FAMILIES = ["none", "scalar", "key", "value"]
+FAMILIES: list[Gate] = ["none", "scalar", "key", "value"]
 SETTING = MultitaskSetting.isotropic([3, 1, 4], [0.3, 0.5, 0.4], d=5, sigma2=0.1)
 
 
@@ -40,12 +41,12 @@ def wpgd(tokens: Tensor, P_q: Tensor, P_k: Tensor, gates: np.ndarray) -> np.ndar
 
 
 @pytest.mark.parametrize("family", ["scalar", "key"])
-def test_hand_built_layer_is_one_wpgd_step(family: str) -> None:
+def test_hand_built_layer_is_one_wpgd_step(family: Gate) -> None:
     d, tokens = 5, prompts()
     D = tokens.shape[-1]
     rng = torch.Generator().manual_seed(1)
     P_q, P_k = (torch.randn(d, d, generator=rng, dtype=torch.float64) for _ in range(2))
-    model = randomised(InContextRegressor(D, gate=family))
+    model = randomised(InContextRegressor(D, LayerConfig(gate=family)))
     with torch.no_grad():
         for weight, block in ((model.layer.W_q, P_q), (model.layer.W_k, P_k)):
             weight.zero_()
@@ -65,7 +66,7 @@ def test_hand_built_row_gates_mix_the_weights_of_their_rows() -> None:
     """ω = Σ_a h_a c_a ω^(a): two rows that carry y, one reading it with a minus."""
     d, tokens = 5, prompts()
     D = tokens.shape[-1]
-    model = randomised(InContextRegressor(D, gate="value", value_dim=2))
+    model = randomised(InContextRegressor(D, LayerConfig(gate="value", value_dim=2)))
     P = torch.eye(d, dtype=torch.float64)
     c, h = (1.5, -0.7), (0.4, 2.0)
     with torch.no_grad():
@@ -83,13 +84,10 @@ def test_hand_built_row_gates_mix_the_weights_of_their_rows() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("bias", [False, True])
-def test_read_last_is_the_read_out_of_the_plain_form(family: str, bias: bool) -> None:
+def test_read_last_is_the_read_out_of_the_plain_form(family: Gate, bias: bool) -> None:
     tokens = prompts(groups=2)
-    model = randomised(
-        InContextRegressor(
-            tokens.shape[-1], gate=family, gate_bias=bias, key_dim=4, value_dim=3, scale=0.3, seeds=[0, 1, 2, 3]
-        )
-    )
+    config = LayerConfig(gate=family, gate_bias=bias, key_dim=4, value_dim=3, scale=0.3)
+    model = randomised(InContextRegressor(tokens.shape[-1], config, seeds=[0, 1, 2, 3]))
     plain = torch.einsum("ebv,ev->eb", model.layer(tokens)[:, :, -1], model.readout)
     torch.testing.assert_close(model(tokens), plain, rtol=1e-10, atol=1e-12)
     weights = torch.randn(plain.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
@@ -99,21 +97,21 @@ def test_read_last_is_the_read_out_of_the_plain_form(family: str, bias: bool) ->
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_member_of_a_stack_is_the_model_of_its_seed(family: str) -> None:
+def test_a_member_of_a_stack_is_the_model_of_its_seed(family: Gate) -> None:
     tokens = prompts(groups=2)
-    options: dict[str, Any] = {"gate": family, "value_dim": 2, "open_columns": (6,), "delimiter_columns": (7, 8, 9)}
-    stack = InContextRegressor(tokens.shape[-1], seeds=[5, 6, 5, 7], **options).double()
+    config = LayerConfig(gate=family, value_dim=2, open_columns=(6,), delimiter_columns=(7, 8, 9))
+    stack = InContextRegressor(tokens.shape[-1], config, seeds=[5, 6, 5, 7]).double()
     with torch.no_grad():
         stack.readout.fill_(0.5)
     for member, (seed, group) in enumerate([(5, 0), (6, 0), (5, 1), (7, 1)]):
-        alone = InContextRegressor(tokens.shape[-1], seeds=[seed], **options).double()
+        alone = InContextRegressor(tokens.shape[-1], config, seeds=[seed]).double()
         with torch.no_grad():
             alone.readout.fill_(0.5)
         torch.testing.assert_close(stack(tokens)[member], alone(tokens[group : group + 1])[0], rtol=1e-10, atol=1e-12)
 
 
 def test_gates_start_open_and_spread_over_delimiters() -> None:
-    layer = GatedLinearAttention(4, value_dim=3, gate="value", open_columns=(2,), delimiter_columns=(3,))
+    layer = GatedLinearAttention(4, LayerConfig(value_dim=3, gate="value", open_columns=(2,), delimiter_columns=(3,)))
     gate = layer.gate
     assert gate is not None
     opened = gate(torch.eye(4)[None, None])[0, 0, :, 0].exp()
@@ -128,10 +126,24 @@ def test_read_out_starts_at_zero() -> None:
     assert (model(prompts().float()) == 0).all()
 
 
-def test_bad_arguments() -> None:
-    with pytest.raises(ValueError, match="gate is 'rwkv'"):
-        GatedLinearAttention(4, gate="rwkv")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_group_needs_no_dimension_of_its_own(family: Gate) -> None:
+    tokens, config = prompts(), LayerConfig(gate=family, key_dim=4)
+    regressor = randomised(InContextRegressor(tokens.shape[-1], config, seeds=[0, 1]))
+    residual = randomised(ResidualModel(tokens.shape[-1], [config] * 2, seeds=[0, 1]))
+    for model in (regressor, residual, regressor.layer, residual.hidden, residual.layers[0]):
+        torch.testing.assert_close(model(tokens[0]), model(tokens), rtol=0, atol=0)
+
+
+def test_bad_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         GatedLinearAttention(4, seeds=[])
     with pytest.raises(ValueError, match="3 members cannot share 2 groups"):
         InContextRegressor(10, seeds=[0, 1, 2])(prompts(groups=2).float())
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would come first
+    for shape in [(3, 10), (1, 1, 1, 3, 10)]:
+        with pytest.raises(ValueError, match="or one group without its dimension"):
+            InContextRegressor(10)(torch.zeros(shape))
+    for preset in (presets.mamba2(4), presets.mamba(4)):
+        with pytest.raises(ValueError, match="use a ResidualLayer"):
+            InContextRegressor(4, preset)

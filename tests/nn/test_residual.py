@@ -4,12 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
 
 from gladient._tensors import CheckpointError
-from gladient.nn import GatedLinearAttention, InContextRegressor, LayerConfig, ResidualModel, presets
+from gladient.nn import InContextRegressor, LayerConfig, ResidualModel, presets
 
 WIDTH, T = 6, 9
 CONFIGS: dict[str, LayerConfig] = {
@@ -114,8 +115,8 @@ def test_every_parameter_learns(name: str) -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_one_layer_of_each_regresses(name: str) -> None:
     """`read_last` of layers that do not absorb their keys."""
-    config = CONFIGS[name].mixer()
-    model = randomised(InContextRegressor(WIDTH, seeds=[0, 1], **config))
+    config = replace(CONFIGS[name], norm=False, output_gate=False)
+    model = randomised(InContextRegressor(WIDTH, config, seeds=[0, 1]))
     plain = torch.einsum("ebv,ev->eb", model.layer(tokens())[:, :, -1], model.readout)
     torch.testing.assert_close(model(tokens()), plain, rtol=1e-10, atol=1e-12)
 
@@ -148,18 +149,49 @@ def test_bad_arguments() -> None:
         ResidualModel(WIDTH, [])
     with pytest.raises(ValueError, match="0 states came for 1 layers"):
         ResidualModel(WIDTH, [LayerConfig()]).decode(tokens().float(), [])
-    with pytest.raises(ValueError, match="write is 'delta'"):
-        GatedLinearAttention(WIDTH, write="delta")
-    with pytest.raises(ValueError, match="it goes with scalar or full"):
-        GatedLinearAttention(WIDTH, gate="key", write="step")
-    with pytest.raises(ValueError, match="learn_rate came with gate='key'"):
-        GatedLinearAttention(WIDTH, gate="key", learn_rate=True)
-    with pytest.raises(ValueError, match=r"decays is \[1.5\]"):
-        GatedLinearAttention(WIDTH, gate="fixed", decays=[1.5])
-    with pytest.raises(ValueError, match="fixed gates need one"):
-        GatedLinearAttention(WIDTH, gate="fixed", heads=2)
-    with pytest.raises(ValueError, match="link is 'tanh'"):
-        GatedLinearAttention(WIDTH, link="tanh")
+
+
+BAD: dict[str, dict[str, Any]] = {
+    "gate is 'rwkv'": {"gate": "rwkv"},
+    "link is 'tanh'": {"gate": "none", "link": "tanh"},
+    "write is 'delta'": {"write": "delta"},
+    "it goes with scalar or full": {"gate": "key", "write": "step"},
+    "learn_rate came with gate='key'": {"gate": "key", "learn_rate": True},
+    r"decays is \[1.5\]": {"gate": "fixed", "decays": (1.5,)},
+    "fixed gates need one": {"gate": "fixed", "heads": 2},
+    "others none": {"decays": (0.5,)},
+    "heads is 0; it must be at least 1": {"heads": 0},
+    "key_dim is 0": {"key_dim": 0},
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_a_config_checks_its_options(message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As users meet it: the tests' own check of types, which would come first, is off."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=message):
+        LayerConfig(**BAD[message])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_gate_parameters_are_those_of_every_layers_gates(name: str) -> None:
+    """Learned rates A too: what a gate's step size is for."""
+    model = ResidualModel(WIDTH, [CONFIGS[name]] * 2)
+    wanted = [value for key, value in model.named_parameters() if ".gate." in key or key.endswith("log_A")]
+    assert {id(x) for x in model.gate_parameters()} == {id(x) for x in wanted}
+    assert len(model.gate_parameters()) == len(wanted)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_decoding_no_tokens_passes_the_states_through(name: str) -> None:
+    model = randomised(ResidualModel(WIDTH, [CONFIGS[name]] * 2, seeds=[0, 1]))
+    _, states = model.decode(tokens())
+    z, same = model.decode(tokens()[:, :, :0], states)
+    assert z.shape == (2, 2, 0, WIDTH)
+    for before, after in zip(states, same, strict=True):
+        assert torch.equal(before, after)
+    _, zeros = model.decode(tokens()[:, :, :0])
+    assert all(state.shape == before.shape and not state.any() for state, before in zip(zeros, states, strict=True))
 
 
 def test_a_backend_that_cannot_run_a_preset_says_why() -> None:

@@ -1,12 +1,12 @@
 """From the algorithm to the network that runs it."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.nn import LayerConfig, ResidualModel
+from gladient.nn import Gate, LayerConfig, ResidualModel
 from gladient.wpgd import WPGD, Step, TaskWeights
 
 __all__ = ["construct", "solve_gates"]
@@ -40,13 +40,13 @@ def construct(algorithm: WPGD) -> ResidualModel:
     >>> P, I = torch.eye(3).double() / 4, torch.eye(3).double()
     >>> step = Step.scaled(I, P, torch.tensor([0.2, 0.8]).double(), layout)
     >>> model = construct(WPGD((step, step)))
-    >>> len(model.layers), model.layers[0].attention.family
+    >>> len(model.layers), model.layers[0].config.gate
     (2, 'scalar')
     """
     each = _task_weights(algorithm)
     layout = each[0].layout
     configs = [
-        LayerConfig(gate=weights.gate, key_dim=step.P_k.shape[1], value_dim=len(weights.rows))
+        LayerConfig(gate=cast(Gate, weights.gate), key_dim=step.P_k.shape[1], value_dim=len(weights.rows))
         for step, weights in zip(algorithm.steps, each, strict=True)
     ]
     model = ResidualModel(layout.width, configs).to(algorithm.steps[0].P_k)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.nn import GatedLinearAttention, InContextRegressor, LayerConfig, ResidualLayer, ResidualModel
+from gladient.nn import GatedLinearAttention, InContextRegressor, ResidualLayer, ResidualModel
 from gladient.prompts import PromptLayout
 from gladient.wpgd import WPGD, Estimates, Step, gate_weights
 
@@ -122,7 +122,7 @@ def residual_model(regressor: InContextRegressor, layout: PromptLayout) -> Resid
     >>> torch.testing.assert_close(residual_model(regressor, layout)(tokens), regressor(tokens))
     """
     members = len(regressor.readout)
-    model = ResidualModel(layout.width, [LayerConfig(**regressor.options)], seeds=[0] * members).to(regressor.readout)
+    model = ResidualModel(layout.width, [regressor.layer.config], seeds=[0] * members).to(regressor.readout)
     layer = model.layers[0]
     with torch.no_grad():
         layer.attention.load_state_dict(regressor.layer.state_dict())
@@ -135,8 +135,8 @@ def residual_model(regressor: InContextRegressor, layout: PromptLayout) -> Resid
 def _step(layer: ResidualLayer, z: Float[Tensor, "1 B T D"], d: int) -> Step:
     """The layer's step on these tokens, with each prompt's own weights."""
     attention = layer.attention
-    P_k, P_q = cast(Tensor, attention.W_k)[0, :d], -attention.scale * attention.W_q[0, :d]
-    mix = (attention.W_v[0, d] * layer.W_o[0, :, d]).unflatten(0, (attention.heads, -1))
+    P_k, P_q = cast(Tensor, attention.W_k)[0, :d], -attention.config.scale * attention.W_q[0, :d]
+    mix = (attention.W_v[0, d] * layer.W_o[0, :, d]).unflatten(0, (attention.config.heads, -1))
     return Step(P_k, P_q, _mixed_weights(attention, z, mix))
 
 
@@ -145,7 +145,7 @@ def _mixed_weights(
 ) -> Float[Tensor, "b T T m"]:
     r"""$\Omega = \sum_v \mathrm{mix}_v \Gamma_v$ of each head and key channel; one for all if they share it."""
     log_gates = attention.gates(z).combined()
-    H, K = attention.heads, attention.W_q.shape[2] // attention.heads
+    H, K = attention.config.heads, attention.W_q.shape[2] // attention.config.heads
     if log_gates is None:
         log_gates = z.new_zeros(1, z.shape[2], H, 1, 1)
     Gamma = gate_weights(log_gates.flatten(2)).unflatten(3, log_gates.shape[2:])

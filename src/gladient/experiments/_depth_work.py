@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gladient import landscape
 from gladient.experiments._stacks import prompt_streams
 from gladient.experiments._work import Record
-from gladient.nn import LayerConfig, ResidualModel
+from gladient.nn import Gate, LayerConfig, ResidualModel
 from gladient.prompts import MultitaskSetting, PromptLayout, PromptSampler
 from gladient.training import TrainingConfig, evaluate, load_tensors, save_tensors, train
 from gladient.wpgd import WPGD, best_steps, conditional_risk
@@ -43,7 +43,7 @@ class GrownModels:
     """
 
     model: str
-    gate: str
+    gate: Gate
     n: tuple[int, ...]
     r: tuple[float, ...]
     d: int

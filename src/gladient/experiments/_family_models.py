@@ -62,8 +62,10 @@ def build_model(
         open_columns=layout.data_columns,
         delimiter_columns=layout.delimiter_columns,
         scale=_scale(config) / sum(layout.n),
+        norm=False,
+        output_gate=False,
     )
-    model = InContextRegressor(layout.width, seeds=seeds, **config.mixer())
+    model = InContextRegressor(layout.width, config, seeds=seeds)
     with torch.no_grad():
         _start(model.layer, layout)
     return model
@@ -80,9 +82,9 @@ def _start(layer: GatedLinearAttention, layout: PromptLayout) -> None:
         return
     if layer.gate.bias is not None:
         layer.gate.bias.zero_()  # the columns of the data tokens hold the gates open
-    if layer.family == "scalar":
+    if layer.config.gate == "scalar":
         layer.gate.weight[:, list(layout.delimiter_columns)] = 0.0
-    if layer.family == "key":
+    if layer.config.gate == "key":
         channels = layer.W_q.shape[2]
         distinct = channels // 2 if layer.W_k is None else channels
         logits = _logits(torch.linspace(1 - 1e-3, _SHUT, distinct), layer).repeat(channels // distinct)
@@ -96,9 +98,8 @@ def _start(layer: GatedLinearAttention, layout: PromptLayout) -> None:
 
 def _logits(gates: Tensor, layer: GatedLinearAttention) -> Tensor:
     """What the layer's link and rate turn into these gates."""
-    assert layer.gate is not None
-    gates = gates ** (1 / layer.rate)
-    return (gates.logit() if layer.gate.link == "sigmoid" else -torch.log(-gates.log())).clamp(max=_OPEN)
+    gates = gates ** (1 / layer.config.rate)
+    return (gates.logit() if layer.config.link == "sigmoid" else -torch.log(-gates.log())).clamp(max=_OPEN)
 
 
 def _mirror(layer: GatedLinearAttention, layout: PromptLayout, signs: Tensor) -> None:

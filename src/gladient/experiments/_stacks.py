@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gladient.experiments._work import Record
-from gladient.nn import InContextRegressor
+from gladient.nn import Gate, InContextRegressor, LayerConfig
 from gladient.prompts import MultitaskSetting, PromptSampler
 from gladient.training import TestRisk, TrainingConfig, evaluate, load_tensors, save_tensors, train
 
@@ -26,7 +26,7 @@ class ModelSpec:
         contextual: whether its tokens carry contextual features.
     """
 
-    gate: str
+    gate: Gate
     contextual: bool = True
 
 
@@ -81,14 +81,15 @@ class Stack:
     def build(self) -> tuple[InContextRegressor, PromptSampler]:
         """The untrained models and the prompts that they read."""
         sampler = PromptSampler(self.settings(), contextual=self.spec.contextual, device=self.device)
-        model = InContextRegressor(
-            sampler.layout.width,
-            seeds=[seed for seed in self.seeds for _ in self.panels],
+        config = LayerConfig(
             gate=self.spec.gate,
             value_dim=len(self.n),  # one row of state for each task is enough for any weights
             open_columns=sampler.layout.data_columns,
             delimiter_columns=sampler.layout.delimiter_columns,
             scale=1 / sum(self.n),
+        )
+        model = InContextRegressor(
+            sampler.layout.width, config, seeds=[seed for seed in self.seeds for _ in self.panels]
         )
         return model.to(self.device), sampler
 

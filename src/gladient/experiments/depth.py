@@ -21,11 +21,12 @@ from gladient.experiments._depth_work import GrownModels, SearchedSteps
 from gladient.experiments._figure import Column, Figure
 from gladient.experiments._results import summarise
 from gladient.experiments._work import Record, Work
+from gladient.nn import Gate
 from gladient.training import TrainingConfig
 
 __all__ = ["FIGURE", "GATES", "DepthConfig", "DepthPoint", "DepthRow"]
 
-GATES = {"linear_attention": "none", "scalar_gate": "scalar"}
+GATES: dict[str, Gate] = {"linear_attention": "none", "scalar_gate": "scalar"}
 GAP_BOUND, Z_BOUND = 0.05, 3.0
 
 

@@ -7,22 +7,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gladient.nn._config import LayerConfig, Link
 from gladient.nn._stack import member_normal, project
 
-__all__ = ["TokenGate", "gate_channels"]
+__all__ = ["TokenGate"]
 
-_LINKS: dict[str, Callable[[Tensor], Tensor]] = {
+_LINKS: dict[Link, Callable[[Tensor], Tensor]] = {
     "sigmoid": functional.logsigmoid,
     "exp": lambda logits: -torch.exp(-logits),
 }
-
-
-def gate_channels(family: str, *, key_dim: int, value_dim: int) -> int:
-    """Gates that a family computes from each token, per head; raises ValueError for a family that is unknown."""
-    channels = {"none": 0, "fixed": 0, "scalar": 1, "key": key_dim, "value": value_dim, "full": value_dim}
-    if family not in channels:
-        raise ValueError(f"gate is {family!r}; choose one of {', '.join(channels)}")
-    return channels[family]
+_OPEN = 6.0  # logit of an open gate at the start
 
 
 class TokenGate(nn.Module):
@@ -36,46 +30,26 @@ class TokenGate(nn.Module):
 
     Args:
         width: numbers in a token, D.
-        channels: gates per token, C: 1 for scalar gates, the head dimension for key and value gates.
-        bias: whether the gate has the bias b_g.
-        open_columns: columns of the token that hold every gate open at the start.
-        delimiter_columns: columns that hold the first channel's gate open and the last channel's at one half.
-        open_logit: the logit of an open gate at the start.
-        link: what turns a logit into a gate: sigmoid or exp.
+        config: the layer, of which the gates' link, bias and start count here.
+        channels: gates per token, C: all heads' together.
         seeds: one seed for each member of the stack; its length is the number of members E.
-
-    Raises:
-        ValueError: if the link is unknown.
 
     Source: arXiv 2504.04308, section 5 (no bias there); the open start is ours.
 
-    >>> gate = TokenGate(3, channels=1, open_columns=(2,), open_logit=4.0, seeds=[0])
+    >>> gate = TokenGate(3, LayerConfig(open_columns=(2,)), channels=1, seeds=[0])
     >>> log_g = gate(torch.tensor([[[[0.0, 0.0, 1.0]]]]))
-    >>> tuple(log_g.shape), round(log_g.exp().item(), 2)
-    ((1, 1, 1, 1, 1), 0.98)
+    >>> tuple(log_g.shape), round(log_g.exp().item(), 3)
+    ((1, 1, 1, 1, 1), 0.998)
     """
 
-    def __init__(
-        self,
-        width: int,
-        *,
-        channels: int,
-        bias: bool = False,
-        open_columns: Sequence[int] = (),
-        delimiter_columns: Sequence[int] = (),
-        open_logit: float = 6.0,
-        link: str = "sigmoid",
-        seeds: Sequence[int],
-    ) -> None:
+    def __init__(self, width: int, config: LayerConfig, *, channels: int, seeds: Sequence[int]) -> None:
         super().__init__()
-        if link not in _LINKS:
-            raise ValueError(f"link is {link!r}; choose one of {', '.join(_LINKS)}")
-        self.link = link
+        self.link = config.link
         weight = 0.02 * member_normal(seeds, (width, channels), stream="gate")
-        weight[:, list(open_columns)] += open_logit
-        weight[:, list(delimiter_columns)] += open_logit * torch.linspace(1, 0, channels)
+        weight[:, list(config.open_columns)] += _OPEN
+        weight[:, list(config.delimiter_columns)] += _OPEN * torch.linspace(1, 0, channels)
         self.weight = nn.Parameter(weight)
-        self.bias = nn.Parameter(torch.full((len(seeds), channels), open_logit)) if bias else None
+        self.bias = nn.Parameter(torch.full((len(seeds), channels), _OPEN)) if config.gate_bias else None
 
     def forward(self, tokens: Float[Tensor, "G B T D"]) -> Float[Tensor, "G B T P C"]:
         """Log gates, ≤ 0, of each token for each of the P members that read it."""

@@ -1,13 +1,12 @@
 """A layer and its prediction head: in-context regression."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gladient.nn._gate import TokenGate
+from gladient.nn._config import LayerConfig
 from gladient.nn._layer import GatedLinearAttention
 
 __all__ = ["InContextRegressor"]
@@ -22,29 +21,26 @@ class InContextRegressor(nn.Module):
 
     Args:
         width: numbers in a token, D.
+        config: the layer; see `GatedLinearAttention`, also for the shapes of tokens.
         seeds: one seed for each member of the stack.
-        layer: further arguments of `GatedLinearAttention`.
 
     >>> from gladient.prompts import MultitaskSetting, PromptSampler
     >>> sampler = PromptSampler([MultitaskSetting.isotropic(n=[3, 2], r=[0.2, 0.8], d=4)])
     >>> prompts = sampler.draw(16, [torch.Generator().manual_seed(0)])
-    >>> model = InContextRegressor(sampler.layout.width, gate="scalar", scale=1 / 5)
+    >>> model = InContextRegressor(sampler.layout.width, LayerConfig(gate="scalar", scale=1 / 5))
     >>> tuple(model(prompts.tokens).shape)
     (1, 16)
     """
 
-    def __init__(self, width: int, *, seeds: Sequence[int] = (0,), **layer: Any) -> None:
+    def __init__(self, width: int, config: LayerConfig = LayerConfig(), *, seeds: Sequence[int] = (0,)) -> None:
         super().__init__()
-        self.options = layer
-        self.layer = GatedLinearAttention(width, seeds=seeds, **layer)
-        values = self.layer.W_v.shape[2]
-        self.readout = nn.Parameter(torch.zeros(len(seeds), values))
+        self.layer = GatedLinearAttention(width, config, seeds=seeds)
+        self.readout = nn.Parameter(torch.zeros(len(seeds), self.layer.W_v.shape[2]))
 
-    def forward(self, tokens: Float[Tensor, "G B T D"]) -> Float[Tensor, "E B"]:
+    def forward(self, tokens: Float[Tensor, "*G B T D"]) -> Float[Tensor, "E B"]:
         """Predictions of every member for the prompts of its group."""
         return self.layer.read_last(tokens, self.readout)
 
     def gate_parameters(self) -> list[nn.Parameter]:
         """The parameters of the gates, which training may move faster than the rest."""
-        gates = [p for module in self.modules() if isinstance(module, TokenGate) for p in module.parameters()]
-        return gates if self.layer.log_A is None else [*gates, self.layer.log_A]
+        return self.layer.gate_parameters()

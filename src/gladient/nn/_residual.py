@@ -1,7 +1,7 @@
 """The residual model: L layers of gated linear attention that read and rewrite the tokens."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,45 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gladient._tensors import load_tensors, save_tensors
-from gladient.nn._gate import TokenGate
+from gladient.nn._config import LayerConfig
 from gladient.nn._layer import GatedLinearAttention
-from gladient.nn._stack import check_groups, member_normal
+from gladient.nn._stack import by_member, member_normal
 
-__all__ = ["LayerConfig", "ResidualLayer", "ResidualModel"]
-
-
-@dataclass(frozen=True)
-class LayerConfig:
-    """One residual layer; `presets` holds those of the family's members.
-
-    Args:
-        key_dim, value_dim, heads, gate, gate_bias, link, rate, learn_rate, decays, write, bonus, open_columns,
-            delimiter_columns, scale, backend: see `GatedLinearAttention`.
-        norm: whether each head's output is divided by its root mean square.
-        output_gate: whether outputs are multiplied by silu(W_rᵀ z).
-    """
-
-    key_dim: int | None = None
-    value_dim: int | None = None
-    heads: int = 1
-    gate: str = "scalar"
-    gate_bias: bool = False
-    link: str = "sigmoid"
-    rate: float = 1.0
-    learn_rate: bool = False
-    decays: tuple[float, ...] = ()
-    write: str = "plain"
-    bonus: bool = False
-    open_columns: tuple[int, ...] = ()
-    delimiter_columns: tuple[int, ...] = ()
-    scale: float = 1.0
-    backend: str = "auto"
-    norm: bool = False
-    output_gate: bool = False
-
-    def mixer(self) -> dict[str, Any]:
-        """The arguments of `GatedLinearAttention`."""
-        return {name: value for name, value in asdict(self).items() if name not in ("norm", "output_gate")}
+__all__ = ["ResidualLayer", "ResidualModel"]
 
 
 class ResidualLayer(nn.Module):
@@ -69,16 +35,17 @@ class ResidualLayer(nn.Module):
     def __init__(self, width: int, config: LayerConfig, *, seeds: Sequence[int] = (0,)) -> None:
         super().__init__()
         self.config = config
-        self.attention = GatedLinearAttention(width, seeds=seeds, **config.mixer())
+        self.attention = GatedLinearAttention(width, replace(config, norm=False, output_gate=False), seeds=seeds)
         columns = self.attention.W_v.shape[2]
         self.W_o = nn.Parameter(member_normal(seeds, (columns, width), stream="output") / columns**0.5)
         gate = member_normal(seeds, (width, columns), stream="output gate") / width**0.5
         self.W_r = nn.Parameter(gate) if config.output_gate else None
 
     def forward(
-        self, tokens: Float[Tensor, "E B T D"], state: Tensor | None = None
+        self, tokens: Float[Tensor, "*G B T D"], state: Tensor | None = None
     ) -> tuple[Float[Tensor, "E B T D"], Tensor]:
         """The tokens after the layer, and the state to go on from."""
+        tokens = by_member(tokens, self.attention.members)
         o, state = self.attention.scan(tokens, state)
         if self.config.norm:
             o = functional.rms_norm(
@@ -124,7 +91,7 @@ class ResidualModel(nn.Module):
         )
         self.readout = nn.Parameter(torch.zeros(len(seeds), width))
 
-    def forward(self, tokens: Float[Tensor, "G B T D"]) -> Float[Tensor, "E B"]:
+    def forward(self, tokens: Float[Tensor, "*G B T D"]) -> Float[Tensor, "E B"]:
         """Predictions of every member for the prompts of its group."""
         return self.read(self.hidden(tokens)[-1])[:, :, -1]
 
@@ -132,17 +99,17 @@ class ResidualModel(nn.Module):
         """The read-out of every token after the last layer."""
         return torch.einsum("ebtd,ed->ebt", z, self.readout)
 
-    def hidden(self, tokens: Float[Tensor, "G B T D"]) -> list[Float[Tensor, "E B T D"]]:
+    def hidden(self, tokens: Float[Tensor, "*G B T D"]) -> list[Float[Tensor, "E B T D"]]:
         """The tokens of every member before the first layer and after each."""
-        z = [self._by_member(tokens)]
+        z = [by_member(tokens, len(self.readout))]
         for layer in self.layers:
             z.append(layer(z[-1])[0])
         return z
 
     def decode(
-        self, tokens: Float[Tensor, "G B T D"], states: Sequence[Tensor] | None = None
+        self, tokens: Float[Tensor, "*G B T D"], states: Sequence[Tensor] | None = None
     ) -> tuple[Float[Tensor, "E B T D"], list[Tensor]]:
-        """The last layer's tokens for further tokens, one or more, and every layer's state to go on from.
+        """The last layer's tokens for further tokens, however many, and every layer's state to go on from.
 
         >>> model, tokens = ResidualModel(3, [LayerConfig(), LayerConfig()]), torch.ones(1, 1, 2, 3)
         >>> first, states = model.decode(tokens[:, :, :1])
@@ -151,7 +118,7 @@ class ResidualModel(nn.Module):
         """
         if states is not None and len(states) != len(self.layers):
             raise ValueError(f"{len(states)} states came for {len(self.layers)} layers; pass what decode returned")
-        z, after = self._by_member(tokens), []
+        z, after = tokens, []
         for depth, layer in enumerate(self.layers):
             z, state = layer(z, None if states is None else states[depth])
             after.append(state)
@@ -173,7 +140,7 @@ class ResidualModel(nn.Module):
 
     def gate_parameters(self) -> list[nn.Parameter]:
         """The parameters of the gates, which training may move faster than the rest."""
-        return [p for module in self.modules() if isinstance(module, TokenGate) for p in module.parameters()]
+        return [parameter for layer in self.layers for parameter in layer.attention.gate_parameters()]
 
     def save(self, path: Path) -> None:
         """Write the parameters and what they belong to as one safetensors file."""
@@ -191,8 +158,3 @@ class ResidualModel(nn.Module):
     def _description(self) -> dict[str, Any]:
         members, width = self.readout.shape
         return {"width": width, "members": members, "layers": [asdict(config) for config in self.configs]}
-
-    def _by_member(self, tokens: Tensor) -> Tensor:
-        members = len(self.readout)
-        check_groups(tokens, members)
-        return tokens.repeat_interleave(members // len(tokens), 0)

@@ -1,6 +1,7 @@
 """A stack of E models of one shape, side by side: members that read the same tokens stand together.
 
 Tokens come in G groups, [G, B, T, D], and E = G·P: members g·P … g·P + P - 1 read group g. One model is G = P = 1.
+Without a dimension for groups, [B, T, D], tokens are one group.
 """
 
 import zlib
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["check_groups", "member_normal", "project"]
+__all__ = ["by_member", "in_groups", "member_normal", "project"]
 
 
 def member_normal(seeds: Sequence[int], shape: tuple[int, ...], *, stream: str) -> Float[Tensor, "E ..."]:
@@ -18,12 +19,23 @@ def member_normal(seeds: Sequence[int], shape: tuple[int, ...], *, stream: str) 
     return torch.stack([torch.randn(shape, generator=_generator(seed, stream)) for seed in seeds])
 
 
-def check_groups(tokens: Tensor, members: int) -> None:
-    """Raises ValueError unless the groups of tokens share the members evenly."""
-    if tokens.ndim != 4:
-        raise ValueError(f"tokens have shape {tuple(tokens.shape)}; give [groups, batch, tokens, width]")
+def in_groups(tokens: Float[Tensor, "*G B T D"], members: int) -> Float[Tensor, "G B T D"]:
+    """Tokens with their groups; raises ValueError unless these share the members evenly."""
+    if tokens.ndim not in (3, 4):
+        raise ValueError(
+            f"tokens have shape {tuple(tokens.shape)}; give [groups, batch, tokens, width], or one group without its "
+            "dimension"
+        )
+    tokens = tokens[None] if tokens.ndim == 3 else tokens
     if members % max(1, len(tokens)):
         raise ValueError(f"{members} members cannot share {len(tokens)} groups of tokens evenly; make it a multiple")
+    return tokens
+
+
+def by_member(tokens: Float[Tensor, "*G B T D"], members: int) -> Float[Tensor, "E B T D"]:
+    """The tokens that each member reads."""
+    tokens = in_groups(tokens, members)
+    return tokens if len(tokens) == members else tokens.repeat_interleave(members // len(tokens), 0)
 
 
 def project(tokens: Float[Tensor, "G B T D"], weight: Float[Tensor, "E D C"]) -> Float[Tensor, "G B T P C"]:
@@ -31,7 +43,7 @@ def project(tokens: Float[Tensor, "G B T D"], weight: Float[Tensor, "E D C"]) ->
     G, B, T, D = tokens.shape
     members = len(weight) // G
     columns = weight.view(G, members, D, -1).transpose(1, 2).reshape(G, D, -1)
-    return torch.bmm(tokens.reshape(G, B * T, D), columns).view(G, B, T, members, -1)
+    return torch.bmm(tokens.reshape(G, B * T, D), columns).view(G, B, T, members, weight.shape[2])
 
 
 def _generator(seed: int, stream: str) -> torch.Generator:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from gladient.nn._residual import LayerConfig
+from gladient.nn._config import LayerConfig
 
 __all__ = ["PRESETS", "gla", "hgrn2", "linear_attention", "mamba", "mamba2", "retnet", "rwkv6"]
 

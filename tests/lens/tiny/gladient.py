@@ -68,8 +68,10 @@ def _last_query(seed: int) -> nn.Module:
     options: list[dict[str, Any]] = [{"gate": gate} for gate in ("scalar", "key", "value", "full")]
     options += [{"gate": "fixed", "decays": (0.9,)}]
     options += [{"gate": "key", "bonus": True}, {"gate": "scalar", "heads": 2}, {"gate": "full", "write": "step"}, {}]
-    regressors = [InContextRegressor(_WIDTH, key_dim=4, value_dim=3, scale=0.25, **each) for each in options]
-    regressors[-1].layer = _KeyTimesValue(_WIDTH, key_dim=4, value_dim=3, gate="full")
+    regressors = [
+        InContextRegressor(_WIDTH, LayerConfig(key_dim=4, value_dim=3, scale=0.25, **each)) for each in options
+    ]
+    regressors[-1].layer = _KeyTimesValue(_WIDTH, LayerConfig(key_dim=4, value_dim=3, gate="full"))
     return perturb(_LastQuery(*regressors), *_MOVED)
 
 

@@ -21,47 +21,39 @@ __all__ = ["ADAPTER"]
 
 @contextmanager
 def _attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
-    waiting: list[tuple[dict[str, Any], Tensor]] = []
-
-    def operated(call: dict[str, Any], result: tuple[Tensor, Tensor | None]) -> None:
-        if getattr(layer, "u", None) is None:
-            emit(_read(call, result[0]))
-        else:
-            waiting.append((call, result[0]))
-
-    def added(call: dict[str, Any], own: Tensor) -> None:
-        """The layer adds its bonus itself: one for all rows of the batch, unless they are of different members."""
-        operator, output = waiting.pop()
-        whole = len(call["tokens"]) == 1
-        emit(_read(operator, output + own, **({"bonus": call["u"].flatten(0, 1)} if whole else {"skip": own})))
-
     with (
-        on_method(layer, "_operate", lambda call, result: None),  # others run the layer past its forward
-        on_function(layer, "gated_linear_attention", operated),
-        on_method(layer, "_bonus", added),
+        on_method(layer, "scan", _ignore),  # models run the layer past its forward
+        on_method(layer, "read_last", _ignore),
+        on_function(layer, "gated_linear_attention", lambda call, result: emit(_read(call, result[0]))),
     ):
         yield
 
 
-def _read(
-    call: dict[str, Any], output: Tensor, *, bonus: Tensor | None = None, skip: Tensor | None = None
-) -> Recurrence:
-    H, V, T = call["q"].shape[2], call["v"].shape[3], call["k"].shape[1]
-    gates = Gates(*(call[name] for name in ("g", "gk", "gv", "G"))).each(accumulation).to_heads(H).combined()
-    apart = V if gates is not None and gates.shape[4] > 1 else 1  # value channels that are heads
-    q, k = (_repeat(to_heads(accumulation(call[name]), H), apart) for name in ("q", "k"))
-    state = call["initial_state"]
+def _ignore(call: dict[str, Any], result: Any) -> None:
+    """Hears nothing: the seam is there so that the layer counts as running."""
+
+
+def _read(call: dict[str, Any], output: Tensor) -> Recurrence:
+    H, V, T, Q = call["q"].shape[2], call["v"].shape[3], call["k"].shape[1], call["q"].shape[1]
+    gates = Gates(**{name: call[name] for name in ("g", "gk", "gv", "G", "A", "dt")})
+    log_gates = gates.each(accumulation).to_heads(H).combined()
+    apart = V if log_gates is not None and log_gates.shape[4] > 1 else 1  # value channels that are heads
+    q, k, v = (to_heads(accumulation(call[name]), H) for name in ("q", "k", "v"))
+    q, state, bonus, skip = call["scale"] * q, call["initial_state"], call["bonus"], None
+    if bonus is not None and bonus.ndim == 3:  # rows of several members: what it adds, as a record has one for all
+        own = (q * accumulation(bonus)[:, None] * k[:, T - Q :]).sum(3, keepdim=True)
+        bonus, skip = None, _split(own * v[:, T - Q :], apart)
     return Recurrence(
-        q=call["scale"] * q,
-        k=k,
-        v=_split(to_heads(accumulation(call["v"]), H), apart),
+        q=_repeat(q, apart),
+        k=_repeat(k, apart),
+        v=_split(v, apart),
         output=_split(output, apart),
-        positions=torch.arange(T)[T - q.shape[1] :],
-        log_gates=None if gates is None else _log_gates(gates),
+        positions=torch.arange(T - Q, T),
+        log_gates=None if log_gates is None else _log_gates(log_gates),
         read=call["read"],
         bonus=None if bonus is None else accumulation(bonus).repeat_interleave(apart, 0),
         initial_state=None if state is None else _split(accumulation(state).movedim(2, 1), apart).movedim(1, 2),
-        skip=None if skip is None else _split(skip, apart),
+        skip=skip,
     )
 
 
