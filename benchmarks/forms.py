@@ -10,11 +10,11 @@ from functools import partial
 from typing import Any
 
 import torch
+from gladient.ops.chunked import best_chunk
 from torch import Tensor
 
 from gladient.cli.bench import interleaved
 from gladient.ops import Gates, choose, gated_linear_attention
-from gladient.ops.chunked import best_chunk
 
 __all__: list[str] = []
 

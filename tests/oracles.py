@@ -8,7 +8,10 @@ Array = np.ndarray
 
 
 def gla(inputs: dict[str, Array], *, scale: float = 1.0, read: str = "after") -> tuple[Array, Array]:
-    """Outputs [B, T, H, V] and final state [B, H, K, V] of q, k, v and, where given, g, gk, gv, G, A, dt, state, bonus."""
+    """Outputs [B, T, H, V] and final state [B, H, K, V] of q, k, v and what else is given.
+
+    That is any of g, gk, gv, G, A and dt, state, bonus.
+    """
     B, T, H, K, V = _sizes(inputs)
     o, final = np.zeros((B, T, H, V)), np.zeros((B, H, K, V))
     for b in range(B):

@@ -42,7 +42,10 @@ def call(**changes: Any) -> None:
         ({"A": torch.zeros(H, K, V), "dt": torch.zeros(B, T, H, K)}, r"dt has shape .* it must be \[2, 6, heads, 5\]"),
         ({"A": torch.zeros(3, K, V), "dt": torch.zeros(B, T, H, V)}, "A has 3 heads and there are 4"),
         ({"form": "parallel", "A": torch.zeros(H, K, V), "dt": torch.zeros(B, T, H, V)}, "does not hold full gates"),
-        ({"dt": torch.full((B, T, H, V), -1.0), "A": torch.zeros(H, K, V), "check_values": True}, "dt holds a step below 0"),
+        (
+            {"dt": torch.full((B, T, H, V), -1.0), "A": torch.zeros(H, K, V), "check_values": True},
+            "dt holds a step below 0",
+        ),
         ({"initial_state": torch.zeros(B, 3, K, V)}, r"it must be \[sequences, H, K, V\] = \(2, 4, 3, 5\)"),
         ({"inplace": True, "initial_state": torch.zeros(B, H, K, V)}, "inplace=True came with form 'chunked'"),
         ({"read": "during"}, "read is 'during'; it must be one of after, before"),

@@ -51,10 +51,10 @@ def test_last_query_writes_its_tensors_and_nothing_around_them(
     gradients = torch.autograd.grad(o, list(leaves.values()), d_o.double())
     expected = {"o": o.detach()} | {f"d_{name}": x for name, x in zip(leaves, gradients, strict=True)}
     scale = 1e-12 if dtype == torch.float64 else 1e-5
-    for name, (found, memory) in results.items():
+    for name, (found, around) in results.items():
         size = max(1.0, expected[name].abs().max().item())
         np.testing.assert_allclose(found, expected[name], rtol=0, atol=scale * size, err_msg=name)
-        assert (torch.cat([memory[:32], memory[-32:]]) == 1).all(), name
+        assert (torch.cat([around[:32], around[-32:]]) == 1).all(), name
 
 
 @needs_kernels

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from gladient.ops import Backend
+
 __all__ = ["Gate", "LayerConfig", "Link", "Write"]
 
 Gate = Literal["none", "fixed", "scalar", "key", "value", "full"]
@@ -18,7 +20,7 @@ class LayerConfig:
         key_dim: numbers in a head's query or key, K; the width if not given.
         value_dim: numbers in a head's value, V; the width if not given.
         heads: H; every head has its own queries, keys, values and gates.
-        gate: the family: none, fixed (the constants `decays`), scalar (one gate a token), key or value (one a
+        gate: the family: none, fixed (the constants `decays`), scalar (one gate per token), key or value (one per
             channel), full (one for each state entry, $G_t = \exp(-A \odot 1 \Delta_t^\top)$ with
             $\Delta_t = -\log g_t$ for each value channel).
         gate_bias: whether gates have a bias.
@@ -32,7 +34,7 @@ class LayerConfig:
         bonus: whether outputs read $S_{t-1} + (u \odot k_t) v_t^\top$ with a learned u in place of $S_t$.
         open_columns: token columns that hold every gate open at the start.
         delimiter_columns: token columns that hold the first channel's gate open at the start, the last one's at one
-            half, and those between between.
+            half, and those between in between.
         scale: s, multiplied into every output; 1/n keeps outputs of order one for prompts of n examples.
         backend: where the operator runs; see `gladient.ops.gated_linear_attention`.
         norm: whether each head's output is divided by its root mean square; `ResidualLayer` alone does it.
@@ -60,7 +62,7 @@ class LayerConfig:
     open_columns: tuple[int, ...] = ()
     delimiter_columns: tuple[int, ...] = ()
     scale: float = 1.0
-    backend: str = "auto"
+    backend: Backend = "auto"
     norm: bool = False
     output_gate: bool = False
 
@@ -68,7 +70,7 @@ class LayerConfig:
         for name, size in (("key_dim", self.key_dim), ("value_dim", self.value_dim), ("heads", self.heads)):
             if size is not None and size < 1:
                 raise ValueError(f"{name} is {size}; it must be at least 1")
-        for name, choices in (("gate", Gate), ("link", Link), ("write", Write)):
+        for name, choices in (("gate", Gate), ("link", Link), ("write", Write), ("backend", Backend)):
             if getattr(self, name) not in get_args(choices):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(get_args(choices))}")
         goes_with = {"plain": get_args(Gate), "step": ("scalar", "full"), "complement": ("key",)}[self.write]

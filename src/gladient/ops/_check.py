@@ -49,7 +49,8 @@ def check_shapes(tensors: Mapping[str, Tensor], one_query: bool) -> int:
     heads = {}
     for name, x in tensors.items():
         if name in ("A", "bonus"):
-            heads[name] = x.shape[-2 if name == "bonus" else -3] if x.ndim > 2 or name == "bonus" and x.ndim > 1 else 0
+            axis = 3 if name == "A" else 2  # from the end
+            heads[name] = x.shape[-axis] if x.ndim >= axis else 0
             continue
         shape = x.shape
         if shape[:2] != start or shape[3:] != ends[_CHANNELS[name]] or len(shape) < 3:
@@ -80,7 +81,9 @@ def _wrong_shape(name: str, x: Tensor, start: tuple[int, int], tensors: Mapping[
     wanted = ", ".join(map(str, (*start, "heads", *ends[_CHANNELS[name]])))
     hint = " or, for a fixed decay per head, [H]" if name == "g" else ""
     gates = ("g", "gk", "gv", "G")
-    fits = [f"{other}=" for other in gates if shape[:2] == start and len(shape) > 2 and shape[3:] == ends[_CHANNELS[other]]]
+    fits = [
+        f"{other}=" for other in gates if shape[:2] == start and len(shape) > 2 and shape[3:] == ends[_CHANNELS[other]]
+    ]
     cure = f"; this is a shape of {' or '.join(fits)}" if name in gates and fits else ""
     return f"{name} has shape {shape}; beside q {_shape(tensors['q'])} and v it must be [{wanted}]{hint}{cure}"
 
@@ -93,7 +96,7 @@ def check_state(initial_state: Tensor, sequences: int, H: int, K: int, V: int) -
 
 
 def check_values(tensors: Mapping[str, Tensor]) -> None:
-    """Raises ValueError for NaN or infinity, log gates and rates that are NaN or above 0, steps below 0: one read each."""
+    """Raises ValueError for NaN or infinity, log gates and rates above 0, and steps below 0; each is read once."""
     for name, x in tensors.items():
         if not x.numel():
             continue

@@ -130,16 +130,28 @@ def prepare(
         raise ValueError("form='parallel' does not hold full gates; use 'chunked', 'recurrent' or 'last_query'")
     scale = K**-0.5 if scale is None else scale
     call = Call(
-        q, k, v, gates, bonus, initial_state, H, offsets, scale, form, chosen, read, chunk_size, output_final_state, inplace
+        q,
+        k,
+        v,
+        gates,
+        bonus,
+        initial_state,
+        H,
+        offsets,
+        scale,
+        form,
+        chosen,
+        read,
+        chunk_size,
+        output_final_state,
+        inplace,
     )
     if inplace:
         _check_inplace(call)
     return call
 
 
-def _check_options(
-    form: str, read: str, scale: Any, chunk_size: Any, A: Any, dt: Any, bonus: Any
-) -> None:
+def _check_options(form: str, read: str, scale: Any, chunk_size: Any, A: Any, dt: Any, bonus: Any) -> None:
     check_option("form", form, Form)
     check_option("read", read, Read)
     if isinstance(scale, Tensor):

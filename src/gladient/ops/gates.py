@@ -32,7 +32,7 @@ class Gates:
         gk: one log gate per key channel, [B, T, H, K].
         gv: one log gate per value channel, [B, T, H, V].
         G: one log gate per entry of the state, [B, T, H, K, V].
-        A: rates, [B, H, K, V].
+        A: rates, [H, K, V] or [B, H, K, V].
         dt: steps, [B, T, H, V].
     """
 
@@ -62,7 +62,8 @@ class Gates:
         """Rates and steps as full gates of `heads` heads, added to those that are there."""
         if self.A is None or self.dt is None:
             return self
-        G = to_heads(self.A[:, None], heads) * to_heads(self.dt, heads)[..., None, :]
+        A = self.A if self.A.ndim == 4 else self.A[None]
+        G = to_heads(A[:, None], heads) * to_heads(self.dt, heads)[..., None, :]
         return Gates(self.g, self.gk, self.gv, G if self.G is None else G + to_heads(self.G, heads))
 
     def to_heads(self, heads: int) -> "Gates":
@@ -71,6 +72,8 @@ class Gates:
 
     def combined(self) -> Tensor | None:
         """All families added up, [B, T, H, K or 1, V or 1]; None if every gate is 1. Heads must agree."""
+        if self.dt is not None:
+            return self.materialised(self.dt.shape[2]).combined()
         parts = [
             None if self.g is None else self.g[..., None, None],
             None if self.gk is None else self.gk[..., None],

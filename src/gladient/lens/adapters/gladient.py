@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gladient.lens._adapter import Adapter, Emit
 from gladient.lens._recurrence import Recurrence
 from gladient.lens._seams import on_function, on_method
-from gladient.ops.dispatch import accumulation
+from gladient.ops._sequences import accumulation
 from gladient.ops.gates import Gates, to_heads
 
 __all__ = ["ADAPTER"]

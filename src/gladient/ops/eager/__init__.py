@@ -43,7 +43,7 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
     initial = zero if call.initial_state is None else accumulation(call.initial_state)
     shared: dict[str, Any] = {"scale": call.scale, "initial_state": initial.unflatten(0, (len(k), sequences))}
     shared["offsets"] = call.offsets
-    more = {"chunk_size": call.chunk_size, "recompute": recompute} if runs == "chunked" else {}
+    more: dict[str, Any] = {"chunk_size": call.chunk_size, "recompute": recompute} if runs == "chunked" else {}
 
     def outputs(q: Tensor) -> tuple[Tensor, Tensor]:
         return each_sequence(_FORMS[runs], q, k, v, gates, **shared, **more)

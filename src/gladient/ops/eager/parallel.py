@@ -58,7 +58,7 @@ def within(
 
 
 def _weighted_sums(scores: Float[Tensor, "B H T T"], v: Float[Tensor, "B T H V"]) -> Float[Tensor, "B T H V"]:
-    """Σ_i scores_ti v_i. A value that is not finite spoils its own token and later ones, not earlier ones by 0 · inf."""
+    """Σ_i scores_ti v_i. A value that is not finite spoils its token and later ones, never earlier ones by 0 · inf."""
     spoilt = (v - v).cumsum(1)  # 0, and NaN from such a value on
     return torch.einsum("bhti,bihv->bthv", scores, v.nan_to_num(0.0, 0.0, 0.0)) + spoilt
 

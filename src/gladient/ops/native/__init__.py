@@ -24,7 +24,9 @@ def why_not(call: Call) -> str | None:
     if call.form in ("recurrent", "parallel"):
         return f"form {call.form!r} is plain PyTorch; the native kernels serve 'chunked', 'last_query' and 'step'"
     if call.chunk_size is not None:
-        return f"chunk_size={call.chunk_size} is for the eager backend; the kernels' chunks have {operators.CHUNK} tokens"
+        return (
+            f"chunk_size={call.chunk_size} is for the eager backend; the kernels' chunks have {operators.CHUNK} tokens"
+        )
     if call.has_tangents:
         return "forward-mode derivatives are taken, which only form='recurrent' has"
     return _obstacle()
@@ -38,7 +40,9 @@ def form(call: Call) -> str:
 def run(call: Call) -> tuple[Tensor, Tensor | None]:
     """Outputs in v's dtype, and the final state or None."""
     if call.form == "last_query":
-        return last_queries(call, call.gates.each(accumulation), lambda *x: _last_query(*x, scale=call.scale), _final_state)
+        return last_queries(
+            call, call.gates.each(accumulation), lambda *x: _last_query(*x, scale=call.scale), _final_state
+        )
     gates = _alone(call.gates, call.heads)
     inputs = (call.q, call.k, call.v, *(gates.g, gates.gk, gates.gv, gates.G, gates.A, gates.dt), call.bonus)
     options = (call.heads, call.scale, call.read == "before")

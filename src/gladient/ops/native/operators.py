@@ -70,7 +70,9 @@ def _fields(tensors: dict[str, Tensor], heads: int) -> dict[str, int]:
 def _by_sequence(tensors: dict[str, Tensor], sequences: int) -> dict[str, Tensor]:
     """Rates and bonus with a row for each sequence, unless all share one."""
     apart = {name: tensors[name] for name in ("A", "bonus") if len(tensors.get(name, ())) > 1}
-    return tensors | {name: x.repeat_interleave(sequences, 0) for name, x in apart.items()} if sequences > 1 else tensors
+    return (
+        tensors | {name: x.repeat_interleave(sequences, 0) for name, x in apart.items()} if sequences > 1 else tensors
+    )
 
 
 def _offsets(borders: Sequence[int] | None, inputs: Sequence[Tensor | None]) -> Sequence[int]:
@@ -112,7 +114,7 @@ def _outputs(
     (B, T), K, V = k.shape[:2], k.shape[3], v.shape[3]
     spans, n = _spans(offsets, K, V) if train else 0, len(offsets) - 1
     shapes = (B, T, heads, V), (B * n, heads, K, V), (B, spans, heads, K, V)
-    return tuple(make(shape, tensors["q"].dtype) for shape in shapes)  # type: ignore[return-value]
+    return tuple(make(shape, tensors["q"].dtype) for shape in shapes)
 
 
 def _scan(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -137,9 +139,7 @@ def _fake_scan(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     return o.to(v.dtype), final, checkpoints
 
 
-def _scan_backward(
-    d_o: Tensor | None, d_final: Tensor | None, checkpoints: Tensor, *arguments: Any
-) -> list[Tensor]:
+def _scan_backward(d_o: Tensor | None, d_final: Tensor | None, checkpoints: Tensor, *arguments: Any) -> list[Tensor]:
     *inputs, borders, heads, scale, before, needed = arguments
     tensors, offsets = _named(inputs), _offsets(borders, inputs)
     if not checkpoints.numel():
