@@ -1,0 +1,62 @@
+"""The one timer and the one reader of peak memory. Standard library alone: other interpreters run this file too."""
+
+import ctypes
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+__all__ = ["seconds", "median_seconds", "interleaved", "peak"]
+
+_FAST = 0.05  # seconds
+_SLOWEST = 5.0  # seconds: a job that needs more for one call is timed once
+
+
+def seconds(job: Callable[[], Any]) -> float:
+    """What one call takes."""
+    start = time.perf_counter()
+    job()
+    return time.perf_counter() - start
+
+
+def median_seconds(job: Callable[[], Any], rounds: int) -> float:
+    """The median of some calls in a row."""
+    return median(seconds(job) for _ in range(rounds))
+
+
+def interleaved(
+    jobs: Mapping[Any, Callable[[], Any]], rounds: int, afterwards: Mapping[Any, Callable[[], Any]] | None = None
+) -> dict[Any, float]:
+    """Median seconds of every job, one after the other in every round; those of seconds have a single round.
+
+    Short jobs run ten times in a row, their inputs in cache, as in a training loop. What some do `afterwards`, when
+    their turn is over, is not timed.
+    """
+    times: dict[Any, list[float]] = {name: [] for name in jobs}
+    for _ in range(rounds):
+        for name, job in jobs.items():
+            if not times[name] or times[name][0] < _SLOWEST:
+                times[name].append(seconds(job))
+            if times[name][-1] < _FAST:
+                times[name].extend(seconds(job) for _ in range(9))
+            if afterwards and name in afterwards:
+                afterwards[name]()
+    return {name: median(taken) for name, taken in times.items()}
+
+
+def peak(job: Callable[[], Any]) -> float:
+    """Largest resident memory during the job above that before it, in MiB; NaN where /proc does not tell."""
+
+    def kilobytes(field: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith(field)).split()[1])
+
+    try:
+        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)  # what earlier jobs freed does not count as free room
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+        before = kilobytes("VmRSS")
+        job()
+        return (kilobytes("VmHWM") - before) / 1024
+    except OSError:
+        return float("nan")

@@ -1,0 +1,155 @@
+"""Everybody's operator on our inputs by name: ours, installed peers, and plain chunks, eager and compiled."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from gladient import _optional
+from gladient.bench import ggml, plain
+from gladient.bench.cases import Case, options
+from gladient.ops import gated_linear_attention
+
+__all__ = ["Contender", "Kind", "contenders", "missing"]
+
+Kind = Literal["ours", "installed", "compiled", "ggml", "eager"]
+Operator = Callable[..., tuple[Tensor, ...]]
+Function = Callable[..., Tensor]
+_FLA = "pip install fla-core==0.6.0"
+_TRANSFORMERS = "pip install transformers==5.23.0"
+_CURES = {"fla": _FLA, "transformers": _TRANSFORMERS, "libggml": ggml.INSTALL}
+_GREEDY = ("fla naive recurrent", "fla naive parallel")  # need more than 20 GB for longer sequences
+_LONGEST = 2048
+_LONGEST_COMPILED = 4096  # tokens, beyond which the loop over chunks takes minutes to compile
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An operator that takes the case's tensors by name and returns the outputs, and after a step the state.
+
+    `eager` are plain functions for comparison that no one would install; ratios leave them out.
+    """
+
+    kind: Kind
+    operator: Operator
+
+
+def missing(case: Case) -> list[str]:
+    """The peers that are left out of a case, and why or with what to install."""
+    found = [f"{name} (install it with: {cure})" for name, cure in _CURES.items() if not _optional.have(name)]
+    if _compiled(case) and not _few_chunks(case):
+        found.append(f"plain chunks, compiled (at most {_LONGEST_COMPILED} tokens, in whole chunks)")
+    return found
+
+
+def contenders(case: Case) -> dict[str, Contender]:
+    """Ours first, then every peer at hand for this case that PyTorch can run."""
+    given = options(case)
+    found = {
+        "gladient": Contender("ours", partial(_ours, **given)),
+        "gladient, backend='eager'": Contender("ours", partial(_ours, **given, backend="eager")),
+    }
+    if case.step:
+        found["gladient, inplace=True"] = Contender("ours", partial(_ours, **given, inplace=True))
+        return found
+    for module, peers in (("fla", _fla), ("transformers", _transformers)):
+        if _optional.have(module):
+            for name, function in peers(case).items():
+                if case.T <= _LONGEST or name not in _GREEDY:
+                    found[name] = Contender("installed", _alone(_last(function) if case.last else function))
+    for name, function in _compiled(case).items() if _few_chunks(case) else ():
+        found[name] = Contender("compiled", _alone(torch.compile(function, dynamic=False, fullgraph=True)))
+    if case.family == "key" and case.read == "after":
+        function = _last(plain.safe_chunk) if case.last else plain.safe_chunk
+        found["a plain safe chunk of 16, eager"] = Contender("eager", _alone(function))
+    return found
+
+
+def _ours(**given: Any) -> tuple[Tensor, ...]:
+    o, state = gated_linear_attention(**given)
+    return (o,) if state is None else (o, state)
+
+
+def _alone(function: Function) -> Operator:
+    return lambda **x: (function(**x),)
+
+
+def _last(function: Function) -> Function:
+    def last(*, q: Tensor, k: Tensor, **x: Tensor) -> Tensor:
+        earlier = q.new_zeros(q.shape[0], k.shape[1] - 1, *q.shape[2:])  # peers want a query for every token
+        return function(q=torch.cat([earlier, q], 1), k=k, **x)[:, -1:]
+
+    return last
+
+
+def _compiled(case: Case) -> dict[str, Function]:
+    if case.read == "before" or case.step:
+        return {}
+    if case.family == "scalar":
+        if case.last:
+            return {"a plain last query, compiled": plain.last_query}
+        return {"a plain chunk of 64, compiled": plain.scalar_chunk}
+    return {"a plain chunk of 32, compiled": plain.key_chunk} if case.family == "key" and not case.last else {}
+
+
+def _few_chunks(case: Case) -> bool:
+    """Whether the loop over chunks compiles in about a minute and needs no padding."""
+    return case.T <= _LONGEST_COMPILED and (case.T % 64 == 0 or (case.family == "scalar" and case.T < 64))
+
+
+def _fla(case: Case) -> dict[str, Function]:
+    # by file: fla's own imports want Triton, 1 GB that these functions do not use
+    def load(file: str) -> Any:
+        return _optional.require_file("fla", f"ops/{file}", needed_for="the peers", install=_FLA)
+
+    if case.family == "scalar":
+        simple = load("simple_gla/naive.py")
+        functions = {kind: getattr(simple, f"naive_{kind}_simple_gla") for kind in ("recurrent", "chunk", "parallel")}
+
+        def by_head(q: Tensor, k: Tensor, v: Tensor, g: Tensor, function: Any) -> Tensor:
+            q, k = (x.repeat_interleave(case.H // x.shape[2], 2) for x in (q, k))
+            return function(q, k, v, g, scale=1.0)[0]
+
+        return {f"fla naive {kind}": partial(by_head, function=function) for kind, function in functions.items()}
+    if case.family == "key" and case.read == "before":
+        rwkv6 = load("rwkv6/recurrent_naive.py").naive_recurrent_rwkv6
+
+        def heads_first(q: Tensor, k: Tensor, v: Tensor, gk: Tensor, bonus: Tensor) -> Tensor:
+            q, k, v, gk = (x.transpose(1, 2) for x in (q, k, v, gk))
+            return rwkv6(q, k, v, gk, bonus, scale=1.0)[0].transpose(1, 2)
+
+        return {"fla naive recurrent": heads_first} if case.bonus else {}
+    if case.family == "key":  # its scale is fixed at K^-1/2
+        gla = load("gla/naive.py").naive_recurrent_gla
+        return {"fla naive recurrent": lambda q, k, v, gk: gla(q * q.shape[3] ** 0.5, k, v, gk)[0]}
+    return {}
+
+
+def _transformers(case: Case) -> dict[str, Function]:
+    def load(model: str) -> Any:
+        module = f"transformers.models.{model}.modeling_{model}"
+        return _optional.require(module, needed_for="the peers", install=_TRANSFORMERS)
+
+    def mamba2(q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> Tensor:
+        ones = torch.ones(g.shape)  # its decay is A·dt and its write dt·v: with dt = 1, A is our log gate
+        return scan(v, ones, g, k, q, chunk_size=min(64, q.shape[1]))
+
+    def mamba(q: Tensor, k: Tensor, v: Tensor, **gates: Tensor) -> Tensor:
+        q, k, v = (x[:, :, 0].transpose(1, 2) for x in (q, k, v))  # decays exp(A·dt) for A [V, K], dt [B, V, T]
+        if case.family == "full":
+            A, dt = gates["G"][0, 0, 0].T, torch.ones(v.shape)
+        else:
+            A, dt = gates["A"][0].T, gates["dt"][:, :, 0].transpose(1, 2)
+            v = v / dt  # which it multiplies by dt
+        return scan(v, dt, A, k, q).transpose(1, 2)[:, :, None]
+
+    if case.family == "scalar":
+        scan = load("mamba2").mamba2_chunk_scan
+        return {"transformers Mamba-2, chunk 64": mamba2}
+    if case.family in ("full", "rates") and case.H == 1:
+        scan = load("mamba").mamba_selective_scan
+        return {"transformers Mamba": mamba}
+    return {}
