@@ -10,11 +10,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from gladient.ops.chunked import best_chunk
 from torch import Tensor
 
-from gladient.cli.bench import interleaved
+from gladient.bench.clock import interleaved
 from gladient.ops import Gates, choose, gated_linear_attention
+from gladient.ops.eager.chunked import best_chunk
 
 __all__: list[str] = []
 
@@ -34,7 +34,7 @@ def inputs(family: str, B: int, T: int, H: int, K: int) -> dict[str, Tensor]:
 def contenders(family: str, B: int, T: int, H: int, K: int) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "native", {"form": "chunked", "backend": "native"}
     for size in CHUNKS:
-        yield f"chunks of {size}", {"form": "chunked", "backend": "torch", "chunk_size": size}
+        yield f"chunks of {size}", {"form": "chunked", "backend": "eager", "chunk_size": size}
     if B * T * T * H * (1 if family == "scalar" else K) <= LARGEST:
         yield "parallel", {"form": "parallel"}
     if T <= 64:
@@ -57,9 +57,9 @@ def main() -> None:
             jobs = {name: partial(training, given, options) for name, options in contenders(family, *shape)}
             found = {name: 1e3 * seconds for name, seconds in interleaved(jobs, 5).items()}
             q, k, v, gate = given.values()
-            gates = Gates(**{GATES[family]: gate})
-            form = choose(q, k, v, gates, backend="torch").form
-            chosen = form if form != "chunked" else f"chunks of {best_chunk(gates, shape[3])}"
+            gates = {GATES[family]: gate}
+            form = choose(q, k, v, **gates, backend="eager").form
+            chosen = form if form != "chunked" else f"chunks of {best_chunk(Gates(**gates), shape[3])}"
             cells = (f"{found[name]:.2f}{'+' if name == chosen else ' '}" if name in found else "" for name in columns)
             print(f"{family:8}{', '.join(map(str, shape)):20}" + "".join(f"{cell:>15}" for cell in cells), flush=True)
             plain = min(time for name, time in found.items() if name != "native")

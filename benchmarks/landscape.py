@@ -10,17 +10,14 @@
 """
 
 import json
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 import numpy as np
 import tyro
 
+from gladient.bench.clock import median_seconds
 from gladient.landscape import ladder, optimum, optimum_batch, uniqueness
 from gladient.prompts import MultitaskSetting
 
@@ -72,22 +69,12 @@ def generic(setting: MultitaskSetting) -> float:
     return float(minimize(objective, start, jac=True, method="L-BFGS-B", options=options).fun)
 
 
-def seconds(work: Callable[[], Any], rounds: int) -> float:
-    """Median time of `work`."""
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return median(times)
-
-
 def against_scipy(rng: np.random.Generator, sizes: tuple[int, ...]) -> list[dict[str, float]]:
     rows = []
     for size in sizes:
         setting = correlated(rng, size, size)
         rounds = 5 if size <= 100 else 1
-        ours, theirs = seconds(partial(optimum, setting), rounds), seconds(partial(generic, setting), rounds)
+        ours, theirs = (median_seconds(partial(solve, setting), rounds) for solve in (optimum, generic))
         gap = generic(setting) / optimum(setting).risk - 1.0
         rows.append({"K=d": size, "optimum_s": ours, "scipy_s": theirs, "ratio": theirs / ours, "gap": gap})
     return rows
@@ -102,7 +89,7 @@ def growth(rng: np.random.Generator, largest: int) -> list[dict[str, float]]:
     for K, d, n in cases:
         setting = correlated(rng, K, d, n)
         rounds = 5 if max(K, d) < 500 else 1
-        rows.append({"K": K, "d": d, "n": n, "ladder_s": seconds(partial(ladder, setting), rounds)})
+        rows.append({"K": K, "d": d, "n": n, "ladder_s": median_seconds(partial(ladder, setting), rounds)})
     return rows
 
 
@@ -115,8 +102,8 @@ def batched(rng: np.random.Generator, batch: int) -> dict[str, float]:
     def loop() -> list[float]:
         return [optimum(MultitaskSetting([25, 50], np.eye(2), one, Sigma)).risk for one in r[:few]]
 
-    together = batch / seconds(lambda: optimum_batch([25, 50], np.eye(2), r, spectrum), 5)
-    alone = few / seconds(loop, 3)
+    together = batch / median_seconds(lambda: optimum_batch([25, 50], np.eye(2), r, spectrum), 5)
+    alone = few / median_seconds(loop, 3)
     np.testing.assert_allclose(optimum_batch([25, 50], np.eye(2), r, spectrum).risk[:few], loop(), rtol=1e-10)
     return {"settings": batch, "batched_per_s": together, "loop_per_s": alone, "ratio": together / alone}
 

@@ -20,9 +20,11 @@ from statistics import median
 import numpy as np
 import tyro
 
+from gladient.bench import clock
+
 # Runs with either interpreter, so it imports nothing of gladient unless it is asked for the lens.
 WORKER = """
-import json, sys, time, warnings
+import json, runpy, sys, warnings
 warnings.simplefilter("ignore")
 import torch
 from transformers import Mamba2Config, Mamba2ForCausalLM
@@ -52,26 +54,19 @@ else:
         return trace.layer(0)
     weights = lambda record: record.gate_weights() if way == "gate weights" else record.implicit_attention()
 
-def seconds(action):
-    begun = time.perf_counter()
-    action()
-    return time.perf_counter() - begun
-
-def memory(field):
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field)) * 1024
+clock = runpy.run_path(sys.argv[4])  # gladient's timer and its reader of peak memory, for both
 
 with torch.no_grad():
     plain()
     captured = capture()
-    before = memory("VmRSS")
-    open("/proc/self/clear_refs", "w").write("5")  # the peak counts from here
-    found = weights(captured)
-    peak = memory("VmHWM") - before
+    made = []
+    peak = clock["peak"](lambda: made.append(weights(captured))) * 2**20
+    found = made.pop()
     if out:
         import numpy
         numpy.save(out, found.double().numpy())
     del found
-    times = [[seconds(action) for action in (plain, capture, lambda: weights(captured))] for _ in range(5)]
+    times = [[clock['seconds'](action) for action in (plain, capture, lambda: weights(captured))] for _ in range(5)]
 alone, hooked, formed = (sorted(column)[2] for column in zip(*times))
 print(json.dumps({"capture": hooked - alone, "weights": formed, "bytes": peak}))
 """
@@ -92,7 +87,7 @@ class Options:
 
 
 def measure(python: str, way: str, length: int, out: str = "") -> dict[str, float]:
-    command = [python, "-c", WORKER, way, str(length), out]
+    command = [python, "-c", WORKER, way, str(length), out, clock.__file__]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{way}: {done.stderr.strip().splitlines()[-1]}")

@@ -1,9 +1,10 @@
 """Every case of `gladient bench`, ours and the peers', in one run: `python -m benchmarks.ops` (about half an hour).
 
-`pip install fla-core==0.6.0 transformers==5.23.0` brings the peers; without them only ours run.
+`pip install 'gladient[peers]'` brings the peers; without them only ours and plain chunks run.
 """
 
-from gladient.cli.bench import CASES, Bench
+from gladient.bench import CASES
+from gladient.cli.bench import Bench
 
 __all__: list[str] = []
 

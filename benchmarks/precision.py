@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gladient.cli._peers import contenders
-from gladient.cli.bench import Case
+from gladient.bench import Case
+from gladient.bench.peers import contenders
 from gladient.ops import gated_linear_attention
 
 __all__: list[str] = []
@@ -48,14 +48,18 @@ def ours(form: str, backend: str) -> Operator:
 
 def entered(family: str) -> Iterator[tuple[str, Operator]]:
     """Every contender that computes this family; linear attention is scalar gates of 1 to the peers."""
-    for form, backend in (("chunked", "native"), ("chunked", "torch"), ("recurrent", "torch")):
+    for form, backend in (("chunked", "native"), ("chunked", "eager"), ("recurrent", "eager")):
         yield f"gladient, {form}, {backend}", ours(form, backend)
     known = {"none": "scalar", "fixed": "scalar"}.get(family, family)
     if known not in ("scalar", "key", "full"):
         return
-    for name, (is_ours, function) in contenders(Case(known, B, 1, 1, K, K)).items():
-        if is_ours or "parallel" in name:  # a matrix of 8192² weights
+    for name, contender in contenders(Case(known, B, 8192, 1, K, K)).items():
+        if contender.kind not in ("installed", "eager") or "parallel" in name:  # a matrix of 8192² weights
             continue
+
+        def function(operator: Any = contender.operator, **given: Tensor) -> Tensor:
+            return operator(**given)[0]
+
         if family == "none":
             yield name, lambda function=function, **given: function(**given, g=torch.zeros(B, T, 1))
         else:

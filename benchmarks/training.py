@@ -9,7 +9,6 @@ interleaved rounds.
 """
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 import tyro
 
+from gladient.bench import clock
 from gladient.experiments.multitask import FIGURE, MultitaskConfig
 
 PHASES = ("sampling", "forward", "backward", "optimiser")
@@ -40,10 +40,9 @@ class Options:
 
 
 def timed(seconds: dict[str, list[float]], phase: str, action: Callable[[], Any]) -> Any:
-    begun = time.perf_counter()
-    result = action()
-    seconds[phase].append(time.perf_counter() - begun)
-    return result
+    results: list[Any] = []
+    seconds[phase].append(clock.seconds(lambda: results.append(action())))
+    return results[0]
 
 
 class Bench:

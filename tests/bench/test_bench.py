@@ -1,24 +1,67 @@
-"""`gladient bench` measures what it says, and names what is missing."""
+"""`gladient bench` measures what it says, agrees with every peer, and names what is missing."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
+import torch
 
 from gladient import _optional
-from gladient.cli import _peers
-from gladient.cli.bench import Bench, Case, Row, interleaved, measure, table
+from gladient.bench import CASES, Case, Result, Row, as_json, measure, measuring, peers, table
+from gladient.bench.cases import inputs, reference
+from gladient.bench.clock import interleaved, peak
+from gladient.bench.ggml import scans
+from gladient.bench.measuring import _error
+from gladient.cli.bench import Bench
+
+NAN = float("nan")
+SMALL = {name: replace(case, B=min(case.B, 2), T=min(case.T, 64), V=min(case.V, 64)) for name, case in CASES.items()}
+needs_ggml = pytest.mark.skipif(importlib.util.find_spec("libggml") is None, reason="ggml is not installed")
 
 
-@pytest.mark.parametrize("family", ["scalar", "key", "full"])
-@pytest.mark.parametrize("last", [False, True])
-def test_a_small_table(family: str, last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_peers, "missing", lambda: ["somebody (install it with: pip install somebody)"])
-    case = Case(family, 1, 32, 1, 4, 4, last=last)
-    rows, ceiling = measure(case, rounds=1)
-    assert rows[0].name == "gladient"
-    assert all(row.error < 1e-5 and row.training > 0 for row in rows)
-    text = table(case, rows, ceiling)
+@pytest.mark.parametrize("name", SMALL)
+def test_all_who_run_in_torch_compute_the_same(name: str) -> None:
+    case, given = SMALL[name], inputs(SMALL[name])
+    exact = reference(case, given)
+    for who, contender in peers.contenders(case).items():
+        if contender.kind == "compiled":  # their eager forms are held below
+            continue
+        own = {key: x.clone() for key, x in given.items()}
+        assert _error(contender.operator(**own), exact) < 1e-5, who
+
+
+@pytest.mark.parametrize("name", ["scalar", "key", "last"])
+def test_what_is_compiled_computes_the_same(name: str) -> None:
+    case, given = SMALL[name], inputs(SMALL[name])
+    (function,) = peers._compiled(case).values()
+    assert _error((function(**given),), reference(case, given)) < 1e-5
+
+
+@needs_ggml
+@pytest.mark.parametrize("name", [name for name in SMALL if name not in ("last", "context")])
+def test_ggml_computes_the_same(name: str) -> None:
+    case, given = SMALL[name], inputs(SMALL[name])
+    found = scans(case, given, threads=2)
+    assert found
+    for who, scan in found.items():
+        scan.graph.compute()
+        assert _error(scan.outputs(), reference(case, given)) < 1e-5, who
+
+
+@pytest.mark.parametrize("case", [Case("key", 1, 32, 1, 4, 4), Case("scalar", 1, 1, 2, 8, 8)])
+def test_a_small_table(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "_compiled", lambda case: {})
+    monkeypatch.setattr(measuring, "missing", lambda case: ["somebody (install it with: pip install somebody)"])
+    result = measure(case, rounds=1)
+    assert result.rows[0].name == "gladient"
+    assert all(row.error < 1e-5 and row.forward > 0 for row in result.rows)
+    text = table(result)
     assert case.title in text
-    assert f"at {ceiling / 1e9:.0f}\n" in text
     assert "left out: somebody (install it with: pip install somebody)" in text
+    assert json.loads(json.dumps(as_json("small", result)))["rows"][0]["name"] == "gladient"
 
 
 def test_jobs_take_turns_and_short_ones_repeat_in_cache() -> None:
@@ -28,27 +71,48 @@ def test_jobs_take_turns_and_short_ones_repeat_in_cache() -> None:
     assert all(0 < seconds < 0.05 for seconds in medians.values())
 
 
-def test_the_table_gives_ours_as_a_share_of_the_ceiling() -> None:
-    row = Row("gladient", True, 1e-6, 2e-6, 1.0, 1e-7)
-    last = table(Case("scalar", 10, 100, 2, 4, 5, last=True), [row], ceiling=240e9)  # 2000 × 3 × 4 (4 + 5 + 1) bytes
-    assert "ours 120 GB/s, 50% of a copy at 240\n" in last + "\n"
-    products = table(Case("scalar", 10, 100, 2, 4, 5), [row], ceiling=1200e9)  # 2000 × 3 × 5 · 4 · 5 FLOP
-    assert "ours 300 GFLOP/s, 25% of 64³ products at 1200\n" in products + "\n"
+def test_the_peak_is_what_a_job_holds_at_most() -> None:
+    assert 60 < peak(lambda: torch.ones(1 << 24).sum()) < 90  # 64 MiB
+
+
+def test_the_table_gives_ours_as_a_share_of_the_ceiling_and_peers_as_times_over_ours() -> None:
+    rows = (
+        Row("gladient", "ours", 1e-6, 2e-6, 1.0, 1e-7),
+        Row("somebody", "installed", 3e-6, 8e-6, 1.0, 1e-7),
+        Row("plain", "compiled", 2e-6, 5e-6, 1.0, 1e-7, (1.0, 2.0)),
+        Row("ggml", "ggml", 1.5e-6, NAN, NAN, 1e-7),
+    )
+    last = table(Result(Case("scalar", 10, 100, 2, 4, 5, last=True), rows, 240e9, ()))  # 2000 × 3 × 4 (4 + 5 + 1) bytes
+    assert "ours 120 GB/s, 50% of a copy at 240; best installable peer: forward 3.00×, f+b 4.00×" in last
+    assert "best compiled plain torch: forward 2.00×, f+b 2.50×; best ggml: forward 1.50×" in last
+    products = table(Result(Case("scalar", 10, 100, 2, 4, 5), rows[:1], 1200e9, ()))  # 2000 × 3 × 5 · 4 · 5 FLOP
+    assert "ours 300 GFLOP/s, 25% of 64³ products at 1200" in products
 
 
 def test_missing_peers_come_with_their_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_optional, "have", lambda module: False)
-    assert [line.split(" (")[0] for line in _peers.missing()] == ["fla", "transformers"]
-    assert all("install it with: pip install " in line for line in _peers.missing())
+    found = peers.missing(CASES["full"])
+    assert [line.split(" (")[0] for line in found] == ["fla", "transformers", "libggml"]
+    assert all("install it with: pip install " in line for line in found)
 
 
 def test_a_contender_that_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = {"wrong": (True, lambda q, k, v, g: 0 * v)}
-    monkeypatch.setattr(_peers, "contenders", lambda case: wrong)
+    wrong = {"wrong": peers.Contender("ours", lambda q, k, v, g: (0 * v,))}
+    monkeypatch.setattr(measuring, "contenders", lambda case: wrong)
     with pytest.raises(RuntimeError, match=r"wrong is off by .* it computes something else"):
         measure(Case("scalar", 1, 8, 1, 2, 2), rounds=1)
 
 
-def test_unknown_cases() -> None:
-    with pytest.raises(ValueError, match="cases must be of scalar, key"):
-        Bench(cases=("nothing",)).run()
+@pytest.mark.parametrize("options", [{"cases": ("nothing",)}, {"cases": ()}, {"rounds": 0}, {"threads": 0}])
+def test_wrong_options(options: dict) -> None:
+    with pytest.raises(ValueError, match="cases must be one or more of scalar, key"):
+        Bench(**options).run()
+
+
+def test_the_level_holds_torch_too() -> None:
+    command = [sys.executable, "-m", "gladient.cli", "bench", "--level", "v3", "--rounds", "1", "--cases", "step-key"]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    if "which this one lacks" in done.stderr:
+        pytest.skip("this CPU has no AVX2")
+    found = json.loads(done.stdout)
+    assert (found["level"], found["torch_level"], found["case"]) == ("v3", "AVX2", "step-key")

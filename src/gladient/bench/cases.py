@@ -15,8 +15,8 @@ __all__ = ["CASES", "Case", "inputs", "options", "reference"]
 class Case:
     """One shape and gate family.
 
-    `last` asks for the last output only; `heads` is the number of heads of q and k, all H unless given; one token (T = 1)
-    is a step that takes and returns a state.
+    `last` asks for the last output only; `heads` is the number of heads of q and k, all H unless given; one token
+    (T = 1) is a step that takes and returns a state.
     """
 
     family: Literal["scalar", "key", "full", "rates"]

@@ -80,7 +80,9 @@ class Graph:
     Its threads poll for work for a while after each computation; `rest` sends them to sleep.
     """
 
-    def __init__(self, operator: str, inputs: Sequence[Tensor], numbers: Sequence[float], entries: int, threads: int):
+    def __init__(
+        self, operator: str, inputs: Sequence[Tensor], numbers: Sequence[int | float], entries: int, threads: int
+    ):
         self._ggml = ggml = _library()
         size = sum(x.nbytes for x in inputs) + 4 * entries
         size += (len(inputs) + 1) * (ggml.ggml_tensor_overhead() + 64) + ggml.ggml_graph_overhead()

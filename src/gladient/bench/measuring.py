@@ -12,7 +12,6 @@ from gladient.bench.cases import Case, inputs, reference
 from gladient.bench.clock import interleaved, peak, seconds
 from gladient.bench.ggml import scans
 from gladient.bench.peers import Kind, contenders, missing
-from gladient.ops._memory import release  # while results live on pooled memory
 
 __all__ = ["Result", "Row", "measure"]
 
@@ -24,8 +23,8 @@ _NAN = float("nan")
 class Row:
     """One contender on one case; NaN where it has no such number.
 
-    Seconds forward, seconds forward and backward, MiB above the inputs (forward and backward), largest error relative to
-    the largest entry, seconds of the first call forward and of the first with gradients, where they compile.
+    Seconds forward, seconds forward and backward, MiB above the inputs (forward and backward), largest error relative
+    to the largest entry, seconds of the first call forward and of the first with gradients, where they compile.
     """
 
     name: str
@@ -39,7 +38,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """Rows, ours first; what the machine does at most, in FLOP/s or, of a last query and a step, bytes/s; who is absent."""
+    """Rows, ours first; the machine's most in FLOP/s, for a last query or a step in bytes/s; who is absent."""
 
     case: Case
     rows: tuple[Row, ...]
@@ -78,12 +77,11 @@ def measure(case: Case, rounds: int = 5, threads: int = 1) -> Result:
         errors[name] = _error(scan.outputs(), exact)
         forward[name], kinds[name], afterwards[name, "forward"] = scan.graph.compute, "ggml", scan.graph.rest
         scan.graph.rest()
-    for name, error in errors.items():
-        if not error < _LARGEST_ERROR:
-            raise RuntimeError(f"{name} is off by {error:.1e} of the largest output; it computes something else")
+    for name, off in errors.items():
+        if not off < _LARGEST_ERROR:
+            raise RuntimeError(f"{name} is off by {off:.1e} of the largest output; it computes something else")
     peaks = {}
     for name, job in training.items():
-        release()  # what earlier contenders freed does not count as free room
         peaks[name] = peak(job)
     limit, work = _limit(case)
     everyone: dict[Any, Callable[[], Any]] = {"limit": limit}

@@ -1,7 +1,7 @@
 """The native kernels as PyTorch operators: `torch.ops.gladient.scan`, `last_query` and `step`.
 
-Every tensor leads with the batch, so that vmap is a larger batch; rates A [B, heads, K, V] and the bonus [B, H, K] may be
-expanded views, and states [B · sequences, H, K, V] hold the sequences of each row side by side.
+Every tensor leads with the batch, so that vmap is a larger batch; rates A [B, heads, K, V] and the bonus [B, H, K] may
+be expanded views, and states [B · sequences, H, K, V] hold the sequences of each row side by side.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from gladient.ops.native.library import call
-from gladient.ops.native.memory import empty
 
 __all__ = ["CHUNK", "last_query", "scan", "step", "step_"]
 
@@ -31,8 +30,8 @@ def _arguments(names: Sequence[str]) -> str:
 _OPTIONS = "SymInt heads, float scale, bool before"
 _library.define(f"scan({_arguments(_INPUTS)}, int[]? offsets, {_OPTIONS}, bool train) -> (Tensor, Tensor, Tensor)")
 _library.define(
-    f"scan_backward(Tensor? d_o, Tensor? d_final, Tensor checkpoints, {_arguments(_INPUTS)}, int[]? offsets, {_OPTIONS}, "
-    "bool[] needed) -> Tensor[]"
+    f"scan_backward(Tensor? d_o, Tensor? d_final, Tensor checkpoints, {_arguments(_INPUTS)}, int[]? offsets, "
+    f"{_OPTIONS}, bool[] needed) -> Tensor[]"
 )
 _library.define(f"last_query({_arguments(_LAST)}, float scale) -> Tensor")
 _library.define(f"last_query_backward(Tensor d_o, {_arguments(_LAST)}, float scale, bool[] needed) -> Tensor[]")
@@ -114,13 +113,13 @@ def _outputs(
     (B, T), K, V = k.shape[:2], k.shape[3], v.shape[3]
     spans, n = _spans(offsets, K, V) if train else 0, len(offsets) - 1
     shapes = (B, T, heads, V), (B * n, heads, K, V), (B, spans, heads, K, V)
-    return tuple(make(shape, tensors["q"].dtype) for shape in shapes)
+    return tuple(make(shape, dtype=tensors["q"].dtype) for shape in shapes)
 
 
 def _scan(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     *inputs, borders, heads, scale, before, train = arguments
     tensors, offsets = _named(inputs), _offsets(borders, inputs)
-    o, final, checkpoints = _outputs(empty, tensors, offsets, heads, train)
+    o, final, checkpoints = _outputs(torch.empty, tensors, offsets, heads, train)
     written = {"o": o, "final": final} | ({"checkpoints": checkpoints} if train else {})
     _run_scan(tensors, written, offsets, heads, scale, before)
     return o.to(inputs[2].dtype), final, checkpoints
@@ -131,11 +130,8 @@ def _fake_scan(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     (q, k, v), offsets = inputs[:3], _offsets(borders, inputs)
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
 
-    def make(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        return q.new_empty(shape, dtype=dtype)
-
     like = {"q": q.new_empty(0, dtype=dtype), "k": k, "v": v}
-    o, final, checkpoints = _outputs(make, like, offsets, heads, train)
+    o, final, checkpoints = _outputs(q.new_empty, like, offsets, heads, train)
     return o.to(v.dtype), final, checkpoints
 
 
@@ -155,7 +151,7 @@ def _scan_backward(d_o: Tensor | None, d_final: Tensor | None, checkpoints: Tens
     for name, x in wanted.items():
         apart = {"A": (B * n, heads), "bonus": (B * n, heads), "initial": x.shape[:2]}.get(name, (B, T, heads))
         rest = x.shape[2 if name in ("A", "bonus", "initial") else 3 :]
-        gradients[name] = empty((*apart, *rest), v.dtype)
+        gradients[name] = torch.empty((*apart, *rest), dtype=v.dtype)
     _run_scan(tensors, extra | {f"d_{name}": d for name, d in gradients.items()}, offsets, heads, scale, before)
     return [_shared(name, gradients[name], x, n).to(x.dtype) for name, x in wanted.items()]
 
@@ -197,7 +193,7 @@ def _last_query(*arguments: Any) -> Tensor:
     *inputs, scale = arguments
     tensors = _named(inputs, _LAST)
     q, v = tensors["q"], tensors["v"]
-    o = empty((*q.shape[:3], v.shape[3]), q.dtype)
+    o = torch.empty((*q.shape[:3], v.shape[3]), dtype=q.dtype)
     _run_last_query(tensors, {"o": o}, scale)
     return o
 
@@ -216,7 +212,7 @@ def _run_last_query(tensors: dict[str, Tensor], extra: dict[str, Tensor], scale:
 def _last_query_backward(d_o: Tensor, *arguments: Any) -> list[Tensor]:
     *inputs, scale, needed = arguments
     tensors = _named(inputs, _LAST)
-    gradients = {name: empty(tensors[name].shape, d_o.dtype) for name, need in zip(_LAST, needed, strict=True) if need}
+    gradients = {name: torch.empty_like(tensors[name]) for name, need in zip(_LAST, needed, strict=True) if need}
     extra = {"d_o": d_o.contiguous()} | {f"d_{name}": d for name, d in gradients.items()}
     _run_last_query(tensors, extra, scale)
     return list(gradients.values())
