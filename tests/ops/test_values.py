@@ -113,3 +113,19 @@ def test_second_derivatives_come_from_the_recurrence() -> None:
         return run(dict(zip(given, values, strict=True)), form="recurrent")
 
     assert torch.autograd.gradgradcheck(outputs, tuple(given.values()))
+
+
+@pytest.mark.parametrize("value", [torch.inf, torch.nan, 1e300])
+@pytest.mark.parametrize("name", ["q", "k", "v", "g", "gk", "gv", "G"])
+@pytest.mark.parametrize(("form", "backend", "chunk"), [x for x in FORMS if x[0] != "last_query"])
+def test_a_bad_token_spoils_no_earlier_one(form: str, backend: str, chunk: int | None, name: str, value: float) -> None:
+    family = {"g": "scalar", "gk": "key", "gv": "value", "G": "full"}.get(name, "scalar")
+    if form == "parallel" and family == "full":
+        return
+    good = {key: x.detach() for key, x in tensors(inputs(family, 20)).items()}
+    bad = {key: x.clone() for key, x in good.items()}
+    bad[name][:, 5] = value
+    if value == 1e300 and name in ("q", "k"):  # their product overflows
+        bad["q"][:, 5], bad["k"][:, 5] = value, value
+    found, expected = (run(x, form=form, backend=backend, chunk_size=chunk)[0][:, :5] for x in (bad, good))
+    torch.testing.assert_close(found, expected, **TOLERANCES[torch.float64])

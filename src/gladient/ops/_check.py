@@ -27,16 +27,18 @@ def check_option(name: str, value: Any, allowed: Any) -> None:
 
 def check_kinds(tensors: Mapping[str, Any]) -> None:
     """Raises TypeError or ValueError unless all, q first, are real tensors of one precision on one device."""
-    q = tensors["q"]
+    dtype = device = None
     for name, x in tensors.items():
         if not isinstance(x, Tensor):
             raise TypeError(f"{name} is {type(x).__name__}; it must be a torch.Tensor: wrap it in torch.as_tensor")
         if x.dtype not in _DTYPES:
             raise TypeError(f"{name} has dtype {x.dtype}; it must hold real floating-point numbers: call .float()")
-        if x.dtype != q.dtype and torch.float64 in (x.dtype, q.dtype):
-            raise TypeError(f"{name} has dtype {x.dtype} and q {q.dtype}; all or none may be float64: convert {name}")
-        if x.device != q.device:
-            raise ValueError(f"{name} is on {x.device} and q on {q.device}; they must agree: move one of them")
+        if dtype is None:
+            dtype, device = x.dtype, x.device
+        if x.dtype != dtype and torch.float64 in (x.dtype, dtype):
+            raise TypeError(f"{name} has dtype {x.dtype} and q {dtype}; all or none may be float64: convert {name}")
+        if x.device != device:
+            raise ValueError(f"{name} is on {x.device} and q on {device}; they must agree: move one of them")
 
 
 def check_shapes(tensors: Mapping[str, Tensor], one_query: bool) -> int:

@@ -1,7 +1,6 @@
 """One call of the operator: all that a backend needs, built once after the checks."""
 
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,8 +17,7 @@ Backend: TypeAlias = Literal["auto", "eager", "native", "fla"]
 Read: TypeAlias = Literal["after", "before"]
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """What is to be computed, for checked arguments.
 
     Args:

@@ -6,7 +6,7 @@ be expanded views, and states [B · sequences, H, K, V] hold the sequences of ea
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -20,7 +20,10 @@ __all__ = ["CHUNK", "last_query", "scan", "step", "step_"]
 CHUNK = 16  # tokens, C in problem.h
 _INPUTS = ("q", "k", "v", "g", "gk", "gv", "G", "A", "dt", "bonus", "initial")
 _LAST = _INPUTS[:6]
+_HEADS = {name: f"h{name}" for name in _INPUTS[:9]}
 _library = torch.library.Library("gladient", "DEF")
+
+Sizes: TypeAlias = Sequence[Any]  # whole numbers, which are symbols while a tracer looks
 
 
 def _arguments(names: Sequence[str]) -> str:
@@ -51,19 +54,21 @@ def _named(inputs: Sequence[Tensor | None], names: Sequence[str] = _INPUTS) -> d
     for name, x in zip(names, inputs, strict=True):
         if x is None:
             continue
-        shared = name in ("A", "bonus") and len(x) > 0 and x.stride(0) == 0
-        found[name] = (x[:1] if shared else x).to(dtype).contiguous()
+        if name in ("A", "bonus") and len(x) > 0 and x.stride(0) == 0:
+            x = x[:1]
+        found[name] = x if x.dtype is dtype and x.is_contiguous() else x.to(dtype).contiguous()
     return found
 
 
 def _fields(tensors: dict[str, Tensor], heads: int) -> dict[str, int]:
-    fields = {f"h{name}": x.shape[2] for name, x in tensors.items() if name in _INPUTS[:7]}
-    if "A" in tensors:
-        fields |= {"hA": tensors["A"].shape[1], "hdt": tensors["dt"].shape[2]}
-    fields |= {f"{name}_step": tensors[name][0].numel() for name in ("A", "bonus") if len(tensors.get(name, ())) > 1}
-    fields |= {name: x.data_ptr() for name, x in tensors.items()}
-    sizes = {"K": tensors["k"].shape[3], "V": tensors["v"].shape[3], "threads": torch.get_num_threads()}
-    return fields | sizes | {"H": heads}
+    fields = {"H": heads, "K": tensors["k"].shape[3], "V": tensors["v"].shape[3], "threads": torch.get_num_threads()}
+    for name, x in tensors.items():
+        fields[name] = x.data_ptr()
+        if name in ("A", "bonus") and len(x) > 1:
+            fields[f"{name}_step"] = x[0].numel()
+        if field := _HEADS.get(name):
+            fields[field] = x.shape[1 if name == "A" else 2]
+    return fields
 
 
 def _by_sequence(tensors: dict[str, Tensor], sequences: int) -> dict[str, Tensor]:
@@ -74,17 +79,17 @@ def _by_sequence(tensors: dict[str, Tensor], sequences: int) -> dict[str, Tensor
     )
 
 
-def _offsets(borders: Sequence[int] | None, inputs: Sequence[Tensor | None]) -> Sequence[int]:
+def _offsets(borders: Sequence[int] | None, inputs: Sequence[Tensor | None]) -> Sizes:
     """Borders of the sequences of a row, which without any is one."""
     return (0, inputs[1].shape[1]) if borders is None else borders  # type: ignore[union-attr]
 
 
-def _span(K: int, V: int) -> int:
+def _span(K: Any, V: Any) -> int:
     """Chunks between the states that are kept: large states cost more to keep than to compute again."""
     return 4 if K * V >= 1024 else 1
 
 
-def _spans(offsets: Sequence[int], K: int, V: int) -> int:
+def _spans(offsets: Sizes, K: Any, V: Any) -> Any:
     """States that are kept for each row of the batch."""
     length = CHUNK * _span(K, V)
     return sum((stop - start + length - 1) // length for start, stop in pairwise(offsets))
@@ -107,7 +112,7 @@ def _run_scan(
 
 
 def _outputs(
-    make: Any, tensors: dict[str, Tensor], offsets: Sequence[int], heads: int, train: bool
+    make: Any, tensors: dict[str, Tensor], offsets: Sizes, heads: Any, train: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     k, v = tensors["k"], tensors["v"]
     (B, T), K, V = k.shape[:2], k.shape[3], v.shape[3]

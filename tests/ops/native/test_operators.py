@@ -1,0 +1,106 @@
+"""The native kernels as PyTorch operators: their schemas, fakes, derivatives and batches, by PyTorch's own checks."""
+
+from typing import Any
+
+import pytest
+import torch
+from ops_cases import BACKENDS, FAMILIES, inputs, run, tensors
+from torch import Tensor
+
+from gladient.ops import gated_linear_attention
+from gladient.ops.native import operators
+from tolerances import TOLERANCES
+
+pytestmark = pytest.mark.skipif("native" not in BACKENDS, reason="no C++ compiler")
+NAMES = ("q", "k", "v", "g", "gk", "gv", "G", "A", "dt", "bonus", "state")
+
+
+def arguments(family: str, **options: Any) -> list[Any]:
+    """The tensors of a small case in the operators' order, as leaves."""
+    given = tensors(inputs(family, 18, B=2, rows=True, **options))
+    return [given.get(name) for name in NAMES]
+
+
+def detached(given: list[Any]) -> list[Any]:
+    return [x.detach() if isinstance(x, Tensor) else x for x in given]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_scan_passes_every_check(family: str) -> None:
+    given = arguments(family, bonus=True)
+    torch.library.opcheck(operators.scan, (*given, None, 2, 0.5, True, True))
+    _, _, checkpoints = operators.scan(*detached(given), None, 2, 0.5, True, True)
+    needed = [x is not None for x in given]
+    backward = torch.ops.gladient.scan_backward.default
+    d_o = torch.randn(2, 18, 2, 2, dtype=torch.float64)
+    torch.library.opcheck(backward, (d_o, None, checkpoints, *detached(given), None, 2, 0.5, True, needed))
+
+
+def test_the_scan_of_packed_sequences_passes_every_check() -> None:
+    given = [x if x is None else x[:1].detach().requires_grad_() for x in arguments("key", state=False)]
+    torch.library.opcheck(operators.scan, (*given, [0, 5, 5, 18], 2, 1.0, False, True))
+
+
+@pytest.mark.parametrize("family", ["none", "scalar", "key", "value", "key×value"])
+def test_the_last_query_passes_every_check(family: str) -> None:
+    given = arguments(family)[:6]
+    given[0] = given[0].detach()[:, -1:].clone().requires_grad_()
+    torch.library.opcheck(operators.last_query, (*given, 0.5))
+    needed = [x is not None for x in given]
+    backward = torch.ops.gladient.last_query_backward.default
+    d_o = torch.randn(2, 1, 2, 2, dtype=torch.float64)
+    torch.library.opcheck(backward, (d_o, *detached(given), 0.5, needed))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_step_passes_every_check(family: str) -> None:
+    whole = zip(NAMES, detached(arguments(family)), strict=True)
+    one = [x if x is None or name in ("A", "bonus", "state") else x[:, :1] for name, x in whole]
+    torch.library.opcheck(operators.step, (*one, 2, 0.5, False))
+    torch.library.opcheck(operators.step_, (*one, 2, 0.5, False))
+
+
+def test_second_derivatives_say_which_form_has_them() -> None:
+    given = tensors(inputs("scalar", 18))
+    (gradient,) = torch.autograd.grad(run(given, backend="native")[0].sum(), given["q"], create_graph=True)
+    with pytest.raises(NotImplementedError, match="use form='recurrent' for higher ones"):
+        torch.autograd.grad(gradient.square().sum(), given["k"])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # in torch's own rules
+def test_forward_derivatives_are_those_of_the_recurrence() -> None:
+    q, k, v, g, _ = (x.detach() for x in tensors(inputs("scalar", 18)).values())
+
+    def outputs(form: str) -> Any:
+        return lambda q, k, v, g: gated_linear_attention(q, k, v, g=g, form=form)[0]  # type: ignore[arg-type]
+
+    expected = torch.func.jvp(outputs("recurrent"), (q, k, v, g), (k, q, v, g))
+    for form in ("auto", "chunked", "parallel"):
+        found = torch.func.jvp(outputs(form), (q, k, v, g), (k, q, v, g))
+        torch.testing.assert_close(found, expected, **TOLERANCES[torch.float64])
+
+
+@pytest.mark.parametrize("form", ["chunked", "last_query"])
+def test_negative_views_are_read_with_their_sign(form: str) -> None:
+    q, k, v, g, _ = (x.detach() for x in tensors(inputs("scalar", 18)).values())
+    negative = torch._neg_view(k)
+    assert negative.is_neg()
+    found = gated_linear_attention(q, negative, v, g=g, form=form, backend="native")[0]  # type: ignore[arg-type]
+    expected = gated_linear_attention(q, -k, v, g=g, form=form, backend="eager")[0]  # type: ignore[arg-type]
+    torch.testing.assert_close(found, expected, **TOLERANCES[torch.float64])
+
+
+def test_only_the_gradients_asked_for_are_computed() -> None:
+    given = tensors(inputs("rates", 18))
+    o, _ = run(given, backend="native")
+    (alone,) = torch.autograd.grad(o.square().sum(), given["v"], retain_graph=True)
+    every = torch.autograd.grad(o.square().sum(), list(given.values()))
+    torch.testing.assert_close(alone, every[list(given).index("v")], rtol=0, atol=0)
+
+
+def test_half_precision_keeps_its_dtypes() -> None:
+    given = {name: x.detach().bfloat16().requires_grad_() for name, x in tensors(inputs("key", 18)).items()}
+    o, final = run(given, backend="native")
+    assert (o.dtype, final.dtype) == (torch.bfloat16, torch.float32)
+    gradients = torch.autograd.grad(o.float().sum() + final.sum(), list(given.values()))
+    assert {x.dtype for x in gradients} == {torch.bfloat16}
