@@ -14,10 +14,10 @@ from tolerances import TOLERANCES
 
 @pytest.mark.parametrize(("form", "backend", "chunk", "family"), BRIEF)
 def test_gradients_of_each_sequence(form: str, backend: str, chunk: int | None, family: str) -> None:
-    given = tensors(inputs(family, 5, B=3))
+    given = tensors(inputs(family, 5, B=3, rows=True))
 
     def loss(one: dict[str, Tensor]) -> Tensor:
-        rows = {name: x[None] for name, x in one.items()}
+        rows = {name: x if name == "A" else x[None] for name, x in one.items()}
         o, final = run(rows, form=form, backend=backend, chunk_size=chunk)
         return o.square().sum() + final.square().sum()
 
@@ -62,7 +62,8 @@ for form, backend, compiler in (*forms, ("auto", "auto", "inductor")):
     with FakeTensorMode() as mode:
         assert function(*map(mode.from_tensor, plain)).shape == expected.shape
         assert function(*map(torch.empty, shapes)).shape == expected.shape
-    torch.testing.assert_close(torch.func.functionalize(function)(*plain), expected)
+    if backend == "auto":  # PyTorch functionalizes no autograd.Function
+        torch.testing.assert_close(torch.func.functionalize(function)(*plain), expected)
     halves = [x / 2 for x in plain]
     torch.testing.assert_close(torch.jit.trace(function, tuple(plain))(*halves), function(*halves))
 

@@ -28,7 +28,7 @@ def detached(given: list[Any]) -> list[Any]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_scan_passes_every_check(family: str) -> None:
     given = arguments(family, bonus=True)
-    torch.library.opcheck(operators.scan, (*given, None, 2, 0.5, True, True))
+    torch.library.opcheck(torch.ops.gladient.scan.default, (*given, None, 2, 0.5, True, True))
     _, _, checkpoints = operators.scan(*detached(given), None, 2, 0.5, True, True)
     needed = [x is not None for x in given]
     backward = torch.ops.gladient.scan_backward.default
@@ -38,14 +38,14 @@ def test_the_scan_passes_every_check(family: str) -> None:
 
 def test_the_scan_of_packed_sequences_passes_every_check() -> None:
     given = [x if x is None else x[:1].detach().requires_grad_() for x in arguments("key", state=False)]
-    torch.library.opcheck(operators.scan, (*given, [0, 5, 5, 18], 2, 1.0, False, True))
+    torch.library.opcheck(torch.ops.gladient.scan.default, (*given, [0, 5, 5, 18], 2, 1.0, False, True))
 
 
 @pytest.mark.parametrize("family", ["none", "scalar", "key", "value", "key×value"])
 def test_the_last_query_passes_every_check(family: str) -> None:
     given = arguments(family)[:6]
     given[0] = given[0].detach()[:, -1:].clone().requires_grad_()
-    torch.library.opcheck(operators.last_query, (*given, 0.5))
+    torch.library.opcheck(torch.ops.gladient.last_query.default, (*given, 0.5))
     needed = [x is not None for x in given]
     backward = torch.ops.gladient.last_query_backward.default
     d_o = torch.randn(2, 1, 2, 2, dtype=torch.float64)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.ops.eager.function import BatchFunction
+from gladient.ops._function import BatchFunction
 from gladient.ops.eager.parallel import from_state, within
 from gladient.ops.eager.recurrent import recurrent
 from gladient.ops.gates import Gates, to_heads, writes

@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from gladient.ops._function import BatchFunction, mapped, transformed
 from gladient.ops.native.library import call
 
 __all__ = ["CHUNK", "last_query", "scan", "step", "step_"]
@@ -41,8 +41,8 @@ _library.define(f"last_query_backward(Tensor d_o, {_arguments(_LAST)}, float sca
 _library.define(f"step({_arguments(_INPUTS)}, {_OPTIONS}) -> (Tensor, Tensor)")
 _library.define(f"step_({_arguments(_INPUTS[:-1])}, Tensor(a!) initial, {_OPTIONS}) -> Tensor")
 
-scan = torch.ops.gladient.scan.default
-last_query = torch.ops.gladient.last_query.default
+_scan_operator = torch.ops.gladient.scan.default
+_last_query_operator = torch.ops.gladient.last_query.default
 step = torch.ops.gladient.step.default
 step_ = torch.ops.gladient.step_.default
 
@@ -185,11 +185,12 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
 def _derive(ctx: Any, d_o: Tensor | None, d_final: Tensor | None, _: Any) -> tuple[Any, ...]:
     *inputs, checkpoints = ctx.saved_tensors
     needed = [x is not None and need for x, need in zip(inputs, ctx.needs_input_grad, strict=False)]
-    found = torch.ops.gladient.scan_backward.default(d_o, d_final, checkpoints, *inputs, *ctx.options, needed)
+    operator = _ScanBackward.apply if transformed() else torch.ops.gladient.scan_backward.default
+    found = operator(d_o, d_final, checkpoints, *inputs, *ctx.options, needed)
     return _placed(found, needed, len(ctx.needs_input_grad))
 
 
-def _placed(found: list[Tensor], needed: Sequence[bool], total: int) -> tuple[Tensor | None, ...]:
+def _placed(found: Sequence[Tensor], needed: Sequence[bool], total: int) -> tuple[Tensor | None, ...]:
     gradients = iter(found)
     return (*(next(gradients) if need else None for need in needed), *[None] * (total - len(needed)))
 
@@ -231,7 +232,8 @@ def _keep_last(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def _derive_last(ctx: Any, d_o: Tensor) -> tuple[Any, ...]:
     inputs = ctx.saved_tensors
     needed = [x is not None and need for x, need in zip(inputs, ctx.needs_input_grad, strict=False)]
-    found = torch.ops.gladient.last_query_backward.default(d_o, *inputs, ctx.scale, needed)
+    operator = _LastQueryBackward.apply if transformed() else torch.ops.gladient.last_query_backward.default
+    found = operator(d_o, *inputs, ctx.scale, needed)
     return _placed(found, needed, len(ctx.needs_input_grad))
 
 
@@ -266,25 +268,52 @@ def _fake_step(*arguments: Any) -> tuple[Tensor, Tensor]:
     return o, final
 
 
-def _fold(info: Any, in_dims: tuple[Any, ...], arguments: tuple[Any, ...]) -> list[Any]:
-    """The mapped dimension of every tensor folded into its batch."""
-    size, folded = info.batch_size, []
-    for x, dim in zip(arguments, in_dims, strict=True):
-        if isinstance(x, Tensor):
-            x = (x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)).flatten(0, 1)
-        folded.append(x)
-    return folded
+class _Scan(BatchFunction):
+    """The operator inside the transforms of torch.func, where an operator's own derivative cannot be mapped by vmap."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> Any:
+        return _scan_operator(*arguments)
+
+    setup_context = staticmethod(_keep)
+    backward = staticmethod(_derive)
 
 
-def _mapped(operator: Any) -> Any:
-    """The rule of vmap: fold, run, unfold."""
+class _ScanBackward(BatchFunction):
+    """Its derivative, likewise."""
 
-    def rule(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
-        found = operator(*_fold(info, in_dims, arguments))
-        unfolded = pytree.tree_map(lambda x: x.unflatten(0, (info.batch_size, len(x) // info.batch_size)), found)
-        return unfolded, pytree.tree_map(lambda _: 0, found)
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
+        return tuple(torch.ops.gladient.scan_backward.default(*arguments))
 
-    return rule
+
+class _LastQuery(BatchFunction):
+    """The same for the last query."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> Any:
+        return _last_query_operator(*arguments)
+
+    setup_context = staticmethod(_keep_last)
+    backward = staticmethod(_derive_last)
+
+
+class _LastQueryBackward(BatchFunction):
+    """Its derivative, likewise."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
+        return tuple(torch.ops.gladient.last_query_backward.default(*arguments))
+
+
+def scan(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs, final states and checkpoints: the operator `gladient::scan`, under every transform."""
+    return (_Scan.apply if transformed() else _scan_operator)(*arguments)
+
+
+def last_query(*arguments: Any) -> Tensor:
+    """Outputs: the operator `gladient::last_query`, under every transform."""
+    return (_LastQuery.apply if transformed() else _last_query_operator)(*arguments)
 
 
 def _no_second(ctx: Any, *_: Any) -> Any:
@@ -305,8 +334,10 @@ def _register() -> None:
         _library.impl(name, kernel, "CPU")
         torch.library.register_fake(f"gladient::{name}", fake, lib=_library)
         if name != "step_":
-            rule = _mapped(getattr(torch.ops.gladient, name).default)
-            torch.library.register_vmap(f"gladient::{name}", rule, lib=_library)
+            operator = getattr(torch.ops.gladient, name).default
+            torch.library.register_vmap(
+                f"gladient::{name}", lambda info, in_dims, *x, f=operator: mapped(f, info, in_dims, x), lib=_library
+            )
     derivatives: dict[str, tuple[Any, Any]] = {"scan": (_derive, _keep), "last_query": (_derive_last, _keep_last)}
     derivatives |= {f"{name}_backward": (_no_second, None) for name in derivatives}
     for name, (backward, keep) in derivatives.items():
