@@ -56,6 +56,18 @@ def test_without_kernels_eager_computes_and_the_choice_says_so(monkeypatch: pyte
     torch.testing.assert_close(run(given), slow, **TOLERANCES[torch.float64])
 
 
+@pytest.mark.skipif("native" not in BACKENDS, reason="no C++ compiler")
+@pytest.mark.parametrize("narrow", [False, True])
+def test_auto_leaves_to_eager_what_eager_does_faster(narrow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_narrow_vectors", lambda: narrow)
+    wide = torch.randn(1, 20, 2, 21)
+    assert choose(wide[:, -1:], wide, wide).backend == ("eager" if narrow else "native")
+    assert choose(wide[:, -1:], wide, wide, gk=wide).backend == "native"
+    assert choose(x[:, -1:], x, x).backend == "native"
+    assert choose(wide[:, -1:], wide, wide, backend="native").backend == "native"
+    assert choose(wide, wide, wide).backend == "native"
+
+
 @pytest.mark.parametrize(
     ("family", "form", "read", "name"),
     [
@@ -90,7 +102,7 @@ def test_fla_is_given_its_own_names_and_our_scale(monkeypatch: pytest.MonkeyPatc
     module.chunk_gla = chunk_gla  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "fla.ops.gla", module)
     monkeypatch.setattr(dispatch.fla, "require", lambda: None)
-    monkeypatch.setattr(dispatch.fla, "why_not", lambda call: None)
+    monkeypatch.setattr(dispatch.fla, "why_not", lambda call, named=False: None)
     g, gk = torch.full((1, 20, 1), -1.0), torch.full((1, 20, 2, 16), -2.0)
     gated_linear_attention(x, x[:, :, :1], x, g=g, gk=gk, backend="fla")
     assert calls["scale"] == 1.0

@@ -96,6 +96,7 @@ def gated_linear_attention(
 
     Source: arXiv 2504.04308, section 2; layout and head grouping of flash-linear-attention.
 
+    >>> import torch
     >>> q = k = torch.ones(1, 3, 1, 2)
     >>> v = torch.ones(1, 3, 1, 1)
     >>> half = torch.full((1, 3, 1), 0.5).log()
@@ -155,7 +156,7 @@ def _first_willing(call: Call, backend: str) -> str:
     check_option("backend", backend, Backend)
     if backend == "fla":
         fla.require()
-    obstacle = _BACKENDS[backend].why_not(call)
+    obstacle = _BACKENDS[backend].why_not(call, named=True)
     if obstacle:
         raise RuntimeError(f"backend={backend!r} cannot run this: {obstacle}; use backend='auto'")
     return backend

@@ -53,7 +53,7 @@ def require() -> None:
         raise ImportError("backend='fla' needs a CUDA device and torch sees none; use backend='auto' on this machine")
 
 
-def why_not(call: Call) -> str | None:
+def why_not(call: Call, named: bool = False) -> str | None:
     """None if a kernel of fla holds this call, else the reason why not."""
     q, v = call.q, call.v
     if not q.is_cuda:

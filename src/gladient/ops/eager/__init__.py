@@ -20,7 +20,7 @@ __all__ = ["form", "run", "why_not"]
 _FORMS: dict[str, Callable[..., Any]] = {"recurrent": recurrent, "parallel": parallel, "chunked": chunked, "step": step}
 
 
-def why_not(call: Call) -> str | None:
+def why_not(call: Call, named: bool = False) -> str | None:
     """None: it holds every call."""
     return None
 

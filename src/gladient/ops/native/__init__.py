@@ -7,7 +7,7 @@ from gladient.ops._sequences import accumulation, last_queries
 from gladient.ops.call import Call
 from gladient.ops.gates import Gates
 from gladient.ops.native import operators
-from gladient.ops.native.build import why_unavailable
+from gladient.ops.native.build import library, why_unavailable
 
 __all__ = ["form", "run", "why_not"]
 
@@ -17,8 +17,11 @@ def _obstacle() -> str | None:
     return why_unavailable()
 
 
-def why_not(call: Call) -> str | None:
-    """None if the kernels hold this call and are there, else the reason why not."""
+def why_not(call: Call, named: bool = False) -> str | None:
+    """None if the kernels hold this call and are there, else the reason why not.
+
+    Where the caller did not name them, also None only where they are the faster ones.
+    """
     if call.q.device.type != "cpu":
         return f"q is on {call.q.device} and the native kernels run on the CPU"
     if call.form in ("recurrent", "parallel"):
@@ -29,7 +32,22 @@ def why_not(call: Call) -> str | None:
         )
     if call.has_tangents:
         return "forward-mode derivatives are taken, which only form='recurrent' has"
-    return _obstacle()
+    obstacle = _obstacle()
+    if obstacle is None and not named and call.form == "last_query" and _narrow_vectors() and _products_alone(call):
+        return "on vectors of this width eager's matrix products are faster for a last query without gates per channel"
+    return obstacle
+
+
+@torch.compiler.assume_constant_result
+def _narrow_vectors() -> bool:
+    """Whether vectors are narrower than those of AVX-512."""
+    return library().vector_bytes() < 64
+
+
+def _products_alone(call: Call) -> bool:
+    gates = call.gates
+    widest = max(call.k.shape[3], call.v.shape[3])
+    return widest > 16 and gates.gk is None and gates.gv is None and gates.G is None and gates.A is None
 
 
 def form(call: Call) -> str:

@@ -298,6 +298,7 @@ template <class F> static void last_query(const LastQuery<F> &p) {
 
 extern "C" {
 const char *last_query_fields() { return NAMES(LAST_QUERY); }
+int vector_bytes() { return BYTES; }
 void last_query_float(const LastQuery<float> *p) { last_query(*p); }
 void last_query_double(const LastQuery<double> *p) { last_query(*p); }
 }

@@ -1,0 +1,27 @@
+"""The laws, values and flash-linear-attention's references for the kernels of every level that this CPU runs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ops_cases import BACKENDS
+
+from gladient.ops.native import levels
+
+OPS = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("native" not in BACKENDS, reason="no C++ compiler")
+@pytest.mark.parametrize("level", levels.available())
+@pytest.mark.parametrize("name", ["test_laws.py", "test_values.py", "test_fla_reference.py"])
+def test_every_level(level: str, name: str) -> None:
+    environment = {key: x for key, x in os.environ.items() if not key.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "native", str(OPS / name)]
+    done = subprocess.run(
+        command, env=environment | {levels.VARIABLE: level}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert "100%" in done.stdout
