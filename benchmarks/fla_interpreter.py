@@ -1,0 +1,83 @@
+"""flash-linear-attention's Triton kernels, run by Triton's interpreter on the CPU, beside the native backend.
+
+`pip install triton`, then `python -m benchmarks.fla_interpreter` (about two minutes). Every function of the adapter's
+table is given what the adapter would give it on a GPU; the largest differences of outputs and final states, relative to
+their largest entries, must stay below 5e-6, or the exit code is 1.
+"""
+
+import builtins
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
+
+import torch
+import triton.language as tl
+from triton.runtime import driver
+
+from gladient.ops import fla, gated_linear_attention
+from gladient.ops.call import prepare
+
+__all__: list[str] = []
+
+B, T, H, K, V = 1, 40, 2, 16, 32
+LARGEST = 5e-6
+GATES = {"scalar": ("g", ()), "key": ("gk", (K,)), "value": ("gv", (V,))}
+
+
+class Interpreter:
+    """A driver for Triton's autotuner where there is no device: every configuration runs once and takes no time."""
+
+    def get_benchmarker(self) -> Any:
+        return lambda kernel, quantiles=None, **_: [kernel(), 0.0, 0.0, 0.0][1:]
+
+    def get_current_device(self) -> int:
+        return 0
+
+
+def scalars(*bounds: Any) -> Iterator[Any]:
+    """`range` inside interpreted kernels, which cast its numbers like tensors."""
+    whole = (int(x.handle.data.item()) if hasattr(x, "handle") else int(getattr(x, "value", x)) for x in bounds)
+    return (tl.full((), i, tl.int32) for i in builtins.range(*whole))
+
+
+def differences(family: str, read: str, form: str) -> tuple[float, float]:
+    """Relative differences of outputs and final states."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    given: dict[str, Any] = {"q": normal(B, T, H, K), "k": normal(B, T, H, K), "v": normal(B, T, H, V)}
+    for part in family.split("×") if family != "none" else []:
+        name, rest = GATES[part]
+        given[name] = -torch.rand(B, T, H, *rest, generator=generator)
+    given |= {"initial_state": normal(B, H, K, V), "output_final_state": True, "read": read}
+    given |= {"bonus": normal(H, K)} if read == "before" else {}
+    found = fla.run(prepare(**given, form=form))
+    expected = gated_linear_attention(**given)
+    o, state = (float((x - y).abs().max() / y.abs().max()) for x, y in zip(found, expected, strict=True))  # type: ignore[operator]
+    return o, state
+
+
+def main() -> None:
+    __import__("fla.ops")  # before the driver is there, which it would ask for a GPU's name
+    driver.set_active(Interpreter())
+    sys.modules["fla.ops.common.chunk_h"].range = scalars  # type: ignore[attr-defined]
+    worst = 0.0
+    print(f"{'function':32}{'gates':20}{'read':8}{'outputs':>10}{'states':>10}")
+    for (family, read), kernels in fla.TABLE.items():
+        for form, name in (("chunked", kernels.chunked), ("recurrent", kernels.recurrent)):
+            if name is None:
+                continue
+            o, state = differences(family, read, form)
+            worst = max(worst, o, state)
+            print(f"{name:32}{family:20}{read:8}{o:10.1e}{state:10.1e}", flush=True)
+    print(f"largest difference {worst:.1e}, at most {LARGEST:.0e} allowed")
+    sys.exit(int(not worst <= LARGEST))
+
+
+if __name__ == "__main__":
+    main()
