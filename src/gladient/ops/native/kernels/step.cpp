@@ -1,0 +1,137 @@
+// One token per sequence, as decoding takes them: S ← exp(log gates) ⊙ S + k v', and the output that reads it.
+//
+// The fields are those of whole sequences (problem.h) with a token in each of N rows; offsets and gradients are not looked
+// at. A job is a tile of the value channels of one head of one row, whose state passes through the registers once: it may
+// be overwritten in place. The log gates of an entry are added up before their exponential is taken, which stays apart
+// as keep + change (gate.h): a gate near 1, rounded, would drift over thousands of tokens.
+
+#include "gate.h"
+#include "problem.h"
+
+enum class Gates { rows, lanes, entries };  // where the gate of an entry varies: with its key channel, its value channel, both
+
+template <class F> static Gates gates_of(const Problem<F> &p) {
+  if (p.G || p.A || (p.gk && p.gv)) return Gates::entries;
+  return p.gv ? Gates::lanes : Gates::rows;
+}
+
+template <class F> struct Token {
+  using Vec = typename Vector<F>::type;
+  static constexpr Int L = LANES<F>;
+  static constexpr int wide = 4;  // vectors of value channels in a tile
+
+  const Problem<F> &p;
+  std::vector<F> rows, keep, change;  // [K] filled up to whole vectors: log gates that all value channels share, and their exponentials
+  Int head = -1, n = 0, h = 0;        // the head of all rows that they belong to
+  F own = 0;                          // Σ q u k, the weight of the token's own value
+  const F *q = nullptr, *k = nullptr;
+
+  explicit Token(const Problem<F> &p) : p(p), rows((p.K + L - 1) / L * L), keep(rows), change(rows) {}
+  static Int tiles(const Problem<F> &p) { return (p.V + wide * L - 1) / (wide * L); }
+
+  void operator()(Int job) {
+    const Int all = tiles(p), first = job % all * wide * L, count = std::min(p.V - first, wide * L);
+    if (job / all != head) turn_to(job / all);
+    if (count == wide * L) return read<wide, true>(first, L);
+    Int j = first;
+    for (; j + L <= p.V; j += L) read<1, true>(j, L);
+    if (j < p.V) read<1, false>(j, p.V - j);
+  }
+
+  Int own_head(Int heads) const { return n * heads + (heads ? h / (p.H / heads) : 0); }
+
+  void turn_to(Int to) {
+    head = to, n = head / p.H, h = head % p.H;
+    q = p.q + own_head(p.hq) * p.K, k = p.k + own_head(p.hk) * p.K;
+    const F *u = p.bonus ? p.bonus + n * p.bonus_step + h * p.K : nullptr;
+    own = 0;
+    for (Int i = 0; u && i < p.K; ++i) own += q[i] * u[i] * k[i];
+    const F g = p.g ? p.g[own_head(p.hg)] : F(0), *gk = p.gk ? p.gk + own_head(p.hgk) * p.K : nullptr;
+    for (Int i = 0; i < p.K; ++i) rows[i] = gk ? g + gk[i] : g;
+    if (gates_of(p) == Gates::rows)
+      for (Int i = 0; i < p.K; i += L) {
+        Vec kept, changed;
+        split<F>(load(&rows[i], L), kept, changed);
+        store<F>(kept, &keep[i], L), store<F>(changed, &change[i], L);
+      }
+  }
+
+  template <int J, bool Whole> void read(Int first, Int lanes) {
+    switch (gates_of(p)) {
+      case Gates::rows: return p.before ? pass<J, Whole, Gates::rows, true>(first, lanes) : pass<J, Whole, Gates::rows, false>(first, lanes);
+      case Gates::lanes: return p.before ? pass<J, Whole, Gates::lanes, true>(first, lanes) : pass<J, Whole, Gates::lanes, false>(first, lanes);
+      case Gates::entries: return p.before ? pass<J, Whole, Gates::entries, true>(first, lanes) : pass<J, Whole, Gates::entries, false>(first, lanes);
+    }
+  }
+
+  // Only the last vector of a row is not whole; known beforehand, whole ones need no masks.
+  template <bool Whole> INLINE static Vec get(const F *x, Int lanes) {
+    Vec y;
+    if constexpr (Whole) std::memcpy(&y, x, BYTES);
+    else y = load(x, lanes);
+    return y;
+  }
+  template <bool Whole> INLINE static void put(Vec y, F *x, Int lanes) {
+    if constexpr (Whole) std::memcpy(x, &y, BYTES);
+    else store<F>(y, x, lanes);
+  }
+
+  // J vectors of value channels, all key channels, R sums each.
+  template <int J, bool Whole, Gates where, bool Before> void pass(Int first, Int lanes) {
+    constexpr int R = where == Gates::entries ? 1 : 4 / J * 2;
+    const Int state = head * p.K * p.V + first;
+    const F *initial = p.initial ? p.initial + state : nullptr;
+    F *final = p.final ? p.final + state : nullptr;
+    const F *G = p.G ? p.G + own_head(p.hG) * p.K * p.V + first : nullptr;
+    const F *A = p.A ? p.A + n * p.A_step + Head(p.H, p.hA, h).own * p.K * p.V + first : nullptr;
+    Vec v[J], gate[J], dt[J], kept[J], changed[J], sums[R][J] = {};
+    for (int j = 0; j < J; ++j) {
+      v[j] = get<Whole>(p.v + own_head(p.hv) * p.V + first + j * L, lanes);
+      gate[j] = p.gv ? get<Whole>(p.gv + own_head(p.hgv) * p.V + first + j * L, lanes) : Vec{};
+      dt[j] = A ? finite<F>(get<Whole>(p.dt + own_head(p.hdt) * p.V + first + j * L, lanes)) : Vec{};
+      if (where == Gates::lanes) split<F>(gate[j] + rows[0], kept[j], changed[j]);
+    }
+    const auto row = [&](Int i, Vec *sum) INLINE {
+      for (int j = 0; j < J; ++j) {
+        const Int at = i * p.V + j * L;
+        Vec stay, move;
+        if constexpr (where == Gates::rows) stay = Vec{} + keep[i], move = Vec{} + change[i];
+        if constexpr (where == Gates::lanes) stay = kept[j], move = changed[j];
+        if constexpr (where == Gates::entries) {
+          Vec x = gate[j] + rows[i];
+          if (G) x += get<Whole>(G + at, lanes);
+          if (A) x += finite<F>(get<Whole>(A + at, lanes)) * dt[j];
+          split<F>(x, stay, move);
+        }
+        const Vec old = initial ? get<Whole>(initial + at, lanes) : Vec{}, now = stay * old + (move * old + k[i] * v[j]);
+        if (final) put<Whole>(now, final + at, lanes);
+        sum[j] += q[i] * (Before ? old : now);
+      }
+    };
+    Int i = 0;
+    for (; i + R <= p.K; i += R)
+      for (int r = 0; r < R; ++r) row(i + r, sums[r]);
+    for (; i < p.K; ++i) row(i, sums[0]);
+    for (int j = 0; j < J; ++j) {
+      for (int r = 1; r < R; ++r) sums[0][j] += sums[r][j];
+      if (Before && p.bonus) sums[0][j] += own * v[j];
+      put<Whole>(sums[0][j] * F(p.scale), p.o + head * p.V + first + j * L, lanes);
+    }
+  }
+};
+
+template <class F> static void step(const Problem<F> &p) {
+  const Int jobs = p.N * p.H * Token<F>::tiles(p);
+  const bool small = p.N * p.H * p.K * p.V < 1 << 16;  // done before other threads would wake
+  if (small || p.threads == 1) {
+    Token<F> token(p);
+    for (Int job = 0; job < jobs; ++job) token(job);
+  } else
+    parallel(jobs, p.threads, [&] { return Token<F>(p); });
+}
+
+extern "C" {
+const char *step_fields() { return NAMES(PROBLEM); }
+void step_float(const Problem<float> *p) { step(*p); }
+void step_double(const Problem<double> *p) { step(*p); }
+}
