@@ -84,6 +84,8 @@ template <class F> struct Token {
     F *final = p.final ? p.final + state : nullptr;
     const F *G = p.G ? p.G + own_head(p.hG) * p.K * p.V + first : nullptr;
     const F *A = p.A ? p.A + n * p.A_step + Head(p.H, p.hA, h).own * p.K * p.V + first : nullptr;
+    const F *q = this->q, *k = this->k, *rows = this->rows.data(), *keep = this->keep.data(), *change = this->change.data();
+    const Int K = p.K, V = p.V;  // here once more: to the compiler, what is written to the state might change any member
     Vec v[J], gate[J], dt[J], kept[J], changed[J], sums[R][J] = {};
     for (int j = 0; j < J; ++j) {
       v[j] = get<Whole>(p.v + own_head(p.hv) * p.V + first + j * L, lanes);
@@ -93,7 +95,7 @@ template <class F> struct Token {
     }
     const auto row = [&](Int i, Vec *sum) INLINE {
       for (int j = 0; j < J; ++j) {
-        const Int at = i * p.V + j * L;
+        const Int at = i * V + j * L;
         Vec stay, move;
         if constexpr (where == Gates::rows) stay = Vec{} + keep[i], move = Vec{} + change[i];
         if constexpr (where == Gates::lanes) stay = kept[j], move = changed[j];
@@ -109,9 +111,9 @@ template <class F> struct Token {
       }
     };
     Int i = 0;
-    for (; i + R <= p.K; i += R)
+    for (; i + R <= K; i += R)
       for (int r = 0; r < R; ++r) row(i + r, sums[r]);
-    for (; i < p.K; ++i) row(i, sums[0]);
+    for (; i < K; ++i) row(i, sums[0]);
     for (int j = 0; j < J; ++j) {
       for (int r = 1; r < R; ++r) sums[0][j] += sums[r][j];
       if (Before && p.bonus) sums[0][j] += own * v[j];
