@@ -6,10 +6,27 @@
 
 #include "simd.h"
 
+// The larger and the smaller of a bound and x; NaN stays NaN.
+template <class Vec> INLINE static inline Vec at_least(Vec low, Vec x) { return x < low ? low : x; }
+template <class Vec> INLINE static inline Vec at_most(Vec high, Vec x) { return x > high ? high : x; }
+#if defined(__AVX512F__)  // one instruction, which compilers do not see in the comparison
+template <> inline Vector<float>::type at_least(Vector<float>::type low, Vector<float>::type x) {
+  return (Vector<float>::type)_mm512_max_ps((__m512)low, (__m512)x);
+}
+template <> inline Vector<float>::type at_most(Vector<float>::type high, Vector<float>::type x) {
+  return (Vector<float>::type)_mm512_min_ps((__m512)high, (__m512)x);
+}
+#elif defined(__AVX2__)
+template <> inline Vector<float>::type at_least(Vector<float>::type low, Vector<float>::type x) {
+  return (Vector<float>::type)_mm256_max_ps((__m256)low, (__m256)x);
+}
+template <> inline Vector<float>::type at_most(Vector<float>::type high, Vector<float>::type x) {
+  return (Vector<float>::type)_mm256_min_ps((__m256)high, (__m256)x);
+}
+#endif
 template <class F> INLINE static inline typename Vector<F>::type bounded(typename Vector<F>::type x, F low, F high) {
-  const typename Vector<F>::type from = typename Vector<F>::type{} + low, to = typename Vector<F>::type{} + high;
-  const auto above = x < from ? from : x;  // comparisons this way round let NaN through
-  return above > to ? to : above;
+  using Vec = typename Vector<F>::type;
+  return at_most(Vec{} + high, at_least(Vec{} + low, x));
 }
 
 // What exp needs of a number's bits: y + shift leaves round(y) + bias in the lowest bits, which moved to the exponent are 2^y.

@@ -1,94 +1,136 @@
-// One token for every sequence: decoding. The state is read, decayed, written to and read out in one pass.
+// One token per sequence, as decoding takes them: S ← exp(log gates) ⊙ S + k v', and the output that reads it.
+//
+// The fields are those of whole sequences (problem.h) with a token in each of N rows; offsets and gradients are not looked
+// at. A job is a tile of the value channels of one head of one row, whose state passes through the registers once: it may
+// be overwritten in place. The log gates of an entry are added up before their exponential is taken, which stays apart
+// as keep + change (gate.h): a gate near 1, rounded, would drift over thousands of tokens.
 
+#include "gate.h"
 #include "problem.h"
 
-namespace {
+enum class Gates { rows, lanes, entries };  // where the gate of an entry varies: with its key channel, its value channel, both
 
-constexpr Int LARGE = Int(1) << 16;  // entries of all states from which a second thread is worth its start
+template <class F> static Gates gates_of(const Problem<F> &p) {
+  if (p.G || p.A || (p.gk && p.gv)) return Gates::entries;
+  return p.gv ? Gates::lanes : Gates::rows;
+}
 
-template <class F> struct Step {
+template <class F> struct Token {
   using Vec = typename Vector<F>::type;
   static constexpr Int L = LANES<F>;
+  static constexpr int wide = 4;  // vectors of value channels in a tile
 
   const Problem<F> &p;
-  std::vector<F> decay, q, k;  // [K]: of the key channels' gates, the scaled query, the key
+  std::vector<F> rows, keep, change;  // [K] filled up to whole vectors: log gates that all value channels share, and their exponentials
+  Int head = -1, n = 0, h = 0;        // the head of all rows that they belong to
+  F own = 0;                          // Σ q u k, the weight of the token's own value
+  const F *q = nullptr, *k = nullptr;
 
-  explicit Step(const Problem<F> &p) : p(p), decay(padded()), q(padded()), k(padded()) {}
-  Int padded() const { return (p.K + L - 1) / L * L; }
-  static Int lanes(Int channels, Int j) { return std::clamp<Int>(channels - j, 0, L); }
-  Int head(Int n, Int h, Int heads) const { return n * heads + h / (p.H / heads); }
+  explicit Token(const Problem<F> &p) : p(p), rows((p.K + L - 1) / L * L), keep(rows), change(rows) {}
+  static Int tiles(const Problem<F> &p) { return (p.V + wide * L - 1) / (wide * L); }
 
   void operator()(Int job) {
-    const Int n = job / p.H, h = job % p.H;
-    const F *from_q = p.q + head(n, h, p.hq) * p.K, *from_k = p.k + head(n, h, p.hk) * p.K;
-    const F *gk = p.gk ? p.gk + head(n, h, p.hgk) * p.K : nullptr, g = p.g ? p.g[head(n, h, p.hg)] : F(0);
-    for (Int i = 0; i < p.K; i += L) {
-      const Int count = lanes(p.K, i);
-      const Vec log_gate = g + (gk ? load(gk + i, count) : Vec{}), here = load(from_q + i, count);
-      store<F>(exponential<F>(log_gate), decay.data() + i, L);
-      store<F>(here * F(p.scale), q.data() + i, L), store<F>(load(from_k + i, count), k.data() + i, L);
-    }
-    for (Int first = 0; first < p.V;) {
-      const Int left = (p.V - first + L - 1) / L;
-      if (left >= 4) tile<4>(n, h, first), first += 4 * L;
-      else if (left >= 2) tile<2>(n, h, first), first += 2 * L;
-      else tile<1>(n, h, first), first += L;
-    }
+    const Int all = tiles(p), first = job % all * wide * L, count = std::min(p.V - first, wide * L);
+    if (job / all != head) turn_to(job / all);
+    if (count == wide * L) return read<wide, true>(first, L);
+    Int j = first;
+    for (; j + L <= p.V; j += L) read<1, true>(j, L);
+    if (j < p.V) read<1, false>(j, p.V - j);
   }
 
-  // J vectors of value channels, all rows of the state.
-  template <int J> void tile(Int n, Int h, Int first) {
-    if (p.G || p.A) rows<J, true>(n, h, first);
-    else rows<J, false>(n, h, first);
-  }
-  template <int J, bool FULL> void rows(Int n, Int h, Int first) {
-    const Int last = lanes(p.V, first + (J - 1) * L), at = (n * p.H + h) * p.K * p.V + first;
-    const auto take = [&](const F *x, int j) INLINE { return load(x + j * L, j < J - 1 ? L : last); };
+  Int own_head(Int heads) const { return n * heads + (heads ? h / (p.H / heads) : 0); }
 
-    const F *G = p.G ? p.G + head(n, h, p.hG) * p.K * p.V + first : nullptr;
-    const F *A = p.A ? p.A + n * p.A_step + h / (p.H / p.hA) * p.K * p.V + first : nullptr;
-    const F *from = p.initial ? p.initial + at : nullptr;
-    F *to = p.final ? p.final + at : nullptr;
-    const bool before = p.before;
-    const Int V = p.V;
-    Vec v[J], gate[J], dt[J], o[J] = {};
-    for (int j = 0; j < J; ++j) {
-      v[j] = take(p.v + head(n, h, p.hv) * V + first, j);
-      gate[j] = p.gv ? exponential<F>(take(p.gv + head(n, h, p.hgv) * V + first, j)) : Vec{} + F(1);
-      dt[j] = p.dt ? take(p.dt + head(n, h, p.hdt) * V + first, j) : Vec{};
-    }
-    for (Int i = 0; i < p.K; ++i) {
-      const Vec d = Vec{} + decay[i], qi = Vec{} + q[i], ki = Vec{} + k[i];
-      for (int j = 0; j < J; ++j) {
-        const Vec old = from ? take(from + i * V, j) : Vec{};
-        Vec kept = d * gate[j];
-        if constexpr (FULL) {
-          if (G) kept *= exponential<F>(take(G + i * V, j));
-          if (A) kept *= exponential<F>(take(A + i * V, j) * dt[j]);
-        }
-        const Vec now = kept * old + ki * v[j];
-        o[j] += qi * (before ? old : now);
-        if (to) store<F>(now, to + i * V + j * L, j < J - 1 ? L : last);
+  void turn_to(Int to) {
+    head = to, n = head / p.H, h = head % p.H;
+    q = p.q + own_head(p.hq) * p.K, k = p.k + own_head(p.hk) * p.K;
+    const F *u = p.bonus ? p.bonus + n * p.bonus_step + h * p.K : nullptr;
+    own = 0;
+    for (Int i = 0; u && i < p.K; ++i) own += q[i] * u[i] * k[i];
+    const F g = p.g ? p.g[own_head(p.hg)] : F(0), *gk = p.gk ? p.gk + own_head(p.hgk) * p.K : nullptr;
+    for (Int i = 0; i < p.K; ++i) rows[i] = gk ? g + gk[i] : g;
+    if (gates_of(p) == Gates::rows)
+      for (Int i = 0; i < p.K; i += L) {
+        Vec kept, changed;
+        split<F>(load(&rows[i], L), kept, changed);
+        store<F>(kept, &keep[i], L), store<F>(changed, &change[i], L);
       }
-    }
-    const F own = p.bonus ? bonus(n, h) : F(0);
-    for (int j = 0; j < J; ++j) store<F>(o[j] + own * v[j], p.o + (n * p.H + h) * p.V + first + j * L, j < J - 1 ? L : last);
   }
 
-  F bonus(Int n, Int h) const {
-    const F *u = p.bonus + n * p.bonus_step + h * p.K;
-    F sum = 0;
-    for (Int i = 0; i < p.K; ++i) sum += q[i] * u[i] * k[i];
-    return sum;
+  template <int J, bool Whole> void read(Int first, Int lanes) {
+    switch (gates_of(p)) {
+      case Gates::rows: return p.before ? pass<J, Whole, Gates::rows, true>(first, lanes) : pass<J, Whole, Gates::rows, false>(first, lanes);
+      case Gates::lanes: return p.before ? pass<J, Whole, Gates::lanes, true>(first, lanes) : pass<J, Whole, Gates::lanes, false>(first, lanes);
+      case Gates::entries: return p.before ? pass<J, Whole, Gates::entries, true>(first, lanes) : pass<J, Whole, Gates::entries, false>(first, lanes);
+    }
+  }
+
+  // Only the last vector of a row is not whole; known beforehand, whole ones need no masks.
+  template <bool Whole> INLINE static Vec get(const F *x, Int lanes) {
+    Vec y;
+    if constexpr (Whole) std::memcpy(&y, x, BYTES);
+    else y = load(x, lanes);
+    return y;
+  }
+  template <bool Whole> INLINE static void put(Vec y, F *x, Int lanes) {
+    if constexpr (Whole) std::memcpy(x, &y, BYTES);
+    else store<F>(y, x, lanes);
+  }
+
+  // J vectors of value channels, all key channels, R sums each.
+  template <int J, bool Whole, Gates where, bool Before> void pass(Int first, Int lanes) {
+    constexpr int R = where == Gates::entries ? 1 : 4 / J * 2;
+    const Int state = head * p.K * p.V + first;
+    const F *initial = p.initial ? p.initial + state : nullptr;
+    F *final = p.final ? p.final + state : nullptr;
+    const F *G = p.G ? p.G + own_head(p.hG) * p.K * p.V + first : nullptr;
+    const F *A = p.A ? p.A + n * p.A_step + Head(p.H, p.hA, h).own * p.K * p.V + first : nullptr;
+    const F *q = this->q, *k = this->k, *rows = this->rows.data(), *keep = this->keep.data(), *change = this->change.data();
+    const Int K = p.K, V = p.V;  // here once more: to the compiler, what is written to the state might change any member
+    Vec v[J], gate[J], dt[J], kept[J], changed[J], sums[R][J] = {};
+    for (int j = 0; j < J; ++j) {
+      v[j] = get<Whole>(p.v + own_head(p.hv) * p.V + first + j * L, lanes);
+      gate[j] = p.gv ? get<Whole>(p.gv + own_head(p.hgv) * p.V + first + j * L, lanes) : Vec{};
+      dt[j] = A ? finite<F>(get<Whole>(p.dt + own_head(p.hdt) * p.V + first + j * L, lanes)) : Vec{};
+      if (where == Gates::lanes) split<F>(gate[j] + rows[0], kept[j], changed[j]);
+    }
+    const auto row = [&](Int i, Vec *sum) INLINE {
+      for (int j = 0; j < J; ++j) {
+        const Int at = i * V + j * L;
+        Vec stay, move;
+        if constexpr (where == Gates::rows) stay = Vec{} + keep[i], move = Vec{} + change[i];
+        if constexpr (where == Gates::lanes) stay = kept[j], move = changed[j];
+        if constexpr (where == Gates::entries) {
+          Vec x = gate[j] + rows[i];
+          if (G) x += get<Whole>(G + at, lanes);
+          if (A) x += finite<F>(get<Whole>(A + at, lanes)) * dt[j];
+          split<F>(x, stay, move);
+        }
+        const Vec old = initial ? get<Whole>(initial + at, lanes) : Vec{}, now = stay * old + (move * old + k[i] * v[j]);
+        if (final) put<Whole>(now, final + at, lanes);
+        sum[j] += q[i] * (Before ? old : now);
+      }
+    };
+    Int i = 0;
+    for (; i + R <= K; i += R)
+      for (int r = 0; r < R; ++r) row(i + r, sums[r]);
+    for (; i < K; ++i) row(i, sums[0]);
+    for (int j = 0; j < J; ++j) {
+      for (int r = 1; r < R; ++r) sums[0][j] += sums[r][j];
+      if (Before && p.bonus) sums[0][j] += own * v[j];
+      put<Whole>(sums[0][j] * F(p.scale), p.o + head * p.V + first + j * L, lanes);
+    }
   }
 };
 
-template <class F> void step(const Problem<F> &p) {
-  const Int threads = p.N * p.H * p.K * p.V >= LARGE ? p.threads : 1;
-  parallel(p.N * p.H, threads, [&] { return Step<F>(p); });
+template <class F> static void step(const Problem<F> &p) {
+  const Int jobs = p.N * p.H * Token<F>::tiles(p);
+  const bool small = p.N * p.H * p.K * p.V < 1 << 16;  // done before other threads would wake
+  if (small || p.threads == 1) {
+    Token<F> token(p);
+    for (Int job = 0; job < jobs; ++job) token(job);
+  } else
+    parallel(jobs, p.threads, [&] { return Token<F>(p); });
 }
-
-}  // namespace
 
 extern "C" {
 const char *step_fields() { return NAMES(PROBLEM); }
