@@ -1,27 +1,32 @@
 // The last query's output alone, o = Σ_t ω_t (q·k_t) v_t with the token weights ω of the gates, and its gradients.
 //
 // Tokens run from the last to the first, so that the logarithm of a weight is a running sum of log gates. The gradient
-// of a log gate is an exclusive prefix sum over tokens, taken at the end. All rows have T tokens; heads as in scan.cpp.
+// of a log gate is an exclusive prefix sum over tokens, taken at the end. All rows have T tokens; head h of H uses head
+// h / (H / heads) of a tensor with fewer, whose gradient sums over the heads that share it.
 
 #include "simd.h"
 
-#define LAST_QUERY(INTEGER, REAL, INTEGERS, INPUT, OUTPUT)                                                                   \
-  INTEGER(N) INTEGER(T) INTEGER(H) INTEGER(K) INTEGER(V)                                                                     \
-  INTEGER(hk) INTEGER(hv) INTEGER(hg) INTEGER(hgk) INTEGER(hgv) INTEGER(threads)                                             \
-  REAL(scale)                                                  /* of the query */                                            \
-  INPUT(q) INPUT(k) INPUT(v) INPUT(g) INPUT(gk) INPUT(gv)      /* q [N, H, K], the others [N, T, heads, channels] */         \
-  OUTPUT(o)                                                    /* [N, H, V]; null in the backward pass */                    \
-  INPUT(d_o)                                                                                                                 \
-  OUTPUT(d_q) OUTPUT(d_k) OUTPUT(d_v) OUTPUT(d_g) OUTPUT(d_gk) OUTPUT(d_gv) /* shaped like theirs; null if not asked for */
-
-namespace {
+#define LAST_QUERY(INTEGER, REAL, INTEGERS, INPUT, OUTPUT)                                       \
+  INTEGER(N) INTEGER(T) INTEGER(H) INTEGER(K) INTEGER(V)                                         \
+  INTEGER(hk) INTEGER(hv) INTEGER(hg) INTEGER(hgk) INTEGER(hgv)                                  \
+  INTEGER(threads)                                                                               \
+  REAL(scale)                       /* of the query */                                           \
+  INPUT(q)                          /* [N, H, K] */                                              \
+  INPUT(k) INPUT(v)                 /* [N, T, heads, channels] */                                \
+  INPUT(g) INPUT(gk) INPUT(gv)      /* log gates likewise, null where absent */                  \
+  OUTPUT(o)                         /* [N, H, V]; null in the backward pass */                   \
+  INPUT(d_o)                        /* null in the forward pass */                               \
+  OUTPUT(d_q) OUTPUT(d_k) OUTPUT(d_v) OUTPUT(d_g) OUTPUT(d_gk) OUTPUT(d_gv) /* null: not asked for */
 
 template <class F> struct LastQuery {
   LAST_QUERY(INTEGER_FIELD, REAL_FIELD, INTEGERS_FIELD, INPUT_FIELD, OUTPUT_FIELD)
 };
 
+namespace {  // other kernels have a Side and Rows too
+
 // One head's share of a tensor [N, T, heads, channels].
 template <class F> struct Rows {
+  using Vec = typename Vector<F>::type;
   F *x = nullptr;           // of the first token, null where the tensor is absent
   Int step = 0;             // from token to token
   Int channels = 0;
@@ -33,122 +38,173 @@ template <class F> struct Rows {
     x = const_cast<F *>(all) + (n * p.T * heads + own) * channels;
     add = heads != p.H && h != own * (p.H / heads);
   }
+
+  // The only channel of m tokens, token in lanes.
+  Vec column(Int t0, Int m) const {
+    if (step == 1) return load<F>(x + t0, m);
+    Vec y = {};
+    for (Int c = 0; c < m; ++c) y[c] = x[(t0 + c) * step];
+    return y;
+  }
+  void put_column(Vec y, Int t0, Int m) const {
+    if (step == 1 && !add) return store<F>(y, x + t0, m);
+    for (Int c = 0; c < m; ++c) {
+      F &to = x[(t0 + c) * step];
+      to = add ? to + y[c] : y[c];
+    }
+  }
+};
+
+// A gate for all channels, token in lanes.
+template <class F> struct TokenGate {
+  using Vec = typename Vector<F>::type;
+  static constexpr Int L = LANES<F>;
+  Rows<F> gate, d_gate;
+  Vec *weights;      // [blocks]: exp of the sum of the log gates behind a token
+  Vec passed = {};   // what the tokens so far gave, the gradient of a log gate
+
+  void weigh(Int T) {
+    Vec behind = {};
+    for (Int b = (T + L - 1) / L - 1; b >= 0 && gate.x; --b) {
+      const Vec from = running_sums<1, F>(gate.column(b * L, std::min(T - b * L, L)));
+      weights[b] = exponential<F>(behind + shifted<1>(from, Lanes<F>()));
+      behind += Vec{} + from[0];
+    }
+  }
+  Vec operator()(Vec x, Int b) const { return gate.x ? x * weights[b] : x; }
+  void give(Vec d, Int t0, Int m) {
+    if (!d_gate.x) return;
+    const Vec up_to = running_sums<-1, F>(d);
+    d_gate.put_column(passed + shifted<-1>(up_to, Lanes<F>()), t0, m);
+    passed += Vec{} + up_to[L - 1];
+  }
 };
 
 // Keys and values play the same game: a read (q, or d_o) meets the rows (k, or v) through the gates behind them, and what
-// the other side paired comes back. Lanes are channels; L tokens at a time. NARROW: one vector of channels, in registers.
-template <class F, bool NARROW> struct Side {
+// the other side paired comes back. L tokens at a time; lanes are channels, or tokens where there is but one channel.
+template <class F> struct Side {
   using Vec = typename Vector<F>::type;
   static constexpr Int L = LANES<F>;
 
   Rows<F> rows, gates, d_rows, d_gates;
-  Int T, wide;      // tokens; vectors of channels
-  std::conditional_t<NARROW, Vec[1], Vec *> read, total;  // [n]; total = Σ_t pairs_t w_t ⊙ row_t
-  std::conditional_t<NARROW, Vec[1], Vec *> passed;       // [n]; what the tokens so far gave, the gradient of a log gate
-  Vec *w, *behind;  // [L, n], token weights of a block; [blocks, n], sums of the log gates behind each block
+  Int T, n, last;           // tokens; vectors of channels; channels in the last one
+  bool thin;                // one channel
+  Vec *read, *total;        // [n]; total = Σ_t pairs_t w_t ⊙ row_t
+  Vec *passed;              // [n]; what the tokens so far gave, the gradient of a log gate
+  Vec *w, *behind;          // [L, n], token weights of a block; [blocks, n], sums of the log gates behind each block
+  TokenGate<F> gate;        // of the one channel
 
   Side(Int T, const Rows<F> &rows, const Rows<F> &gates, const Rows<F> &d_rows, const Rows<F> &d_gates, const F *x, F scale,
        Vec *memory)
-      : rows(rows), gates(gates), d_rows(d_rows), d_gates(d_gates), T(T), wide(vectors(rows.channels)) {
-    if constexpr (!NARROW) read = memory, total = read + wide, passed = total + wide;
-    w = memory + 3 * wide, behind = w + L * wide;
-    for (Int j = 0; j < n(); ++j) read[j] = x ? scale * load(x + j * L, lanes(j)) : Vec{}, total[j] = passed[j] = Vec{};
+      : rows(rows), gates(gates), d_rows(d_rows), d_gates(d_gates), T(T), n(vectors(rows.channels)),
+        last(rows.channels - (n - 1) * L), thin(rows.channels == 1), read(memory), total(read + n), passed(total + n),
+        w(passed + n), behind(w + L * n), gate{gates, d_gates, behind} {
+    for (Int j = 0; j < n; ++j) read[j] = x ? scale * load<F>(x + j * L, lanes(j)) : Vec{}, total[j] = passed[j] = Vec{};
+    if (thin) read[0] = Vec{} + read[0][0], gate.weigh(T);
+    else if (gates.x) look_behind();
   }
-  Int n() const { return NARROW ? 1 : wide; }
   static Int vectors(Int channels) { return (channels + L - 1) / L; }
   static Int memory(Int T, Int channels) { return vectors(channels) * (3 + L + (T + L - 1) / L); }
-  Int lanes(Int j) const { return NARROW ? rows.channels : std::min(rows.channels - j * L, L); }
-  const F *row(const Rows<F> &y, Int t, Int j) const { return y.x + t * y.step + j * L; }
+  Int lanes(Int j) const { return j < n - 1 ? L : last; }
 
-  // Calls f with pieces of 4, 2 or 1 vectors, the last one first.
-  template <class Piece> void pieces(Piece piece) const {
-    if constexpr (NARROW) piece(std::integral_constant<int, 1>{}, 0);
-    else for (Int j = n(); j > 0;) {
-      if (j % 4 == 0) piece(std::integral_constant<int, 4>{}, j -= 4);
-      else if (j % 2 == 0) piece(std::integral_constant<int, 2>{}, j -= 2);
-      else piece(std::integral_constant<int, 1>{}, j -= 1);
-    }
+  // Calls f with pieces of at most 4 vectors, the last one first.
+  template <class Piece> INLINE void pieces(Piece piece) const {
+    Int j = n & ~Int(3);
+    if (n % 4 == 1) piece(std::integral_constant<int, 1>{}, j);
+    else if (n % 4 == 2) piece(std::integral_constant<int, 2>{}, j);
+    else if (n % 4 == 3) piece(std::integral_constant<int, 3>{}, j);
+    while (j > 0) piece(std::integral_constant<int, 4>{}, j -= 4);
   }
 
   void look_behind() {
-    for (Int j = 0; j < n(); ++j) {
+    for (Int j = 0; j < n; ++j) {
       Vec sum = {};
       for (Int t = T - 1; t >= 0; --t) {
-        if (t % L == L - 1 || t == T - 1) behind[t / L * n() + j] = sum;
-        sum += load(row(gates, t, j), lanes(j));
+        if (t % L == L - 1 || t == T - 1) behind[t / L * n + j] = sum;
+        sum += load<F>(gates.x + t * gates.step + j * L, lanes(j));
       }
     }
   }
   void weigh(Int t0, Int m) {
-    for (Int j = 0; j < n(); ++j) {
-      Vec sum = behind[t0 / L * n() + j];
-      for (Int c = m - 1; c >= 0; --c) w[c * n() + j] = exponential<F>(sum), sum += load(row(gates, t0 + c, j), lanes(j));
+    if (thin || !gates.x) return;
+    for (Int j = 0; j < n; ++j) {
+      const F *x = gates.x + t0 * gates.step + j * L;
+      Vec sum = behind[t0 / L * n + j];
+      for (Int c = m - 1; c >= 0; --c) w[c * n + j] = exponential<F>(sum), sum += load<F>(x + c * gates.step, lanes(j));
     }
   }
 
   // Lane c: the read times row t0 + c, through its gates; 0 from lane m on.
-  template <bool FULL> Vec meet(Int t0, Int m) const {
+  template <bool FULL> INLINE Vec meet(Int t0, Int m) const {
+    if (thin) return gate(read[0] * rows.column(t0, m), t0 / L);
     Vec sum = {};
-    pieces([&](auto J, Int j0) { sum += gates.x ? meet<J, true, FULL>(t0, m, j0) : meet<J, false, FULL>(t0, m, j0); });
+    pieces([&](auto J, Int j0) INLINE { sum += gates.x ? meet<J, true, FULL>(t0, m, j0) : meet<J, false, FULL>(t0, m, j0); });
     return sum;
   }
   template <int J, bool GATED, bool FULL> Vec meet(Int t0, Int m, Int j0) const {
-    const Int last = lanes(j0 + J - 1), step = rows.step;
-    const F *x = row(rows, t0, j0);
+    const Int count = lanes(j0 + J - 1), step = rows.step, n = this->n;
+    const F *x = rows.x + t0 * step + j0 * L;
+    const Vec *weights = w + j0;
     Vec y[J];
     for (int j = 0; j < J; ++j) y[j] = read[j0 + j];
     const auto product = [&](int c) INLINE {
       Vec sum = {};
       for (int j = 0; j < J; ++j) {
-        const Vec here = load(x + c * step + j * L, j < J - 1 ? L : last);
-        sum += y[j] * (GATED ? here * w[c * n() + j0 + j] : here);
+        const Vec here = load<F>(x + c * step + j * L, j < J - 1 ? L : count);
+        sum += y[j] * (GATED ? here * weights[c * n + j] : here);
       }
       return sum;
     };
     return row_sums<F>(product, FULL ? L : m);
   }
 
-  // Masked stores are slow: where rows follow that overwrite the surplus, whole vectors go out.
-  bool covered(const Rows<F> &y, Int t, Int surplus) const {
-    return !y.add && y.step == y.channels && (T - 1 - t) * y.channels >= surplus;
+  // Stores of some lanes are slow: where rows follow that overwrite the surplus, whole vectors go out.
+  bool covered(const Rows<F> &y, Int t) const {
+    return thin || !y.x || (!y.add && y.step == y.channels && (T - 1 - t) * y.channels >= L - last);
   }
-  template <int J, bool COVERED> void put(const Rows<F> &y, Int t, Int j0, Int last, const Vec *x) const {
+  bool covered(Int t) const { return covered(d_rows, t) && covered(d_gates, t); }
+  template <int J, bool COVERED> INLINE void put(const Rows<F> &y, Int t, Int j0, Int count, const Vec *x) const {
     F *to = y.x + t * y.step + j0 * L;
-    const bool whole = COVERED || covered(y, t, L - last);
     for (int j = 0; j < J; ++j) {
-      const Int count = j < J - 1 ? L : last;
-      const Vec z = !COVERED && y.add ? x[j] + load(to + j * L, count) : x[j];
-      if (whole || count == L) std::memcpy(to + j * L, &z, sizeof(Vec));
-      else store<F>(z, to + j * L, count);
+      const Int lanes = COVERED || j < J - 1 ? L : count;
+      store<F>(!COVERED && y.add ? x[j] + load<F>(to + j * L, lanes) : x[j], to + j * L, lanes);
     }
   }
 
   // total += Σ_c pairs[c] row, where asked for; going backward also the gradients of rows and gates.
-  template <bool FULL, bool BACKWARD> void give(Int t0, Int m, Vec pairs, bool sum) {
+  template <bool FULL, bool BACKWARD> INLINE void give(Int t0, Int m, Vec pairs, bool sum) {
+    if (thin) {
+      const Vec weight = gate(pairs, t0 / L), here = rows.column(t0, m), d = weight * read[0];
+      total[0] += weight * here;
+      if (BACKWARD && d_rows.x) d_rows.put_column(d, t0, m);
+      if (BACKWARD) gate.give(here * d, t0, m);
+      return;
+    }
     alignas(64) F x[L];
     store<F>(pairs, x, L);
-    pieces([&](auto J, Int j0) {
+    pieces([&](auto J, Int j0) INLINE {
       gates.x ? give<J, true, FULL, BACKWARD>(t0, m, j0, x, true) : give<J, false, FULL, BACKWARD>(t0, m, j0, x, sum);
     });
   }
   template <int J, bool GATED, bool FULL, bool BACKWARD> void give(Int t0, Int m, Int j0, const F *pairs, bool sum) {
     constexpr int CHAINS = FULL ? 4 / J : 1;  // sums that need not wait for one another
-    const Int last = lanes(j0 + J - 1), step = rows.step;
-    const F *x = row(rows, t0, j0);
-    Vec sums[CHAINS][J] = {}, before[J];
-    for (int j = 0; j < J; ++j) before[j] = passed[j0 + j];
-    const auto one = [&](Int c, Vec *sums) {
+    const Int count = lanes(j0 + J - 1), step = rows.step, n = this->n;
+    const F *x = rows.x + t0 * step + j0 * L;
+    const Vec *weights = w + j0;
+    Vec y[J], sums[CHAINS][J] = {}, before[J];
+    for (int j = 0; j < J; ++j) y[j] = read[j0 + j], before[j] = passed[j0 + j];
+    const auto one = [&](Int c, Vec *sums) INLINE {
       Vec d[J], d_gate[J];
       for (int j = 0; j < J; ++j) {
-        const Vec weight = GATED ? pairs[c] * w[c * n() + j0 + j] : Vec{};
-        d[j] = GATED ? weight * read[j0 + j] : pairs[c] * read[j0 + j];
+        const Vec weight = GATED ? pairs[c] * weights[c * n + j] : Vec{} + pairs[c];
+        d[j] = weight * y[j];
         if (!sum) continue;
-        const Vec here = load(x + c * step + j * L, j < J - 1 ? L : last);
-        sums[j] += GATED ? weight * here : pairs[c] * here;
+        const Vec here = load<F>(x + c * step + j * L, j < J - 1 ? L : count);
+        sums[j] += weight * here;
         if (GATED && BACKWARD) d_gate[j] = before[j], before[j] += here * d[j];
       }
-      if (BACKWARD && d_rows.x) put<J, FULL>(d_rows, t0 + c, j0, last, d);
-      if (BACKWARD && GATED && d_gates.x) put<J, false>(d_gates, t0 + c, j0, last, d_gate);
+      if (BACKWARD && d_rows.x) put<J, FULL>(d_rows, t0 + c, j0, count, d);
+      if (BACKWARD && GATED && d_gates.x) put<J, FULL>(d_gates, t0 + c, j0, count, d_gate);
     };
     if (FULL) {
 #pragma GCC unroll 16
@@ -159,86 +215,47 @@ template <class F, bool NARROW> struct Side {
       passed[j0 + j] = before[j];
     }
   }
+
+  void finish(F scale, F *x) {
+    if (thin) total[0] = running_sums<1, F>(total[0]);
+    for (Int j = 0; j < n && x; ++j) store<F>(scale * total[j], x + j * L, lanes(j));
+  }
 };
 
-template <class F, bool NARROW> struct Worker {
+template <class F> struct Worker {
   using Vec = typename Vector<F>::type;
   static constexpr Int L = LANES<F>;
   const LastQuery<F> &p;
-  const Int blocks = (p.T + L - 1) / L;
   std::vector<Vec> weights, keys, values;
 
   explicit Worker(const LastQuery<F> &p)
-      : p(p), weights(blocks), keys(Side<F, NARROW>::memory(p.T, p.K)), values(Side<F, NARROW>::memory(p.T, p.V)) {}
+      : p(p), weights((p.T + L - 1) / L), keys(Side<F>::memory(p.T, p.K)), values(Side<F>::memory(p.T, p.V)) {}
 
-  // weights[t] = exp Σ_{i > t} g_i
-  void weigh(const Rows<F> &g) {
-    Vec behind = {};
-    for (Int b = blocks - 1; b >= 0; --b) {
-      const Int m = std::min(p.T - b * L, L);
-      Vec x = {};
-      if (g.step == 1) x = load(g.x + b * L, m);
-      else for (Int c = 0; c < m; ++c) x[c] = g.x[(b * L + c) * g.step];
-      const Vec from = running_sums<1, F>(x), after = shifted<1>(from, Lanes<F>());
-      weights[b] = exponential<F>(behind + after);
-      behind += Vec{} + from[0];
-    }
-  }
-
-  template <bool BACKWARD> void one_head(Int n, Int h) {
+  template <bool BACKWARD> void head(Int n, Int h) {
     const auto rows = [&](const F *x, Int heads, Int channels) { return Rows<F>(p, x, n, h, heads, channels); };
     const Int at = n * p.H + h;
-    Side<F, NARROW> key(p.T, rows(p.k, p.hk, p.K), rows(p.gk, p.hgk, p.K), rows(p.d_k, p.hk, p.K), rows(p.d_gk, p.hgk, p.K),
-                        p.q + at * p.K, F(p.scale), keys.data());
-    Side<F, NARROW> value(p.T, rows(p.v, p.hv, p.V), rows(p.gv, p.hgv, p.V), rows(p.d_v, p.hv, p.V), rows(p.d_gv, p.hgv, p.V),
-                          p.d_o ? p.d_o + at * p.V : nullptr, F(1), values.data());
-    const Rows<F> g = rows(p.g, p.hg, 1), d_g = rows(p.d_g, p.hg, 1);
-    if (g.x) weigh(g);
-    if (key.gates.x) key.look_behind();
-    if (value.gates.x) value.look_behind();
-    Vec passed = {};
-    const auto block = [&](auto FULL, Int b, Int m) {
-      const Int t0 = b * L;
-      const Vec w = g.x ? weights[b] : Vec{} + F(1);
-      if (key.gates.x) key.weigh(t0, m);
-      if (value.gates.x) value.weigh(t0, m);
-      const Vec scores = key.template meet<FULL>(t0, m) * w;
-      Vec reads = {};
-      if (BACKWARD) reads = value.template meet<FULL>(t0, m);
+    Side<F> key(p.T, rows(p.k, p.hk, p.K), rows(p.gk, p.hgk, p.K), rows(p.d_k, p.hk, p.K), rows(p.d_gk, p.hgk, p.K),
+                p.q + at * p.K, p.scale, keys.data());
+    Side<F> value(p.T, rows(p.v, p.hv, p.V), rows(p.gv, p.hgv, p.V), rows(p.d_v, p.hv, p.V), rows(p.d_gv, p.hgv, p.V),
+                  p.d_o ? p.d_o + at * p.V : nullptr, F(1), values.data());
+    TokenGate<F> gate{rows(p.g, p.hg, 1), rows(p.d_g, p.hg, 1), weights.data()};
+    gate.weigh(p.T);
+    const auto block = [&](auto FULL, Int t0, Int m) INLINE {
+      key.weigh(t0, m), value.weigh(t0, m);
+      const Vec scores = gate(key.template meet<FULL>(t0, m), t0 / L);
+      const Vec reads = BACKWARD ? value.template meet<FULL>(t0, m) : Vec{};
       value.template give<FULL, BACKWARD>(t0, m, scores, !BACKWARD);
       if (!BACKWARD) return;
-      key.template give<FULL, true>(t0, m, reads * w, p.d_q);
-      if (!d_g.x) return;
-      const Vec up_to = running_sums<-1, F>(scores * reads);
-      const Vec d = passed + shifted<-1>(up_to, Lanes<F>());
-      passed += Vec{} + up_to[L - 1];
-      if (d_g.step == 1 && !d_g.add) {
-        store<F>(d, d_g.x + t0, m);
-        return;
-      }
-      for (Int c = 0; c < m; ++c) {
-        F &to = d_g.x[(t0 + c) * d_g.step];
-        to = d_g.add ? to + d[c] : d[c];
-      }
+      key.template give<FULL, true>(t0, m, gate(reads, t0 / L), p.d_q);
+      gate.give(scores * reads, t0, m);
     };
-    for (Int b = 0; b < blocks; ++b) {
-      const Int m = std::min(p.T - b * L, L);
-      const auto covered = [&](const auto &side) { return side.covered(side.d_rows, b * L + L - 1, L); };
-      if (m == L && (!BACKWARD || (covered(key) && covered(value)))) block(std::bool_constant<NARROW>(), b, L);
-      else block(std::false_type(), b, m);
+    for (Int t0 = 0; t0 < p.T; t0 += L) {
+      const Int m = std::min(p.T - t0, L);
+      if (m == L && key.covered(t0 + L - 1) && value.covered(t0 + L - 1)) block(std::true_type(), t0, L);
+      else block(std::false_type(), t0, m);
     }
-    const auto put = [&](const auto &side, F scale, F *x) {
-      for (Int j = 0; j < side.n() && x; ++j) store<F>(scale * side.total[j], x + at * side.rows.channels + j * L, side.lanes(j));
-    };
-    if (BACKWARD) put(key, F(p.scale), p.d_q);
-    else put(value, F(1), p.o);
-  }
-
-  // Without a single call inside, the vectors of a narrow head stay in registers.
-  template <bool BACKWARD> __attribute__((flatten)) void narrow_head(Int n, Int h) { one_head<BACKWARD>(n, h); }
-  template <bool BACKWARD> void head(Int n, Int h) {
-    if constexpr (NARROW) narrow_head<BACKWARD>(n, h);
-    else one_head<BACKWARD>(n, h);
+    if (BACKWARD) key.finish(p.scale, p.d_q ? p.d_q + at * p.K : nullptr);
+    else value.finish(1, p.o + at * p.V);
   }
 
   // Lanes are the value channels of all heads, for keys that all heads share; the gates are value gates [N, T, H, V].
@@ -257,11 +274,11 @@ template <class F, bool NARROW> struct Worker {
         for (Int l = 0; l < L; ++l) q[i][l] = l < count ? F(p.scale) * p.q[(n * p.H + (first + l) / p.V) * p.K + i] : F(0);
       }
       Vec sum = {}, o = {}, passed = {};
-      for (Int t = p.T - 1; t >= 0 && p.gv; --t) each[t] = exponential<F>(sum), sum += load(p.gv + at(t), count);
-      const Vec up = p.d_o ? load(p.d_o + n * width + first, count) : Vec{};
+      for (Int t = p.T - 1; t >= 0 && p.gv; --t) each[t] = exponential<F>(sum), sum += load<F>(p.gv + at(t), count);
+      const Vec up = p.d_o ? load<F>(p.d_o + n * width + first, count) : Vec{};
       for (Int t = 0; t < p.T; ++t) {
         const F *k = p.k + (n * p.T + t) * p.K;
-        const Vec v = load(p.v + at(t), count);
+        const Vec v = load<F>(p.v + at(t), count);
         Vec s = {};
         for (Int i = 0; i < p.K; ++i) s += k[i] * q[i];
         s *= each[t], o += s * v;
@@ -282,16 +299,13 @@ template <class F, bool NARROW> struct Worker {
   }
 };
 
-template <class F, bool NARROW> static void last_query(const LastQuery<F> &p) {
+template <class F> void last_query(const LastQuery<F> &p) {
   parallel(p.N, p.threads, [&] {
-    return [worker = Worker<F, NARROW>(p), &p](Int n) mutable {
+    return [worker = Worker<F>(p), &p](Int n) mutable {
       if (worker.shared()) worker.all_heads(n);
-      else for (Int i = 0; i < p.H; ++i) p.d_o ? worker.template head<true>(n, i) : worker.template head<false>(n, i);
+      else for (Int h = 0; h < p.H; ++h) p.d_o ? worker.template head<true>(n, h) : worker.template head<false>(n, h);
     };
   });
-}
-template <class F> static void last_query(const LastQuery<F> &p) {
-  std::max(p.K, p.V) <= Int(LANES<F>) ? last_query<F, true>(p) : last_query<F, false>(p);
 }
 
 }  // namespace
