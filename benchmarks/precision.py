@@ -53,7 +53,7 @@ def entered(family: str) -> Iterator[tuple[str, Operator]]:
     known = {"none": "scalar", "fixed": "scalar"}.get(family, family)
     if known not in ("scalar", "key", "full"):
         return
-    for name, contender in contenders(Case(known, B, 8192, 1, K, K)).items():
+    for name, contender in contenders(Case(known, B, 64, 1, K, K)).items():
         if contender.kind not in ("installed", "eager") or "parallel" in name:  # a matrix of 8192² weights
             continue
 
