@@ -1,6 +1,6 @@
 """The kernels under AddressSanitizer and UndefinedBehaviorSanitizer, on random cases of the public operator.
 
-`python -m benchmarks.sanitize` (a quarter of an hour on two cores, the first minutes to compile) runs 2000 cases on
+`python -m benchmarks.sanitize` (about a minute on two cores, after one to compile) runs 2000 cases on
 kernels built for x86-64-v3, whose plain loads the sanitizers see (`--level native` elsewhere), and holds outputs,
 states and gradients against backend="eager" on the same inputs: every gate family, read="before" with and without a
 bonus, grouped heads, packed sequences, odd sizes, last queries and single steps, float64 and float32. It prints what

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ops_cases import BACKENDS, inputs, run, tensors
+from ops_cases import BACKENDS, assert_law, inputs, run, tensors
 from torch import Tensor
 
 from gladient.ops import gated_linear_attention
@@ -75,3 +75,14 @@ def test_gradients_outlive_the_next_step() -> None:
     for gradients in steps[1:]:
         torch.testing.assert_close(gradients, steps[0], rtol=0, atol=0)
     assert len({x.data_ptr() for gradients in steps for x in gradients}) == 12
+
+
+@needs_kernels
+def test_one_head_on_two_threads() -> None:  # threads that shared its value channels wrote over one another's
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for seed in range(20):
+            assert_law(inputs("none", 65, B=1, H=1, K=7, V=20, seed=seed), "chunked", "native", None)
+    finally:
+        torch.set_num_threads(before)

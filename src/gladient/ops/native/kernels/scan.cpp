@@ -403,12 +403,9 @@ template <class F> struct Lane {
 };
 
 template <class F> static void scan(const Problem<F> &p, bool backward) {
-  constexpr Int L = LANES<F>;
-  const Int vectors = (p.V + L - 1) / L, jobs = p.N * p.H;  // few jobs: value channels are shared out among threads
-  const Int most = backward || !jobs ? 1 : std::clamp<Int>(p.threads / jobs, 1, vectors), width = (vectors + most - 1) / most;
-  const Int parts = (vectors + width - 1) / width;
-  parallel(jobs * parts, p.threads, [&] {
-    return [parts, lane = Lane<F>(p, backward, width)](Int job) mutable { lane.run(job / parts, job % parts); };
+  const Int vectors = (p.V + LANES<F> - 1) / LANES<F>;
+  parallel(p.N * p.H, p.threads, [&] {
+    return [lane = Lane<F>(p, backward, vectors)](Int job) mutable { lane.run(job, 0); };
   });
 }
 
