@@ -2,9 +2,11 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,7 +35,7 @@ def test_all_who_run_in_torch_compute_the_same(name: str) -> None:
         assert _error(contender.operator(**own), exact) < 1e-5, who
 
 
-@pytest.mark.parametrize("name", ["scalar", "key"])
+@pytest.mark.parametrize("name", ["scalar", "key", "last", "context"])
 def test_what_is_compiled_computes_the_same(name: str) -> None:
     case, given = SMALL[name], inputs(SMALL[name])
     (function,) = peers._compiled(case).values()
@@ -107,6 +109,24 @@ def test_a_contender_that_computes_something_else_is_refused(monkeypatch: pytest
 def test_wrong_options(options: dict) -> None:
     with pytest.raises(ValueError, match="cases must be one or more of scalar, key"):
         Bench(**options).run()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX512", reason="needs two widths of vectors")
+def test_compiled_peers_are_right_at_one_width_after_another(tmp_path: Path) -> None:
+    program = """
+import torch
+from gladient.bench import Case, measure
+rows = measure(Case("scalar", 2, 128, 2, 16, 16), rounds=1).rows
+print(torch.backends.cpu.get_cpu_capability(), *(row.error for row in rows if row.kind == "compiled"))
+"""
+    for width in ("avx512", "avx2"):
+        setting = {"ATEN_CPU_CAPABILITY": width, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | setting)
+        found, *errors = done.stdout.split()
+        assert found == width.upper()
+        assert [float(error) < 1e-5 for error in errors] == [True]
 
 
 def test_the_level_holds_torch_too() -> None:

@@ -70,9 +70,6 @@ def measure(case: Case, rounds: int = 5, threads: int = 1) -> Result:
                 absent.append(f"{name} (it did not compile: {str(error).strip().splitlines()[0]})")
                 continue
         errors[name] = _error(jobs[0](), exact)
-        if contender.kind == "compiled" and not errors[name] < _LARGEST_ERROR:
-            absent.append(f"{name} (compiled, it is off by {errors.pop(name):.1e} of the largest output)")
-            continue
         forward[name], kinds[name] = jobs[0], contender.kind
         training |= {} if case.step else {name: jobs[1]}
     for name, scan in scans(case, given, threads).items():

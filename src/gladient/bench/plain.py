@@ -3,9 +3,15 @@
 import torch
 from torch import Tensor
 
-__all__ = ["scalar_chunk", "key_chunk", "safe_chunk"]
+__all__ = ["last_query", "scalar_chunk", "key_chunk", "safe_chunk"]
 
 _SCALAR, _KEY, _BLOCK, _EAGER = 64, 32, 8, 16  # tokens
+
+
+def last_query(q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> Tensor:
+    """Scalar gates, the last output: every token's weight is the product of the later gates."""
+    weights = (g.sum(1, keepdim=True) - g.cumsum(1)).exp() * (q * k).sum(-1)
+    return (weights[..., None] * v).sum(1, keepdim=True)
 
 
 def scalar_chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Literal
 
 __all__ = ["Bench"]
 
-# What plain torch may use where our kernels are held to a level: as wide as theirs, in products and compiled code too.
+# What plain torch may use where our kernels are held to a level; MKL heeds its variable on Intel CPUs alone.
 _TORCH_AT = {"v3": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}}
 
 
