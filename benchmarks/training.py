@@ -32,7 +32,7 @@ class Options:
     batch: int = 512
     """Prompts a step."""
     threads: int = 1
-    """Threads; `gladient reproduce` trains with one a process."""
+    """Threads; `gladient reproduce` trains with one per process."""
     rounds: int = 60
     """Steps timed of each kind of model."""
     json: bool = False

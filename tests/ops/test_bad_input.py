@@ -154,5 +154,7 @@ def test_a_step_in_place(backend: str) -> None:
     )
     assert found[1] is state
     torch.testing.assert_close(found, (o, expected))
+    with pytest.raises(ValueError, match="inplace=True came with a state of 1 heads; the new one has 3"):
+        gated_linear_attention(x, x, x, initial_state=state[:, :1], inplace=True, backend=backend)
     with pytest.raises(ValueError, match="inplace=True came with tensors that require gradients"):
         gated_linear_attention(x, x, x.requires_grad_(), initial_state=state, inplace=True, backend=backend)

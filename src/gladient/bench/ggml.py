@@ -66,7 +66,7 @@ def _library() -> ctypes.CDLL:
     folder = Path(_optional.require("libggml", needed_for="the peer ggml", install=INSTALL).__path__[0])
     found = sorted(folder.glob("lib*/libggml-cpu.*"))
     if not found:
-        raise ImportError(f"no libggml-cpu in {folder}; install it anew with: {INSTALL}")
+        raise ImportError(f"no libggml-cpu in {folder}; install it again with: {INSTALL}")
     library = ctypes.CDLL(str(found[0]))
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(library, name)
@@ -174,7 +174,7 @@ def _by_key(case: Case, x: Mapping[str, Tensor], threads: int) -> tuple[str, Gra
 
 
 def _state_space(case: Case, x: Mapping[str, Tensor], threads: int) -> Graph:
-    """SSM_SCAN: Mamba-2 with one rate a head, or Mamba-1, where every value channel is a head of its own.
+    """SSM_SCAN: Mamba-2 with one rate per head, or Mamba-1, where every value channel is a head of its own.
 
     It takes softplus of the step sizes, as log(1 + exp(x)) in float32, and multiplies the values by it, so it gets what
     leads to our gates and values; step sizes around 10 keep the digits that this formula loses near 0.
@@ -189,7 +189,7 @@ def _state_space(case: Case, x: Mapping[str, Tensor], threads: int) -> Graph:
     before_softplus = (unit * steps).double().clamp_min(1e-6).expm1().log().float()
     values = v / (1 + before_softplus.exp()).log()[..., None]
     state = _state(case, x).transpose(2, 3).reshape(B, values.shape[2], values.shape[3], K)
-    ids = torch.arange(B, dtype=torch.int32)  # of the states, one a sequence
+    ids = torch.arange(B, dtype=torch.int32)  # of the states, one per sequence
     inputs = (state, values, before_softplus, rates / unit, x["k"], x["q"], ids)
     return Graph("ggml_ssm_scan", inputs, (1,), B * H * V * (T + K), threads)
 

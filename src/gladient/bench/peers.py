@@ -86,7 +86,7 @@ def _last(function: Function) -> Function:
 
 
 def _compile(function: Function) -> Function:
-    """Compiled for these shapes alone, and anew in every process.
+    """Compiled for these shapes alone, again in every process.
 
     PyTorch's cache of compiled graphs does not tell AVX2 from AVX-512: under ATEN_CPU_CAPABILITY it hands out code of
     the other width, which computes NaN or writes past its buffers.

@@ -26,7 +26,7 @@ class LayerConfig:
         gate_bias: whether gates have a bias.
         link: what turns a logit into a gate; see `TokenGate`.
         rate: factor of the log gates.
-        learn_rate: whether scalar gates have a learned rate a head, which starts at 1 (full gates always learn A,
+        learn_rate: whether scalar gates have a learned rate per head, which starts at 1 (full gates always learn A,
             which starts at 1, 2 … K over the key channels).
         decays: the gate of each head, in [0, 1], for fixed gates.
         write: plain; step (the write is $k_t (\Delta_t \odot v_t)^\top$: scalar and full gates); complement (keys are

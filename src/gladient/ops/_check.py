@@ -47,7 +47,7 @@ def check_shapes(tensors: Mapping[str, Tensor], one_query: bool) -> int:
         if tensors[name].ndim != 4:
             raise ValueError(f"{name} has shape {_shape(tensors[name])}; it must be [B, T, heads, channels]")
     B, T, K, V = len(tensors["q"]), tensors["k"].shape[1], tensors["q"].shape[3], tensors["v"].shape[3]
-    start, ends = (B, T), {"": (), "K": (K,), "V": (V,), "KV": (K, V)}
+    start, ends = (B, T), _ends(K, V)
     heads = {}
     for name, x in tensors.items():
         if name in ("A", "bonus"):
@@ -77,15 +77,18 @@ def check_shapes(tensors: Mapping[str, Tensor], one_query: bool) -> int:
     return H
 
 
+def _ends(K: int, V: int) -> dict[str, tuple[int, ...]]:
+    """What follows the heads, by its channels."""
+    return {"": (), "K": (K,), "V": (V,), "KV": (K, V)}
+
+
 def _wrong_shape(name: str, x: Tensor, start: tuple[int, int], tensors: Mapping[str, Tensor]) -> str:
-    K, V, shape = tensors["q"].shape[3], tensors["v"].shape[3], _shape(x)
-    ends: dict[str, tuple[int, ...]] = {"": (), "K": (K,), "V": (V,), "KV": (K, V)}
+    shape, ends = _shape(x), _ends(tensors["q"].shape[3], tensors["v"].shape[3])
     wanted = ", ".join(map(str, (*start, "heads", *ends[_CHANNELS[name]])))
     hint = " or, for a fixed decay per head, [H]" if name == "g" else ""
     gates = ("g", "gk", "gv", "G")
-    fits = [
-        f"{other}=" for other in gates if shape[:2] == start and len(shape) > 2 and shape[3:] == ends[_CHANNELS[other]]
-    ]
+    by_token = shape[:2] == start and len(shape) > 2
+    fits = [f"{other}=" for other in gates if by_token and shape[3:] == ends[_CHANNELS[other]]]
     cure = f"; this is a shape of {' or '.join(fits)}" if name in gates and fits else ""
     return f"{name} has shape {shape}; beside q {_shape(tensors['q'])} and v it must be [{wanted}]{hint}{cure}"
 

@@ -117,6 +117,11 @@ def prepare(
     if initial_state is not None:
         check_state(initial_state, B * (len(offsets) - 1), H, K, V)
         if initial_state.shape[1] != H:
+            if inplace:
+                heads = initial_state.shape[1]
+                raise ValueError(
+                    f"inplace=True came with a state of {heads} heads; the new one has {H}: expand it first"
+                )
             initial_state = initial_state.repeat_interleave(H // initial_state.shape[1], 1)
     chosen = form != "auto"
     if not chosen:

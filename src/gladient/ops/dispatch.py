@@ -147,7 +147,8 @@ def choose(q: Tensor, k: Tensor, v: Tensor, *, backend: Backend = "auto", **opti
     else:
         passed = list(_BACKENDS)[: list(_BACKENDS).index(name)]
         why += [f"not {other}: {_BACKENDS[other].why_not(call)}" for other in passed]
-    return Choice(_BACKENDS[name].form(call), name, "; ".join(why))
+    form = eager.form(call) if name == "eager" else call.form
+    return Choice(form, name, "; ".join(why))
 
 
 def _first_willing(call: Call, backend: str) -> str:

@@ -10,7 +10,7 @@ from gladient import _optional
 from gladient.ops.call import Call
 from gladient.ops.gates import to_heads
 
-__all__ = ["TABLE", "Kernels", "arguments", "form", "kernel", "require", "run", "why_not"]
+__all__ = ["TABLE", "Kernels", "arguments", "kernel", "require", "run", "why_not"]
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,6 @@ def kernel(call: Call) -> str | None:
     if row is None or call.form not in ("chunked", "recurrent", "step"):
         return None
     return row.chunked if call.form == "chunked" else row.recurrent
-
-
-def form(call: Call) -> str:
-    """The form that runs."""
-    return call.form
 
 
 def run(call: Call) -> tuple[Tensor, Tensor | None]:

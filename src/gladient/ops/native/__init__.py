@@ -9,7 +9,7 @@ from gladient.ops.gates import Gates
 from gladient.ops.native import operators
 from gladient.ops.native.build import library, why_unavailable
 
-__all__ = ["form", "run", "why_not"]
+__all__ = ["run", "why_not"]
 
 
 @torch.compiler.assume_constant_result  # no tracer follows the search for a compiler
@@ -20,7 +20,7 @@ def _obstacle() -> str | None:
 def why_not(call: Call, named: bool = False) -> str | None:
     """None if the kernels hold this call and are there, else the reason why not.
 
-    Where the caller did not name them, also None only where they are the faster ones.
+    Unless the caller named this backend, it also declines what the eager backend does faster.
     """
     if call.q.device.type != "cpu":
         return f"q is on {call.q.device} and the native kernels run on the CPU"
@@ -31,7 +31,7 @@ def why_not(call: Call, named: bool = False) -> str | None:
             f"chunk_size={call.chunk_size} is for the eager backend; the kernels' chunks have {operators.CHUNK} tokens"
         )
     if call.has_tangents:
-        return "forward-mode derivatives are taken, which only form='recurrent' has"
+        return "forward-mode derivatives are taken, which the eager backend has"
     obstacle = _obstacle()
     if obstacle is None and not named and call.form == "last_query" and _narrow_vectors() and _products_alone(call):
         return "on vectors of this width eager's matrix products are faster for a last query without gates per channel"
@@ -48,11 +48,6 @@ def _products_alone(call: Call) -> bool:
     gates = call.gates
     widest = max(call.k.shape[3], call.v.shape[3])
     return widest > 16 and gates.gk is None and gates.gv is None and gates.G is None and gates.A is None
-
-
-def form(call: Call) -> str:
-    """The form that runs."""
-    return call.form
 
 
 def run(call: Call) -> tuple[Tensor, Tensor | None]:

@@ -107,7 +107,7 @@ def _make_in_cache(path: Path, make: Callable[[Path], None]) -> None:
     if reason is None:
         return
     if path.exists():
-        _log.warning("not loaded, compiled anew: %s", reason)
+        _log.warning("not loaded, compiled again: %s", reason)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="compiling-") as folder:
         made = Path(folder) / path.name
         make(made)

@@ -74,9 +74,7 @@ def _fields(tensors: dict[str, Tensor], heads: int) -> dict[str, int]:
 def _by_sequence(tensors: dict[str, Tensor], sequences: int) -> dict[str, Tensor]:
     """Rates and bonus with a row for each sequence, unless all share one."""
     apart = {name: tensors[name] for name in ("A", "bonus") if len(tensors.get(name, ())) > 1}
-    return (
-        tensors | {name: x.repeat_interleave(sequences, 0) for name, x in apart.items()} if sequences > 1 else tensors
-    )
+    return tensors | {name: x.repeat_interleave(sequences, 0) for name, x in apart.items()}
 
 
 def _offsets(borders: Sequence[int] | None, inputs: Sequence[Tensor | None]) -> Sizes:
@@ -103,7 +101,7 @@ def _run_scan(
     span = _span(tensors["k"].shape[3], tensors["v"].shape[3])
     lengths = np.tile(np.diff(offsets), B)
     starts = [np.append(0, x.cumsum()) for x in (lengths, -(-lengths // (CHUNK * span)))]
-    tensors = _by_sequence(tensors, n)
+    tensors = _by_sequence(tensors, n) if n > 1 else tensors
     fields = _fields(tensors, heads) | {name: x.data_ptr() for name, x in extra.items()}
     fields |= {"offsets": starts[0].ctypes.data, "span_offsets": starts[1].ctypes.data}
     kernel = "full" if "G" in tensors or "A" in tensors else "scan"

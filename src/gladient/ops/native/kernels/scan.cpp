@@ -6,7 +6,7 @@
 
 #include "side.h"
 
-// One head of one sequence after the other; forward perhaps only some of its value channels.
+// One head of one sequence after the other.
 template <class F> struct Lane {
   using Vec = typename Vector<F>::type;
   static constexpr Int L = LANES<F>, CN = C / L;
@@ -24,16 +24,16 @@ template <class F> struct Lane {
   Vec *spare, *bonus, *d_bonus;
   alignas(64) F ones[C], until[C], since[C], gate[C];  // of scalar gates
   double passing = 0;                                  // d_g of the first token behind the chunk
-  Int n = 0, h = 0, first = 0;            // sequence, head, first value channel
+  Int n = 0, h = 0;                       // sequence, head
   Int t0 = 0, count = 0, reads = 0, steps = 0;  // the chunk: first token, tokens written, tokens read, tokens with padding
   Head at_q{1, 1, 0}, at_k = at_q, at_v = at_q, at_g = at_q, at_gk = at_q, at_gv = at_q, at_o = at_q;
 
-  Lane(const Problem<F> &p, bool backwards, Int width)
+  Lane(const Problem<F> &p, bool backwards)
       : p(p), backwards(backwards), scalar(p.g && !p.gk && !p.gv), shift(p.before ? 1 : 0) {
     const Int block = std::max(L, TALL);
     rows = (p.K + block - 1) / block * block;
     key.n = rows / L, key.channels = p.K, key.gated = p.gk;
-    value.n = width, value.gated = p.gv;
+    value.n = (p.V + L - 1) / L, value.channels = p.V, value.gated = p.gv;
     std::fill_n(ones, C, F(1));
     key.until_row = key.since_row = ones;
     value.until_row = scalar ? until : ones, value.since_row = scalar ? since : ones;
@@ -71,8 +71,8 @@ template <class F> struct Lane {
     take(&starts, (p.span + 1) * state);
   }
 
-  void run(Int job, Int part) {
-    n = job / p.H, h = job % p.H, first = part * value.n * L, value.channels = std::min(value.n * L, p.V - first);
+  void run(Int job) {
+    n = job / p.H, h = job % p.H;
     at_q = {p.H, p.hq, h}, at_k = {p.H, p.hk, h}, at_v = {p.H, p.hv, h}, at_o = {p.H, p.H, h};
     at_g = {p.H, p.hg, h}, at_gk = {p.H, p.hgk, h}, at_gv = {p.H, p.hgv, h};
     if (p.bonus) copy_row(p.bonus + n * p.bonus_step + h * p.K, p.K, bonus, key.n);
@@ -98,21 +98,21 @@ template <class F> struct Lane {
   void load_state(const F *x, Vec *S, Vec *rest) const {
     std::fill_n(rest, rows * value.n, Vec{});
     if (!x) return std::fill_n(S, rows * value.n, Vec{}), void();
-    for (Int i = 0; i < p.K; ++i) copy_row(x + i * p.V + first, value.channels, S + i * value.n, value.n);
+    for (Int i = 0; i < p.K; ++i) copy_row(x + i * p.V, value.channels, S + i * value.n, value.n);
     std::fill_n(S + p.K * value.n, (rows - p.K) * value.n, Vec{});
   }
   void store_state(const Vec *S, F *x) const {
-    for (Int i = 0; x && i < p.K; ++i) put(S + i * value.n, x + i * p.V + first, value.channels);
+    for (Int i = 0; x && i < p.K; ++i) put(S + i * value.n, x + i * p.V, value.channels);
   }
   Int state_of(Int sequence) const { return (sequence * p.H + h) * p.K * p.V; }
   Int place(Int chunk) const { return state_of(p.span_offsets[n] + chunk / p.span); }
 
-  // `count` tokens of a tensor of so many channels from t on, zeros behind them. Asks for those that come next.
-  void copy(const F *x, const Head &at, Int channels, Int begin, Int t, Int count, const Side<F> &side, Vec *y) const {
-    const Int ahead = (backwards ? -C : C) * at.heads * channels;
+  // `count` tokens of a tensor from t on, zeros behind them. Asks for those that come next.
+  void copy(const F *x, const Head &at, Int t, Int count, const Side<F> &side, Vec *y) const {
+    const Int channels = side.channels, ahead = (backwards ? -C : C) * at.heads * channels;
     for (Int c = 0; c < count; ++c) {
-      const F *row = x + at(t + c) * channels + begin;
-      copy_row(row, side.channels, y + c * side.n, side.n);
+      const F *row = x + at(t + c) * channels;
+      copy_row(row, channels, y + c * side.n, side.n);
       for (Int j = 0; j < side.n; j += 64 / BYTES) __builtin_prefetch(row + ahead + j * L);
     }
     std::fill(y + count * side.n, y + steps * side.n, Vec{});
@@ -120,10 +120,10 @@ template <class F> struct Lane {
 
   void load_writes(Int begin, Int end) {
     t0 = begin, count = std::min(C, end - begin), steps = (count + TALL - 1) / TALL * TALL;
-    copy(p.k, at_k, p.K, 0, t0, count, key, key.write);
-    copy(p.v, at_v, p.V, first, t0, count, value, value.write);
-    if (key.gated) copy(p.gk, at_gk, p.K, 0, t0, count, key, key.gate);
-    if (value.gated) copy(p.gv, at_gv, p.V, first, t0, count, value, value.gate);
+    copy(p.k, at_k, t0, count, key, key.write);
+    copy(p.v, at_v, t0, count, value, value.write);
+    if (key.gated) copy(p.gk, at_gk, t0, count, key, key.gate);
+    if (value.gated) copy(p.gv, at_gv, t0, count, value, value.gate);
     if (scalar) weigh_rows();
     else if (p.g) add_scalar_gates(key.gated ? key : value);
     if (key.gated) key.weigh_writes(steps);
@@ -136,9 +136,9 @@ template <class F> struct Lane {
 
   void load_reads(Int end) {
     reads = std::min(C, end - t0 - shift);
-    copy(p.q, at_q, p.K, 0, t0 + shift, reads, key, key.read);
+    copy(p.q, at_q, t0 + shift, reads, key, key.read);
     for (Int i = 0; i < reads * key.n; ++i) key.read[i] *= F(p.scale);
-    if (backwards) copy(p.d_o, at_o, p.V, first, t0 + shift, reads, value, value.read);
+    if (backwards) copy(p.d_o, at_o, t0 + shift, reads, value, value.read);
     if (scalar) weigh_pairs();
     if (key.gated) key.weigh_reads(steps);
     if (value.gated) value.weigh_reads(steps);
@@ -225,7 +225,7 @@ template <class F> struct Lane {
   void outputs() {
     key.meet(to_value, spare, scalar ? weights : nullptr, steps);
     if (value.gated) value.give_through_gates(to_value, false, steps);
-    F *o = p.o + at_o(t0 + shift) * p.V + first;
+    F *o = p.o + at_o(t0 + shift) * p.V;
     const bool whole = reads == C && value.channels % L == 0;
     value.template take<EARLIER>(key.early, key.n, p.K, S, to_value, whole ? o : scalars<F>(value.d_read),
                                  whole ? p.H * p.V : value.n * L, steps);
@@ -236,9 +236,9 @@ template <class F> struct Lane {
   // The first token reads the initial state.
   void read_first(Int t) {
     steps = 1;
-    copy(p.q, at_q, p.K, 0, t, 1, key, key.read);
+    copy(p.q, at_q, t, 1, key, key.read);
     multiply(key.read, p.K, S, value.n, value.d_read);
-    put(value.d_read, p.o + at_o(t) * p.V + first, value.channels, F(p.scale));
+    put(value.d_read, p.o + at_o(t) * p.V, value.channels, F(p.scale));
     if (p.bonus) add_bonus(t, 1);
   }
   static void multiply(const Vec *x, Int count, const Vec *M, Int n, Vec *y) {
@@ -258,8 +258,8 @@ template <class F> struct Lane {
   // o_t += scale (q_t · u ⊙ k_t) v_t
   void add_bonus(Int begin, Int count) const {
     for (Int t = begin; t < begin + count; ++t) {
-      const F *q = p.q + at_q(t) * p.K, *k = p.k + at_k(t) * p.K, *v = p.v + at_v(t) * p.V + first;
-      F *o = p.o + at_o(t) * p.V + first;
+      const F *q = p.q + at_q(t) * p.K, *k = p.k + at_k(t) * p.K, *v = p.v + at_v(t) * p.V;
+      F *o = p.o + at_o(t) * p.V;
       Vec sum = {};
       for (Int j = 0; j < key.n; ++j) sum += part(q, p.K, j) * part(k, p.K, j) * bonus[j];
       const F b = F(p.scale) * total(sum);
@@ -388,8 +388,8 @@ template <class F> struct Lane {
 
   void read_first_back(Int t) {
     steps = 1;
-    copy(p.q, at_q, p.K, 0, t, 1, key, key.read);
-    copy(p.d_o, at_o, p.V, 0, t, 1, value, value.read);
+    copy(p.q, at_q, t, 1, key, key.read);
+    copy(p.d_o, at_o, t, 1, value, value.read);
     multiply(value.read, p.V, flipped, key.n, key.d_read);
     if (p.d_q) put(key.d_read, p.d_q + at_o(t) * p.K, p.K, F(p.scale));
     if (p.bonus) add_bonus_gradients(t, 1);
@@ -403,9 +403,8 @@ template <class F> struct Lane {
 };
 
 template <class F> static void scan(const Problem<F> &p, bool backward) {
-  const Int vectors = (p.V + LANES<F> - 1) / LANES<F>;
   parallel(p.N * p.H, p.threads, [&] {
-    return [lane = Lane<F>(p, backward, vectors)](Int job) mutable { lane.run(job, 0); };
+    return [lane = Lane<F>(p, backward)](Int job) mutable { lane.run(job); };
   });
 }
 
