@@ -36,6 +36,15 @@ def test_the_scan_passes_every_check(family: str) -> None:
     torch.library.opcheck(backward, (d_o, None, checkpoints, *detached(given), None, 2, 0.5, True, needed))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_low_precision_passes_the_checks_of_shapes_and_dtypes(dtype: torch.dtype) -> None:
+    given = [x if x is None else x.detach().to(dtype).requires_grad_() for x in arguments("key", bonus=True)]
+    checks = ("test_schema", "test_faketensor")  # others compare gradients as closely as in float64
+    torch.library.opcheck(torch.ops.gladient.scan.default, (*given, None, 2, 0.5, True, True), test_utils=checks)
+    one = [x if x is None or i > 8 else x[:, :1] for i, x in enumerate(detached(given))]
+    torch.library.opcheck(operators.step, (*one, 2, 0.5, True), test_utils=checks)
+
+
 def test_the_scan_of_packed_sequences_passes_every_check() -> None:
     given = [x if x is None else x[:1].detach().requires_grad_() for x in arguments("key", state=False)]
     torch.library.opcheck(torch.ops.gladient.scan.default, (*given, [0, 5, 5, 18], 2, 1.0, False, True))
