@@ -14,9 +14,8 @@ from typing import Any
 os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
 
 import torch
-import triton.language as tl
-from triton.runtime import driver
 
+from gladient import _optional
 from gladient.ops import fla, gated_linear_attention
 from gladient.ops.call import prepare
 
@@ -40,6 +39,7 @@ class Interpreter:
 def scalars(*bounds: Any) -> Iterator[Any]:
     """`range` inside interpreted kernels, which cast its numbers like tensors."""
     whole = (int(x.handle.data.item()) if hasattr(x, "handle") else int(getattr(x, "value", x)) for x in bounds)
+    tl = sys.modules["triton.language"]
     return (tl.full((), i, tl.int32) for i in builtins.range(*whole))
 
 
@@ -63,8 +63,12 @@ def differences(family: str, read: str, form: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    __import__("fla.ops")  # before the driver is there, which it would ask for a GPU's name
-    driver.set_active(Interpreter())
+    try:
+        driver = _optional.require("triton.runtime.driver", needed_for="this comparison", install="pip install triton")
+        _optional.require("fla.ops", needed_for="this comparison", install="pip install fla-core==0.6.0")
+    except ImportError as error:
+        sys.exit(str(error))
+    driver.driver.set_active(Interpreter())  # after the import of fla, which would ask it for a GPU's name
     sys.modules["fla.ops.common.chunk_h"].range = scalars  # type: ignore[attr-defined]
     worst = 0.0
     print(f"{'function':32}{'gates':20}{'read':8}{'outputs':>10}{'states':>10}")

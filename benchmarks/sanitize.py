@@ -41,7 +41,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--level", default="v3", help="GLADIENT_CPU_LEVEL of the kernels")
+    parser.add_argument(
+        "--level", default="v3", choices=("v3", "v4", "native"), help="GLADIENT_CPU_LEVEL of the kernels"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
