@@ -1,17 +1,19 @@
 """Tensors in one safetensors file, its JSON header naming the run or model that they belong to."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from gladient._files import write_atomically
 
-__all__ = ["CheckpointError", "load_tensors", "save_tensors"]
+__all__ = ["CheckpointError", "load_tensors", "pack_tensors", "save_tensors"]
 
 _KEY = "gladient"
 
@@ -20,31 +22,49 @@ class CheckpointError(ValueError):
     """A file that is no checkpoint, is damaged, or belongs to another run."""
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, run: Mapping[str, Any], **state: Any) -> None:
-    """Write tensors with the description of their run and further JSON state, whole or not at all."""
+def pack_tensors(tensors: Mapping[str, Tensor], *, run: Mapping[str, Any], **state: Any) -> bytes:
+    """The content of a safetensors file: tensors, the description of their run, further JSON state and a checksum."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {_KEY: json.dumps({"run": run, "state": state}, sort_keys=True)}
-    write_atomically(path, save(contiguous, metadata=header))
+    described = json.dumps({"run": run, "state": state}, sort_keys=True)
+    return save(contiguous, metadata={_KEY: described, "sha256": _checksum(contiguous, described)})
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, run: Mapping[str, Any], **state: Any) -> None:
+    """Write what `pack_tensors` makes of them, whole or not at all."""
+    write_atomically(path, pack_tensors(tensors, run=run, **state))
 
 
 def load_tensors(path: Path, *, run: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote for the same run: the tensors and the JSON state.
 
     Raises:
-        CheckpointError: if the file is truncated, was written by something else, or describes another run.
+        CheckpointError: if the file is truncated, was changed or written by something else, or describes another run.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+            metadata = file.metadata() or {}
+        tensors = load(path.read_bytes())
+        if metadata["sha256"] != _checksum(tensors, metadata[_KEY]):
+            raise ValueError("its checksum differs")
+        header = json.loads(metadata[_KEY])
+        found, state = header["run"], header["state"]
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} is not a whole gladient checkpoint ({error}); delete it, and train or save again"
         ) from None
     expected = json.loads(json.dumps(run))
-    if header["run"] != expected:
-        names = sorted(k for k in {*header["run"], *expected} if header["run"].get(k) != expected.get(k))
+    if found != expected:
+        names = sorted(k for k in {*found, *expected} if found.get(k) != expected.get(k))
         raise CheckpointError(
             f"{path} belongs to another run (it differs in {', '.join(names)}); name another file or delete it"
         )
-    return tensors, header["state"]
+    return tensors, state
+
+
+def _checksum(tensors: Mapping[str, Tensor], described: str) -> str:
+    """The description's, and every tensor's name, type, shape and bytes; their order in the file does not count."""
+    digest = hashlib.sha256(described.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

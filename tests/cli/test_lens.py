@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gladient.cli import main
-from gladient.lens import _demo, _load
-from gladient.lens._demo import DEMO
+from gladient.experiments.demo import models as demo
+from gladient.experiments.demo.models import DEMO
 
 transformers = pytest.importorskip("transformers")
 STORY = "A new day. Ada has the key. Ben has the map. Who has the key?"
@@ -17,12 +17,14 @@ STORY = "A new day. Ada has the key. Ben has the map. Who has the key?"
 
 @pytest.fixture(autouse=True, scope="module")
 def _small_demo(tmp_path_factory: pytest.TempPathFactory) -> object:
-    small = tuple(replace(config, steps=2, width=16, heads=2, batch=2) for config in DEMO)
-    load = _load.load_demo
+    small = tuple(
+        replace(config, training=replace(config.training, steps=2, batch_size=2), width=16, heads=2) for config in DEMO
+    )
+    load = demo.load_demo
     with pytest.MonkeyPatch.context() as patch:
         cache = tmp_path_factory.mktemp("cache")
-        patch.setattr(_demo, "cache_folder", lambda: cache)
-        patch.setattr(_load, "load_demo", lambda **options: load(small, **options))
+        patch.setattr(demo, "cache_folder", lambda: cache)
+        patch.setattr(demo, "load_demo", lambda **options: load(small, **options))
         yield
 
 

@@ -13,20 +13,10 @@ from pathlib import Path
 import pytest
 
 from gladient.cli import main
-
-TINY = [sys.executable, str(Path(__file__).with_name("tiny_figure.py"))]
-
+from tests.experiments.conftest import TINY
 
 def tiny(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*TINY, str(out), *options], capture_output=True, text=True, check=False)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("tiny") / "out"
-    done = tiny(out)
-    assert done.returncode in (0, 1), done.stderr  # 1: so short a training may miss exact values
-    return out
 
 
 def test_everything_is_written(finished: Path) -> None:
@@ -38,6 +28,7 @@ def test_everything_is_written(finished: Path) -> None:
     assert "<svg" in (finished / "figure.svg").read_text()
     assert len(list((finished / "weights").glob("*.safetensors"))) == 8
     assert not any((finished / "checkpoints").iterdir())
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=finished, check=True)
 
 
 def test_report_stands_alone_and_marks_what_misses(finished: Path) -> None:
@@ -153,7 +144,8 @@ def test_foreign_checkpoint_is_named(tmp_path: Path) -> None:
     process.kill()
     process.wait()
     name = json.loads((out / "config.json").read_text())["n"][1]
-    checkpoint = out / "checkpoints" / f"value_gate-n{name}.safetensors"
+    checkpoint = out / "checkpoints" / f"value_gate-n{name}" / "checkpoint.safetensors"
+    checkpoint.parent.mkdir(exist_ok=True)
     checkpoint.write_bytes(b"not a checkpoint")
     resumed = tiny(out, "--resume")
     assert resumed.returncode == 2

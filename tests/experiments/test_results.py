@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from gladient.experiments._results import ExactPoint, Row, read_rows, summarise, write_rows
-from gladient.experiments.multitask import CURVES, FIGURE, MultitaskConfig
+from gladient.experiments.multitask.figure import Multitask, MultitaskConfig
+
+FIGURE = Multitask()
 
 
 def point(risks: list[float], errors: list[float], exact: float = 1.0) -> Row:
@@ -35,10 +37,10 @@ def test_a_hit_is_within_two_percent_or_three_standard_errors(risk: float, error
 
 def test_rows_survive_a_round_trip_to_the_last_bit(tmp_path: Path) -> None:
     rows = [point([1 / 3, 2 / 7], [0.1, 0.2]), point([1e-17], [1e-18])]
-    write_rows(tmp_path / "rows.csv", rows)
+    write_rows(tmp_path / "rows.csv", Row, rows)
     assert read_rows(tmp_path / "rows.csv", Row) == rows
     curve = [ExactPoint("0 1", 10, "c", 1 / 3)]
-    write_rows(tmp_path / "exact.csv", curve)
+    write_rows(tmp_path / "exact.csv", ExactPoint, curve)
     assert read_rows(tmp_path / "exact.csv", ExactPoint) == curve
 
 
@@ -57,8 +59,8 @@ EXPECTED = {
 
 def test_exact_values_of_the_figure_are_the_known_ones() -> None:
     config = MultitaskConfig()
-    curves = {(p.panel, p.curve, p.n): p.risk for p in FIGURE.curves(config, {})}
-    assert set(CURVES) == {curve for _, curve, _ in curves}
+    curves = {(p.panel, p.curve, p.n): p.risk for p in FIGURE.points(config, {})}
+    assert set(config.models) == {curve for _, curve, _ in curves}
     for panel, models in EXPECTED.items():
         for model, values in models.items():
             for n, value in zip(N, values, strict=True):

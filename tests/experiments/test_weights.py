@@ -1,6 +1,7 @@
 """The figure of learned token weights in a minute size."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import torch
 from gladient import landscape
 from gladient.cli import main
 from gladient.experiments import FIGURES
-from gladient.experiments._stacks import Stack
-from gladient.experiments.weights import FIGURE, Reading, WeightPoint, WeightRow, WeightsConfig, cosine
+from gladient.experiments.weights.figure import WeightPoint, WeightRow, Weights, WeightsConfig, cosine
+from gladient.experiments.weights.work import Reading, read
 from gladient.training import TrainingConfig
+
+FIGURE = Weights()
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +27,15 @@ def config() -> WeightsConfig:
 @pytest.fixture(scope="module")
 def records(config: WeightsConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
     folder = tmp_path_factory.mktemp("weights")
-    return {
-        work: work.run(checkpoint=folder / "none", weights=folder / work.name, on_step=lambda step: None)
-        for work in FIGURE.work(config)
-    }
+    found = {}
+    for work in FIGURE.work(config):
+        (folder / work.name).mkdir()
+        found[work] = work.run(folder / work.name).records
+    return found
 
 
 def test_every_panel_and_kind_of_model_has_a_row(config: WeightsConfig, records: dict[Any, Any]) -> None:
-    rows, points = FIGURE.rows(config, records), FIGURE.curves(config, records)
+    rows, points = FIGURE.rows(config, records), FIGURE.points(config, records)
     assert len(rows) == 4 * 2
     assert all(row.seeds == 2 and row.explained_least <= row.explained <= 1 for row in rows)
     first = [run for run in next(iter(records.values())) if run["panel"] == rows[0].panel]
@@ -45,18 +49,18 @@ def test_every_panel_and_kind_of_model_has_a_row(config: WeightsConfig, records:
 
 
 def test_the_best_weights_are_those_of_the_gate_family(config: WeightsConfig, records: dict[Any, Any]) -> None:
-    best = {(p.panel, p.model, p.task): p.best for p in FIGURE.curves(config, records)}
+    best = {(p.panel, p.model, p.task): p.best for p in FIGURE.points(config, records)}
     for work in records:
-        for (panel, _), setting in zip(work.stack.panels, work.stack.settings(), strict=True):
-            rung = {"scalar_gate": landscape.scalar_gate, "value_gate": landscape.optimum}[work.stack.model](setting)
-            assert [best[panel, work.stack.model, task] for task in (0, 1)] == rung.omega.tolist()
+        for panel in work.stack.panels:
+            solve = {"scalar_gate": landscape.scalar_gate, "value_gate": landscape.optimum}[work.stack.model]
+            rung = solve(panel.setting)
+            assert [best[panel.name, work.stack.model, task] for task in (0, 1)] == rung.omega.tolist()
 
 
-def test_what_is_read_is_the_trained_model(tmp_path: Path, config: WeightsConfig) -> None:
+def test_what_is_read_is_the_model(config: WeightsConfig) -> None:
     """A layer whose gates are put in place by hand is read as the weights that they make."""
     (work,) = [work for work in FIGURE.work(config) if work.stack.model == "scalar_gate"]
-    work.run(checkpoint=tmp_path / "none", weights=tmp_path / "weights", on_step=lambda step: None)
-    regressor, sampler = work.stack.load(tmp_path / "weights")
+    regressor, sampler = work.stack.build()
     with torch.no_grad():
         for parameter in (regressor.layer.W_q, regressor.layer.W_k):
             parameter[:, config.d :] = 0
@@ -64,13 +68,7 @@ def test_what_is_read_is_the_trained_model(tmp_path: Path, config: WeightsConfig
         regressor.readout.fill_(1)
         regressor.layer.gate.weight.zero_()[:, list(sampler.layout.data_columns)] = 40
         regressor.layer.gate.weight[:, sampler.layout.delimiter_columns[1]] = 40
-    saved = Stack.load
-    try:
-        Stack.load = lambda self, weights: (regressor, sampler)  # type: ignore[method-assign]
-        found = work._read(tmp_path / "weights")
-    finally:
-        Stack.load = saved  # type: ignore[method-assign]
-    for one in found:
+    for one in read(work, regressor, sampler):
         assert one["explained"] == pytest.approx(1, abs=1e-9)
         assert one["omega"] == pytest.approx([0.5, 1], abs=1e-9)  # halved by the first task's delimiter
 
@@ -95,9 +93,7 @@ def test_cosines_leave_the_scale_symmetry_open() -> None:
 def test_from_the_command_line(
     tmp_path: Path, config: WeightsConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dataclasses import replace
-
-    monkeypatch.setitem(FIGURES, "weights", replace(FIGURE, make_config=lambda **options: replace(config, seeds=1)))
+    monkeypatch.setattr(FIGURES["weights"], "config", lambda **options: replace(config, seeds=1))
     arguments = ["reproduce", "--figure", "weights", "--workers", "2", "--out", str(tmp_path / "out")]
     assert main(arguments) == 1
     first = (tmp_path / "out" / "results.csv").read_bytes()

@@ -1,20 +1,23 @@
 """The multitask figure in a minute size, as a program: `python tiny_figure.py OUT [gladient reproduce options]`."""
 
+import signal
 import sys
-from dataclasses import replace
-from typing import Any
 
 from gladient.cli import main
 from gladient.experiments import FIGURES
-from gladient.experiments.multitask import FIGURE, MultitaskConfig
+from gladient.experiments.multitask.figure import Multitask, MultitaskConfig
 from gladient.training import TrainingConfig
 
 
-def make_config(*, quick: bool, seeds: int, device: str) -> Any:
-    training = TrainingConfig(steps=300, batch_size=64, checkpoint_every=20)
-    return MultitaskConfig(n=(4, 6), seeds=seeds, training=training, test_prompts=2000, device=device)
+class Tiny(Multitask):
+    """Two lengths, few steps."""
+
+    def config(self, *, quick: bool, seeds: int | None, device: str) -> MultitaskConfig:
+        training = TrainingConfig(steps=200, batch_size=64, checkpoint_every=20)
+        return MultitaskConfig(n=(4, 6), seeds=seeds or 1, training=training, test_prompts=2000, device=device)
 
 
 if __name__ == "__main__":
-    FIGURES["multitask"] = replace(FIGURE, make_config=make_config)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin deaf to it
+    FIGURES["multitask"] = Tiny()
     sys.exit(main(["reproduce", "--workers", "2", "--out", *sys.argv[1:]]))

@@ -1,6 +1,7 @@
 """Training reaches what it should, stops and resumes to the same bits, and refuses what is not its own."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +125,55 @@ def test_tensors_and_state_survive_a_round_trip(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
 
 
-def test_divergence_is_said() -> None:
+def test_divergence_of_all_members_is_said() -> None:
     model, generator, loss = make()
-    with pytest.raises(TrainingDivergedError, match="member 0 is inf at step"):
+    with pytest.raises(TrainingDivergedError, match="no member's loss is finite at step 1; lower learning_rate"):
         train(model, lambda m: loss(m) * float("inf"), CONFIG, generators=[generator])
+
+
+def test_a_member_that_diverges_leaves_the_others_as_they_are() -> None:
+    model, generator, loss = make()
+    alone = train(model, loss, CONFIG, generators=[generator]).losses
+    model, generator, loss = make()
+    factors = torch.ones(alone.shape[1])
+    factors[0] = float("nan")
+    beside = train(model, lambda m: loss(m) * factors, CONFIG, generators=[generator]).losses
+    assert beside[:, 0].isnan().all()
+    assert torch.equal(beside[:, 1:], alone[:, 1:])
+
+
+def test_a_flipped_bit_is_found_wherever_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_tensors(path, {"x": torch.arange(3.0), "y": torch.ones(2, 2)}, run={"n": 1}, step=7)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(CheckpointError):
+            load_tensors(path, run={"n": 1})
+
+
+@pytest.mark.parametrize("lost", ["losses", "generator.0", "exp_avg."])
+def test_a_checkpoint_that_lacks_a_tensor_is_named(tmp_path: Path, lost: str) -> None:
+    path, run = tmp_path / "c.safetensors", {}
+    model, generator, loss = make()
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            model, loss, CONFIG, generators=[generator], checkpoint=path, run=run, on_step=_stop_after_the_first(path)
+        )
+    tensors, state = load_tensors(path, run={**run, "training": asdict(CONFIG)})
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(lost)}
+    save_tensors(path, kept, run={**run, "training": asdict(CONFIG)}, **state)
+    model, generator, loss = make()
+    with pytest.raises(CheckpointError, match=f"lacks '{lost}"):
+        train(model, loss, CONFIG, generators=[generator], checkpoint=path, run=run)
+
+
+def _stop_after_the_first(checkpoint: Path) -> Callable[[int], None]:
+    def on_step(done: int) -> None:
+        if checkpoint.exists():
+            raise KeyboardInterrupt
+
+    return on_step
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from gladient.cli.lens import Lens
 from gladient.cli.map import Map
 from gladient.cli.reproduce import Reproduce
 from gladient.cli.risk import Risk
+from gladient.cli.sweep import Sweep
+from gladient.cli.train import Train
 
 __all__ = ["main"]
 
@@ -20,6 +22,8 @@ __all__ = ["main"]
 # `gladient --help` and `gladient risk` stay fast.
 COMMANDS: dict[str, Callable[..., Any]] = {
     "reproduce": Reproduce,
+    "sweep": Sweep,
+    "train": Train,
     "risk": Risk,
     "certify": Certify,
     "map": Map,

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gladient._types import Array
     from gladient.prompts import MultitaskSetting
 
-__all__ = ["SettingOptions", "correlation_matrix", "require_memory"]
+__all__ = ["SettingOptions", "require_memory"]
 
 _KEYS = ("n", "r", "d", "rho", "spectrum", "sigma2", "R", "Sigma")
 
@@ -46,21 +45,6 @@ class SettingOptions:
         return _build(_read(self.setting))
 
 
-def correlation_matrix(rho: tuple[float, ...], K: int) -> "Array":
-    """Correlations between K tasks from none, one for every pair, or the upper triangle."""
-    import numpy as np
-
-    pairs = K * (K - 1) // 2
-    if len(rho) not in (0, 1, pairs):
-        raise ValueError(
-            f"--rho lists {len(rho)} numbers; {K} tasks need none, one for every pair, or "
-            f"the {pairs} of the upper triangle"
-        )
-    R = np.eye(K)
-    R[np.triu_indices(K, 1)] = rho if len(rho) == pairs else (rho[0] if rho else 0.0)
-    return np.triu(R) + np.triu(R, 1).T
-
-
 def require_memory(numbers: float, what: str) -> None:
     """Stop before the work starts if `numbers` floats do not fit into this machine's memory.
 
@@ -80,7 +64,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"--setting is {path}, which is no file; give a JSON or YAML file, or --n, --r and --d")
     text = path.read_text(encoding="utf-8")
     if path.suffix in (".yaml", ".yml"):
-        import yaml  # type: ignore[import-untyped]
+        import yaml
 
         try:
             content = yaml.safe_load(text)
@@ -100,7 +84,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _build(options: dict[str, Any]) -> "MultitaskSetting":
     import numpy as np
 
-    from gladient.prompts import MultitaskSetting
+    from gladient.prompts import MultitaskSetting, correlation_matrix
 
     for name in ("n", "r"):
         if name not in options:

@@ -107,10 +107,12 @@ class Lens:
 
 
 def _models(name: str, report: Report) -> "list[Loaded]":
-    from gladient.lens._load import load_demo, load_pretrained
-
     if name == "demo":
+        from gladient.experiments.demo.models import load_demo
+
         return load_demo(on_step=lambda model, done, steps: report(f"training {model}", done, steps))
+    from gladient.lens._load import load_pretrained
+
     return [load_pretrained(name)]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gladient._files import save_figure, write_atomically
-from gladient.cli._setting import correlation_matrix, require_memory
+from gladient.cli._setting import require_memory
 
 if TYPE_CHECKING:
     from gladient._types import Array
@@ -48,6 +48,7 @@ class Map:
         import numpy as np
 
         from gladient.landscape import optimum_batch
+        from gladient.prompts import correlation_matrix
 
         if self.points < 2:
             raise ValueError(f"--points is {self.points}; a map needs at least 2 along each axis")

@@ -1,14 +1,15 @@
 """`gladient reproduce`: trained models beside the exact theory."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from gladient.cli._run import RunOptions, print_made
 
 __all__ = ["Reproduce"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reproduce:
+class Reproduce(RunOptions):
     """Train a figure's models and draw them beside the exact theory: results.csv, PNG, SVG and report.html.
 
     Example: gladient reproduce --quick --out results/quick
@@ -22,33 +23,20 @@ class Reproduce:
     quick: bool = False
     """Fewer points, each trained in full."""
     seeds: int | None = None
-    """Training runs a point; the figure's own number if not given."""
+    """Training runs per point; the figure's own number if not given."""
     out: Path | None = None
     """Folder to write to; results/FIGURE if not given, results/FIGURE-quick with --quick."""
-    resume: bool = False
-    """Go on with what the folder already holds; start if it holds nothing."""
-    workers: int = os.cpu_count() or 1
-    """Processes that train side by side, one thread each; the results do not depend on it."""
     device: str = "cpu"
     """Where to train: cpu, cuda, cuda:0 …"""
 
     def run(self) -> int:
         """Make the figure; 1 if a trained point does not keep the figure's claim."""
-        from gladient.experiments import FIGURES, reproduce
+        from gladient.experiments import FIGURES, make
 
-        out = self.out or Path("results") / (self.figure + ("-quick" if self.quick else ""))
-        rows = reproduce(
-            self.figure,
-            out=out,
-            quick=self.quick,
-            seeds=self.seeds,
-            resume=self.resume,
-            workers=self.workers,
-            device=self.device,
-        )
+        if self.figure not in FIGURES:
+            raise ValueError(f"there is no figure {self.figure!r}; choose one of {', '.join(FIGURES)}")
         figure = FIGURES[self.figure]
-        missed = figure.missed(rows)
-        for row in missed:
-            print(f"miss: {figure.describe(row)}")
-        print("\n".join([figure.verdict(rows), *figure.summary(figure.judged(rows)), f"report: {out / 'report.html'}"]))
-        return 1 if missed else 0
+        config = figure.config(quick=self.quick, seeds=self.seeds, device=self.device)
+        out = self.out or Path("results") / (self.figure + ("-quick" if self.quick else ""))
+        command = f"gladient reproduce --figure {self.figure}{' --quick' if self.quick else ''} --seeds {config.seeds}"
+        return print_made(figure, make(figure, config, out, command=command, **self.engine()), out)

@@ -1,15 +1,36 @@
-"""What a figure is: a module of this folder defines one."""
+"""What a figure is: each folder here defines one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
-from matplotlib.figure import Figure as Picture
-
-from gladient.experiments._results import ExactPoint, Row
 from gladient.experiments._work import Record, Work
 
-__all__ = ["Column", "Figure"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Picture
+
+__all__ = ["Column", "Config", "Figure", "Reproducible"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What decides a figure's numbers; figures add fields of JSON values.
+
+    Args:
+        seeds: training runs per point.
+        device: where to train: cpu, cuda, cuda:0 …
+
+    Raises:
+        ValueError: if there is no seed.
+    """
+
+    seeds: int = 1
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.seeds, bool) or self.seeds < 1:
+            raise ValueError(f"seeds is {self.seeds!r}; each point needs at least 1 training run")
 
 
 @dataclass(frozen=True)
@@ -26,62 +47,83 @@ class Column:
     header: str = ""
     form: str = ""
 
-    def text(self, row: Any) -> str:
+    def text(self, row: object) -> str:
         """The row's value as it is printed."""
         return format(getattr(row, self.name), self.form)
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A figure of trained models beside the theory.
+C = TypeVar("C", bound=Config)
+W = TypeVar("W", bound=Work)
+R = TypeVar("R")
+P = TypeVar("P")
+
+
+class Figure(ABC, Generic[C, W, R, P]):
+    """A figure of trained models beside the theory: its config, its work, its rows and its points.
 
     Attributes:
-        name: what `gladient reproduce --figure` takes.
+        name: what it is called.
         title, abstract: the head of its report.
         claim: what a judged row shows, after "12 of 12".
         note: how to read the table; what a row has to keep for the claim.
         columns: of the table.
-        make_config: the config for `quick`, `seeds` and `device`; a frozen dataclass of JSON values.
-        work: the work of a config, each unit by itself.
-        rows: the rows of results.csv for a config and the records of its work.
-        curves: the rows of exact.csv: what is drawn beside them.
-        draw: the picture of both, read from their files.
-        judge: whether a row keeps the claim; None if it claims nothing.
-        summary: further lines about the judged rows.
-        row, point: the frozen dataclasses of the two files, with fields of type str, int or float.
-        seeds: training runs a point, unless told.
+        row, point: the frozen dataclasses of results.csv and exact.csv, with fields of type str, int or float.
     """
 
-    name: str
-    title: str
-    abstract: str
-    claim: str
-    note: str
-    columns: tuple[Column, ...]
-    make_config: Callable[..., Any]
-    work: Callable[[Any], Sequence[Work]]
-    rows: Callable[[Any, Mapping[Any, Sequence[Record]]], Sequence[Any]]
-    curves: Callable[[Any, Mapping[Any, Sequence[Record]]], Sequence[Any]]
-    draw: Callable[[Sequence[Any], Sequence[Any]], Picture]
-    judge: Callable[[Any], bool | None]
-    summary: Callable[[Sequence[Any]], list[str]] = lambda rows: []
-    row: type = Row
-    point: type = ExactPoint
-    seeds: int = 1
+    name: ClassVar[str]
+    title: ClassVar[str]
+    abstract: ClassVar[str]
+    claim: ClassVar[str]
+    note: ClassVar[str]
+    columns: ClassVar[tuple[Column, ...]]
+    row: type[R]
+    point: type[P]
 
-    def verdict(self, rows: Sequence[Any]) -> str:
+    @abstractmethod
+    def work(self, config: C) -> Sequence[W]:
+        """The work of a config, each unit by itself."""
+
+    @abstractmethod
+    def rows(self, config: C, records: Mapping[W, Sequence[Record]]) -> list[R]:
+        """The rows of results.csv; points without records have none."""
+
+    @abstractmethod
+    def points(self, config: C, records: Mapping[W, Sequence[Record]]) -> list[P]:
+        """The rows of exact.csv: what is drawn beside the rows."""
+
+    @abstractmethod
+    def draw(self, rows: Sequence[R], points: Sequence[P]) -> "Picture":
+        """The picture of both, as read from their files."""
+
+    @abstractmethod
+    def judge(self, row: R) -> bool | None:
+        """Whether a row keeps the claim; None if it claims nothing."""
+
+    @abstractmethod
+    def summary(self, judged: Sequence[R]) -> list[str]:
+        """Further lines about the rows that claim something."""
+
+    def judged(self, rows: Sequence[R]) -> list[R]:
+        """The rows that claim something."""
+        return [row for row in rows if self.judge(row) is not None]
+
+    def missed(self, rows: Sequence[R]) -> list[R]:
+        """The rows that do not keep their claim."""
+        return [row for row in rows if self.judge(row) is False]
+
+    def verdict(self, rows: Sequence[R]) -> str:
         """How many rows keep the claim."""
         judged = self.judged(rows)
         return f"{len(judged) - len(self.missed(rows))} of {len(judged)} {self.claim}"
 
-    def judged(self, rows: Sequence[Any]) -> list[Any]:
-        """The rows that claim something."""
-        return [row for row in rows if self.judge(row) is not None]
-
-    def missed(self, rows: Sequence[Any]) -> list[Any]:
-        """The rows that do not keep their claim."""
-        return [row for row in rows if self.judge(row) is False]
-
-    def describe(self, row: Any) -> str:
+    def describe(self, row: R) -> str:
         """A row in one line."""
         return ", ".join(f"{column.header or column.name} {column.text(row)}" for column in self.columns)
+
+
+class Reproducible(Figure[C, W, R, P]):
+    """A figure with a config of its own, which `gladient reproduce --figure NAME` makes."""
+
+    @abstractmethod
+    def config(self, *, quick: bool, seeds: int | None, device: str) -> C:
+        """What decides the numbers: few points if quick; the figure's own number of seeds if none is given."""

@@ -2,18 +2,27 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from filelock import FileLock, Timeout
 
-from gladient._files import write_atomically
-from gladient.experiments._work import Record, Work
+from gladient._files import sha256, write_atomically
+from gladient.experiments._work import Outcome, Record, Work
 
-__all__ = ["OutputFolder", "open_output"]
+__all__ = ["Finished", "OutputFolder", "open_output"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Work whose outcome is kept: its records, and the seconds that it took."""
+
+    records: list[Record]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -21,43 +30,78 @@ class OutputFolder:
     """Where a figure's files are.
 
     Args:
-        path: the folder.
+        path: the folder, absolute.
+        config: SHA-256 of config.json, by which a worker knows the folder when it sees it.
     """
 
     path: Path
+    config: str
 
-    def checkpoint(self, work: Work) -> Path:
+    @property
+    def checkpoints(self) -> Path:
         """Where unfinished work is kept."""
-        return self.path / "checkpoints" / f"{work.name}.safetensors"
+        return self.path / "checkpoints"
 
-    def weights(self, work: Work) -> Path:
-        """Where trained parameters are kept."""
-        return self.path / "weights" / f"{work.name}.safetensors"
-
-    def save(self, work: Work, records: list[Record], *, seconds: float) -> None:
-        """Keep finished work and drop its checkpoint."""
-        content = {"stack": _content(work), "records": records, "seconds": seconds}
-        write_atomically(self._point(work), json.dumps(content, indent=1))
-        self.checkpoint(work).unlink(missing_ok=True)
+    def save(self, work: Work, outcome: Outcome, *, seconds: float) -> None:
+        """Keep the outcome of finished work and drop its checkpoints."""
+        for name, content in outcome.weights.items():
+            write_atomically(self._weights(name), content)
+        described = {
+            "work": _content(work),
+            "records": outcome.records,
+            "seconds": seconds,
+            "weights": {name: sha256(content) for name, content in outcome.weights.items()},
+        }
+        write_atomically(self._point(work), json.dumps({"sha256": _digest(described), **described}, indent=1))
+        shutil.rmtree(self.checkpoints / work.name, ignore_errors=True)
 
     def finished(self, work: Work) -> bool:
-        """Whether its records are kept."""
+        """Whether its outcome is kept."""
         return self._point(work).exists()
 
-    def load(self, work: Work) -> dict[str, Any]:
-        """Finished work's records and seconds."""
-        content = _read_json(self._point(work))
-        if content.get("stack") != _content(work):
-            raise ValueError(f"{self._point(work)} belongs to another config; delete it or choose another --out")
-        return content
+    def load(self, work: Work) -> Finished:
+        """Finished work's records and seconds.
+
+        Raises:
+            ValueError: if its file, or one of its weights, is damaged, or belongs to another config.
+        """
+        path = self._point(work)
+        content = _read_json(path)
+        if content.pop("sha256", None) != _digest(content) or not content["records"]:
+            raise ValueError(f"{path} is damaged (its checksum differs); delete it and resume")
+        if content["work"] != _content(work):
+            raise ValueError(f"{path} belongs to another config; delete it or choose another --out")
+        for name, digest in content["weights"].items():
+            weights = self._weights(name)
+            if not weights.is_file() or sha256(weights.read_bytes()) != digest:
+                raise ValueError(f"{weights} is missing or damaged; delete {path} and resume: it is trained again")
+        return Finished(content["records"], content["seconds"])
+
+    def write_checksums(self) -> None:
+        """Write SHA256SUMS, which `sha256sum --check` reads, for all that the folder holds."""
+        files = sorted(path for path in self.path.rglob("*") if path.is_file() and not path.name.startswith("."))
+        lines = [
+            f"{sha256(path.read_bytes())}  {path.relative_to(self.path)}\n" for path in files if path.name != _SUMS
+        ]
+        write_atomically(self.path / _SUMS, "".join(lines))
+
+    def _weights(self, name: str) -> Path:
+        return self.path / "weights" / f"{name}.safetensors"
 
     def _point(self, work: Work) -> Path:
         return self.path / "points" / f"{work.name}.json"
 
 
+_SUMS = "SHA256SUMS"
+
+
 def _content(work: Work) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(json.dumps(asdict(cast(Any, work))))
+    content: dict[str, Any] = json.loads(json.dumps(asdict(work)))
     return content
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(content, sort_keys=True).encode())
 
 
 @contextmanager
@@ -79,7 +123,7 @@ def open_output(path: Path, *, config: Mapping[str, Any], resume: bool) -> Itera
             _check_config(path, json.loads(json.dumps(config)), resume=resume)
             for folder in ("points", "weights", "checkpoints"):
                 (path / folder).mkdir(exist_ok=True)
-            yield OutputFolder(path)
+            yield OutputFolder(path.resolve(), sha256((path / "config.json").read_bytes()))
     except Timeout:
         raise ValueError(f"{path} is in use by another run; wait for it or choose another --out") from None
 
@@ -87,7 +131,7 @@ def open_output(path: Path, *, config: Mapping[str, Any], resume: bool) -> Itera
 def _check_config(path: Path, config: dict[str, Any], *, resume: bool) -> None:
     file = path / "config.json"
     if not file.exists():
-        if any(entry.name != ".lock" for entry in path.iterdir()):
+        if any(not entry.name.startswith(".") for entry in path.iterdir()):
             raise ValueError(f"{path} is not empty and holds no config.json; choose a new folder for --out")
         write_atomically(file, json.dumps(config, indent=1))
         return
@@ -114,7 +158,7 @@ def _make_folder(path: Path) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # not JSON, not UTF-8, or a number with more digits than Python reads
         raise ValueError(f"{path} is damaged ({error}); delete it and resume") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} was not written by gladient; choose another --out")

@@ -1,9 +1,7 @@
 """report.html: the figure, the table, the config and the versions in one file that needs no other."""
 
 import json
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,24 +9,19 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from gladient._files import write_atomically
-from gladient.experiments._figure import Figure
+from gladient.experiments._figure import C, Figure, P, R, W
+from gladient.experiments._versions import versions
 
-__all__ = ["versions", "write_report"]
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
-    return {name: version(name) for name in ("gladient", "torch", "numpy", "scipy", "matplotlib")} | {
-        "python": platform.python_version()
-    }
+__all__ = ["write_report"]
 
 
 def write_report(
     folder: Path,
     *,
-    figure: Figure,
+    figure: Figure[C, W, R, P],
     command: str,
-    rows: Sequence[Any],
+    rows: Sequence[R],
+    diverged: Sequence[str],
     config: Mapping[str, Any],
     timing: Mapping[str, str],
 ) -> None:
@@ -39,6 +32,7 @@ def write_report(
         figure: what is shown.
         command: what made it.
         rows: the table.
+        diverged: models that no row counts, one line each.
         config: shown as JSON.
         timing: name and reading of each time taken.
     """
@@ -51,6 +45,7 @@ def write_report(
         command=command,
         svg=svg[svg.index("<svg") :],
         rows=[(row, figure.judge(row)) for row in rows],
+        diverged=diverged,
         missed=len(figure.missed(rows)),
         config=json.dumps(config, indent=1),
         versions=versions(),

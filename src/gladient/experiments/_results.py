@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -12,7 +12,7 @@ import numpy as np
 from gladient._files import write_atomically
 from gladient.experiments._work import Record
 
-__all__ = ["GAP_BOUND", "Z_BOUND", "ExactPoint", "Row", "read_rows", "summarise", "write_rows"]
+__all__ = ["GAP_BOUND", "Z_BOUND", "ExactPoint", "Row", "mean_risk", "read_rows", "summarise", "write_rows"]
 
 GAP_BOUND, Z_BOUND = 0.02, 3.0
 
@@ -58,43 +58,44 @@ class ExactPoint:
     risk: float
 
 
-_T = TypeVar("_T")
+T = TypeVar("T")
 
 
 def summarise(records: Sequence[Record], *, figure: str, panel: str, n: int, model: str, exact: float) -> Row:
-    """One row from the records of a point's seeds.
-
-    The variance of a seed's test risk is its test error's plus that between seeds; the larger of the mean test error
-    and the variance seen between seeds estimates it.
+    """One row from the records of a point's seeds; see `mean_risk`.
 
     >>> runs = [{"risk": 1.0, "standard_error": 0.1}, {"risk": 1.2, "standard_error": 0.1}]
     >>> row = summarise(runs, figure="f", panel="p", n=2, model="m", exact=1.0)
     >>> round(row.risk, 3), round(row.standard_error, 3), round(row.z, 3)
     (1.1, 0.1, 1.0)
     """
-    risks = np.array([record["risk"] for record in records])
-    errors = np.array([record["standard_error"] for record in records])
-    between = float(np.var(risks, ddof=1)) if len(risks) > 1 else 0.0
-    error = float(np.sqrt(max(float(np.mean(errors**2)), between) / len(risks)))
-    risk = float(risks.mean())
-    return Row(figure, panel, n, model, risk, error, len(risks), exact, gap=risk / exact - 1, z=(risk - exact) / error)
+    risk, error = mean_risk([(record["risk"], record["standard_error"]) for record in records])
+    gap, z = risk / exact - 1, (risk - exact) / error
+    return Row(figure, panel, n, model, risk, error, len(records), exact, gap=gap, z=z)
 
 
-def write_rows(path: Path, rows: Sequence[Any]) -> None:
-    """Write a CSV with one column a field, numbers in full precision."""
+def mean_risk(runs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The mean over a point's seeds, and its standard error, from each seed's risk and standard error.
+
+    The variance of a seed's test risk is its test error's plus that between seeds; the larger of the mean test error
+    and the variance seen between seeds estimates it.
+    """
+    risks, errors = np.array(runs).T
+    between = float(np.var(risks, ddof=1)) if len(runs) > 1 else 0.0
+    return float(risks.mean()), float(np.sqrt(max(float(np.mean(errors**2)), between) / len(runs)))
+
+
+def write_rows(path: Path, kind: type[T], rows: Sequence[T]) -> None:
+    """Write a CSV with one column per field, numbers in full precision."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(rows[0])], lineterminator="\n")
+    writer = csv.DictWriter(text, [field.name for field in fields(cast(Any, kind))], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    writer.writerows(asdict(cast(Any, row)) for row in rows)
     write_atomically(path, text.getvalue())
 
 
-def read_rows(path: Path, kind: type[_T]) -> list[_T]:
+def read_rows(path: Path, kind: type[T]) -> list[T]:
     """Read what `write_rows` wrote."""
+    types = {field.name: cast(Any, field.type) for field in fields(cast(Any, kind))}
     with path.open(newline="") as file:
-        return [_typed(kind, record) for record in csv.DictReader(file)]
-
-
-def _typed(kind: type[_T], record: dict[str, str]) -> _T:
-    types: Iterable[tuple[str, Any]] = ((field.name, field.type) for field in fields(cast(Any, kind)))
-    return kind(**{name: read(record[name]) for name, read in types})
+        return [kind(**{name: read(row[name]) for name, read in types.items()}) for row in csv.DictReader(file)]

@@ -1,85 +1,115 @@
-"""Does a figure's work in worker processes; what is finished stays finished."""
+"""Does a figure's work on a cluster of workers: processes of this machine, or any that a Dask scheduler has."""
 
-import multiprocessing
+import logging
 import os
-import queue
+import shutil
 import signal
-import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
-from multiprocessing.connection import wait as wait_for_process
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+from uuid import uuid4
 
+import platformdirs
 import torch
+from distributed import Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
+from distributed.security import Security
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from gladient._files import sha256
 from gladient.experiments._output import OutputFolder
-from gladient.experiments._work import Work
+from gladient.experiments._versions import versions
+from gladient.experiments._work import Outcome, Work
 
 __all__ = ["run_work"]
 
-_REPORT_EVERY = 10  # steps between two messages to the progress bar
+_REPORT_EVERY = 0.2  # seconds between two messages of a worker to the progress bar
+_CONNECT_WITHIN = 10.0  # seconds
+# A terminal sends Ctrl-C to all its processes; the client alone decides what becomes of it.
+_DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 
 
-@dataclass(frozen=True)
-class _Channel:
-    """How a worker speaks to its parent."""
+def run_work(
+    works: Sequence[Work], output: OutputFolder, *, workers: int, scheduler: str | None, console: Console
+) -> None:
+    """Do the work that is not finished yet, longest first, one thread each, and save each part as it is done.
 
-    steps: Any  # queue of the cost of what was done
-    stop: Any  # event: the parent wants to end
+    One thread makes results independent of the number of workers. Work that a dying worker leaves is done again by
+    another. When the client is interrupted or killed, workers stop at their next step; checkpoints stay.
 
+    Args:
+        works: what is to be done.
+        output: where it is kept.
+        workers: processes of this machine.
+        scheduler: the address of a Dask scheduler, whose workers do the work instead.
+        console: where progress is shown.
 
-class _Stopped(Exception):  # noqa: N818  (no error: the worker was asked to end)
-    pass
-
-
-_channel: _Channel
-
-
-def run_work(works: Sequence[Work], output: OutputFolder, *, workers: int, console: Console) -> None:
-    """Do the work that is not finished yet, longest first, each in a process with one thread.
-
-    One thread a process makes results independent of the number of workers. When the parent is interrupted the
-    workers stop at their next step; when it is killed they end with it. Either way checkpoints stay.
+    Raises:
+        OSError: if the scheduler cannot be reached.
+        ValueError: if a part fails, or a worker has other versions.
     """
     waiting = [work for work in works if not output.finished(work)]
     if len(waiting) < len(works):
         console.print(f"{len(works) - len(waiting)} of {len(works)} parts were finished before")
     if not waiting:
         return
-    context = multiprocessing.get_context("spawn")
-    channel = _Channel(steps=context.Queue(), stop=context.Event())
+    topic = f"gladient-{uuid4().hex}"
+    with _client(min(workers, len(waiting)), scheduler) as client, _progress(console) as progress:
+        bar = progress.add_task("training", total=sum(work.cost for work in waiting), done=0, parts=len(waiting))
+        client.subscribe_topic(topic, lambda event: progress.advance(bar, event[1]))
+        if not client.scheduler_info()["workers"]:
+            console.print(f"{scheduler} has no workers yet; the work starts when one joins")
+        futures = {
+            client.submit(_do, work, output, topic, versions(), key=(topic, work.name), priority=work.cost): work
+            for work in waiting
+        }
+        for done, future in enumerate(as_completed(futures), start=1):
+            work = futures.pop(future)
+            outcome, seconds = _result(future, work)
+            output.save(work, outcome, seconds=seconds)
+            progress.update(bar, done=done)
+            console.print(f"{work.name}: done in {seconds:.1f} s")
+        progress.update(bar, completed=progress.tasks[bar].total)  # steps of a checkpoint were not counted
+
+
+def _result(future: Future, work: Work) -> tuple[Outcome, float]:
+    try:
+        return cast(tuple[Outcome, float], future.result())
+    except KilledWorker:
+        raise ValueError(
+            f"{work.name} was lost with several workers, one after another, probably for lack of memory; "
+            "use fewer --workers, or larger machines, and --resume"
+        ) from None
+
+
+@contextmanager
+def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
+    """A client of the scheduler, or of workers started here that end with it."""
+    if scheduler is not None:
+        with Client(scheduler, timeout=_CONNECT_WITHIN) as client:
+            yield client
+        return
     with (
-        _progress(console) as progress,
-        ProcessPoolExecutor(min(workers, len(waiting)), context, _start_worker, (channel,)) as pool,
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            security=Security.temporary(),  # other users of this machine are kept out
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            memory_limit=0,
+            silence_logs=logging.CRITICAL,
+            preload=_DEAF,
+        ) as cluster,
+        Client(cluster) as client,
     ):
-        bar = progress.add_task("training", total=sum(map(_cost, waiting)), done=0, parts=len(waiting))
-        futures = {pool.submit(_do, work, output): work for work in sorted(waiting, key=_cost, reverse=True)}
         try:
-            _follow(futures, channel, progress, bar)
-            progress.update(bar, completed=progress.tasks[bar].total)  # steps of a checkpoint were not counted
-        except BaseException:
-            channel.stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
-def _follow(futures: dict[Future[float], Work], channel: _Channel, progress: Progress, bar: Any) -> None:
-    pending = set(futures)
-    while pending:
-        finished, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-        while True:
-            try:
-                progress.advance(bar, channel.steps.get_nowait())
-            except queue.Empty:
-                break
-        for future in finished:
-            seconds = future.result()
-            progress.update(bar, done=len(futures) - len(pending))
-            progress.console.print(f"{futures[future].name}: done in {seconds:.1f} s")
+            yield client
+        finally:
+            for nanny in cluster.workers.values():  # asked to end, a worker would finish its step, or its test, first
+                nanny.auto_restart = False
+                os.kill(nanny.pid, signal.SIGKILL)
 
 
 def _progress(console: Console) -> Progress:
@@ -94,36 +124,53 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _cost(work: Work) -> float:
-    return work.cost
+class _Unwanted(Exception):  # noqa: N818  (no error: the client is gone, or has all that it wants)
+    pass
 
 
-def _start_worker(channel: _Channel) -> None:
-    global _channel
-    _channel = channel
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a terminal sends Ctrl-C to all
+def _do(work: Work, output: OutputFolder, topic: str, expected: dict[str, str]) -> tuple[Outcome, float]:
+    """Do one part on this worker; its outcome, and how many seconds it took."""
+    _check_versions(expected)
     torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    worker, scratch = get_worker(), _scratch(output) / work.name
+    key, begun, reported, told = worker.get_current_task(), time.perf_counter(), 0.0, 0
 
-
-def _end_with(sentinel: int) -> None:
-    wait_for_process([sentinel])
-    os._exit(1)
-
-
-def _do(work: Work, output: OutputFolder) -> float:
-    share = work.cost / work.steps
-    begun = time.perf_counter()
+    def wanted() -> bool:
+        task = worker.state.tasks.get(key)
+        return task is not None and task.state == "executing"
 
     def on_step(done: int) -> None:
-        if _channel.stop.is_set():
-            raise _Stopped
-        if done % _REPORT_EVERY == 0:
-            _channel.steps.put(share * _REPORT_EVERY)
+        nonlocal reported, told
+        if not wanted():
+            raise _Unwanted
+        if time.perf_counter() - reported > _REPORT_EVERY:
+            worker.log_event(topic, work.cost * (done - told) / work.steps)
+            reported, told = time.perf_counter(), done
 
-    records = work.run(checkpoint=output.checkpoint(work), weights=output.weights(work), on_step=on_step)
-    seconds = time.perf_counter() - begun
-    output.save(work, records, seconds=seconds)
-    return seconds
+    scratch.mkdir(parents=True, exist_ok=True)
+    outcome = work.run(scratch, on_step)
+    if wanted():
+        shutil.rmtree(scratch)
+    return outcome, time.perf_counter() - begun
+
+
+def _scratch(output: OutputFolder) -> Path:
+    """Where checkpoints go: the client's folder where this machine sees it, else the cache of this machine's user."""
+    config = output.path / "config.json"
+    try:
+        if sha256(config.read_bytes()) == output.config:
+            return output.checkpoints
+    except OSError:
+        pass
+    run = sha256(f"{output.path} {output.config}".encode())[:16]
+    return platformdirs.user_cache_path("gladient") / "checkpoints" / run
+
+
+def _check_versions(expected: dict[str, str]) -> None:
+    found = versions()
+    for name in ("gladient", "torch", "numpy", "scipy"):
+        if found[name] != expected[name]:
+            raise ValueError(
+                f"a worker has {name} {found[name]} and the client {expected[name]}; "
+                "results would depend on where they were computed: install the same versions"
+            )

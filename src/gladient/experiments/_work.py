@@ -1,20 +1,37 @@
-"""The unit of work of a figure: what one process does from start to end and what is kept of it."""
+"""The unit of work of a figure: what one process does from start to end, and what is kept of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
-__all__ = ["Record", "Work"]
+__all__ = ["OnStep", "Outcome", "Record", "Work"]
 
 Record = dict[str, Any]  # JSON values; what the figure's rows are made from
+OnStep = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What finished work leaves.
+
+    Attributes:
+        records: JSON values. One with a true `diverged` has no numbers that count, and is kept out of the rows.
+        weights: contents of safetensors files with trained parameters, by the files' names without suffix.
+    """
+
+    records: list[Record]
+    weights: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @runtime_checkable
 class Work(Protocol):
-    """A frozen dataclass of JSON values that decide its records: a stack of models to train, an algorithm to optimise.
+    """A frozen dataclass of JSON values that decide its outcome: a stack of models to train, an algorithm to optimise.
 
-    It is hashed, sent to a worker process, written beside its records and compared when they are read again.
+    It is hashed, sent to a worker, written beside its records and compared when they are read again.
     """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def name(self) -> str:
@@ -28,11 +45,10 @@ class Work(Protocol):
     def cost(self) -> float:
         """What its time is about proportional to, in a unit that all work of the figure shares."""
 
-    def run(self, *, checkpoint: Path, weights: Path, on_step: Callable[[int], None]) -> list[Record]:
-        """Do it in this process; the same records each time.
+    def run(self, scratch: Path, on_step: OnStep) -> Outcome:
+        """Do it on this thread; the same outcome each time.
 
         Args:
-            checkpoint: where unfinished work is kept; a file that is already there is resumed from.
-            weights: where trained parameters are kept.
+            scratch: a folder of its own where unfinished work is kept, and resumed from.
             on_step: to be called with the number of steps done after each; it raises when the work is to stop.
         """

@@ -1,6 +1,5 @@
-"""A language model and its tokenizer, from a folder, a hub, or the demo."""
+"""A language model and its tokenizer, from a folder or a hub, and one reading of a text."""
 
-import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,11 +10,9 @@ from torch import Tensor, nn
 
 from gladient._optional import require
 from gladient.lens._capture import capture, gated_layers
-from gladient.lens._demo import DEMO, DemoConfig, demo_models
-from gladient.lens._story import asked, encode, split_words, story, with_spaces
 from gladient.lens.page import ModelView
 
-__all__ = ["Loaded", "load_demo", "load_pretrained", "look"]
+__all__ = ["Loaded", "load_pretrained", "look"]
 
 _NEEDS = {"needed_for": "looking into a pretrained model", "install": "pip install 'gladient[lens]'"}
 
@@ -72,31 +69,6 @@ def load_pretrained(name: str) -> Loaded:
         return ids, [tokenizer.decode([token]) for token in ids[0].tolist()]
 
     return Loaded(Path(name).name if Path(name).is_dir() else name, module.eval(), encode)
-
-
-def load_demo(
-    configs: tuple[DemoConfig, ...] = DEMO,
-    *,
-    on_step: Callable[[str, int, int], None] = lambda name, done, steps: None,
-) -> list[Loaded]:
-    """The demo's models with a text that they have not seen; see `demo_models`."""
-
-    def read(text: str) -> tuple[Tensor, list[str]]:
-        words = split_words(text)
-        return encode([words]), with_spaces(words)
-
-    text = "".join(with_spaces(story(160, random.Random(7))))
-    return [
-        Loaded(
-            model.name,
-            model.module,
-            read,
-            f"answers {model.recall:.1%} of {model.questions} questions about texts that it has not seen",
-            text,
-            asked,
-        )
-        for model in demo_models(configs, on_step=on_step)
-    ]
 
 
 def look(

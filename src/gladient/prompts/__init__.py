@@ -7,12 +7,12 @@ for, so that the theory, which needs only settings, answers without waiting for 
 from typing import TYPE_CHECKING, Any
 
 from gladient.prompts._layout import PromptLayout
-from gladient.prompts._setting import MultitaskSetting
+from gladient.prompts._setting import MultitaskSetting, correlation_matrix
 
 if TYPE_CHECKING:
     from gladient.prompts._sampling import Prompts, PromptSampler
 
-__all__ = ["MultitaskSetting", "PromptLayout", "PromptSampler", "Prompts"]
+__all__ = ["MultitaskSetting", "PromptLayout", "PromptSampler", "Prompts", "correlation_matrix"]
 
 
 def __getattr__(name: str) -> Any:

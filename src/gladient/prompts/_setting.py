@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from gladient._linalg import is_psd, is_symmetric, smallest_eigenvalue
 from gladient._types import Array, ArrayLike
 
-__all__ = ["MultitaskSetting"]
+__all__ = ["MultitaskSetting", "correlation_matrix"]
 
 _PSD_TOLERANCE = 1e-9  # eigenvalues of correlation matrices typed by hand may miss zero by this much
 
@@ -96,6 +96,26 @@ class MultitaskSetting:
     def to_dict(self) -> dict[str, Any]:
         """The arguments as plain lists and numbers; `MultitaskSetting(**setting.to_dict())` rebuilds it."""
         return {name: np.asarray(getattr(self, name)).tolist() for name in ("n", "R", "r", "Sigma", "sigma2")}
+
+
+def correlation_matrix(rho: Sequence[float], K: int) -> Float[Array, "K K"]:
+    """Correlations between K tasks from none, one for every pair, or the upper triangle row by row.
+
+    Raises:
+        ValueError: if rho has another number of entries.
+
+    >>> correlation_matrix([0.5], 3).tolist()
+    [[1.0, 0.5, 0.5], [0.5, 1.0, 0.5], [0.5, 0.5, 1.0]]
+    """
+    pairs = K * (K - 1) // 2
+    if len(rho) not in (0, 1, pairs):
+        raise ValueError(
+            f"rho lists {len(rho)} numbers; {K} tasks need none, one for every pair, or "
+            f"the {pairs} of the upper triangle"
+        )
+    R = np.eye(K)
+    R[np.triu_indices(K, 1)] = rho if len(rho) == pairs else (rho[0] if len(rho) else 0.0)
+    return np.triu(R) + np.triu(R, 1).T
 
 
 def _numbers(name: str, value: ArrayLike, shape: tuple[int, ...] | None = None) -> Array:

@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gladient._tensors import load_tensors, save_tensors
+from gladient._tensors import CheckpointError, load_tensors, save_tensors
 from gladient.training._config import TrainingConfig
 
 __all__ = ["History", "TrainingDivergedError", "train"]
 
 
 class TrainingDivergedError(ValueError):
-    """The loss became infinite or NaN."""
+    """The loss of every member became infinite or NaN."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def train(
 
     Raises:
         CheckpointError: if `checkpoint` is damaged or belongs to another run.
-        TrainingDivergedError: if the loss becomes infinite or NaN.
+        TrainingDivergedError: if no member's loss is finite any more; one member alone does not stop the others.
 
     Resuming gives bit-identical results on the same machine, versions and thread count.
     """
@@ -104,8 +104,11 @@ def _resume(
     if checkpoint is None or not checkpoint.exists():
         return 0, []
     tensors, state = load_tensors(checkpoint, run=described)
-    _restore(model, optimizer, generators, tensors, step=state["step"])
-    return state["step"], [tensors["losses"]]
+    try:
+        _restore(model, optimizer, generators, tensors, step=state["step"])
+        return state["step"], [tensors["losses"]]
+    except KeyError as error:
+        raise CheckpointError(f"{checkpoint} lacks {error}; delete it: the training starts again") from None
 
 
 def _adam(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam:
@@ -120,11 +123,11 @@ def _adam(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam:
 
 
 def _check_finite(losses: Tensor, config: TrainingConfig) -> None:
-    bad = (~losses.isfinite()).nonzero()
-    if len(bad):
-        step, member = bad[0].tolist()
+    bad = ~losses.isfinite()
+    if bad.any(0).all():
+        step = int(bad.int().argmax(0).max())
         raise TrainingDivergedError(
-            f"the loss of member {member} is {losses[step, member]} at step {step + 1}; "
+            f"no member's loss is finite at step {step + 1}; "
             f"lower learning_rate ({config.learning_rate}) or gate_learning_rate ({config.gate_learning_rate})"
         )
 

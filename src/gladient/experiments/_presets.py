@@ -10,35 +10,20 @@ from gladient.nn import GatedLinearAttention, InContextRegressor, LayerConfig
 from gladient.nn.presets import PRESETS
 from gladient.prompts import PromptLayout
 
-__all__ = ["GATE_RATES", "RUNGS", "build_model"]
-
-# The rung that a preset is held against. Several value channels, or several key channels a feature, make any weights.
-RUNGS = {
-    "linear_attention": "linear_attention",
-    "retnet": "own_decay",
-    "mamba2": "scalar_gate",
-    "gla": "value_gate",
-    "rwkv6": "value_gate",
-    "mamba": "value_gate",
-    "hgrn2": "value_gate",
-}
-
-# Step sizes of the gates. Where they also scale the writes, are the keys, or are exponentials of exponentials, features
-# move them too fast at 0.1.
-GATE_RATES = {"mamba2": 0.03, "mamba": 0.03, "hgrn2": 0.01, "rwkv6": 0.03}
+__all__ = ["build_preset"]
 
 _OPEN = 6.0  # logit of an open gate
 _SHUT = 0.05  # where the delimiters' gates are spread to
 _MIRROR = 0.1  # weight of the features in keys that are complements of gates
 
 
-def build_model(
+def build_preset(
     preset: str, layout: PromptLayout, seeds: Sequence[int], *, key_channels: int = 2
 ) -> InContextRegressor:
     r"""A preset's recurrence, gate, write and read with one head, a value channel a task and a read-out.
 
     Output norm and output gate are left out: a norm divides by the size of the estimate, and neither is a gate of the
-    state. Keys have `key_channels` channels a feature, and four where they are complements of gates.
+    state. Keys have `key_channels` channels per feature, and four where they are complements of gates.
 
     The start plants no weights. Data gates are open; delimiters' gates are spread over the key channels from open to
     nearly shut, scalar ones half open; queries equal keys up to signs that alternate from channel to channel. Writes
@@ -48,9 +33,9 @@ def build_model(
         preset: a name in `nn.presets.PRESETS`.
         layout: of the prompts.
         seeds: one for each member of the stack.
-        key_channels: channels of the keys a feature.
+        key_channels: channels of the keys per feature.
 
-    >>> model = build_model("gla", PromptLayout(n=(3, 2), d=4), seeds=[0])
+    >>> model = build_preset("gla", PromptLayout(n=(3, 2), d=4), seeds=[0])
     >>> tuple(model.layer.W_k.shape), tuple(model.readout.shape)
     ((1, 8, 8), (1, 2))
     """

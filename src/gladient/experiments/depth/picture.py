@@ -1,12 +1,16 @@
 """The picture of risk against prompt length for each number of layers, drawn from results alone."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
+
+from gladient.experiments._panels import draw_points, frame, legend_below, panel_grid
+
+if TYPE_CHECKING:
+    from gladient.experiments.depth.figure import DepthPoint, DepthRow
 
 __all__ = ["draw_depth"]
 
@@ -15,23 +19,20 @@ _COLOURS = ("#D55E00", "#E69F00", "#009E73", "#0072B2")  # Okabe and Ito's
 _MARKERS = "osD^"
 
 
-def draw_depth(rows: Sequence[Any], points: Sequence[Any]) -> Figure:
+def draw_depth(rows: Sequence["DepthRow"], points: Sequence["DepthPoint"]) -> Figure:
     """A panel for each kind of model: the best steps as lines, trained models as points, the Bayes risk dashed."""
     models = list(dict.fromkeys(row.model for row in rows))
-    figure = Figure(figsize=(4.4 * len(models) + 0.4, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
-    for model, axis in zip(models, axes, strict=True):
+    figure, grid = panel_grid(1, len(models), panel=(4.4, 3.8), margin=0.6, sharey=True)
+    for model, axis in zip(models, grid[0], strict=True):
         _draw_panel(axis, [row for row in rows if row.model == model], [p for p in points if p.model == model])
         axis.set_title(_TITLES.get(model, model), fontsize=11)
         axis.set_xlabel("examples in the prompt, n")
-    axes[0].set_ylabel("test risk / d")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    grid[0][0].set_ylabel("test risk / d")
+    legend_below(figure, grid[0][0], columns=3)
     return figure
 
 
-def _draw_panel(axis: Axes, rows: Sequence[Any], points: Sequence[Any]) -> None:
+def _draw_panel(axis: Axes, rows: Sequence["DepthRow"], points: Sequence["DepthPoint"]) -> None:
     depths = sorted({row.layers for row in rows})
     for depth, colour in zip(depths, _COLOURS * len(depths), strict=False):
         line = [point for point in points if point.layers == depth]
@@ -41,20 +42,18 @@ def _draw_panel(axis: Axes, rows: Sequence[Any], points: Sequence[Any]) -> None:
     axis.plot([p.n for p in floor], [p.risk for p in floor], "--", color="#444444", linewidth=1.2, label="Bayes")
     for depth, colour, marker in zip(depths, _COLOURS * len(depths), _MARKERS * len(depths), strict=False):
         trained = [row for row in rows if row.layers == depth]
-        axis.errorbar(
+        draw_points(
+            axis,
             [row.n for row in trained],
-            [row.risk for row in trained],
-            yerr=[2 * row.standard_error for row in trained],
+            trained,
             color=colour,
             marker=marker,
             markersize=5.5,
             markerfacecolor="none",
-            linestyle="none",
             label=f"{depth} layer{'s' if depth > 1 else ''}, trained",
         )
     lengths = sorted({row.n for row in rows})
     axis.set_xscale("log")
     axis.set_xticks(lengths, [str(n) for n in lengths])
     axis.xaxis.set_minor_locator(NullLocator())
-    axis.grid(alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
+    frame(axis)

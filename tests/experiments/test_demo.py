@@ -7,15 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from gladient.lens import _demo, _story
-from gladient.lens._demo import DEMO, cache_folder, demo_models
-from gladient.lens._load import load_demo, look
+from gladient.experiments.demo import models as demo
+from gladient.experiments.demo import story as stories
+from gladient.experiments.demo.models import DEMO, cache_folder, demo_models, load_demo
+from gladient.lens._load import look
 
-SMALL = tuple(replace(config, steps=3, width=16, heads=2, batch=2) for config in DEMO)
+SMALL = tuple(
+    replace(config, training=replace(config.training, steps=3, batch_size=2), width=16, heads=2) for config in DEMO
+)
 
 
 def test_every_answer_follows_from_the_day() -> None:
-    words = _story.story(5000, random.Random(1))
+    words = stories.story(5000, random.Random(1))
     known: dict[str, str] = {}
     for place, word in enumerate(words[:-1]):
         if words[place : place + 2] == ["a", "new"]:
@@ -24,12 +27,12 @@ def test_every_answer_follows_from_the_day() -> None:
             known[words[place + 2]] = words[place - 1]
         if word == "?":
             assert words[place + 1] == known[words[place - 1]]
-    assert _story.asked(_story.encode([words])).sum() > 300
+    assert stories.asked(stories.encode([words])).sum() > 300
 
 
 def test_a_text_goes_there_and_back() -> None:
-    words = _story.story(200, random.Random(2))
-    assert _story.split_words("".join(_story.with_spaces(words))) == words
+    words = stories.story(200, random.Random(2))
+    assert stories.split_words("".join(stories.with_spaces(words))) == words
 
 
 def test_models_are_trained_once(tmp_path: Path) -> None:
@@ -40,10 +43,10 @@ def test_models_are_trained_once(tmp_path: Path) -> None:
     assert torch.equal(torch.get_rng_state(), random_state)
     second = demo_models(SMALL, folder=tmp_path, on_step=lambda *step: steps.append(step))
     assert len(steps) == 6
-    words = _story.encode([_story.story(20, random.Random(3))])
+    words = stories.encode([stories.story(20, random.Random(3))])
     for a, b in zip(first, second, strict=True):
         assert (a.name, a.recall, a.questions) == (b.name, b.recall, b.questions)
-        assert torch.equal(_demo._logits(a.module, words), _demo._logits(b.module, words))
+        assert torch.equal(demo._logits(a.module, words), demo._logits(b.module, words))
 
 
 def test_a_damaged_or_other_cache_is_made_anew(tmp_path: Path) -> None:
@@ -83,7 +86,7 @@ def test_the_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 def test_every_layer_of_the_demo_is_rebuilt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(_demo, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(demo, "cache_folder", lambda: tmp_path)
     for loaded in load_demo(SMALL):
         view = look(loaded, "A new day. Ada has the key. Who has the key?", max_bytes=2**30)
         assert view.tokens[-1] == "?"

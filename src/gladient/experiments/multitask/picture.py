@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from gladient.experiments._panels import correlations, draw_points, frame, legend_below, panel_grid
 from gladient.experiments._results import ExactPoint, Row
 
 __all__ = ["draw_risk_panels"]
@@ -27,34 +27,32 @@ class _Style(NamedTuple):
 _STYLES = {
     "without_context": _Style("#777777", ":", 1.5, "x", 6, "GLA without contextual features", "gates at 1/2"),
     "linear_attention": _Style("#D55E00", "-", 3.8, "o", 10, "linear attention", "linear attention"),
-    "scalar_gate": _Style("#0072B2", "-", 2.5, "s", 7, "GLA, scalar gates", "monotone cone"),
-    "value_gate": _Style("#009E73", "-", 1.0, "D", 3.5, "GLA, row gates", "WPGD optimum"),
+    "scalar_gate": _Style("#0072B2", "-", 2.5, "s", 7, "GLA, scalar gates", "scalar gate"),
+    "value_gate": _Style("#009E73", "-", 1.0, "D", 3.5, "GLA, value gates", "WPGD optimum"),
 }
 
 
 def draw_risk_panels(rows: Sequence[Row], exact: Sequence[ExactPoint]) -> Figure:
     """One panel for each (r1, r2): exact curves as lines, trained models as points with two standard errors."""
     panels = list(dict.fromkeys(row.panel for row in rows))
-    figure = Figure(figsize=(3.2 * len(panels) + 0.6, 4.1), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for panel, axis in zip(panels, axes, strict=True):
+    figure, grid = panel_grid(1, len(panels), panel=(3.2, 3.5), margin=0.6, sharey=True)
+    for panel, axis in zip(panels, grid[0], strict=True):
         _draw_panel(
             axis, [row for row in rows if row.panel == panel], [point for point in exact if point.panel == panel]
         )
-        axis.set_title(f"(r₁, r₂) = ({', '.join(panel.split())})", fontsize=11)
+        axis.set_title(correlations(panel), fontsize=11)
         axis.set_xlabel("examples in the prompt, n")
-    axes[0].set_ylabel("test risk / d")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    grid[0][0].set_ylabel("test risk / d")
+    legend_below(figure, grid[0][0], columns=4)
     return figure
 
 
 def _draw_panel(axis: Axes, rows: Sequence[Row], exact: Sequence[ExactPoint]) -> None:
     for name, style in _STYLES.items():
-        points = [(point.n, point.risk) for point in exact if point.curve == name]
+        points = [point for point in exact if point.curve == name]
         axis.plot(
-            *zip(*points, strict=True),
+            [point.n for point in points],
+            [point.risk for point in points],
             color=style.colour,
             linestyle=style.line,
             linewidth=style.width,
@@ -63,13 +61,12 @@ def _draw_panel(axis: Axes, rows: Sequence[Row], exact: Sequence[ExactPoint]) ->
         )
     for name, style in _STYLES.items():
         trained = [row for row in rows if row.model == name]
-        axis.errorbar(
+        draw_points(
+            axis,
             [row.n for row in trained],
-            [row.risk for row in trained],
-            yerr=[2 * row.standard_error for row in trained],
+            trained,
             color=style.colour,
             marker=style.marker,
-            linestyle="none",
             markersize=style.size,
             markeredgewidth=1.4,
             markerfacecolor="none" if style.size > 4 else None,
@@ -77,5 +74,4 @@ def _draw_panel(axis: Axes, rows: Sequence[Row], exact: Sequence[ExactPoint]) ->
             zorder=3,
         )
     axis.set_ylim(0, 1.05)
-    axis.grid(alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
+    frame(axis)

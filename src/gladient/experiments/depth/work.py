@@ -1,8 +1,6 @@
 """The work of the depth figure: models grown layer by layer, and the best L steps of the algorithm."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from gladient import landscape
-from gladient.experiments._stacks import prompt_streams
-from gladient.experiments._work import Record
+from gladient._files import write_atomically
+from gladient.experiments._stack import prompt_streams, record
+from gladient.experiments._work import OnStep, Outcome, Record
 from gladient.nn import Gate, LayerConfig, ResidualModel
 from gladient.prompts import MultitaskSetting, PromptLayout, PromptSampler
-from gladient.training import TrainingConfig, evaluate, load_tensors, save_tensors, train
+from gladient.training import TrainingConfig, evaluate, load_tensors, pack_tensors, train
 from gladient.wpgd import WPGD, best_steps, conditional_risk
 
 __all__ = ["GrownModels", "SearchedSteps", "grow"]
@@ -33,10 +32,9 @@ class GrownModels:
         n: examples per task.
         r: correlation of each task with the query's.
         d: number of features; Σ = I, uncorrelated tasks, no noise.
-        layers: L.
         seeds: one training run each.
         training: of each depth.
-        learning_rates: peak step size at each depth, L of them.
+        learning_rates: peak step size at each depth, from one layer to L.
         start_scale: factor of a new layer's random queries, keys and values; its outputs start at 0.
         test_prompts: fresh prompts that each depth is tested on, the same for all.
         device: where to train.
@@ -47,7 +45,6 @@ class GrownModels:
     n: tuple[int, ...]
     r: tuple[float, ...]
     d: int
-    layers: int
     seeds: tuple[int, ...]
     training: TrainingConfig
     learning_rates: tuple[float, ...]
@@ -59,6 +56,11 @@ class GrownModels:
     def name(self) -> str:
         """What files are called."""
         return f"{self.model}-n{sum(self.n)}"
+
+    @property
+    def layers(self) -> int:
+        """L."""
+        return len(self.learning_rates)
 
     @property
     def steps(self) -> int:
@@ -86,51 +88,47 @@ class GrownModels:
         )
         return ResidualModel(layout.width, [layer] * depth, seeds=self.seeds).to(self.device)
 
-    def run(
-        self, *, checkpoint: Path, weights: Path, on_step: Callable[[int], None] = lambda step: None
-    ) -> list[Record]:
+    def run(self, scratch: Path, on_step: OnStep = lambda step: None) -> Outcome:
         """One record for each depth and seed: risk and gain over one layer less, with standard errors, divided by d."""
         sampler = PromptSampler([self.setting()], device=self.device)
         models: list[ResidualModel] = []
+        weights = {}
         for depth in range(1, self.layers + 1):
             model = self.build(depth, sampler)
             if models:
                 grow(models[-1], model, scale=self.start_scale)
-            self._train(
-                model,
-                sampler,
-                depth,
-                checkpoint=_of_depth(checkpoint, depth),
-                weights=_of_depth(weights, depth),
-                on_step=partial(_later, on_step, (depth - 1) * self.training.steps),
-            )
+            weights[f"{self.name}-L{depth}"] = self._train(model, sampler, depth, scratch, on_step)
             models.append(model)
-        return self._test(models, sampler)
+        return Outcome(self._test(models, sampler), weights)
 
-    def _train(
-        self,
-        model: ResidualModel,
-        sampler: PromptSampler,
-        depth: int,
-        *,
-        checkpoint: Path,
-        weights: Path,
-        on_step: Callable[[int], None],
-    ) -> None:
+    def _train(self, model: ResidualModel, sampler: PromptSampler, depth: int, scratch: Path, on_step: OnStep) -> bytes:
+        """Train one depth, or take its weights from the scratch folder; the content of their file."""
         training = replace(self.training, learning_rate=self.learning_rates[depth - 1])
         run = {**{key: value for key, value in asdict(self).items() if key != "training"}, "depth": depth}
-        if weights.exists():
-            model.load_state_dict(load_tensors(weights, run={**run, "training": asdict(training)})[0])
-            return
+        kept, described = scratch / f"L{depth}.safetensors", {**run, "training": asdict(training)}
+        if kept.exists():
+            model.load_state_dict(load_tensors(kept, run=described)[0])
+            return kept.read_bytes()
+        before = (depth - 1) * self.training.steps
         fresh = prompt_streams("train", [seed + _APART * depth for seed in self.seeds], sampler)
 
         def loss(model: nn.Module) -> Tensor:
             prompts = sampler.draw(training.batch_size, fresh)
             return (model(prompts.tokens) - prompts.targets).square().mean(1) / self.d
 
-        train(model, loss, training, generators=fresh, checkpoint=checkpoint, run=run, on_step=on_step)
-        save_tensors(weights, dict(model.state_dict()), run={**run, "training": asdict(training)})
-        checkpoint.unlink(missing_ok=True)
+        checkpoint = scratch / f"L{depth}-checkpoint.safetensors"
+        train(
+            model,
+            loss,
+            training,
+            generators=fresh,
+            checkpoint=checkpoint,
+            run=run,
+            on_step=lambda done: on_step(before + done),
+        )
+        content = pack_tensors(dict(model.state_dict()), run=described)
+        write_atomically(kept, content)
+        return content
 
     def _test(self, models: list[ResidualModel], sampler: PromptSampler) -> list[Record]:
         held_out = prompt_streams("test", self.seeds, sampler)
@@ -148,22 +146,13 @@ class GrownModels:
             {
                 "layers": depth + 1,
                 "seed": seed,
-                "risk": means[0][depth][i],
-                "standard_error": deviations[0][depth][i],
+                **record(means[0][depth][i], deviations[0][depth][i]),
                 "gain": means[1][depth][i],
                 "gain_error": deviations[1][depth][i],
             }
             for depth in range(len(models))
             for i, seed in enumerate(self.seeds)
         ]
-
-
-def _of_depth(path: Path, depth: int) -> Path:
-    return path.with_name(f"{path.stem}-L{depth}{path.suffix}")
-
-
-def _later(on_step: Callable[[int], None], before: int, done: int) -> None:
-    on_step(before + done)
 
 
 def grow(old: ResidualModel, new: ResidualModel, *, scale: float) -> None:
@@ -232,9 +221,7 @@ class SearchedSteps:
         """The data."""
         return MultitaskSetting.isotropic(self.n, self.r, d=self.d)
 
-    def run(
-        self, *, checkpoint: Path, weights: Path, on_step: Callable[[int], None] = lambda step: None
-    ) -> list[Record]:
+    def run(self, scratch: Path, on_step: OnStep = lambda step: None) -> Outcome:
         """One record for each number of steps: rates, gates, risk and standard_error (divided by d), agreeing starts.
 
         The exact risk of one step is the control: its error on the same features is taken off all others'.
@@ -255,7 +242,7 @@ class SearchedSteps:
 
         test = evaluate(risks, self.test_prompts, batch=1024)
         on_step(self.steps)
-        return [
+        records: list[Record] = [
             {
                 "layers": depth,
                 "rates": steps.rates,
@@ -268,6 +255,7 @@ class SearchedSteps:
                 zip(found, test.risk.tolist(), test.standard_error.tolist(), strict=True), start=1
             )
         ]
+        return Outcome(records)
 
 
 def _one_step_risk(algorithm: WPGD, setting: MultitaskSetting) -> float:

@@ -1,13 +1,16 @@
 """The picture of trained models on the ladder of gate families, drawn from results alone."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from gladient.experiments._panels import INK, draw_points, frame, legend_below, panel_grid
 from gladient.experiments._results import ExactPoint
+
+if TYPE_CHECKING:
+    from gladient.experiments.family.figure import FamilyRow
 
 __all__ = ["draw_ladders"]
 
@@ -24,23 +27,20 @@ _NAMES = {"linear_attention": "linear\nattention", "retnet": "RetNet", "mamba2":
 _NAMES |= {"rwkv6": "RWKV-6", "mamba": "Mamba", "hgrn2": "HGRN-2"}
 
 
-def draw_ladders(rows: Sequence[Any], exact: Sequence[ExactPoint]) -> Figure:
+def draw_ladders(rows: Sequence["FamilyRow"], exact: Sequence[ExactPoint]) -> Figure:
     """A panel for each setting: exact rungs as lines, trained models as points with two standard errors."""
     panels = list(dict.fromkeys(row.panel for row in rows))
-    figure = Figure(figsize=(2.9 * len(panels) + 0.6, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for panel, axis in zip(panels, axes, strict=True):
+    figure, grid = panel_grid(1, len(panels), panel=(2.9, 4.0), margin=0.6)
+    for panel, axis in zip(panels, grid[0], strict=True):
         rungs = {point.curve: point.risk for point in exact if point.panel == panel}
         _draw_panel(axis, [row for row in rows if row.panel == panel], rungs)
         axis.set_title(panel.replace(", r = ", "\nr = "), fontsize=10)
-    axes[0].set_ylabel("test risk, in units of that of predicting 0")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    grid[0][0].set_ylabel("test risk, in units of that of predicting 0")
+    legend_below(figure, grid[0][0], columns=4)
     return figure
 
 
-def _draw_panel(axis: Axes, rows: Sequence[Any], rungs: dict[str, float]) -> None:
+def _draw_panel(axis: Axes, rows: Sequence["FamilyRow"], rungs: dict[str, float]) -> None:
     for name, (label, colour, line, width) in _RUNGS.items():
         axis.axhline(rungs[name], color=colour, linestyle=line, linewidth=width, alpha=0.8, label=label, zorder=1)
     places = range(len(rows))
@@ -48,22 +48,12 @@ def _draw_panel(axis: Axes, rows: Sequence[Any], rungs: dict[str, float]) -> Non
         [row.exact for row in rows],
         [place - 0.38 for place in places],
         [place + 0.38 for place in places],
-        color="#1b1f24",
+        color=INK,
         linewidth=1.2,
         label="the model's rung",
         zorder=2,
     )
-    axis.errorbar(
-        list(places),
-        [row.risk for row in rows],
-        yerr=[2 * row.standard_error for row in rows],
-        color="#1b1f24",
-        marker="o",
-        markersize=5,
-        linestyle="none",
-        label="trained",
-        zorder=3,
-    )
+    draw_points(axis, list(places), rows, marker="o", markersize=5, label="trained", zorder=3)
     axis.set_xticks(list(places), [_NAMES.get(row.model, row.model) for row in rows], rotation=60, fontsize=8.5)
     axis.set_ylim(0.0, 1.08 * max([*rungs.values(), *(row.risk for row in rows)]))
-    axis.spines[["top", "right"]].set_visible(False)
+    frame(axis, grid=False)

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gladient._optional import require
-from gladient._tensors import CheckpointError, load_tensors, save_tensors
-from gladient.lens._story import VOCABULARY, asked, encode, story
+from gladient.experiments.demo.story import VOCABULARY, asked, encode, split_words, story, with_spaces
+from gladient.lens._load import Loaded
 from gladient.nn import ResidualModel, presets
+from gladient.training import CheckpointError, TrainingConfig, load_tensors, save_tensors, train
 
-__all__ = ["DEMO", "DemoConfig", "DemoModel", "StoryGLA", "cache_folder", "demo_models"]
+__all__ = ["DEMO", "DemoConfig", "DemoModel", "StoryGLA", "cache_folder", "demo_models", "load_demo"]
 
 _INSTALL = "pip install 'gladient[lens]'"
 
@@ -31,18 +32,15 @@ class DemoConfig:
 
     Args:
         kind: mamba2 or gla.
-        steps: of Adam, the step size falling linearly to a twentieth.
-        lr: the first step size.
-        batch, length: texts a step, words a text.
+        training: steps, step size, texts per step.
+        length: words per text.
         width, layers, heads: of the model.
         answer_weight: how many times more an answer counts in the loss than any other word, plus one.
         seed: of the start and of the texts.
     """
 
     kind: str
-    steps: int
-    lr: float = 1e-2
-    batch: int = 16
+    training: TrainingConfig
     length: int = 64
     width: int = 64
     layers: int = 2
@@ -51,7 +49,10 @@ class DemoConfig:
     seed: int = 0
 
 
-DEMO = (DemoConfig("gla", steps=1000), DemoConfig("mamba2", steps=1100))
+DEMO = tuple(
+    DemoConfig(kind, TrainingConfig(steps=steps, batch_size=16, learning_rate=1e-2))
+    for kind, steps in (("gla", 1000), ("mamba2", 1100))
+)
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,8 @@ def _trained(config: DemoConfig, path: Path, on_step: Callable[[str, int, int], 
         model = _build(config)
     try:
         tensors, state = load_tensors(path, run=run)
-    except (FileNotFoundError, CheckpointError):  # absent, damaged, or of another version: made anew
-        _train(model, config, lambda done: on_step(config.kind, done, config.steps))
+    except (FileNotFoundError, CheckpointError):  # absent, damaged, or of another version: made again
+        _train(model, config, lambda done: on_step(config.kind, done, config.training.steps))
         recall, questions = _recall(model)
         state = {"recall": recall, "questions": questions}
         save_tensors(path, _unshared(model), run=run, **state)
@@ -174,21 +175,20 @@ def _build(config: DemoConfig) -> nn.Module:
 
 
 def _train(model: nn.Module, config: DemoConfig, on_step: Callable[[int], None]) -> None:
-    generator = random.Random(config.seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=0.01)
-    model.train()
-    for step in range(config.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = config.lr * min(1, (step + 1) / 50) * max(0.05, 1 - step / config.steps)
-        tokens = _texts(config.batch, config.length, generator)
+    fresh = torch.Generator().manual_seed(config.seed)
+
+    def loss(model: nn.Module) -> Float[Tensor, " 1"]:
+        tokens = _texts(config.training.batch_size, config.length, random.Random(_number(fresh)))
         words, targets = tokens[:, :-1], tokens[:, 1:]
         losses = functional.cross_entropy(_logits(model, words).mT, targets, reduction="none")
         weights = 1 + config.answer_weight * asked(words)
-        optimiser.zero_grad()
-        ((losses * weights).sum() / weights.sum()).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        on_step(step + 1)
+        return ((losses * weights).sum() / weights.sum())[None]
+
+    train(model.train(), loss, config.training, generators=[fresh], on_step=on_step)
+
+
+def _number(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (), generator=generator))
 
 
 @torch.no_grad()
@@ -217,3 +217,28 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def load_demo(
+    configs: tuple[DemoConfig, ...] = DEMO,
+    *,
+    on_step: Callable[[str, int, int], None] = lambda name, done, steps: None,
+) -> list[Loaded]:
+    """The demo's models with a text that they have not seen; see `demo_models`."""
+
+    def read(text: str) -> tuple[Tensor, list[str]]:
+        words = split_words(text)
+        return encode([words]), with_spaces(words)
+
+    text = "".join(with_spaces(story(160, random.Random(7))))
+    return [
+        Loaded(
+            model.name,
+            model.module,
+            read,
+            f"answers {model.recall:.1%} of {model.questions} questions about texts that it has not seen",
+            text,
+            asked,
+        )
+        for model in demo_models(configs, on_step=on_step)
+    ]

@@ -1,0 +1,51 @@
+"""Options of the commands that train, and what they print at the end."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from gladient.experiments import Figure, Made
+    from gladient.experiments._figure import C, P, R, W
+
+__all__ = ["Engine", "RunOptions", "print_made"]
+
+
+class Engine(TypedDict):
+    """Where the work is done; see `experiments.make`."""
+
+    resume: bool
+    workers: int
+    scheduler: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Where the work is done, and whether it goes on from what is there."""
+
+    resume: bool = False
+    """Go on with what the folder already holds; start if it holds nothing."""
+    workers: int = os.cpu_count() or 1
+    """Processes of this machine that train side by side, one thread each; the results do not depend on it."""
+    scheduler: str | None = None
+    """Address of a Dask scheduler, tcp://HOST:PORT, whose workers train instead; $GLADIENT_SCHEDULER if not given."""
+
+    def engine(self) -> Engine:
+        """These options as arguments of `experiments.make`."""
+        scheduler = self.scheduler or os.environ.get("GLADIENT_SCHEDULER") or None
+        return {"resume": self.resume, "workers": self.workers, "scheduler": scheduler}
+
+
+def print_made(figure: "Figure[C, W, R, P]", made: "Made[R]", out: Path, *, misses: bool = True) -> int:
+    """Print what was reached and, unless told not to, every miss; the exit code, 1 if there is one."""
+    missed = figure.missed(made.rows)
+    for row in missed if misses else ():
+        print(f"miss: {figure.describe(row)}")
+    for line in made.diverged:
+        print(f"diverged: {line}")
+    print(figure.verdict(made.rows))
+    for line in figure.summary(figure.judged(made.rows)):
+        print(line)
+    print(f"report: {out / 'report.html'}")
+    return 1 if missed or made.diverged else 0

@@ -1,0 +1,64 @@
+"""`gladient sweep`: a grid of the user's own beside the exact theory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from gladient.cli._run import RunOptions, print_made
+
+__all__ = ["Sweep"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep(RunOptions):
+    """Train every model on every setting of a grid: one table with the exact risk, gap and z beside each trained risk.
+
+    Example: gladient sweep grid.yaml --out results/mine --x n
+
+    The file lists values of n, r, d or spectrum, rho, sigma2, the models, the number of seeds, and training options:
+
+        n: [[10, 10], [25, 25]]
+
+        r: [[0.2, 0.8], [0.8, 0.2]]
+
+        d: 10
+
+        models: [linear_attention, scalar_gate, value_gate]
+
+        seeds: 3
+
+        training: {steps: 400}
+
+    Stop it with Ctrl-C, or kill it; --resume goes on and ends with the same results.
+    """
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """The grid, YAML or JSON."""
+    out: Path | None = None
+    """Folder to write to; results/FILE without its suffix if not given."""
+    x: str | None = None
+    """The axis that the figure goes along: n, r, d, spectrum, rho or sigma2; that with the most values if not given."""
+    seeds: int | None = None
+    """Training runs for each setting and model, in place of the file's."""
+    parquet: bool = False
+    """Write results.parquet too."""
+    device: str = "cpu"
+    """Where to train: cpu, cuda, cuda:0 …"""
+
+    def run(self) -> int:
+        """Make the sweep; 1 if a training diverged."""
+        from gladient.cli._read import read_object
+        from gladient.experiments import Sweep as Figure
+        from gladient.experiments import make, read_grid
+
+        changes = {"device": self.device} | ({} if self.seeds is None else {"seeds": self.seeds})
+        config = read_grid(read_object(self.file), **changes)
+        if config.left_out:
+            print(f"{config.left_out} settings cannot occur: their correlations contradict one another")
+        out = self.out or Path("results") / self.file.stem
+        figure = Figure(self.x)
+        made = make(figure, config, out, command=f"gladient sweep {self.file}", parquet=self.parquet, **self.engine())
+        print_made(figure, made, out, misses=False)
+        return 1 if made.diverged else 0

@@ -1,0 +1,53 @@
+"""`gladient train`: one model on one setting, beside its exact risk."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gladient.cli._run import RunOptions, print_made
+from gladient.cli._setting import SettingOptions
+
+__all__ = ["Train"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(RunOptions, SettingOptions):
+    """Train one model on one setting and draw its risk falling to the exact line; the weights are kept.
+
+    Example: gladient train --model scalar_gate --n 25 25 --r 0.2 0.8 --d 10
+    """
+
+    model: str = "scalar_gate"
+    """Which model: linear_attention, scalar_gate, value_gate, without_context (no contextual features), or a preset:
+    retnet, mamba2, gla, rwkv6, mamba, hgrn2."""
+    seed: int = 0
+    """Of the start and of the prompts."""
+    steps: int = 800
+    """Steps of Adam."""
+    batch_size: int = 512
+    """Fresh prompts per step."""
+    learning_rate: float = 1e-2
+    """Step size at its peak."""
+    test_prompts: int = 2**17
+    """Fresh prompts that the trained model is tested on."""
+    out: Path | None = None
+    """Folder to write to; results/train-MODEL if not given."""
+    device: str = "cpu"
+    """Where to train: cpu, cuda, cuda:0 …"""
+
+    def run(self) -> int:
+        """Train it; 1 if it does not reach its exact risk."""
+        from gladient.experiments import Panel, Single, SingleConfig, make
+        from gladient.training import TrainingConfig
+
+        config = SingleConfig(
+            model=self.model,
+            panel=Panel.of(self.load()),
+            seed=self.seed,
+            training=TrainingConfig(steps=self.steps, batch_size=self.batch_size, learning_rate=self.learning_rate),
+            test_prompts=self.test_prompts,
+            device=self.device,
+        )
+        out, figure = self.out or Path("results") / f"train-{self.model}", Single()
+        return print_made(
+            figure, make(figure, config, out, command=f"gladient train --model {self.model}", **self.engine()), out
+        )

@@ -1,0 +1,77 @@
+"""What the pictures of all figures share: a grid of panels, their frames, points with errors, and one legend below."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+__all__ = ["INK", "Measured", "correlations", "draw_points", "frame", "legend_below", "panel_grid"]
+
+INK = "#1b1f24"
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A row with a measured risk."""
+
+    @property
+    def risk(self) -> float:
+        """The risk."""
+
+    @property
+    def standard_error(self) -> float:
+        """Its standard error."""
+
+
+def panel_grid(
+    rows: int, columns: int, *, panel: tuple[float, float], margin: float, **shared: Any
+) -> tuple[Figure, list[list[Axes]]]:
+    """A picture of rows × columns panels, each `panel` inches, with a margin for the legend; its axes, [rows, columns].
+
+    Args:
+        rows: of panels.
+        columns: of panels.
+        panel: width and height of one.
+        margin: height of what stands below.
+        **shared: sharex and sharey of `matplotlib.figure.Figure.subplots`.
+    """
+    figure = Figure(figsize=(panel[0] * columns + 0.6, panel[1] * rows + margin), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **shared).tolist()
+
+
+def frame(axis: Axes, *, grid: bool = True) -> None:
+    """No frame above and to the right; a light grid."""
+    if grid:
+        axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def draw_points(axis: Axes, x: Sequence[float | int], rows: Sequence[Measured], **style: Any) -> None:
+    """Risks as points with two standard errors."""
+    axis.errorbar(
+        x,
+        [row.risk for row in rows],
+        yerr=[2 * row.standard_error for row in rows],
+        linestyle="none",
+        **{"color": INK, **style},
+    )
+
+
+def legend_below(figure: Figure, axis: Axes, *, columns: int) -> None:
+    """One legend for all panels, below them."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+
+
+def correlations(panel: str) -> str:
+    """The title of a panel that is named by its r.
+
+    >>> correlations("0.2 0.8")
+    '(r₁, r₂) = (0.2, 0.8)'
+    """
+    values = panel.split()
+    names = ", ".join("r" + "₁₂₃₄₅₆₇₈₉"[k] for k in range(len(values)))
+    return f"({names}) = ({', '.join(values)})"

@@ -1,0 +1,203 @@
+"""Models of one kind that read the same prompts, trained side by side and then tested."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gladient.experiments._models import MODELS
+from gladient.experiments._work import OnStep, Outcome, Record
+from gladient.nn import InContextRegressor
+from gladient.prompts import MultitaskSetting, PromptSampler, correlation_matrix
+from gladient.training import (
+    History,
+    TrainingConfig,
+    TrainingDivergedError,
+    evaluate,
+    load_tensors,
+    pack_tensors,
+    train,
+)
+
+__all__ = ["Panel", "Stack", "is_diverged", "prompt_streams", "record"]
+
+_DIVERGED = 10.0  # times the risk of predicting 0, where every model starts
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A setting as JSON values, and what it is called.
+
+    Args:
+        name: the panel's name in results.
+        n: examples per task.
+        r: correlation of each task with the query's.
+        spectrum: variances of the features, d numbers.
+        rho: correlations between tasks, see `prompts.correlation_matrix`.
+        sigma2: noise variance.
+    """
+
+    name: str
+    n: tuple[int, ...]
+    r: tuple[float, ...]
+    spectrum: tuple[float, ...]
+    rho: tuple[float, ...] = ()
+    sigma2: float = 0.0
+
+    @classmethod
+    def of(cls, setting: MultitaskSetting) -> "Panel":
+        """A setting in the eigenbasis of Σ, where the problem is the same; its name lists r."""
+        return cls(
+            name=" ".join(f"{value:g}" for value in setting.r),
+            n=tuple(setting.n.tolist()),
+            r=tuple(setting.r.tolist()),
+            spectrum=tuple(np.linalg.eigvalsh(setting.Sigma).clip(0)[::-1].tolist()),
+            rho=tuple(setting.R[np.triu_indices(setting.K, 1)].tolist()),
+            sigma2=setting.sigma2,
+        )
+
+    @property
+    def setting(self) -> MultitaskSetting:
+        """The setting."""
+        R = correlation_matrix(self.rho, len(self.n))
+        return MultitaskSetting(self.n, R, self.r, np.diag(self.spectrum), self.sigma2)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Models of one kind: one for each seed and panel.
+
+    Args:
+        name: what its files are called.
+        model: a name in `MODELS`.
+        panels: settings that differ in r alone.
+        seeds: one training run each.
+        training: steps, step sizes, schedule; some kinds take smaller steps for their gates.
+        test_prompts: fresh prompts that each trained model is tested on.
+        key_channels: channels of a preset's keys per feature.
+        device: where to train.
+    """
+
+    name: str
+    model: str
+    panels: tuple[Panel, ...]
+    seeds: tuple[int, ...]
+    training: TrainingConfig
+    test_prompts: int
+    key_channels: int = 4
+    device: str = "cpu"
+
+    @property
+    def n(self) -> int:
+        """Examples in a prompt."""
+        return sum(self.panels[0].n)
+
+    @property
+    def steps(self) -> int:
+        """Training steps."""
+        return self.training.steps
+
+    @property
+    def cost(self) -> float:
+        """Tokens times width, over all steps and members."""
+        tokens = (self.n + 20) * (len(self.panels[0].spectrum) + 4)
+        members = len(self.seeds) * (len(self.panels) + 4)
+        return MODELS[self.model].cost * tokens * members * self.steps * self.training.batch_size
+
+    def build(self) -> tuple[InContextRegressor, PromptSampler]:
+        """The untrained models, for each seed in turn one for each panel, and the prompts that they read."""
+        kind = MODELS[self.model]
+        settings = [panel.setting for panel in self.panels]
+        sampler = PromptSampler(settings, contextual=kind.contextual, device=self.device)
+        members = [seed for seed in self.seeds for _ in self.panels]
+        return kind.build(sampler.layout, members, self.key_channels).to(self.device), sampler
+
+    def run(self, scratch: Path, on_step: OnStep = lambda step: None) -> Outcome:
+        """One record for each panel and seed; risk and standard_error are in units of the risk of predicting 0."""
+        model, sampler = self.build()
+        self.fit(model, sampler, scratch, on_step)
+        return Outcome(self.test(model, sampler), self.pack(model))
+
+    def fit(
+        self, model: InContextRegressor, sampler: PromptSampler, scratch: Path, on_step: OnStep = lambda step: None
+    ) -> History | None:
+        """Train, resuming from a checkpoint if there is one; None if all members diverged."""
+        kind, M = MODELS[self.model], self.panels[0].setting.M
+        training = replace(self.training, gate_learning_rate=kind.gate_rate or self.training.gate_learning_rate)
+        fresh = prompt_streams("train", self.seeds, sampler)
+        try:
+            return train(
+                model,
+                lambda model: _errors(model, sampler, training.batch_size, fresh).mean(1) / M,
+                training,
+                generators=fresh,
+                checkpoint=scratch / "checkpoint.safetensors",
+                run=self._run(),
+                on_step=on_step,
+            )
+        except TrainingDivergedError:
+            return None
+
+    def test(self, model: InContextRegressor, sampler: PromptSampler) -> list[Record]:
+        """The records of trained models."""
+        held_out, M = prompt_streams("test", self.seeds, sampler), self.panels[0].setting.M
+        found = evaluate(lambda batch: _errors(model, sampler, batch, held_out) / M, self.test_prompts)
+        members = [{"panel": panel.name, "seed": seed} for seed in self.seeds for panel in self.panels]
+        return [
+            {**member, **record(risk, error)}
+            for member, risk, error in zip(members, found.risk.tolist(), found.standard_error.tolist(), strict=True)
+        ]
+
+    def pack(self, model: InContextRegressor) -> dict[str, bytes]:
+        """The models' weights, by the name of their file."""
+        return {self.name: pack_tensors(dict(model.state_dict()), run=asdict(self))}
+
+    def load(self, weights: Path) -> tuple[InContextRegressor, PromptSampler]:
+        """The trained models from the file that holds their weights, and the prompts that they read."""
+        model, sampler = self.build()
+        model.load_state_dict(load_tensors(weights, run=asdict(self))[0])
+        return model, sampler
+
+    def _run(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self).items() if key != "training"}
+
+
+def record(risk: float, standard_error: float) -> Record:
+    """A risk in units of that of predicting 0 as a record says it: a number, or that the model diverged.
+
+    >>> record(0.5, 0.01), record(5e24, 1e23)
+    ({'risk': 0.5, 'standard_error': 0.01}, {'diverged': True})
+    """
+    if math.isfinite(risk) and math.isfinite(standard_error) and risk <= _DIVERGED:
+        return {"risk": risk, "standard_error": standard_error}
+    return {"diverged": True}
+
+
+def is_diverged(found: Record) -> bool:
+    """Whether a record says that its model diverged."""
+    return bool(found.get("diverged"))
+
+
+def prompt_streams(purpose: str, seeds: Sequence[int], sampler: PromptSampler) -> list[torch.Generator]:
+    """A stream of prompts for each seed, the same for every model at the same prompt length.
+
+    Args:
+        purpose: train, test or look; streams of two purposes have nothing in common.
+        seeds: one each.
+        sampler: what draws from them.
+    """
+    tag, n = {"train": 0, "test": 1, "look": 2}[purpose], sampler.layout.n
+    entropy = [np.random.SeedSequence([seed, tag, *n]).generate_state(1, np.uint64)[0] for seed in seeds]
+    device = sampler.template.device
+    return [torch.Generator(device).manual_seed(int(value >> np.uint64(1))) for value in entropy]
+
+
+def _errors(model: nn.Module, sampler: PromptSampler, batch: int, generators: Sequence[torch.Generator]) -> Tensor:
+    prompts = sampler.draw(batch, generators)
+    errors: Tensor = (model(prompts.tokens) - prompts.targets).square()
+    return errors

@@ -1,0 +1,1 @@
+"""Depth: layers as steps of the algorithm."""

@@ -1,0 +1,237 @@
+"""The family on the ladder: which rung each preset's gate reaches when it is trained.
+
+    gladient reproduce --figure family
+
+One layer of linear attention, RetNet, Mamba-2, GLA, RWKV-6, Mamba and HGRN-2 is trained on multitask prompts whose
+nearer task comes last (r = (.2, .8)) or first (r = (.8, .2)), with isotropic and anisotropic features, and where key
+gates should win: Σ = diag(34, 1, 1, 1, 1, 1, 1), n = (130, 5), r = (.84, .54). There the best weights increase along
+the prompt in every direction, by other amounts in each, and the key rung lies 15% below the optimum of WPGD. Risks are
+in units of that of predicting 0.
+
+Linear attention is held against its own rung, RetNet against its own constant decay, Mamba-2 against the scalar rung,
+all others against the optimum of WPGD. Mamba, whose full gates take the longest, is left out of the last setting: with
+these steps it does not reach the optimum of WPGD there. Gates that move with the features can do better than any
+weights that are the same for all prompts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+from matplotlib.figure import Figure as Picture
+
+from gladient import landscape
+from gladient.experiments._figure import Column, Config, Reproducible
+from gladient.experiments._models import MODELS, own_decay
+from gladient.experiments._results import ExactPoint, summarise
+from gladient.experiments._stack import Panel, Stack
+from gladient.experiments._work import Record
+from gladient.experiments.family.picture import draw_ladders
+from gladient.training import TrainingConfig
+
+__all__ = ["Family", "FamilyConfig", "FamilyRow", "FamilySetting"]
+
+SCALAR_BOUND, WPGD_BOUND, Z_BOUND = 0.03, 0.02, 3.0
+
+
+@dataclass(frozen=True)
+class FamilySetting:
+    """Prompts with uncorrelated tasks and no noise.
+
+    Args:
+        name: what it is called.
+        n: examples per task.
+        Sigma: variances of the features.
+        r: of each panel.
+        left_out: presets that are not trained on them.
+        key_channels: channels of the keys per feature; weights that fall take more of them to mix.
+    """
+
+    name: str
+    n: tuple[int, ...]
+    Sigma: tuple[float, ...]
+    r: tuple[tuple[float, ...], ...]
+    left_out: tuple[str, ...] = ()
+    key_channels: int = 4
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        """A panel for each r."""
+        return tuple(
+            Panel(f"{self.name}, r = {' '.join(f'{value:g}' for value in r)}", self.n, r, self.Sigma) for r in self.r
+        )
+
+
+_INCREASING, _DECREASING = (0.2, 0.8), (0.8, 0.2)
+_ISOTROPIC = FamilySetting("isotropic", (10, 10), (1.0,) * 4, (_INCREASING, _DECREASING))
+_ANISOTROPIC = FamilySetting("anisotropic", (10, 10), (4.0, 1.0, 1.0, 1.0), (_INCREASING, _DECREASING))
+_KEYS_WIN = FamilySetting(
+    "keys should win", (130, 5), (34.0, *(1.0,) * 6), ((0.84, 0.54),), left_out=("mamba",), key_channels=2
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyConfig(Config):
+    """What decides the figure's numbers.
+
+    Args:
+        presets: names in `experiments.MODELS`.
+        settings: the prompts.
+        training: steps, step sizes, schedule; some presets take smaller steps for their gates.
+        test_prompts: fresh prompts that each trained model is tested on.
+    """
+
+    presets: tuple[str, ...] = ("linear_attention", "retnet", "mamba2", "gla", "rwkv6", "mamba", "hgrn2")
+    settings: tuple[FamilySetting, ...] = (_ISOTROPIC, _ANISOTROPIC, _KEYS_WIN)
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(steps=1600, batch_size=256, gate_rest=0.4, checkpoint_every=400)
+    )
+    test_prompts: int = 2**18
+
+
+@dataclass(frozen=True)
+class FamilyRow:
+    """A preset in a panel; risks are in units of M, that of predicting 0.
+
+    Attributes:
+        figure, panel, n, model: which point.
+        risk, standard_error, seeds: see `Row`.
+        rung, exact: what it is held against, and its exact risk.
+        gap, z: risk / exact - 1; (risk - exact) / standard_error.
+        to_wpgd, to_key: risk over that of the optimum of WPGD, and of the best key gate, less 1.
+    """
+
+    figure: str
+    panel: str
+    n: int
+    model: str
+    risk: float
+    standard_error: float
+    seeds: int
+    rung: str
+    exact: float
+    gap: float
+    z: float
+    to_wpgd: float
+    to_key: float
+
+    @property
+    def hit(self) -> bool:
+        """Whether the model reaches its rung or lies below it."""
+        if self.rung == "value_gate":
+            return self.gap <= WPGD_BOUND or self.z <= Z_BOUND
+        return self.gap <= SCALAR_BOUND
+
+
+class Family(Reproducible[FamilyConfig, Stack, FamilyRow, ExactPoint]):
+    """Presets beside the exact rungs of the ladder."""
+
+    name = "family"
+    title = "The family on the ladder of gates"
+    abstract = (
+        "One-layer models of each preset, trained on multitask prompts; points are their test risks with two standard "
+        "errors, lines the exact rungs of the ladder. A model is held against the bar in its column. Isotropic: Σ = I, "
+        "n = (10, 10); anisotropic: Σ = diag(4, 1, 1, 1), n = (10, 10); keys should win: "
+        "Σ = diag(34, 1, 1, 1, 1, 1, 1), n = (130, 5)."
+    )
+    claim = "trained models reach their rung or lie below it"
+    note = (
+        f"Linear attention, RetNet and Mamba-2 reach their rung within {SCALAR_BOUND:.0%}; the others the optimum of "
+        f"WPGD (value_gate) within {WPGD_BOUND:.0%} or {Z_BOUND:g} standard errors. Risks are in units of that of "
+        "predicting 0. gap = risk / exact − 1; z = (risk − exact) / standard error."
+    )
+    columns = (
+        Column("panel"),
+        Column("n", form="d"),
+        Column("model"),
+        Column("risk", form=".4f"),
+        Column("standard_error", "standard error", ".4f"),
+        Column("seeds", form="d"),
+        Column("rung"),
+        Column("exact", form=".4f"),
+        Column("gap", form="+.2%"),
+        Column("z", form="+.1f"),
+        Column("to_wpgd", "to WPGD", "+.2%"),
+        Column("to_key", "to the key rung", "+.2%"),
+    )
+    row, point = FamilyRow, ExactPoint
+
+    def config(self, *, quick: bool, seeds: int | None, device: str) -> FamilyConfig:
+        """Three settings, or one if quick; three seeds."""
+        config = FamilyConfig(seeds=3 if seeds is None else seeds, device=device)
+        return replace(config, settings=(_ANISOTROPIC,), test_prompts=2**17) if quick else config
+
+    def work(self, config: FamilyConfig) -> list[Stack]:
+        """A stack for each setting and preset."""
+        return [
+            Stack(
+                name=f"{preset}-{setting.name.replace(' ', '-')}",
+                model=preset,
+                panels=setting.panels,
+                seeds=tuple(range(config.seeds)),
+                training=config.training,
+                test_prompts=config.test_prompts,
+                key_channels=setting.key_channels,
+                device=config.device,
+            )
+            for setting in config.settings
+            for preset in config.presets
+            if preset not in setting.left_out
+        ]
+
+    def rows(self, config: FamilyConfig, records: Mapping[Stack, Sequence[Record]]) -> list[FamilyRow]:
+        """A row for each panel and preset."""
+        return [
+            _row(stack, panel, rungs, runs)
+            for panel, rungs in _ladders(config).items()
+            for stack, found in records.items()
+            if (runs := [run for run in found if run["panel"] == panel.name])
+        ]
+
+    def points(self, config: FamilyConfig, records: Mapping[Stack, Sequence[Record]]) -> list[ExactPoint]:
+        """Every rung in every panel."""
+        return [
+            ExactPoint(panel.name, sum(panel.n), rung, risk)
+            for panel, rungs in _ladders(config, bayes_prompts=2000).items()
+            for rung, risk in rungs.items()
+        ]
+
+    def draw(self, rows: Sequence[FamilyRow], points: Sequence[ExactPoint]) -> Picture:
+        """The rungs and the trained presets, a panel for each setting."""
+        return draw_ladders(rows, points)
+
+    def judge(self, row: FamilyRow) -> bool:
+        """Whether the row reaches its rung or lies below it."""
+        return row.hit
+
+    def summary(self, judged: Sequence[FamilyRow]) -> list[str]:
+        """Which presets lie below WPGD, in each panel."""
+        lines = []
+        for panel in dict.fromkeys(row.panel for row in judged):
+            below = [
+                row.model for row in judged if row.panel == panel and row.z < -Z_BOUND and row.rung == "value_gate"
+            ]
+            named = ", ".join(below) or "none"
+            lines.append(f"{panel}: below the optimum of WPGD by more than {Z_BOUND:g} standard errors: {named}")
+        return lines
+
+
+def _row(stack: Stack, panel: Panel, rungs: Mapping[str, float], runs: Sequence[Record]) -> FamilyRow:
+    rung = MODELS[stack.model].rung
+    row = summarise(runs, figure="family", panel=panel.name, n=stack.n, model=stack.model, exact=rungs[rung])
+    return FamilyRow(
+        **asdict(row),
+        rung=rung,
+        to_wpgd=row.risk / rungs["value_gate"] - 1,
+        to_key=row.risk / rungs["key_gate"] - 1,
+    )
+
+
+def _ladders(config: FamilyConfig, *, bayes_prompts: int = 0) -> dict[Panel, dict[str, float]]:
+    """The exact risk of each rung in each panel, in units of that of predicting 0."""
+    ladders = {}
+    for setting in config.settings:
+        for panel in setting.panels:
+            data = panel.setting
+            risks = {**landscape.ladder(data, bayes_prompts=bayes_prompts).risks, "own_decay": own_decay(data)}
+            ladders[panel] = {name: risk / data.M for name, risk in risks.items()}
+    return ladders

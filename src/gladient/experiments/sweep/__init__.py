@@ -1,0 +1,1 @@
+"""A grid of the user's own: settings, models and seeds."""

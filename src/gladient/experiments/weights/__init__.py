@@ -1,0 +1,1 @@
+"""Learned token weights beside the best ones."""

@@ -1,0 +1,244 @@
+"""Learned token weights beside the best ones: what a trained layer does to each example of its prompt.
+
+    gladient reproduce --figure weights
+
+Models of the multitask figure at one prompt length are trained, and `equivalence.extract` reads the algorithm off each:
+the weight of every example, the preconditioner P, and the share of the predictions' variance that one step of weighted
+preconditioned gradient descent with fixed weights explains. Scalar gates are held against the best weights of their
+cone, value (row) gates against ω*.
+
+Source: arXiv 2504.04308, Theorem 1 read backwards.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from matplotlib.figure import Figure as Picture
+from numpy.typing import ArrayLike
+
+from gladient import landscape
+from gladient.experiments._figure import Column, Config, Reproducible
+from gladient.experiments._stack import Panel, Stack
+from gladient.experiments._work import Record
+from gladient.experiments.multitask.figure import multitask_panels
+from gladient.experiments.weights.picture import draw_weights
+from gladient.experiments.weights.work import Reading
+from gladient.landscape import Rung
+from gladient.prompts import MultitaskSetting
+from gladient.training import TrainingConfig
+
+__all__ = ["WeightPoint", "WeightRow", "Weights", "WeightsConfig", "cosine"]
+
+EXPLAINED, COSINE = 0.98, 0.99
+
+BEST: Mapping[str, Callable[[MultitaskSetting], Rung]] = {
+    "scalar_gate": landscape.scalar_gate,
+    "value_gate": landscape.optimum,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsConfig(Config):
+    """What decides the figure's numbers.
+
+    Args:
+        models: kinds of models, scalar_gate and value_gate.
+        n: examples of each task.
+        r: (r1, r2) of each panel.
+        d: number of features.
+        training: steps, step sizes, schedule.
+        test_prompts: fresh prompts that each trained model is tested on.
+        read_prompts: fresh prompts that its algorithm is read off.
+    """
+
+    models: tuple[str, ...] = tuple(BEST)
+    n: tuple[int, ...] = (10, 10)
+    r: tuple[tuple[float, float], ...] = ((0.0, 1.0), (0.2, 0.8), (0.5, 0.5), (0.8, 0.2))
+    d: int = 10
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    test_prompts: int = 2**16
+    read_prompts: int = 2000
+
+
+@dataclass(frozen=True)
+class WeightRow:
+    """One panel and kind of model: means over the seeds, and the least of them.
+
+    Attributes:
+        figure, panel, n, model, seeds: which point.
+        explained: share of the predictions' variance that the extracted algorithm explains.
+        cos_omega: cosine of its task weights with the best ones.
+        cos_p: cosine of its preconditioner with the best one.
+        explained_least, cos_omega_least, cos_p_least: of the worst seed.
+        moving_gates: share of gates that move with x and y; the rest of what is missing is cross blocks.
+    """
+
+    figure: str
+    panel: str
+    n: int
+    model: str
+    seeds: int
+    explained: float
+    explained_least: float
+    cos_omega: float
+    cos_omega_least: float
+    cos_p: float
+    cos_p_least: float
+    moving_gates: float
+
+    @property
+    def hit(self) -> bool:
+        """Whether every seed is WPGD with the best weights, to the figure's bounds."""
+        return self.explained_least >= EXPLAINED and self.cos_omega_least >= COSINE
+
+
+@dataclass(frozen=True)
+class WeightPoint:
+    """The weight of one example; each run's weights have the norm of the best ones.
+
+    Attributes:
+        panel, model, task, example: which; examples count from 0 through the prompt.
+        learned, least, greatest: over the seeds.
+        best: the exact weight.
+    """
+
+    panel: str
+    model: str
+    task: int
+    example: int
+    learned: float
+    least: float
+    greatest: float
+    best: float
+
+
+def cosine(a: ArrayLike, b: ArrayLike) -> float:
+    """Cosine of the angle between two arrays up to sign, the scale symmetry of (P, ω).
+
+    >>> cosine([1.0, 0.0], [-2.0, 0.0])
+    1.0
+    """
+    x, y = np.ravel(a), np.ravel(b)
+    return float(abs(x @ y) / (np.linalg.norm(x) * np.linalg.norm(y)))
+
+
+class Weights(Reproducible[WeightsConfig, Reading, WeightRow, WeightPoint]):
+    """The weights that trained gates make, beside the best ones."""
+
+    name = "weights"
+    title = "Learned token weights beside the best ones"
+    abstract = (
+        "What the gates of trained one-layer models make of each example in the prompt: filled, the exact weights; "
+        "points, the weights read off trained models, with the range over their seeds."
+    )
+    claim = "kinds of model are WPGD with the best weights"
+    note = (
+        f"One step of WPGD with fixed weights must explain at least {EXPLAINED:.0%} of the variance of each seed's "
+        f"predictions, and these weights must have a cosine of at least {COSINE} with the best ones. Means over the "
+        "seeds, and the least of them."
+    )
+    columns = (
+        Column("panel", "(r₁ r₂)"),
+        Column("n", form="d"),
+        Column("model"),
+        Column("seeds", form="d"),
+        Column("explained", form=".4f"),
+        Column("explained_least", "least", ".4f"),
+        Column("cos_omega", "cos(ω, ω*)", ".5f"),
+        Column("cos_omega_least", "least", ".5f"),
+        Column("cos_p", "cos(P, P*)", ".4f"),
+        Column("cos_p_least", "least", ".4f"),
+        Column("moving_gates", "moving gates", ".4f"),
+    )
+    row, point = WeightRow, WeightPoint
+
+    def config(self, *, quick: bool, seeds: int | None, device: str) -> WeightsConfig:
+        """Both kinds of gates, or value gates if quick; three seeds."""
+        config = WeightsConfig(seeds=3 if seeds is None else seeds, device=device)
+        return replace(config, models=("value_gate",)) if quick else config
+
+    def work(self, config: WeightsConfig) -> list[Reading]:
+        """A stack for each kind of model."""
+        return [
+            Reading(
+                Stack(
+                    name=f"{model}-n{sum(config.n)}",
+                    model=model,
+                    panels=multitask_panels(config.n, config.r, config.d),
+                    seeds=tuple(range(config.seeds)),
+                    training=config.training,
+                    test_prompts=config.test_prompts,
+                    device=config.device,
+                ),
+                config.read_prompts,
+            )
+            for model in config.models
+        ]
+
+    def rows(self, config: WeightsConfig, records: Mapping[Reading, Sequence[Record]]) -> list[WeightRow]:
+        """A row for each kind of model and panel."""
+        return [_row(reading.stack, panel, best, runs) for reading, panel, best, runs in _cells(records)]
+
+    def points(self, config: WeightsConfig, records: Mapping[Reading, Sequence[Record]]) -> list[WeightPoint]:
+        """A point for each example, panel and kind of model."""
+        return [
+            point
+            for reading, panel, best, runs in _cells(records)
+            for point in _weight_points(reading.stack, panel, best, runs)
+        ]
+
+    def draw(self, rows: Sequence[WeightRow], points: Sequence[WeightPoint]) -> Picture:
+        """A line of panels for each kind of model."""
+        return draw_weights(rows, points)
+
+    def judge(self, row: WeightRow) -> bool:
+        """Whether every seed is WPGD with the best weights."""
+        return row.hit
+
+    def summary(self, judged: Sequence[WeightRow]) -> list[str]:
+        """The worst seed."""
+        least = min((row.explained_least for row in judged), default=0.0)
+        return [f"least share of the variance explained {least:.2%}"]
+
+
+def _cells(records: Mapping[Reading, Sequence[Record]]) -> list[tuple[Reading, Panel, Rung, list[Record]]]:
+    """For each kind of model and panel: the best weights, and the record of each seed."""
+    return [
+        (reading, panel, BEST[reading.stack.model](panel.setting), runs)
+        for reading, found in records.items()
+        for panel in reading.stack.panels
+        if (runs := [run for run in found if run["panel"] == panel.name])
+    ]
+
+
+def _row(stack: Stack, panel: Panel, best: Rung, runs: Sequence[Record]) -> WeightRow:
+    shares = [run["explained"] for run in runs]
+    omega = [cosine(run["omega"], best.omega) for run in runs]
+    P = [cosine(run["P"], best.P) for run in runs]
+    return WeightRow(
+        figure="weights",
+        panel=panel.name,
+        n=stack.n,
+        model=stack.model,
+        seeds=len(runs),
+        explained=float(np.mean(shares)),
+        explained_least=min(shares),
+        cos_omega=float(np.mean(omega)),
+        cos_omega_least=min(omega),
+        cos_p=float(np.mean(P)),
+        cos_p_least=min(P),
+        moving_gates=float(np.mean([run["moving_gates"] for run in runs])),
+    )
+
+
+def _weight_points(stack: Stack, panel: Panel, best: Rung, runs: Sequence[Record]) -> list[WeightPoint]:
+    exact = np.repeat(best.omega, panel.n)
+    learned = np.array([run["examples"] for run in runs])
+    learned = learned * (np.linalg.norm(exact) / np.linalg.norm(learned, axis=1, keepdims=True))
+    learned = learned * np.where(learned @ exact < 0, -1.0, 1.0)[:, None]
+    tasks = np.repeat(np.arange(len(panel.n)), panel.n)
+    return [
+        WeightPoint(panel.name, stack.model, int(task), i, *map(float, (of.mean(), of.min(), of.max(), aim)))
+        for i, (task, of, aim) in enumerate(zip(tasks, learned.T, exact, strict=True))
+    ]

@@ -1,0 +1,131 @@
+"""The engine: a worker that dies, a scheduler and workers started by hand, and what a run cannot do."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gladient.cli import main
+from tests.experiments.conftest import TINY
+
+DASK = [sys.executable, "-m", "dask"]
+
+
+def results(out: Path) -> bytes:
+    return (out / "results.csv").read_bytes()
+
+
+def wait_for_points(out: Path, count: int = 1) -> None:
+    deadline = time.monotonic() + 180
+    while len(list(out.glob("points/*.json"))) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def kill_a_worker(process: subprocess.Popen[bytes]) -> None:
+    """Kill one of the processes that train: those are busiest."""
+    workers = [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    max(workers, key=lambda child: sum(child.cpu_times()[:2])).kill()
+
+
+def test_a_killed_worker_is_replaced_and_the_results_are_the_same(finished: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen([*TINY, str(tmp_path / "out")])
+    wait_for_points(tmp_path / "out")
+    kill_a_worker(process)
+    assert process.wait(timeout=300) in (0, 1)
+    assert results(tmp_path / "out") == results(finished)
+
+
+@contextmanager
+def cluster(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """A scheduler and workers as one starts them by hand, each in a folder and with a cache of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    started = [subprocess.Popen([*DASK, "scheduler", "--host", address, "--no-dashboard", "--no-show"], **quiet)]
+    for number in range(workers):
+        place = folder / f"worker-{number}"
+        place.mkdir()
+        started.append(
+            subprocess.Popen(
+                [*DASK, "worker", address, "--nthreads", "1", "--no-dashboard"],
+                cwd=place,
+                env={**os.environ, "XDG_CACHE_HOME": str(place / "cache")},
+                **quiet,
+            )
+        )
+    try:
+        yield address, started[1:]
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait(timeout=60)
+
+
+def test_workers_started_by_hand_give_the_same_bits_whoever_dies(finished: Path, tmp_path: Path) -> None:
+    """A nanny is killed with its worker; then the client, whose run goes on with --resume."""
+    out = tmp_path / "out"
+    with cluster(tmp_path, workers=2) as (address, workers):
+        client = subprocess.Popen([*TINY, str(out), "--scheduler", address])
+        wait_for_points(out)
+        workers[0].kill()
+        wait_for_points(out, 3)
+        client.kill()
+        client.wait()
+        assert subprocess.run([*TINY, str(out), "--resume", "--scheduler", address], check=False).returncode in (0, 1)
+    assert results(out) == results(finished)
+    assert not list((out / "checkpoints").iterdir())
+
+
+def test_nothing_answers_at_the_schedulers_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["reproduce", "--out", str(tmp_path / "out"), "--scheduler", "tcp://127.0.0.1:1"]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "tcp://127.0.0.1:1" in error
+
+
+def test_a_worker_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gladient.experiments import _runner
+    from gladient.experiments._versions import versions
+
+    with pytest.raises(ValueError, match=r"a worker has torch .* and the client 1\.0"):
+        _runner._check_versions({**versions(), "torch": "1.0"})
+
+
+def test_checkpoints_go_where_the_client_will_find_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gladient.experiments import _runner
+    from gladient.experiments._output import open_output
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with open_output(tmp_path / "out", config={"figure": "f"}, resume=False) as output:
+        assert _runner._scratch(output) == output.checkpoints
+        (tmp_path / "out" / "config.json").write_text("another run's")
+        there = _runner._scratch(output)
+        assert there.is_relative_to(tmp_path / "cache" / "gladient" / "checkpoints")
+        (tmp_path / "out" / "config.json").unlink()
+        assert _runner._scratch(output) == there
+
+
+def test_ctrl_c_on_a_terminal_reaches_all_processes_and_leaves_none(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen([*TINY, str(out)], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for_points(out)
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1] == "gladient: interrupted"
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert not alive
