@@ -10,7 +10,7 @@ __all__ = ["__version__"]
 
 def __getattr__(name: str) -> str:
     if name == "__version__":
-        from importlib.metadata import version  # a tenth of the time that `gladient risk` takes
+        from importlib.metadata import version
 
         return version("gladient")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
