@@ -5,8 +5,12 @@ Import the rooms you need: `gladient.ops`, `gladient.prompts`, `gladient.landsca
 The theory (`prompts.MultitaskSetting`, `landscape`) does not import torch.
 """
 
-from importlib.metadata import version as _version
-
 __all__ = ["__version__"]
 
-__version__ = _version("gladient")
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("gladient")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ __all__ = ["is_psd", "is_symmetric", "psd_factor", "smallest_eigenvalue", "solve
 
 def is_symmetric(A: Float[Array, "m m"], tolerance: float = 1e-10) -> bool:
     """Whether A equals its transpose up to `tolerance` times its largest entry."""
-    return bool(np.abs(A - A.T).max() <= tolerance * max(1.0, float(np.abs(A).max())))
+    return bool(np.abs(A - A.T).max() <= tolerance * np.abs(A).max())
 
 
 def is_psd(A: Float[Array, "m m"], tolerance: float) -> bool:

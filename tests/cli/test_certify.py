@@ -2,6 +2,9 @@
 
 import json
 
+import numpy as np
+import pytest
+
 from gladient.cli import main
 
 THREE = ["certify", "--n", "10", "20000", "--r", "0.1", "0.2", "--sigma2", "0.01", "--spectrum", "10", *["0.02"] * 100]
@@ -35,3 +38,14 @@ def test_no_correlation_at_all(capsys):
 def test_bad_setting(capsys):
     assert main(["certify", "--n", "5", "5", "--r", "0.9", "0.9", "--d", "3"]) == 2
     assert capsys.readouterr().err.startswith("gladient: error: ")
+
+
+def test_a_correlation_whose_square_vanishes(capsys):
+    found = []
+    for r in ("0.1", "1e-308"):
+        assert main(["certify", "--n", "1", "30", "--r", r, "0", "--rho", "0.5", "--d", "2", "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    (large,), (small,) = (one["stationary_points"] for one in found)
+    np.testing.assert_allclose(small["omega"], large["omega"], rtol=1e-12)  # the best weights go by the direction of r
+    assert small["risk"] == 2.0
+    assert found[0]["advantage"]["margin"] == pytest.approx(found[1]["advantage"]["margin"], rel=1e-12)

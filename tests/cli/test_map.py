@@ -2,6 +2,7 @@
 
 import csv
 
+import numpy as np
 import pytest
 
 from gladient.cli import main
@@ -59,6 +60,10 @@ def test_same_files_twice(tmp_path):
         (["--points", "10000000"], "make it smaller"),
         (["--d", "0"], "whole number"),
         (["--n", "0", "5"], "count is below 1"),
+        (["--n", "1e13", "5"], "above 1e12"),
+        (["--n", "5"], "a map has two tasks"),
+        (["--d", "1e13"], "multiplicity"),
+        (["--spectrum", "1e300"], "outside 1e-260"),
         (["--sigma2", "-1"], "noise variance"),
         (["--r1", "0.8:1", "--r2", "0.8:1"], "no point of"),
         (["--rho", "2"], "no point of"),
@@ -84,3 +89,17 @@ def test_a_scalar_gate_attains_the_optimum_on_the_border_too(tmp_path):
     for row in rows(tmp_path / "map.csv"):
         r1, r2 = float(row["r1"]), float(row["r2"])
         assert row["scalar_attains"] == str(int(r1 <= r2 + 1e-12)), row
+
+
+def test_any_number_of_equal_features(tmp_path):
+    """Against the paper's closed form for Σ = I and uncorrelated tasks, section 5."""
+    d, n = 10**12, np.array([3e11, 5e9])
+    assert main(["map", "--points", "3", "--d", str(d), "--n", "3e11,5e9", "--out", str(tmp_path / "map")]) == 0
+    found = [row for row in rows(tmp_path / "map.csv") if row["possible"] == "1"]
+    assert len(found) == 6
+    for row in found:
+        r = np.array([float(row["r1"]), float(row["r2"])])
+        none = d - d * (n @ r) ** 2 / (n.sum() * (d + 1) + n @ n)
+        best = d - d * np.sum(n * r**2 / (n + d + 1))
+        assert float(row["linear_attention"]) == pytest.approx(none, rel=1e-12)
+        assert float(row["optimum"]) == pytest.approx(best, rel=1e-12)

@@ -54,11 +54,43 @@ def test_setting_from_file(capsys, tmp_path, suffix):
     assert found["value_gate"]["risk"] == pytest.approx(expected["value_gate"]["risk"], rel=1e-14)
 
 
+def test_numbers_of_yaml_are_those_of_the_command_line(capsys, tmp_path):
+    """YAML's own rules read 010 as 8, 1:30 as 90 and 1e1 as text."""
+    path = tmp_path / "s.yaml"
+    path.write_text("\ufeffn: [010, 1e1]\nr: [2e-1, .8]\nd: 1e1\n")
+    typed = ["risk", "--n", "10", "10", "--r", "0.2", "0.8", "--d", "10"]
+    assert rungs(capsys, "risk", "--setting", str(path)) == rungs(capsys, *typed)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("s.json", "{", "is not JSON"),
-        ("s.yaml", "a: [", "is not YAML"),
+        ("s.json", "{", "cannot read"),
+        ("s.yaml", "a: [", "as YAML"),
+        ("s.json", '{"n": [5], "r": [0.1], "d": 2, "d": 3}', "the key 'd' is given twice"),
+        ("s.yaml", "n: [5]\nr: [0.1]\nd: 2\nn: [6]", "the key 'n' is given twice"),
+        ("s.yaml", "n: &a [5]\nr: *a\nd: 2", "the alias *a"),
+        (
+            "s.yaml",
+            "\n".join(["a0: &a0 [1]", *(f"a{i}: &a{i} [{f'*a{i - 1},' * 99}]" for i in range(1, 9))]),
+            "the alias",
+        ),
+        ("s.yaml", "n: !!int ''\nr: [0.1]\nd: 2", "n = ''"),
+        ("s.yaml", "[" * 100_000, "nested too deeply"),
+        ("s.json", "[" * 100_000, "nested too deeply"),
+        ("s.yaml", "? [1]\n: 2", "keys are names"),
+        ("s.yaml", "# " + "x" * 2**20, "write it as JSON"),
+        ("s.yaml", "", "must be one object"),
+        ("s.json", "\udcff", "cannot read"),
+        ("s.json", f'{{"n": [{"9" * 400}], "r": [0.1], "d": 2}}', "n holds NaN or infinity"),
+        ("s.json", f'{{"n": [5], "r": [0.1], "d": {"9" * 5000}}}', "whole number"),
+        ("s.json", '{"n": [5], "r": [0.1], "d": true}', "d = True; it must be a number"),
+        (
+            "s.json",
+            '{"n": [5], "r": [0.1], "d": 2, "rho": [{"a": 1}]}',
+            "rho = [{'a': 1}]; it must be a list of numbers",
+        ),
+        ("s.json", '{"n": [5], "r": [0.1], "R": [["1"]], "d": 2}', "list of lists of numbers"),
         ("s.json", "[1, 2]", "must be one object"),
         ("s.json", '{"n": [5], "r": [0.1], "dd": 3}', "dd"),
         ("s.json", '{"r": [0.1], "d": 3}', "--n is missing"),
@@ -66,14 +98,14 @@ def test_setting_from_file(capsys, tmp_path, suffix):
         ("s.json", '{"n": [5], "r": [0.1], "d": 2, "Sigma": [[1.0]]}', "leave one out"),
         ("s.json", '{"n": [5], "r": [0.1], "Sigma": [[1.0, 2.0]]}', "square matrix"),
         ("s.json", '{"n": [5], "r": ["x"], "d": 2}', "list of numbers"),
-        ("s.json", '{"n": [5], "r": [0.1], "Sigma": 3}', "list of numbers"),
+        ("s.json", '{"n": [5], "r": [0.1], "Sigma": 3}', "list of lists of numbers"),
         ("s.json", '{"n": [5], "r": [0.1], "spectrum": 3}', "list of numbers"),
         ("s.json", '{"n": [5, 5], "r": [0.1, 0.1], "d": 2, "rho": "a"}', "list of numbers"),
     ],
 )
 def test_bad_files(capsys, tmp_path, name, text, message):
     path = tmp_path / name
-    path.write_text(text)
+    path.write_text(text, errors="surrogateescape")
     assert main(["risk", "--setting", str(path)]) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -88,6 +120,24 @@ def test_setting_and_options_together(capsys, tmp_path):
     assert main(["risk", "--setting", str(path), "--sigma2", "3"]) == 2
     assert main(["risk", "--setting", str(tmp_path / "missing.json")]) == 2
     assert "missing.json" in capsys.readouterr().err
+
+
+def test_the_bayes_risk_is_never_below_the_noise(capsys):
+    # both samples see enough examples to know every task; rounding made this -9e-16
+    typed = [
+        "--n",
+        "710",
+        "4",
+        "30",
+        "--r",
+        "0.9497396567682277",
+        "0.47597480937549946",
+        "0.8099417397087012",
+        "--d",
+        "3",
+    ]
+    rho = ["--rho", "0.6876975924248423", "0.6106860451263513", "0.1387538310411764"]
+    assert rungs(capsys, "risk", *typed, *rho, "--bayes", "2")["bayes"]["risk"] >= 0.0
 
 
 def test_too_large_for_memory(capsys):
@@ -142,7 +192,11 @@ def test_options(capsys):
         (["--n", "2", "2", "2", "--r", "0", "0", "0", "--d", "2", "--rho", "0.1", "0.2"], "upper triangle"),
         (["--n", "2", "2", "--r", "0.9", "0.9", "--d", "2"], "joint correlation matrix"),
         (["--n", "2", "2", "--r", "0.1", "0.1", "--d", "2", "--sigma2", "-1"], "noise variance"),
-        (["--n", "2", "2", "--r", "0.1", "0.1", "--spectrum", "1", "-1"], "Sigma has the eigenvalue -1"),
+        (["--n", "2", "2", "--r", "0.1", "0.1", "--spectrum", "1", "-1e-12"], "--spectrum lists -1e-12"),
+        (["--n", "9223372036854775807", "--r", "0.1", "--d", "2"], "1e12 examples at most"),
+        (["--n", "5", "--r", "0.1", "--spectrum", "1e300"], "within 1e-260 and 1e260"),
+        (["--n", "5", "--r", "0.1", "--d", "2", "--bayes", "1e15"], "make it smaller"),
+        (["--n", "5", "--r", "0.1", "--d", "2", "--seed", "-1"], "--seed is -1"),
     ],
 )
 def test_bad_values(capsys, arguments, message):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tiny_figure import COMMAND
 
 from gladient.cli import main
-from tests.experiments.conftest import TINY
 
 DASK = [sys.executable, "-m", "dask"]
 
@@ -37,7 +37,7 @@ def kill_a_worker(process: subprocess.Popen[bytes]) -> None:
 
 
 def test_a_killed_worker_is_replaced_and_the_results_are_the_same(finished: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen([*TINY, str(tmp_path / "out")])
+    process = subprocess.Popen([*COMMAND, str(tmp_path / "out")])
     wait_for_points(tmp_path / "out")
     kill_a_worker(process)
     assert process.wait(timeout=300) in (0, 1)
@@ -76,13 +76,16 @@ def test_workers_started_by_hand_give_the_same_bits_whoever_dies(finished: Path,
     """A nanny is killed with its worker; then the client, whose run goes on with --resume."""
     out = tmp_path / "out"
     with cluster(tmp_path, workers=2) as (address, workers):
-        client = subprocess.Popen([*TINY, str(out), "--scheduler", address])
+        client = subprocess.Popen([*COMMAND, str(out), "--scheduler", address])
         wait_for_points(out)
         workers[0].kill()
         wait_for_points(out, 3)
         client.kill()
         client.wait()
-        assert subprocess.run([*TINY, str(out), "--resume", "--scheduler", address], check=False).returncode in (0, 1)
+        assert subprocess.run([*COMMAND, str(out), "--resume", "--scheduler", address], check=False).returncode in (
+            0,
+            1,
+        )
     assert results(out) == results(finished)
     assert not list((out / "checkpoints").iterdir())
 
@@ -119,7 +122,7 @@ def test_checkpoints_go_where_the_client_will_find_them(tmp_path: Path, monkeypa
 
 def test_ctrl_c_on_a_terminal_reaches_all_processes_and_leaves_none(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = subprocess.Popen([*TINY, str(out)], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen([*COMMAND, str(out)], stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for_points(out)
     family = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)

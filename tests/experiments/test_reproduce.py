@@ -6,17 +6,17 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from tiny_figure import COMMAND
 
 from gladient.cli import main
-from tests.experiments.conftest import TINY
+
 
 def tiny(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*TINY, str(out), *options], capture_output=True, text=True, check=False)
+    return subprocess.run([*COMMAND, str(out), *options], capture_output=True, text=True, check=False)
 
 
 def test_everything_is_written(finished: Path) -> None:
@@ -48,7 +48,7 @@ def test_killed_and_resumed_gives_the_same_results_bit_for_bit(
     finished: Path, tmp_path: Path, kill: signal.Signals
 ) -> None:
     out = tmp_path / "out"
-    process = subprocess.Popen([*TINY, str(out)], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen([*COMMAND, str(out)], stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 120
     while not list(out.glob("points/*.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -138,7 +138,7 @@ def test_damaged_point_is_named(finished: Path, tmp_path: Path) -> None:
 
 def test_foreign_checkpoint_is_named(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = subprocess.Popen([*TINY, str(out)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*COMMAND, str(out)], stderr=subprocess.DEVNULL)
     while not (out / "checkpoints").is_dir():
         time.sleep(0.02)
     process.kill()

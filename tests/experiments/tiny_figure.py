@@ -2,11 +2,14 @@
 
 import signal
 import sys
+from pathlib import Path
 
 from gladient.cli import main
 from gladient.experiments import FIGURES
 from gladient.experiments.multitask.figure import Multitask, MultitaskConfig
 from gladient.training import TrainingConfig
+
+COMMAND = [sys.executable, str(Path(__file__).resolve())]
 
 
 class Tiny(Multitask):

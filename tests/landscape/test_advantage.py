@@ -1,6 +1,7 @@
 """Advantage, best order, gradients, and the batched optimum, each against a plain computation."""
 
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -157,6 +158,35 @@ def test_batch_equals_loop(K):
         np.testing.assert_allclose(batch.risk[i], best.risk, rtol=1e-9)
         if setting.n.max() < 10**5:
             np.testing.assert_allclose(batch.omega[i], best.omega, atol=1e-7)
+
+
+def test_batch_of_linear_attention_and_multiplicities():
+    rng = np.random.default_rng(8)
+    drawn = [random_setting(rng, K=3, d=4, max_log_n=6.0) for _ in range(20)]
+    spectrum, times = np.array([np.linalg.eigvalsh(setting.Sigma) for setting in drawn]), np.array([3, 1, 40, 2])
+    given = {name: np.array([getattr(setting, name) for setting in drawn]) for name in ("n", "R", "r", "sigma2")}
+    short = optimum_batch(**given, spectrum=spectrum, multiplicity=times)
+    full = optimum_batch(**given, spectrum=np.repeat(spectrum, times, axis=1))
+    for i, setting in enumerate(drawn):
+        Sigma = np.diag(np.repeat(spectrum[i], times))
+        whole = MultitaskSetting(setting.n, setting.R, setting.r, Sigma, setting.sigma2)
+        np.testing.assert_allclose(short.linear_attention[i], linear_attention(whole).risk, rtol=1e-12)
+        np.testing.assert_allclose(short.risk[i], optimum(whole).risk, rtol=1e-11)
+        attains = scalar_gate(whole).risk <= optimum(whole).risk * (1 + 1e-10)
+        assert attains == (short.scalar_margin[i] >= -1e-9)
+    np.testing.assert_allclose(short.omega, full.omega, atol=1e-7)
+    hard = optimum_batch([10, 20000], np.eye(2), [0.1, 0.2], [10.0, 0.02], 0.01, [1, 100])
+    assert round(hard.risk[0], 5) == 11.51664
+    with pytest.raises(ValueError, match="must end in"):
+        optimum_batch([5], np.eye(1), [0.1], [1.0, 2.0], 0.0, [1])
+
+
+def test_batch_does_not_cancel():
+    """A risk of 1e-12 M keeps its digits: L = d - d n² / (n (d + 1) + n²) for r = 1."""
+    n, d = 10**12, 3
+    found = optimum_batch([n], np.eye(1), [1.0], [1.0], 0.0, [d])
+    exact = Fraction(d) - Fraction(d) * n * n / (n * (d + 1) + n * n)
+    np.testing.assert_allclose(found.linear_attention, float(exact), rtol=1e-14)
 
 
 def test_batch_finds_global_optimum_among_several():

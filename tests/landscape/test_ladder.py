@@ -1,5 +1,6 @@
 """Every rung against brute force and simulation, its certificate, and the order of the ladder."""
 
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -127,6 +128,25 @@ def test_key_gate_formula_and_isotropic_case():
     np.testing.assert_allclose(key_gate(isotropic).risk, optimum(isotropic).risk, rtol=1e-12)
 
 
+def test_key_gate_of_small_tasks_beside_a_huge_one():
+    """Against fractions: the eigenbasis of the tasks alone loses 1e-8 of M here."""
+    n, r = [Fraction(37), Fraction(10**12), Fraction(46)], [Fraction(-1, 4), Fraction(-1, 2), Fraction(3, 4)]
+    R = [[Fraction(x) for x in row] for row in ([1, 0.25, 0.125], [0.25, 1, -0.5], [0.125, -0.5, 1])]
+    s, M = Fraction(1, 4), Fraction(1, 2)  # two directions, no noise
+    A = [[s * n[k] * n[m] * R[k][m] + (s + M) * n[k] * (k == m) for m in range(3)] for k in range(3)]
+    b = [n[k] * r[k] for k in range(3)]
+    columns = [[*(row[:k]), value, *(row[k + 1 :])] for k in range(3) for row, value in zip(A, b, strict=True)]
+    x = [determinant(columns[3 * k : 3 * k + 3]) / determinant(A) for k in range(3)]  # Cramer's rule
+    expected = M - 2 * s**2 * sum(b[k] * x[k] for k in range(3))
+    setting = MultitaskSetting(*(np.array(value, dtype=float) for value in (n, R, r)), 0.25 * np.eye(2))
+    np.testing.assert_allclose(key_gate(setting).risk, float(expected), rtol=1e-13)
+
+
+def determinant(A):
+    (a, b, c), (d, e, f), (g, h, i) = A
+    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+
+
 def simulated(setting, predictor, prompts, rng):
     """Mean squared error of `predictor(X, y, x)` over sampled prompts, and its standard error."""
     joint = np.block([[setting.R, setting.r[:, None]], [setting.r, 1.0]])
@@ -234,6 +254,8 @@ def test_scale_of_the_features_is_a_unit(scale):
     scaled = MultitaskSetting(setting.n, setting.R, setting.r, scale * setting.Sigma, scale * setting.sigma2)
     for one, other in zip(ladder(setting).risks.values(), ladder(scaled).risks.values(), strict=True):
         np.testing.assert_allclose(other / scale, one, rtol=1e-10)
+    spread, other = bayes(setting, 20).standard_error, bayes(scaled, 20).standard_error
+    np.testing.assert_allclose(other / scale, spread, rtol=1e-7)
     best = optimum(scaled)
     np.testing.assert_allclose(risk(best.P, best.omega, scaled), best.risk, rtol=1e-10)
     np.testing.assert_allclose(gradients(scaled).n / scale, gradients(setting).n, rtol=1e-7)

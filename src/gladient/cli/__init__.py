@@ -7,6 +7,8 @@ from typing import Any
 import tyro
 from tyro.extras import subcommand_cli_from_dict
 
+import gladient
+from gladient.cli._ending import end_well, errors_in_one_line
 from gladient.cli.bench import Bench
 from gladient.cli.certify import Certify
 from gladient.cli.lens import Lens
@@ -33,19 +35,24 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code, 2 for bad input (one line on stderr), 130 when interrupted."""
-    command = subcommand_cli_from_dict(
-        COMMANDS,
-        args=argv,
-        prog="gladient",
-        description="Gated linear attention, shown as the gradient descent it performs.",
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    try:
-        return command.run() or 0
-    except (ValueError, OSError) as error:
-        print(f"gladient: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("gladient: interrupted", file=sys.stderr)
-        return 130
+    """Run one command; returns its exit code, 2 for bad input (one line on stderr), 130 when interrupted.
+
+    Bad options leave by SystemExit(2), as with argparse. GLADIENT_TRACEBACK=1 shows where an error was raised.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return end_well(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    if arguments[:1] == ["--version"]:
+        print(f"gladient {gladient.__version__}")
+        return 0
+    with errors_in_one_line(arguments, COMMANDS):
+        command = subcommand_cli_from_dict(
+            COMMANDS,
+            args=arguments,
+            prog="gladient",
+            description="Gated linear attention, shown as the gradient descent it performs. --version: which one.",
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+    return command.run() or 0

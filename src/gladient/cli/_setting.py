@@ -1,10 +1,11 @@
 """Options that describe a multitask setting, shared by the commands of the theory."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from gladient.cli._numbers import Floats, Whole, Wholes
 
 if TYPE_CHECKING:
     from gladient.prompts import MultitaskSetting
@@ -18,16 +19,16 @@ _KEYS = ("n", "r", "d", "rho", "spectrum", "sigma2", "R", "Sigma")
 class SettingOptions:
     """A multitask setting, typed on the command line or read from a file."""
 
-    n: tuple[int, ...] = ()
+    n: Wholes = ()
     """Examples of each task, in prompt order."""
-    r: tuple[float, ...] = ()
+    r: Floats = ()
     """Correlation of each task with the query's task."""
-    d: int | None = None
+    d: Whole | None = None
     """Number of features; left out when --spectrum is given."""
-    rho: tuple[float, ...] = ()
+    rho: Floats = ()
     """Correlations between tasks: one number for every pair, or ρ12 ρ13 … ρ23 … (upper triangle, row by row);
     left out: uncorrelated."""
-    spectrum: tuple[float, ...] = ()
+    spectrum: Floats = ()
     """Eigenvalues of the features' covariance Σ; left out: all 1."""
     sigma2: float = 0.0
     """Variance of the label noise."""
@@ -60,25 +61,23 @@ def require_memory(numbers: float, what: str) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"--setting is {path}, which is no file; give a JSON or YAML file, or --n, --r and --d")
-    text = path.read_text(encoding="utf-8")
-    if path.suffix in (".yaml", ".yml"):
-        import yaml
+    from gladient.cli._read import read_object
 
-        try:
-            content = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    else:
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict) or not set(content) <= set(_KEYS):
-        found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"{path} holds {found}; it must be one object with keys among {', '.join(_KEYS)}")
+    content = read_object(path)
+    if not set(content) <= set(_KEYS):
+        raise ValueError(f"{path} holds the keys {', '.join(sorted(content))}; they must be among {', '.join(_KEYS)}")
+    for name, value in content.items():
+        depth = {"d": 0, "sigma2": 0, "R": 2, "Sigma": 2}.get(name, 1)
+        if not _is_numbers(value, depth):
+            wanted = ("a number", "a list of numbers", "a list of lists of numbers")[depth]
+            raise ValueError(f"{path} has {name} = {value!r}; it must be {wanted}")
     return content
+
+
+def _is_numbers(value: Any, depth: int) -> bool:
+    if depth > 0:
+        return isinstance(value, list) and all(_is_numbers(entry, depth - 1) for entry in value)
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _build(options: dict[str, Any]) -> "MultitaskSetting":
@@ -89,33 +88,32 @@ def _build(options: dict[str, Any]) -> "MultitaskSetting":
     for name in ("n", "r"):
         if name not in options:
             raise ValueError(f"--{name} is missing; list one number a task, e.g. --n 25 25 --r 0.2 0.8")
-    for name in set(options) & {"n", "r", "rho", "spectrum", "R", "Sigma"}:
-        if not isinstance(options[name], list | tuple) or any(isinstance(entry, str) for entry in options[name]):
-            raise ValueError(f"{name} is {options[name]!r}; it must be a list of numbers")
     for name, matrix in (("rho", "R"), ("spectrum", "Sigma"), ("d", "Sigma")):
         if name in options and matrix in options:
             raise ValueError(f"both {name} and {matrix} are given; they say the same thing: leave one out")
     K = len(options["n"])
-    size = len(options["Sigma"]) if "Sigma" in options else len(options.get("spectrum", ())) or options.get("d", 1)
-    if isinstance(size, int) and size > 0:
-        require_memory(6.0 * (size**2 + K**2), f"a setting with {K} tasks and {size} features")
+    size = len(options["Sigma"]) if "Sigma" in options else _features(options)
+    require_memory(6.0 * (float(size) * float(size) + K**2), f"a setting with {K} tasks and {size:g} features")
     return MultitaskSetting(
         n=options["n"],
-        R=options["R"] if "R" in options else correlation_matrix(tuple(options.get("rho", ())), K),
+        R=options["R"] if "R" in options else correlation_matrix(options.get("rho", ()), K),
         r=options["r"],
-        Sigma=options["Sigma"] if "Sigma" in options else np.diag(_eigenvalues(options)),
+        Sigma=options["Sigma"] if "Sigma" in options else np.diag(options.get("spectrum") or [1.0] * size),
         sigma2=options.get("sigma2", 0.0),
     )
 
 
-def _eigenvalues(options: dict[str, Any]) -> tuple[float, ...]:
-    d, spectrum = options.get("d"), tuple(options.get("spectrum", ()))
+def _features(options: dict[str, Any]) -> int:
+    """How many features --d or --spectrum describe."""
+    d, spectrum = options.get("d"), options.get("spectrum", ())
     if d is None and not spectrum:
         raise ValueError(
             "neither --d nor --spectrum is given; one of them must say how many features there are: --d 10"
         )
-    if d is not None and (isinstance(d, bool) or not isinstance(d, int) or d < 1):
+    if d is not None and not (1 <= d < float("inf") and d == int(d)):
         raise ValueError(f"--d is {d!r}; it must be a whole number ≥ 1")
     if d is not None and spectrum and len(spectrum) != d:
         raise ValueError(f"--d is {d} but --spectrum lists {len(spectrum)} eigenvalues; they must agree: leave --d out")
-    return spectrum or (1.0,) * (d or 0)
+    if min(spectrum, default=0.0) < 0.0:
+        raise ValueError(f"--spectrum lists {min(spectrum)}; the variance along a direction is never below 0")
+    return len(spectrum) or int(d or 0)

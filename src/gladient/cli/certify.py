@@ -36,7 +36,8 @@ class Certify(SettingOptions):
                         "undecided": found.undecided,
                         "uniqueness": asdict(verdict),
                         "advantage": {**asdict(gain), "tasks": gain.tasks.tolist()},
-                    }
+                    },
+                    allow_nan=False,
                 )
             )
             return

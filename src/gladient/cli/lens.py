@@ -53,11 +53,8 @@ class Lens:
         out = self._out()
         text = self._text()
         with _progress() as report:
-            try:
-                views = [self._look(loaded, text) for loaded in _models(self.model, report)]
-                packed = self._pack(views, report)
-            except ImportError as error:
-                raise ValueError(str(error)) from None
+            views = [self._look(loaded, text) for loaded in _models(self.model, report)]
+            packed = self._pack(views, report)
         if out is not None:
             from gladient.lens.page import write_packed
 

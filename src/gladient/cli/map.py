@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gladient._files import save_figure, write_atomically
+from gladient.cli._numbers import Floats, Whole, Wholes
 from gladient.cli._setting import require_memory
 
 if TYPE_CHECKING:
@@ -28,17 +29,17 @@ class Map:
     """Range of the first task's correlation with the query's task, low:high."""
     r2: str = "0:1"
     """Range of the second task's."""
-    n: tuple[int, int] = (25, 25)
-    """Examples of each task."""
+    n: Wholes = (25, 25)
+    """Examples of each of the two tasks."""
     rho: float = 0.0
     """Correlation between the two tasks."""
-    d: int = 10
+    d: Whole = 10
     """Number of features; ignored if --spectrum is given."""
-    spectrum: tuple[float, ...] = ()
+    spectrum: Floats = ()
     """Eigenvalues of the features' covariance Σ; left out: all 1."""
     sigma2: float = 0.0
     """Variance of the label noise."""
-    points: int = 101
+    points: Whole = 101
     """Points along each axis."""
     out: Path = Path("gain-of-gating")
     """Path of the files, without suffix."""
@@ -50,30 +51,33 @@ class Map:
         from gladient.landscape import optimum_batch
         from gladient.prompts import correlation_matrix
 
+        if len(self.n) != 2:
+            raise ValueError(f"--n lists {len(self.n)} numbers; a map has two tasks, e.g. --n 25 25")
         if self.points < 2:
             raise ValueError(f"--points is {self.points}; a map needs at least 2 along each axis")
         if self.d < 1:
             raise ValueError(f"--d is {self.d}; it must be a whole number ≥ 1")
-        require_memory(
-            40.0 * self.points**2 + 10.0 * max(self.d, len(self.spectrum)), f"a map of {self.points}² points"
-        )
+        if not self.out.name:
+            raise ValueError(
+                f"--out is {str(self.out)!r}; it must end in a name, to which .png, .svg and .csv are added"
+            )
+        require_memory(40.0 * float(self.points) * float(self.points), f"a map of {self.points:g}² points")
         for suffix in (".png", ".svg", ".csv"):
             if self.out.with_name(self.out.name + suffix).is_dir():
                 raise ValueError(f"{self.out}{suffix} is a folder; give another --out")
         r1, r2 = (np.linspace(*_range(name, text), self.points) for name, text in (("r1", self.r1), ("r2", self.r2)))
         r = np.stack(np.meshgrid(r1, r2), axis=-1).reshape(-1, 2)
-        spectrum = np.array(self.spectrum or (1.0,) * self.d)
         R = correlation_matrix((self.rho,), 2)
-        best = optimum_batch(list(self.n), R, r, spectrum, self.sigma2)
+        spectrum, times = (self.spectrum, None) if self.spectrum else ([1.0], [float(self.d)])
+        best = optimum_batch(self.n, R, r, spectrum, self.sigma2, times)
         if not best.valid.any():
             raise ValueError(
                 f"no point of r1 {self.r1}, r2 {self.r2} is possible with --rho {self.rho}: "
                 "[[R, r], [rᵀ, 1]] must be positive semidefinite; choose smaller ranges"
             )
-        attention = _linear_attention(np.array(self.n, dtype=float), R, r, spectrum, self.sigma2)
         self.out.parent.mkdir(parents=True, exist_ok=True)
-        _write_csv(self.out.with_name(self.out.name + ".csv"), r, best, attention)
-        _draw(self, r1, r2, best, attention)
+        _write_csv(self.out.with_name(self.out.name + ".csv"), r, best)
+        _draw(self, r1, r2, best)
         blank = int((~best.valid).sum())
         print(f"{self.out}.png, .svg, .csv: {best.valid.sum()} points, {blank} blank (impossible correlations)")
 
@@ -88,42 +92,24 @@ def _range(name: str, text: str) -> tuple[float, float]:
     return low, high
 
 
-def _linear_attention(n: "Array", R: "Array", r: "Array", spectrum: "Array", sigma2: float) -> "Array":
-    """Risk of ω = 1 at every point, by the profile risk."""
-    import numpy as np
-
-    M = sigma2 + spectrum.sum()
-    D = spectrum * (n @ R @ n + n.sum()) + M * n.sum()
-    return np.asarray(M - np.sum(spectrum**2 / D) * (r @ n) ** 2)
-
-
-def _scalar_margin(best: "OptimumBatch") -> "Array":
-    """Positive where ±ω* is in the monotone cone, that is, where a scalar gate attains the optimum."""
-    import numpy as np
-
-    sign = np.where(best.omega[:, 1] < 0, -1.0, 1.0)
-    return np.minimum(sign * best.omega[:, 0], sign * (best.omega[:, 1] - best.omega[:, 0]))
-
-
-def _write_csv(path: Path, r: "Array", best: "OptimumBatch", attention: "Array") -> None:
+def _write_csv(path: Path, r: "Array", best: "OptimumBatch") -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["r1", "r2", "possible", "linear_attention", "optimum", "gain", "scalar_attains"])
-    for (r1, r2), valid, none, risk, margin in zip(
-        r.tolist(), best.valid.tolist(), attention.tolist(), best.risk.tolist(), _scalar_margin(best), strict=True
-    ):
-        values = [none, risk, none - risk, int(margin >= -1e-9)] if valid else ["", "", "", ""]
+    columns = (best.valid, best.linear_attention, best.risk, best.scalar_margin >= -1e-9)
+    for (r1, r2), valid, none, risk, attains in zip(r.tolist(), *(column.tolist() for column in columns), strict=True):
+        values = [none, risk, none - risk, int(attains)] if valid else ["", "", "", ""]
         writer.writerow([r1, r2, int(valid), *values])
     write_atomically(path, text.getvalue())
 
 
-def _draw(options: Map, r1: "Array", r2: "Array", best: "OptimumBatch", attention: "Array") -> None:
+def _draw(options: Map, r1: "Array", r2: "Array", best: "OptimumBatch") -> None:
     import numpy as np
     from matplotlib.figure import Figure
 
     shape = (len(r2), len(r1))
-    gain = np.where(best.valid, 1.0 - best.risk / attention, np.nan).reshape(shape)
-    margin = np.where(best.valid, _scalar_margin(best), np.nan).reshape(shape)
+    gain = (1.0 - best.risk / best.linear_attention).reshape(shape)
+    margin = best.scalar_margin.reshape(shape)
     figure = Figure(figsize=(6.0, 5.0), layout="constrained")
     axes = figure.add_subplot()
     mesh = axes.pcolormesh(r1, r2, np.ma.masked_invalid(gain), cmap="viridis", shading="nearest", rasterized=True)

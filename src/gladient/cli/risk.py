@@ -4,9 +4,20 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gladient.cli._setting import SettingOptions
+from gladient.cli._numbers import Whole
+from gladient.cli._setting import SettingOptions, require_memory
 
 __all__ = ["Risk"]
+
+_ROWS = {
+    "linear_attention": "no gate: every example weighs 1",
+    "fixed_decay": "the best single gate γ, the same on every token (RetNet)",
+    "scalar_gate": "one gate per token (Mamba-2): weights that do not fall from task to task",
+    "value_gate": "one gate per value channel, enough of them: any weight per task, the optimum of one step",
+    "key_gate": "one gate per key channel (GLA), repeated: any weight per task and direction of Σ",
+    "bayes": "the best of all estimators, by Monte Carlo",
+    "half_gate": "1/2 on every token, where a sigmoid gate without bias starts; not a best risk",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,11 +25,19 @@ class Risk(SettingOptions):
     """Exact best risk of each gate family, in milliseconds at any context length.
 
     Example: gladient risk --n 25 25 --r 0.2 0.8 --d 10
+
+    * linear_attention  no gate: every example weighs 1
+    * fixed_decay       the best single gate γ, the same on every token (RetNet)
+    * scalar_gate       one gate per token (Mamba-2): weights that do not fall from task to task
+    * value_gate        one gate per value channel, enough of them: any weight per task, the optimum of one step
+    * key_gate          one gate per key channel (GLA), repeated: any weight per task and direction of Σ
+    * bayes             the best of all estimators, by Monte Carlo
+    * half_gate         1/2 on every token, where a sigmoid gate without bias starts; not a best risk
     """
 
-    bayes: int = 0
+    bayes: Whole = 0
     """Prompts for a Monte Carlo estimate of the Bayes risk, which no estimator beats; 0 leaves it out."""
-    seed: int = 0
+    seed: Whole = 0
     """Seed of that estimate."""
     json: bool = False
     """Print one JSON object instead of a table."""
@@ -29,12 +48,17 @@ class Risk(SettingOptions):
 
         if self.bayes < 0:
             raise ValueError(f"--bayes is {self.bayes}; give the number of prompts to sample, or 0 for none")
+        if self.seed < 0:
+            raise ValueError(f"--seed is {self.seed}; it must be a whole number ≥ 0")
         setting = self.load()
+        if self.bayes:
+            rows = float(setting.n.clip(max=setting.d).sum())
+            require_memory(4.0 * rows * rows + 4.0 * self.bayes, f"a sample of {self.bayes:g} prompts")
         found = ladder(setting, bayes_prompts=self.bayes, seed=self.seed)
         rungs = {name: getattr(found, name) for name in found.risks}
         rungs["half_gate"] = half_gate(setting)
         if self.json:
-            print(json.dumps({name: _as_json(rung) for name, rung in rungs.items()}))
+            print(json.dumps({name: _as_json(rung) for name, rung in rungs.items()}, allow_nan=False))
         else:
             print(_table(rungs, setting.M, setting.d))
 
@@ -53,6 +77,7 @@ def _table(rungs: dict[str, Any], M: float, d: int) -> str:
         gain = 1.0 - rung.risk / base if base > 0 else 0.0
         lines.append(f"{name:18}{rung.risk:12.6g}{rung.risk / d:10.4f}{gain:9.2%}  {_weights(rung)}")
     lines.append(f"risk of predicting 0: {M:.6g}; gain: over linear attention")
+    lines += [f"{name:18}{_ROWS[name]}" for name in rungs]
     return "\n".join(lines)
 
 

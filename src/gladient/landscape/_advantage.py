@@ -105,7 +105,7 @@ def best_order(setting: MultitaskSetting) -> Order:
 
 def _misalignment(reduced: Reduced) -> Float[Array, " K"]:
     """What is left of √n r after its projection on √n (c R + I) 1, relative to its size and signed by its direction."""
-    ones, r = np.ones_like(reduced.n), reduced.r_blocks
+    ones, r = np.ones_like(reduced.n), np.sqrt(reduced.n) * reduced.r_unit
     size = np.linalg.norm(r)
     if size == 0.0:
         return np.zeros_like(r)

@@ -59,7 +59,8 @@ def bayes(setting: MultitaskSetting, prompts: int = 1000, seed: int = 0) -> Esti
     block = max(1, _ENTRIES // rows**2)
     sizes = [min(block, prompts - start) for start in range(0, prompts, block)]
     risks = np.concatenate([_posterior_risks(setting, size, rng) for size in sizes])
-    return Estimate(float(risks.mean()), float(risks.std(ddof=1) / np.sqrt(prompts)), prompts)
+    spread = setting.M * (risks / setting.M).std(ddof=1)  # squares of the risks themselves may overflow
+    return Estimate(float(risks.mean()), float(spread / np.sqrt(prompts)), prompts)
 
 
 def _posterior_risks(setting: MultitaskSetting, size: int, rng: np.random.Generator) -> Float[Array, " size"]:
@@ -73,7 +74,8 @@ def _posterior_risks(setting: MultitaskSetting, size: int, rng: np.random.Genera
     eigenvalues, E = np.linalg.eigh(kernel * scale[:, :, None] * scale[:, None, :])
     known = E.transpose(0, 2, 1) @ ((scale * setting.r[task])[:, :, None] * (X @ root))
     inverse = np.where(eigenvalues > _RANK * len(task), 1.0 / np.maximum(eigenvalues, _RANK), 0.0)
-    return np.asarray(setting.M - np.einsum("bi,bij->b", inverse, known**2))
+    explained = np.einsum("bi,bij->b", inverse, known**2)
+    return np.maximum(setting.M - explained, setting.sigma2)  # rounding must not end below the noise
 
 
 def _features(n: int, d: int, size: int, rng: np.random.Generator) -> Float[Array, "size m d"]:

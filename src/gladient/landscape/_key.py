@@ -1,7 +1,9 @@
 """Key gates: one weight per task and direction of Σ."""
 
 import numpy as np
+from jaxtyping import Float
 
+from gladient._types import Array
 from gladient.landscape._reduced import Reduced, reduce
 from gladient.landscape._result import Certificate, KeyGate
 from gladient.prompts import MultitaskSetting
@@ -32,17 +34,24 @@ def key_gate(setting: MultitaskSetting) -> KeyGate:
 
 def key_rung(reduced: Reduced) -> KeyGate:
     """`key_gate` of a reduced setting."""
-    eigenvalues, E = reduced.block_eigen
-    n, share = reduced.n, reduced.share
-    a = E.T @ reduced.r_blocks
-    omega = (E @ (a[:, None] / (np.outer(eigenvalues, share) + share + 1.0))) / np.sqrt(n)[:, None]  # times M
+    n, share, root = reduced.n, reduced.share, np.sqrt(reduced.n)[:, None]
+    omega = _solve(reduced, np.broadcast_to(reduced.r_blocks[:, None], (len(n), len(share)))) / root  # times M
+    # the eigenbasis loses the small tasks beside one of 10⁹ examples and more: one correction, from what is left over
+    left = root * (reduced.r[:, None] - share * (reduced.R @ (n[:, None] * omega)) - (share + 1.0) * omega)
+    omega += _solve(reduced, left) / root
     # the risk of exactly these weights, as a sum of squares: errors of the eigenbasis enter it squared
     sums, energy = n[:, None] * omega, n @ omega**2
     signal, Rsums = reduced.r @ sums, reduced.R @ sums
     excess = np.clip(np.sum(sums * (Rsums - np.outer(reduced.r, signal)), axis=0), 0.0, None)
     lost = (1.0 - share * signal) ** 2 + share**2 * excess + share * (share + 1.0) * energy
     risk = reduced.sigma2 + np.sum(reduced.s * lost)
-    residual = np.sqrt(n)[:, None] * (share * Rsums + (share + 1.0) * omega - reduced.r[:, None])
+    residual = root * (share * Rsums + (share + 1.0) * omega - reduced.r[:, None])
     scale = np.linalg.norm(reduced.r_blocks)
     stationarity = float(np.abs(residual).max() / scale) if scale > 0 else 0.0
     return KeyGate(float(risk), omega / reduced.M, reduced.V, Certificate(stationarity=stationarity))
+
+
+def _solve(reduced: Reduced, b: Float[Array, "K d"]) -> Float[Array, "K d"]:
+    """Column j of b over s_j R̃ / M + (s_j / M + 1) I, in the eigenbasis of R̃."""
+    eigenvalues, E = reduced.block_eigen
+    return np.asarray(E @ ((E.T @ b) / (np.outer(eigenvalues, reduced.share) + reduced.share + 1.0)))

@@ -48,6 +48,7 @@ class Reduced:
     V: Float[Array, "d d"]
     M: float
     sigma2: float
+    times: Float[Array, " d"] | None = None  # directions that share an eigenvalue, for the search of weights alone
 
     @cached_property
     def pairs(self) -> Float[Array, "K K"]:
@@ -65,6 +66,11 @@ class Reduced:
         return np.asarray(np.sqrt(self.n) * self.r)
 
     @cached_property
+    def r_unit(self) -> Float[Array, " K"]:
+        """The correlations r over the largest one: their squares do not vanish, however small r is; 0 if r is 0."""
+        return np.asarray(self.r / (np.abs(self.r).max() or 1.0))
+
+    @cached_property
     def block_eigen(self) -> tuple[Float[Array, " K"], Float[Array, "K K"]]:
         r"""Eigenvalues λ (ascending) and eigenvectors of $\tilde R_{kl} = \sqrt{n_k n_l}\, R_{kl}$."""
         root = np.sqrt(self.n)
@@ -73,9 +79,9 @@ class Reduced:
 
     @property
     def spectrum(self) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
-        r"""λ and $a = E^\top \tilde r$."""
+        r"""λ and $a = E^\top \tilde r$, of `r_unit`: the best weights do not depend on the size of r."""
         eigenvalues, E = self.block_eigen
-        return eigenvalues, E.T @ self.r_blocks
+        return eigenvalues, E.T @ (np.sqrt(self.n) * self.r_unit)
 
     def moments(self, omega: Float[Array, " K"]) -> Moments:
         """Moments of weights that are constant within each task."""
@@ -133,8 +139,8 @@ class Reduced:
 
     @cached_property
     def power(self) -> Float[Array, " d"]:
-        """(s / max s)², so that no scale of Σ overflows."""
-        return np.asarray((self.s / self.s.max()) ** 2)
+        """(s / max s)², so that no scale of Σ overflows, once for each direction."""
+        return np.asarray((self.s / self.s.max()) ** 2 * (1.0 if self.times is None else self.times))
 
     def gain(self, t: float) -> float:
         r"""$\phi(t) = \sum_j s_j^2 / (s_j (1 + t) + M)$ in units of `unit`: the risk is M - x φ(t)."""

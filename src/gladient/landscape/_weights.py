@@ -25,12 +25,12 @@ def best_free(reduced: Reduced) -> tuple[Array, float]:
         return Moments(signal, float(w @ (eigenvalues * w)) - signal**2, float(w @ w)), c
 
     c, bound = maximise(reduced, inner, float(eigenvalues[0]), float(eigenvalues[-1]))
-    return weights_at(reduced, c), reduced.M - reduced.unit * bound
+    return weights_at(reduced, c), reduced.M - reduced.unit * bound * float(np.abs(reduced.r).max()) ** 2
 
 
 def weights_at(reduced: Reduced, c: float) -> Array:
     """(c R + I)⁻¹ r per example, solved without the eigenbasis so that counts of any sizes keep their digits."""
-    return _normalised(solve_spd(np.diag(reduced.n) + c * reduced.pairs, reduced.n * reduced.r))
+    return _normalised(solve_spd(np.diag(reduced.n) + c * reduced.pairs, reduced.n * reduced.r_unit))
 
 
 def best_monotone(reduced: Reduced) -> tuple[Array, float]:
@@ -50,7 +50,7 @@ def _best_in_cone(reduced: Reduced, solver: Solver) -> tuple[Array, float]:
 
 
 def _one_sign(reduced: Reduced, solver: Solver, sign: float) -> tuple[Array, float]:
-    pairs, g = reduced.pairs, sign * reduced.n * reduced.r
+    pairs, g = reduced.pairs, sign * reduced.n * reduced.r_unit
     guess = np.ones(len(g), dtype=bool)
 
     def inner(c: float) -> tuple[Moments, Array]:

@@ -10,9 +10,11 @@ from jaxtyping import Float, Int
 from gladient._linalg import is_psd, is_symmetric, smallest_eigenvalue
 from gladient._types import Array, ArrayLike
 
-__all__ = ["MultitaskSetting", "correlation_matrix"]
+__all__ = ["LEAST_VARIANCE", "MOST_EXAMPLES", "MOST_VARIANCE", "MultitaskSetting", "correlation_matrix"]
 
-_PSD_TOLERANCE = 1e-9  # eigenvalues of correlation matrices typed by hand may miss zero by this much
+_PSD_TOLERANCE = 1e-9  # eigenvalues of matrices typed by hand may miss zero by this much, times the largest entry
+MOST_EXAMPLES = 10**12  # of a task: float64 still has a few digits for a task of one example beside it
+LEAST_VARIANCE, MOST_VARIANCE = 1e-260, 1e260  # of Σ and σ²: times n² they stay within float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +26,12 @@ class MultitaskSetting:
     $x \sim N(0, \Sigma)$, $y = x^\top \beta_k + N(0, \sigma^2)$; the query is $(x, y)$ from $\beta$.
 
     Args:
-        n: examples per task, K whole numbers ≥ 1.
+        n: examples per task, K whole numbers from 1 to 10¹².
         R: task correlations ρ, [K, K], symmetric, positive semidefinite, unit diagonal.
         r: correlation of each task with the query's task, [K], entries in [-1, 1].
-        Sigma: covariance of the features x, [d, d], symmetric, positive semidefinite, not zero.
-        sigma2: noise *variance* σ², ≥ 0.
+        Sigma: covariance of the features x, [d, d], symmetric, positive semidefinite, its largest entry within 1e-260
+            and 1e260.
+        sigma2: noise *variance* σ², from 0 to 1e260.
 
     Raises:
         ValueError: if an argument breaks its rule, or the joint matrix [[R, r], [rᵀ, 1]] is not positive semidefinite.
@@ -121,7 +124,7 @@ def correlation_matrix(rho: Sequence[float], K: int) -> Float[Array, "K K"]:
 def _numbers(name: str, value: ArrayLike, shape: tuple[int, ...] | None = None) -> Array:
     try:
         array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} is {value!r}; it must hold real numbers: give a list or an array") from None
     if shape is not None and array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; with {shape[0]} tasks in n it must have shape {shape}")
@@ -143,11 +146,13 @@ def _counts(n: ArrayLike) -> np.ndarray:
         raise ValueError(f"n has shape {array.shape}; it must list the examples of each task, e.g. [25, 25]")
     if (array < 1).any() or (array != np.round(array)).any():
         raise ValueError(f"n is {np.asarray(n).tolist()}; each task needs a whole number of examples, at least 1")
+    if (array > MOST_EXAMPLES).any():
+        raise ValueError(f"n is {np.asarray(n).tolist()}; a task may have 1e12 examples at most: use 1e12")
     return array.astype(np.int64)
 
 
 def _require_psd(name: str, A: Array, cure: str) -> None:
-    if not is_psd(A, _PSD_TOLERANCE * max(1.0, float(np.abs(A).max()))):
+    if not is_psd(A, _PSD_TOLERANCE * float(np.abs(A).max())):
         raise ValueError(
             f"{name} has the eigenvalue {smallest_eigenvalue(A):.4g}; it must be positive semidefinite: {cure}"
         )
@@ -169,11 +174,14 @@ def _query_correlations(r: Array) -> Array:
 
 
 def _covariance(Sigma: Array) -> Array:
+    largest = np.abs(Sigma).max()
+    if largest == 0:
+        raise ValueError("Sigma is zero; the features need some variance")
+    if not LEAST_VARIANCE <= largest <= MOST_VARIANCE:
+        raise ValueError(f"Sigma has the largest entry {largest:g}; it must be within 1e-260 and 1e260: scale x")
     if not is_symmetric(Sigma):
         raise ValueError("Sigma is not symmetric; it is the covariance of x: use (Sigma + Sigma.T) / 2")
     _require_psd("Sigma", Sigma, "a covariance has no negative variance in any direction")
-    if np.trace(Sigma) <= 0:
-        raise ValueError("Sigma is zero; the features need some variance")
     return Sigma
 
 
@@ -181,6 +189,8 @@ def _variance(sigma2: float) -> float:
     value = _numbers("sigma2", sigma2)
     if value.ndim != 0 or value < 0:
         raise ValueError(f"sigma2 is {sigma2!r}; it is the noise variance σ², one number ≥ 0")
+    if value > MOST_VARIANCE:
+        raise ValueError(f"sigma2 is {sigma2!r}; it may be 1e260 at most: scale y")
     return float(value)
 
 

@@ -1,0 +1,70 @@
+"""Numbers as people type them: 1e9 is a whole number, and 25,25 is a list like 25 25."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeAlias
+
+from tyro.constructors import PrimitiveConstructorSpec
+
+__all__ = ["Floats", "Whole", "Wholes", "number"]
+
+_DIGITS = 300  # a whole number of more digits is kept as a float
+
+
+def number(text: str) -> int | float:
+    """The number that `text` spells; a whole one is exact.
+
+    Raises:
+        ValueError: if it spells none.
+
+    >>> number("25"), number("1e9"), number("-0.5")
+    (25, 1000000000.0, -0.5)
+    """
+    if len(text) <= _DIGITS:
+        try:
+            return int(text)
+        except ValueError:
+            pass
+    return float(text)
+
+
+def _whole(text: str) -> int:
+    try:
+        value = number(text)
+        exact = int(value)
+    except (ValueError, OverflowError):  # infinity overflows
+        exact, value = 0, 0.5
+    if exact != value:
+        raise ValueError(f"{text!r} is not a whole number; type 25 or 1e9")
+    return exact
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number; type 0.5 or 1e-3") from None
+
+
+def _one(read: Callable[[str], Any], metavar: str) -> PrimitiveConstructorSpec[Any]:
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda texts: read(texts[0]),
+        is_instance=lambda value: isinstance(value, int | float),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _list(read: Callable[[str], Any], metavar: str) -> PrimitiveConstructorSpec[Any]:
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=f"{metavar} [{metavar} ...]",
+        instance_from_str=lambda texts: tuple(read(part) for text in texts for part in text.split(",")),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [str(entry) for entry in value],
+    )
+
+
+Whole: TypeAlias = Annotated[int, _one(_whole, "INT")]
+Wholes: TypeAlias = Annotated[tuple[int, ...], _list(_whole, "INT")]
+Floats: TypeAlias = Annotated[tuple[float, ...], _list(_float, "FLOAT")]

@@ -1,0 +1,139 @@
+"""How commands end: one line and a code for what is expected, a traceback for bugs, silence for a closed pipe."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from gladient.cli import main
+from gladient.cli.risk import Risk
+
+ROOT = Path(__file__).parents[2]
+BASE = ["risk", "--n", "25", "25", "--r", "0.2", "0.8", "--d", "10"]
+
+
+@pytest.mark.parametrize("rest", ["--help", " ".join(BASE), " ".join([*BASE[:-1], "1500", "--json"])])
+def test_a_reader_that_leaves_ends_it_quietly(rest, tmp_path):
+    # `true` reads nothing; the long JSON fills the pipe, so that the print fails and not only the flush at the end
+    script = f"{{ {sys.executable} -m gladient.cli {rest} 2>err; echo $? >code; }} | true"
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, check=True)
+    assert (tmp_path / "err").read_text() == ""
+    assert int((tmp_path / "code").read_text()) in (0, 1)  # 0: all was written before the reader left
+
+
+def test_a_full_disk_is_told_once():
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "gladient.cli", *BASE], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("gladient: error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"gladient {version('gladient')}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("did not settle"), "error: RuntimeError: did not settle (GLADIENT_TRACEBACK=1 shows where)"),
+        (ImportError("no such package"), "error: no such package"),
+        (MemoryError(), "error: MemoryError: "),
+        (ValueError("two\nlines"), "error: two lines"),
+        (ValueError("x" * 5000), "error: xxx"),
+    ],
+)
+def test_expected_errors_are_one_line(capsys, monkeypatch, error, message):
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(Risk, "run", fail)
+    assert main(BASE) == 2
+    found = capsys.readouterr().err
+    assert found.startswith(f"gladient: {message}")
+    assert found.count("\n") == 1
+    assert len(found) < 1100
+    monkeypatch.setenv("GLADIENT_TRACEBACK", "1")
+    with pytest.raises(type(error)):
+        main(BASE)
+
+
+def test_bugs_keep_their_traceback(monkeypatch):
+    def fail(self):
+        raise KeyError("bug")
+
+    monkeypatch.setattr(Risk, "run", fail)
+    with pytest.raises(KeyError):
+        main(BASE)
+
+
+def test_a_broken_pipe_elsewhere_is_an_error(capfd, monkeypatch):
+    def fail(self):
+        raise BrokenPipeError("a worker is gone")
+
+    monkeypatch.setattr(Risk, "run", fail)
+    assert main(BASE) == 2
+    assert "a worker is gone" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])  # tyro draws other boxes where it cannot draw lines
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["risk", "--n", "2.5"], "Error parsing --n: '2.5' is not a whole number; type 25 or 1e9; see gladient risk"),
+        (["risk", "--n", "9" * 400], "is not a whole number"),
+        (["risk", "--r", "0.1,x"], "'x' is not a number; type 0.5 or 1e-3"),
+        (["risk", "--sigma", "3"], "Unrecognized options: --sigma, 3; perhaps --sigma2; see gladient risk --help"),
+        (["rsk"], "Available subcommands: reproduce, risk"),
+        (["bench", "--level", "v9"], "invalid choice 'v9' for argument '--level'"),
+        ([], "Expected one of {reproduce, risk"),
+    ],
+)
+def test_bad_options_are_one_line(arguments, message, encoding):
+    done = subprocess.run(
+        [sys.executable, "-m", "gladient.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": f"{encoding}:backslashreplace"},
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("gladient: error: ")
+    assert message in " ".join(done.stderr.split())
+    assert done.stderr.count("\n") == 1
+
+
+def test_whole_numbers_and_lists_as_people_type_them(capsys):
+    assert main(["risk", "--n", "25", "25", "--r", "-0.2", "0.8", "--d", "10", "--json"]) == 0
+    expected = json.loads(capsys.readouterr().out)
+    assert main(["risk", "--n=2.5e1,25", "--r=-0.2,8e-1", "--d", "1e1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == expected
+
+
+def test_rows_are_explained_alike(capsys):
+    assert main([*BASE, "--bayes", "2"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    with pytest.raises(SystemExit):
+        main(["risk", "--help"])
+    described = " ".join(capsys.readouterr().out.split())
+    legend = table[table.index(next(line for line in table if line.startswith("risk of predicting 0"))) + 1 :]
+    assert [line.split()[0] for line in legend] == [line.split()[0] for line in table[1 : 1 + len(legend)]]
+    for line in legend:
+        assert " ".join(line.split()) in described
+
+
+@pytest.mark.slow
+def test_fuzz():
+    command = [sys.executable, "-m", "benchmarks.fuzz", "--cases", "120", "--seed", "3", "--limit", "20"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.startswith("120 cases, 0 failed")
