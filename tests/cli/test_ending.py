@@ -93,9 +93,9 @@ def test_a_broken_pipe_elsewhere_is_an_error(capfd, monkeypatch):
         (["risk", "--n", "9" * 400], "is not a whole number"),
         (["risk", "--r", "0.1,x"], "'x' is not a number; type 0.5 or 1e-3"),
         (["risk", "--sigma", "3"], "Unrecognized options: --sigma, 3; perhaps --sigma2; see gladient risk --help"),
-        (["rsk"], "Available subcommands: reproduce, risk"),
+        (["rsk"], "Available subcommands: reproduce, sweep"),
         (["bench", "--level", "v9"], "invalid choice 'v9' for argument '--level'"),
-        ([], "Expected one of {reproduce, risk"),
+        ([], "Expected one of {reproduce, sweep"),
     ],
 )
 def test_bad_options_are_one_line(arguments, message, encoding):

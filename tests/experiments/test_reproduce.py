@@ -4,15 +4,18 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_figure import COMMAND
+from tiny_figure import COMMAND, Tiny
 
 from gladient.cli import main
+from gladient.experiments import make
 
 
 def tiny(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -122,9 +125,52 @@ def test_config_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (tmp_path / "config.json").read_text() == content
 
 
-def test_damaged_point_is_named(finished: Path, tmp_path: Path) -> None:
-    import shutil
+def test_a_temporary_file_that_a_kill_left_does_not_block(tmp_path: Path) -> None:
+    from gladient.experiments._output import open_output
 
+    (tmp_path / ".config.json.1a2b").write_text("{")
+    with open_output(tmp_path, config={"figure": "f"}, resume=True):
+        pass
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace('"risk": 0', '"risk": 1', 1),
+        lambda text: text.replace('"risk": 0', '"risk": NaN0', 1),
+        lambda text: "{}",
+        lambda text: '{"records": []}',
+    ],
+)
+def test_a_changed_point_is_found(finished: Path, tmp_path: Path, damage: Callable[[str], str]) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    point = next((out / "points").iterdir())
+    point.write_text(damage(point.read_text()))
+    with pytest.raises(ValueError, match=f"{point} is damaged"):
+        resume(out)
+
+
+def test_changed_weights_are_found(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    weights = next((out / "weights").iterdir())
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{weights} is missing or damaged"):
+        resume(out)
+    weights.unlink()
+    with pytest.raises(ValueError, match=f"{weights} is missing or damaged"):
+        resume(out)
+
+
+def resume(out: Path) -> None:
+    config = Tiny().config(quick=False, seeds=None, device="cpu")
+    make(Tiny(), config, out, command="test", resume=True)
+
+
+def test_damaged_point_is_named(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(finished, out)
     point = next((out / "points").iterdir())

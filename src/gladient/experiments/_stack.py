@@ -24,9 +24,18 @@ from gladient.training import (
     train,
 )
 
-__all__ = ["Panel", "Stack", "is_diverged", "prompt_streams", "record"]
+__all__ = ["Panel", "Stack", "is_diverged", "prompt_streams", "record", "spaced"]
 
 _DIVERGED = 10.0  # times the risk of predicting 0, where every model starts
+
+
+def spaced(values: Sequence[float | int]) -> str:
+    """Numbers as `gladient risk` takes them.
+
+    >>> spaced([0.2, 1.0])
+    '0.2 1'
+    """
+    return " ".join(f"{value:g}" for value in values)
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ class Panel:
     def of(cls, setting: MultitaskSetting) -> "Panel":
         """A setting in the eigenbasis of Σ, where the problem is the same; its name lists r."""
         return cls(
-            name=" ".join(f"{value:g}" for value in setting.r),
+            name=spaced(setting.r.tolist()),
             n=tuple(setting.n.tolist()),
             r=tuple(setting.r.tolist()),
             spectrum=tuple(np.linalg.eigvalsh(setting.Sigma).clip(0)[::-1].tolist()),

@@ -23,7 +23,7 @@ from gladient import landscape
 from gladient.experiments._figure import Column, Config, Reproducible
 from gladient.experiments._models import MODELS, own_decay
 from gladient.experiments._results import ExactPoint, summarise
-from gladient.experiments._stack import Panel, Stack
+from gladient.experiments._stack import Panel, Stack, spaced
 from gladient.experiments._work import Record
 from gladient.experiments.family.picture import draw_ladders
 from gladient.training import TrainingConfig
@@ -56,9 +56,7 @@ class FamilySetting:
     @property
     def panels(self) -> tuple[Panel, ...]:
         """A panel for each r."""
-        return tuple(
-            Panel(f"{self.name}, r = {' '.join(f'{value:g}' for value in r)}", self.n, r, self.Sigma) for r in self.r
-        )
+        return tuple(Panel(f"{self.name}, r = {spaced(r)}", self.n, r, self.Sigma) for r in self.r)
 
 
 _INCREASING, _DECREASING = (0.2, 0.8), (0.8, 0.2)

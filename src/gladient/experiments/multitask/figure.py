@@ -18,7 +18,7 @@ from matplotlib.figure import Figure as Picture
 from gladient.experiments._figure import Column, Config, Reproducible
 from gladient.experiments._models import MODELS, RUNGS
 from gladient.experiments._results import GAP_BOUND, Z_BOUND, ExactPoint, Row, summarise
-from gladient.experiments._stack import Panel, Stack
+from gladient.experiments._stack import Panel, Stack, spaced
 from gladient.experiments._work import Record
 from gladient.experiments.multitask.picture import draw_risk_panels
 from gladient.training import TrainingConfig
@@ -49,7 +49,7 @@ class MultitaskConfig(Config):
 
 def multitask_panels(n: tuple[int, ...], r: Sequence[tuple[float, ...]], d: int) -> tuple[Panel, ...]:
     """A panel of isotropic features for each r; its name is what `gladient risk --r` takes."""
-    return tuple(Panel(" ".join(f"{value:g}" for value in one), n, one, (1.0,) * d) for one in r)
+    return tuple(Panel(spaced(one), n, one, (1.0,) * d) for one in r)
 
 
 class Multitask(Reproducible[MultitaskConfig, Stack, Row, ExactPoint]):

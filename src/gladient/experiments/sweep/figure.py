@@ -15,7 +15,7 @@ from matplotlib.figure import Figure as Picture
 from gladient.experiments._figure import Column, Figure
 from gladient.experiments._models import MODELS, RUNGS
 from gladient.experiments._results import GAP_BOUND, Z_BOUND
-from gladient.experiments._stack import Panel, Stack
+from gladient.experiments._stack import Panel, Stack, spaced
 from gladient.experiments._work import Record
 from gladient.experiments.sweep.grid import AXES, SweepConfig
 from gladient.experiments.sweep.picture import draw_sweep
@@ -168,16 +168,13 @@ class Sweep(Figure[SweepConfig, Stack, SweepRow, SweepPoint]):
 
 
 def _point(panel: Panel, model: str) -> SweepPoint:
-    def text(values: Sequence[float]) -> str:
-        return " ".join(f"{value:g}" for value in values)
-
     rung = MODELS[model].rung
     return SweepPoint(
-        n=text(panel.n),
+        n=spaced(panel.n),
         r=panel.name,
         d=len(panel.spectrum),
-        spectrum=text(panel.spectrum) if set(panel.spectrum) != {1.0} else "1",
-        rho=text(panel.rho),
+        spectrum=spaced(panel.spectrum) if set(panel.spectrum) != {1.0} else "1",
+        rho=spaced(panel.rho),
         sigma2=panel.sigma2,
         model=model,
         rung=rung,

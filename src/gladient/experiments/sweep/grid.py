@@ -7,7 +7,7 @@ from typing import Any
 
 from gladient.experiments._figure import Config
 from gladient.experiments._models import MODELS
-from gladient.experiments._stack import Panel
+from gladient.experiments._stack import Panel, spaced
 from gladient.training import TrainingConfig
 
 __all__ = ["AXES", "SweepConfig", "read_grid"]
@@ -68,7 +68,7 @@ class SweepConfig(Config):
         spectra = self.spectrum or tuple((1.0,) * d for d in self.d)
         found = []
         for n, spectrum, rho, sigma2 in product(self.n, spectra, self.rho, self.sigma2):
-            panels = [Panel(_text(r), n, r, spectrum, rho, sigma2) for r in self.r]
+            panels = [Panel(spaced(r), n, r, spectrum, rho, sigma2) for r in self.r]
             if possible := tuple(panel for panel in panels if _occurs(panel)):
                 found.append(possible)
         return found
@@ -145,10 +145,6 @@ def _training(content: Any) -> TrainingConfig:
         if key not in known:
             raise ValueError(f"training has no {key!r}; it may have {', '.join(known)}")
     return TrainingConfig(**content)
-
-
-def _text(values: Sequence[float]) -> str:
-    return " ".join(f"{value:g}" for value in values)
 
 
 def _occurs(panel: Panel) -> bool:

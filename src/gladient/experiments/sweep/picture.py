@@ -74,26 +74,26 @@ def _models(points: Sequence["SweepPoint"]) -> list[str]:
     return list(dict.fromkeys(point.model for point in points))
 
 
-def _panel(point: "SweepPoint", others: Sequence[str]) -> tuple[str | float, ...]:
+def _panel(point: "SweepPoint", others: Sequence[str]) -> tuple[str | float | int, ...]:
     return tuple(getattr(point, axis) for axis in others)
 
 
-def _numeric(values: Sequence[str | float]) -> bool:
+def _numeric(values: Sequence[str | float | int]) -> bool:
     return all(isinstance(value, int | float) for value in values)
 
 
-def _places(values: Sequence[str | float]) -> dict[str | float, float]:
+def _places(values: Sequence[str | float | int]) -> dict[str | float | int, float]:
     """Numbers stand where they are, lists one after another."""
     if _numeric(values):
         return {value: float(value) for value in values}
     return {value: float(place) for place, value in enumerate(values)}
 
 
-def _line(points: Sequence["SweepPoint"], places: dict[str | float, float], x: str) -> list[tuple[float, float]]:
+def _line(points: Sequence["SweepPoint"], places: dict[str | float | int, float], x: str) -> list[tuple[float, float]]:
     return sorted((places[getattr(point, x)], point.exact) for point in points)
 
 
-def _means(rows: Sequence["SweepRow"], places: dict[str | float, float], x: str) -> list[_Mean]:
+def _means(rows: Sequence["SweepRow"], places: dict[str | float | int, float], x: str) -> list[_Mean]:
     found = []
     for value, place in places.items():
         here = [row for row in rows if getattr(row, x) == value]
