@@ -97,7 +97,7 @@ def _linear_attention(n: "Array", R: "Array", r: "Array", spectrum: "Array", sig
 
 
 def _scalar_margin(best: "OptimumBatch") -> "Array":
-    """Positive where ±ω* is in the monotone cone, that is, where a scalar gate attains the optimum."""
+    """Positive where a scalar gate attains the optimum: where 0 ≤ ω_1 ≤ ω_2 for ω* or -ω*."""
     import numpy as np
 
     sign = np.where(best.omega[:, 1] < 0, -1.0, 1.0)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 __all__ = ["draw_weights"]
 
 _TASKS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7")
-_TITLES = {"scalar_gate": "scalar gates", "value_gate": "row gates"}
+_TITLES = {"scalar_gate": "scalar gates", "value_gate": "value gates"}
 
 
 def draw_weights(rows: Sequence[Any], points: Sequence[Any]) -> Figure:
