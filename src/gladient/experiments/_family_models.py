@@ -12,7 +12,8 @@ from gladient.prompts import PromptLayout
 
 __all__ = ["GATE_RATES", "RUNGS", "build_model"]
 
-# The rung that a preset is held against. Several value channels, or several key channels a feature, make any weights.
+# The rung that a preset is held against. Several value channels, or several key channels a feature, make any weights;
+# so do keys 1 - g, in the limit of small keys: see tests/experiments/test_family.py.
 RUNGS = {
     "linear_attention": "linear_attention",
     "retnet": "own_decay",
@@ -38,9 +39,11 @@ def build_model(
     r"""A preset's recurrence, gate, write and read with one head, a value channel a task and a read-out.
 
     Output norm and output gate are left out: a norm divides by the size of the estimate, and neither is a gate of the
-    state. Keys have `key_channels` channels a feature, and four where they are complements of gates.
+    state. Keys have `key_channels` channels a feature, and as many pairs of channels where they are complements of
+    gates: only the difference of two such keys is odd in the features, as a plain key is.
 
-    The start plants no weights. Data gates are open; delimiters' gates are spread over the key channels from open to
+    The start gives roles, as Theorem 1 of arXiv 2504.04308 does, and plants no weights: keys and queries begin blind to
+    labels, values to all else. Data gates are open; delimiters' gates are spread over the key channels from open to
     nearly shut, scalar ones half open; queries equal keys up to signs that alternate from channel to channel. Writes
     that are scaled by $\Delta_t$, and keys $1 - g_t$, are small while gates are open; `scale` makes up for that.
 
@@ -57,7 +60,7 @@ def build_model(
     config = PRESETS[preset](layout.width)
     config = replace(
         config,
-        key_dim=(4 if config.write == "complement" else key_channels) * layout.d,
+        key_dim=(2 if config.write == "complement" else 1) * key_channels * layout.d,
         value_dim=len(layout.n),
         open_columns=layout.data_columns,
         delimiter_columns=layout.delimiter_columns,
@@ -67,6 +70,7 @@ def build_model(
     )
     model = InContextRegressor(layout.width, config, seeds=seeds)
     with torch.no_grad():
+        _assign_roles(model.layer, layout)
         _start(model.layer, layout)
     return model
 
@@ -75,6 +79,19 @@ def _scale(config: LayerConfig) -> float:
     """What brings writes of open gates to order one."""
     shut = float(torch.tensor(-_OPEN).sigmoid())
     return {"plain": 1.0, "step": 1 / shut, "complement": 1 / (_MIRROR * shut)}[config.write]
+
+
+def _assign_roles(layer: GatedLinearAttention, layout: PromptLayout) -> None:
+    """Keys and queries read features, values the label.
+
+    Keys that read labels beside values that read features can take each other's part: some starts then end with an
+    estimate of the strongest direction alone.
+    """
+    layer.W_q[:, layout.d :] = 0
+    if layer.W_k is not None:
+        layer.W_k[:, layout.d :] = 0
+    layer.W_v[:, : layout.d] = 0
+    layer.W_v[:, layout.d + 1 :] = 0
 
 
 def _start(layer: GatedLinearAttention, layout: PromptLayout) -> None:

@@ -34,7 +34,7 @@ from gladient.training import TrainingConfig
 
 __all__ = ["FIGURE", "FamilyConfig", "FamilyRow", "FamilySetting", "FamilyStack", "own_decay"]
 
-SCALAR_BOUND, WPGD_BOUND, Z_BOUND = 0.03, 0.02, 3.0
+SCALAR_BOUND, WPGD_BOUND, Z_BOUND, SEED_BOUND = 0.03, 0.02, 3.0, 0.05
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class FamilyStack:
     @property
     def cost(self) -> float:
         """About proportional to the time."""
-        factor = {"mamba": 5.0, "hgrn2": 2.0, "gla": 1.5, "rwkv6": 1.5}.get(self.preset, 1.0)
+        factor = {"mamba": 5.0, "hgrn2": 3.0, "gla": 1.5, "rwkv6": 1.5}.get(self.preset, 1.0)
         tokens = (sum(self.setting.n) + 20) * (len(self.setting.Sigma) + 4)
         return factor * tokens * len(self.seeds) * len(self.setting.r) * self.steps
 
@@ -157,7 +157,7 @@ class FamilyConfig:
 
     presets: tuple[str, ...] = tuple(RUNGS)
     settings: tuple[FamilySetting, ...] = (_ISOTROPIC, _ANISOTROPIC, _KEYS_WIN)
-    seeds: int = 1
+    seeds: int = 3
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(steps=1600, batch_size=256, gate_rest=0.4, checkpoint_every=400)
     )
@@ -178,6 +178,7 @@ class FamilyRow:
         risk, standard_error, seeds: see `Row`.
         rung, exact: what it is held against, and its exact risk.
         gap, z: risk / exact - 1; (risk - exact) / standard_error.
+        worst: the largest gap of a seed.
         to_wpgd, to_key: risk over that of the optimum of WPGD, and of the best key gate, less 1.
     """
 
@@ -192,12 +193,18 @@ class FamilyRow:
     exact: float
     gap: float
     z: float
+    worst: float
     to_wpgd: float
     to_key: float
 
     @property
     def hit(self) -> bool:
-        """Whether the model reaches its rung or lies below it."""
+        """Whether the model reaches its rung or lies below it, with every seed near it.
+
+        A seed that fails makes the spread between seeds so large that z alone would forgive it.
+        """
+        if self.worst > SEED_BOUND:
+            return False
         if self.rung == "value_gate":
             return self.gap <= WPGD_BOUND or self.z <= Z_BOUND
         return self.gap <= SCALAR_BOUND
@@ -259,6 +266,7 @@ def _row(stack: FamilyStack, panel: str, rungs: Mapping[str, float], runs: Seque
     return FamilyRow(
         **asdict(row),
         rung=rung,
+        worst=max(run["risk"] for run in runs) / rungs[rung] - 1,
         to_wpgd=row.risk / rungs["value_gate"] - 1,
         to_key=row.risk / rungs["key_gate"] - 1,
     )
@@ -311,8 +319,10 @@ FIGURE = Figure(
     claim="trained models reach their rung or lie below it",
     note=(
         f"Linear attention, RetNet and Mamba-2 reach their rung within {SCALAR_BOUND:.0%}; the others the optimum of "
-        f"WPGD (value_gate) within {WPGD_BOUND:.0%} or {Z_BOUND:g} standard errors. Risks are in units of that of "
-        "predicting 0. gap = risk / exact − 1; z = (risk − exact) / standard error."
+        f"WPGD (value_gate) within {WPGD_BOUND:.0%} or {Z_BOUND:g} standard errors; no seed may miss by more than "
+        f"{SEED_BOUND:.0%}. Risks are in units of that of "
+        "predicting 0. gap = risk / exact − 1; z = (risk − exact) / standard error; worst = the largest "
+        "gap of a seed."
     ),
     columns=(
         Column("panel"),
@@ -325,6 +335,7 @@ FIGURE = Figure(
         Column("exact", form=".4f"),
         Column("gap", form="+.2%"),
         Column("z", form="+.1f"),
+        Column("worst", "worst seed", "+.2%"),
         Column("to_wpgd", "to WPGD", "+.2%"),
         Column("to_key", "to the key rung", "+.2%"),
     ),
@@ -336,4 +347,5 @@ FIGURE = Figure(
     judge=_judge,
     summary=_summary,
     row=FamilyRow,
+    seeds=3,
 )
