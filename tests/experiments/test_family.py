@@ -168,7 +168,8 @@ def test_keys_that_are_complements_reach_any_weights(r: tuple[float, float], Sig
 def test_a_start_does_not_swap_keys_and_values() -> None:
     """Values of seed 1 read the strongest feature more than the label; keys that read labels too made use of it."""
     sampler = PromptSampler([MultitaskSetting([10, 10], np.eye(2), (0.8, 0.2), np.diag([4.0, 1.0, 1.0, 1.0]))])
-    model, fresh = build_model("linear_attention", sampler.layout, seeds=[1]), torch.Generator().manual_seed(0)
+    model = build_model("linear_attention", sampler.layout, seeds=[1], key_channels=4)
+    fresh = torch.Generator().manual_seed(0)
 
     def loss(model: torch.nn.Module, batch: int = 256) -> torch.Tensor:
         prompts = sampler.draw(batch, [fresh])
