@@ -1,4 +1,4 @@
-"""The monotone cone against brute force, and where it is known to attain the optimum or linear attention."""
+"""The best scalar gate against brute force, and where it is known to attain the optimum or linear attention."""
 
 import numpy as np
 import pytest

@@ -19,18 +19,22 @@ class Config:
 
     Args:
         seeds: training runs per point.
+        test_prompts: fresh prompts that each trained model is tested on.
         device: where to train: cpu, cuda, cuda:0 …
 
     Raises:
-        ValueError: if there is no seed.
+        ValueError: if there is no seed, or too few prompts for a standard error.
     """
 
     seeds: int = 1
+    test_prompts: int = 2**17
     device: str = "cpu"
 
     def __post_init__(self) -> None:
         if isinstance(self.seeds, bool) or self.seeds < 1:
             raise ValueError(f"seeds is {self.seeds!r}; each point needs at least 1 training run")
+        if self.test_prompts < 2:
+            raise ValueError(f"test_prompts is {self.test_prompts}; a standard error needs at least 2")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gladient import landscape
-from gladient.experiments._presets import build_preset
+from gladient.experiments._presets import assign_roles, build_preset
 from gladient.nn import Gate, InContextRegressor, LayerConfig
 from gladient.nn.presets import retnet
 from gladient.prompts import MultitaskSetting, PromptLayout
@@ -71,7 +71,9 @@ def _family(gate: Gate) -> Callable[[PromptLayout, Sequence[int], int], InContex
             delimiter_columns=layout.delimiter_columns,
             scale=1 / sum(layout.n),
         )
-        return InContextRegressor(layout.width, config, seeds=seeds)
+        model = InContextRegressor(layout.width, config, seeds=seeds)
+        assign_roles(model.layer, layout)
+        return model
 
     return build
 
@@ -83,7 +85,8 @@ def _preset(name: str) -> Callable[[PromptLayout, Sequence[int], int], InContext
     return build
 
 
-# Several value channels, or several key channels per feature, make any weights. Gates that also scale the writes, are
+# Several value channels, or several key channels per feature, make any weights; so do keys 1 - g,
+# in the limit of small keys: see tests/experiments/test_family.py. Gates that also scale the writes, are
 # the keys, or are exponentials of exponentials take smaller steps: features move them too fast at 0.1.
 MODELS: Mapping[str, Kind] = {
     "linear_attention": Kind("linear_attention", _family("none")),
@@ -95,5 +98,5 @@ MODELS: Mapping[str, Kind] = {
     "gla": Kind("value_gate", _preset("gla"), cost=1.5),
     "rwkv6": Kind("value_gate", _preset("rwkv6"), gate_rate=0.03, cost=1.5),
     "mamba": Kind("value_gate", _preset("mamba"), gate_rate=0.03, cost=5.0),
-    "hgrn2": Kind("value_gate", _preset("hgrn2"), gate_rate=0.01, cost=2.0),
+    "hgrn2": Kind("value_gate", _preset("hgrn2"), gate_rate=0.01, cost=3.0),
 }

@@ -10,7 +10,7 @@ from gladient.nn import GatedLinearAttention, InContextRegressor, LayerConfig
 from gladient.nn.presets import PRESETS
 from gladient.prompts import PromptLayout
 
-__all__ = ["build_preset"]
+__all__ = ["assign_roles", "build_preset"]
 
 _OPEN = 6.0  # logit of an open gate
 _SHUT = 0.05  # where the delimiters' gates are spread to
@@ -23,9 +23,11 @@ def build_preset(
     r"""A preset's recurrence, gate, write and read with one head, a value channel a task and a read-out.
 
     Output norm and output gate are left out: a norm divides by the size of the estimate, and neither is a gate of the
-    state. Keys have `key_channels` channels per feature, and four where they are complements of gates.
+    state. Keys have `key_channels` channels per feature, and as many pairs of channels where they are complements of
+    gates: only the difference of two such keys is odd in the features, as a plain key is.
 
-    The start plants no weights. Data gates are open; delimiters' gates are spread over the key channels from open to
+    The start gives roles, as Theorem 1 of arXiv 2504.04308 does, and plants no weights: keys and queries begin blind to
+    labels, values to all else. Data gates are open; delimiters' gates are spread over the key channels from open to
     nearly shut, scalar ones half open; queries equal keys up to signs that alternate from channel to channel. Writes
     that are scaled by $\Delta_t$, and keys $1 - g_t$, are small while gates are open; `scale` makes up for that.
 
@@ -42,7 +44,7 @@ def build_preset(
     config = PRESETS[preset](layout.width)
     config = replace(
         config,
-        key_dim=(4 if config.write == "complement" else key_channels) * layout.d,
+        key_dim=(2 if config.write == "complement" else 1) * key_channels * layout.d,
         value_dim=len(layout.n),
         open_columns=layout.data_columns,
         delimiter_columns=layout.delimiter_columns,
@@ -51,6 +53,7 @@ def build_preset(
         output_gate=False,
     )
     model = InContextRegressor(layout.width, config, seeds=seeds)
+    assign_roles(model.layer, layout)
     with torch.no_grad():
         _start(model.layer, layout)
     return model
@@ -60,6 +63,20 @@ def _scale(config: LayerConfig) -> float:
     """What brings writes of open gates to order one."""
     shut = float(torch.tensor(-_OPEN).sigmoid())
     return {"plain": 1.0, "step": 1 / shut, "complement": 1 / (_MIRROR * shut)}[config.write]
+
+
+def assign_roles(layer: GatedLinearAttention, layout: PromptLayout) -> None:
+    """Let keys and queries read features at first, values the label.
+
+    Keys that read labels beside values that read features can take each other's part: some starts then end with an
+    estimate of the strongest direction alone.
+    """
+    with torch.no_grad():
+        for weight in (layer.W_q, layer.W_k):
+            if weight is not None:
+                weight[:, layout.d :] = 0
+        layer.W_v[:, : layout.d] = 0
+        layer.W_v[:, layout.d + 1 :] = 0
 
 
 def _start(layer: GatedLinearAttention, layout: PromptLayout) -> None:

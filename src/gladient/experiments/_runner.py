@@ -86,7 +86,13 @@ def _result(future: Future, work: Work) -> tuple[Outcome, float]:
 
 @contextmanager
 def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
-    """A client of the scheduler, or of workers started here that end with it."""
+    """A client of the scheduler, or of workers started here that end with it.
+
+    Dask's own messages are turned off for the rest of the process: they come late, from threads that see the
+    connections close, and what goes wrong is raised as well.
+    """
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if scheduler is not None:
         with Client(scheduler, timeout=_CONNECT_WITHIN) as client:
             yield client

@@ -24,7 +24,7 @@ def linear_attention(setting: MultitaskSetting) -> Rung:
 
 
 def optimum(setting: MultitaskSetting) -> Rung:
-    r"""Global optimum of WPGD over all weights; a value (row) gate with enough rows reaches it.
+    r"""Global optimum of WPGD over all weights; a value gate with a value channel for each task reaches it.
 
     $$\omega^* \propto (h_2(\gamma^*)\, R + I)^{-1} r, \qquad P^* \propto (\gamma^* \Sigma + M I)^{-1}.$$
 
@@ -43,12 +43,12 @@ def optimum(setting: MultitaskSetting) -> Rung:
 
 
 def scalar_gate(setting: MultitaskSetting) -> Rung:
-    r"""Best scalar gate: weights $0 \le \omega_1 \le \dots \le \omega_K$, constant within a task.
+    r"""Best scalar gate: weights $0 \le \omega_1 \le \dots \le \omega_K$ (the monotone cone), constant within a task.
 
     A gate is at most 1, so no later task can weigh less than an earlier one; delimiters let it fall between tasks. The
-    preconditioner takes the sign, so both P and -P are tried. The optimum is global, over the whole cone.
+    preconditioner takes the sign, so both P and -P are tried. The optimum is global.
 
-    Source: arXiv 2504.04308, section 5 (when the cone holds ω*); the optimum over the cone is derived.
+    Source: arXiv 2504.04308, section 5 (when ω* is in the cone); the optimum when it is not is derived.
 
     >>> setting = MultitaskSetting.isotropic(n=[25, 25], r=[0.8, 0.2], d=10)
     >>> print(f"{scalar_gate(setting).risk:.10f}")

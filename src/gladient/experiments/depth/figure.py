@@ -42,7 +42,6 @@ class DepthConfig(Config):
         training: of each depth; its learning rate is that of `learning_rates`.
         learning_rates: peak step size at each depth, from one layer to the most.
         start_scale: factor of a new layer's random queries, keys and values.
-        test_prompts: fresh prompts that each trained model is tested on.
         search_prompts: features that the search for the best steps sees.
         starts: its random starts for each number of steps.
         step_prompts: fresh features that the best steps are tested on.
@@ -54,7 +53,6 @@ class DepthConfig(Config):
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=400, gate_rest=0.05))
     learning_rates: tuple[float, ...] = (1e-2, 1e-2, 5e-3, 3e-3)
     start_scale: float = 0.3
-    test_prompts: int = 2**17
     search_prompts: int = 8192
     starts: int = 4
     step_prompts: int = 2**16

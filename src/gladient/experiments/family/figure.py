@@ -30,7 +30,7 @@ from gladient.training import TrainingConfig
 
 __all__ = ["Family", "FamilyConfig", "FamilyRow", "FamilySetting"]
 
-SCALAR_BOUND, WPGD_BOUND, Z_BOUND = 0.03, 0.02, 3.0
+SCALAR_BOUND, WPGD_BOUND, Z_BOUND, SEED_BOUND = 0.03, 0.02, 3.0, 0.05
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,6 @@ class FamilyConfig(Config):
         presets: names in `experiments.MODELS`.
         settings: the prompts.
         training: steps, step sizes, schedule; some presets take smaller steps for their gates.
-        test_prompts: fresh prompts that each trained model is tested on.
     """
 
     presets: tuple[str, ...] = ("linear_attention", "retnet", "mamba2", "gla", "rwkv6", "mamba", "hgrn2")
@@ -95,6 +94,7 @@ class FamilyRow:
         risk, standard_error, seeds: see `Row`.
         rung, exact: what it is held against, and its exact risk.
         gap, z: risk / exact - 1; (risk - exact) / standard_error.
+        worst: the largest gap of a seed.
         to_wpgd, to_key: risk over that of the optimum of WPGD, and of the best key gate, less 1.
     """
 
@@ -109,12 +109,18 @@ class FamilyRow:
     exact: float
     gap: float
     z: float
+    worst: float
     to_wpgd: float
     to_key: float
 
     @property
     def hit(self) -> bool:
-        """Whether the model reaches its rung or lies below it."""
+        """Whether the model reaches its rung or lies below it, with every seed near it.
+
+        A seed that fails makes the spread between seeds so large that z alone would forgive it.
+        """
+        if self.worst > SEED_BOUND:
+            return False
         if self.rung == "value_gate":
             return self.gap <= WPGD_BOUND or self.z <= Z_BOUND
         return self.gap <= SCALAR_BOUND
@@ -134,8 +140,9 @@ class Family(Reproducible[FamilyConfig, Stack, FamilyRow, ExactPoint]):
     claim = "trained models reach their rung or lie below it"
     note = (
         f"Linear attention, RetNet and Mamba-2 reach their rung within {SCALAR_BOUND:.0%}; the others the optimum of "
-        f"WPGD (value_gate) within {WPGD_BOUND:.0%} or {Z_BOUND:g} standard errors. Risks are in units of that of "
-        "predicting 0. gap = risk / exact − 1; z = (risk − exact) / standard error."
+        f"WPGD (value_gate) within {WPGD_BOUND:.0%} or {Z_BOUND:g} standard errors; no seed may miss by more than "
+        f"{SEED_BOUND:.0%}. Risks are in units of that of predicting 0. gap = risk / exact − 1; z = (risk − exact) / "
+        "standard error; worst: the largest gap of a seed."
     )
     columns = (
         Column("panel"),
@@ -148,6 +155,7 @@ class Family(Reproducible[FamilyConfig, Stack, FamilyRow, ExactPoint]):
         Column("exact", form=".4f"),
         Column("gap", form="+.2%"),
         Column("z", form="+.1f"),
+        Column("worst", "worst seed", "+.2%"),
         Column("to_wpgd", "to WPGD", "+.2%"),
         Column("to_key", "to the key rung", "+.2%"),
     )
@@ -219,6 +227,7 @@ def _row(stack: Stack, panel: Panel, rungs: Mapping[str, float], runs: Sequence[
     return FamilyRow(
         **asdict(row),
         rung=rung,
+        worst=max(run["risk"] for run in runs) / rungs[rung] - 1,
         to_wpgd=row.risk / rungs["value_gate"] - 1,
         to_key=row.risk / rungs["key_gate"] - 1,
     )

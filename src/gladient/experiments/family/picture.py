@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_ladders"]
 
-# Okabe and Ito's colours; where rungs coincide, the wider line below stays visible around the narrower above.
-_RUNGS = {
-    "linear_attention": ("linear attention", "#D55E00", "-", 5.0),
-    "fixed_decay": ("best fixed decay", "#E69F00", "-", 3.0),
-    "scalar_gate": ("scalar gate", "#0072B2", "-", 4.0),
-    "value_gate": ("WPGD (row gate)", "#009E73", "-", 2.4),
-    "key_gate": ("key gate", "#CC79A7", "-", 1.1),
-    "bayes": ("Bayes", "#777777", ":", 1.5),
+# Okabe and Ito's colours, told apart by every kind of colour vision. Where rungs coincide, the wider line below stays
+# visible around the narrower above, and between the dashes of WPGD and of the key gate.
+_RUNGS: dict[str, tuple[str, str, Any, float]] = {
+    "linear_attention": ("linear attention", "#AAAAAA", "-", 7.5),
+    "fixed_decay": ("best fixed decay", "#E69F00", "-", 5.6),
+    "scalar_gate": ("scalar gate", "#56B4E9", "-", 4.2),
+    "value_gate": ("WPGD (value gate)", "#D55E00", (0, (5, 3)), 2.4),
+    "key_gate": ("key gate", "#1b1f24", (0, (1, 3)), 1.4),
+    "bayes": ("Bayes", "#009E73", "-.", 1.5),
 }
 _NAMES = {"linear_attention": "linear\nattention", "retnet": "RetNet", "mamba2": "Mamba-2", "gla": "GLA"}
 _NAMES |= {"rwkv6": "RWKV-6", "mamba": "Mamba", "hgrn2": "HGRN-2"}

@@ -3,8 +3,8 @@
     gladient reproduce --figure multitask
 
 Two uncorrelated tasks of n/2 examples each, d = 10, no noise, Σ = I; a panel for each (r1, r2); test risk / d over n.
-Every trained point of linear attention, scalar gates and value (row) gates is held against its exact value: linear
-attention's, the scalar cone's, and the optimum of weighted preconditioned gradient descent (WPGD). GLA without
+Every trained point of linear attention, scalar gates and value gates is held against its exact value: linear
+attention's, the best scalar gate's, and the optimum of weighted preconditioned gradient descent (WPGD). GLA without
 contextual features has no exact value; it is drawn beside the plateau of gates that stay at 1/2.
 
 Source: arXiv 2504.04308, section 6; the exact values are those of `gladient.landscape`.
@@ -36,7 +36,6 @@ class MultitaskConfig(Config):
         r: (r1, r2) of each panel.
         d: number of features.
         training: steps, step sizes, schedule.
-        test_prompts: fresh prompts that each trained model is tested on.
     """
 
     models: tuple[str, ...] = ("linear_attention", "scalar_gate", "value_gate", "without_context")

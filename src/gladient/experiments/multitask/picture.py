@@ -27,7 +27,7 @@ class _Style(NamedTuple):
 _STYLES = {
     "without_context": _Style("#777777", ":", 1.5, "x", 6, "GLA without contextual features", "gates at 1/2"),
     "linear_attention": _Style("#D55E00", "-", 3.8, "o", 10, "linear attention", "linear attention"),
-    "scalar_gate": _Style("#0072B2", "-", 2.5, "s", 7, "GLA, scalar gates", "scalar gate"),
+    "scalar_gate": _Style("#0072B2", "-", 2.5, "s", 7, "GLA, scalar gates", "best scalar gate"),
     "value_gate": _Style("#009E73", "-", 1.0, "D", 3.5, "GLA, value gates", "WPGD optimum"),
 }
 

@@ -44,7 +44,6 @@ class SingleConfig(Config):
     panel: Panel
     seed: int = 0
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    test_prompts: int = 2**17
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -28,7 +28,6 @@ class SweepConfig(Config):
         sigma2: noise variances.
         models: names in `experiments.MODELS`.
         training: steps, step sizes, schedule.
-        test_prompts: fresh prompts that each trained model is tested on.
 
     Raises:
         ValueError: if an axis has no value, a model is unknown, d and spectrum are both given, or no combination of

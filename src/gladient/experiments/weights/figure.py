@@ -4,8 +4,8 @@
 
 Models of the multitask figure at one prompt length are trained, and `equivalence.extract` reads the algorithm off each:
 the weight of every example, the preconditioner P, and the share of the predictions' variance that one step of weighted
-preconditioned gradient descent with fixed weights explains. Scalar gates are held against the best weights of their
-cone, value (row) gates against ω*.
+preconditioned gradient descent with fixed weights explains. Scalar gates are held against the best weights
+that they can make, value gates against ω*.
 
 Source: arXiv 2504.04308, Theorem 1 read backwards.
 """
@@ -48,7 +48,6 @@ class WeightsConfig(Config):
         r: (r1, r2) of each panel.
         d: number of features.
         training: steps, step sizes, schedule.
-        test_prompts: fresh prompts that each trained model is tested on.
         read_prompts: fresh prompts that its algorithm is read off.
     """
 
