@@ -253,7 +253,7 @@ class SearchedSteps:
             each = torch.stack([conditional_risk(algorithm, x, setting) for algorithm in algorithms])
             return (each - each[:1] + exact) / self.d
 
-        test = evaluate(risks, self.test_prompts, batch=1024)
+        test = evaluate(risks, self.test_prompts, batch=128)  # T² numbers a prompt stay in cache
         on_step(self.steps)
         return [
             {
