@@ -31,7 +31,7 @@ class _SideBySide(nn.Module):
 
 
 class _LastQuery(nn.Module):
-    """Regressors of several families and a residual model, whose layers run without their forward."""
+    """Regressors of several families, whose layers run without their forward."""
 
     def __init__(self, *regressors: nn.Module) -> None:
         super().__init__()
@@ -72,8 +72,7 @@ def _last_query(seed: int) -> nn.Module:
         InContextRegressor(_WIDTH, LayerConfig(key_dim=4, value_dim=3, scale=0.25, **each)) for each in options
     ]
     regressors[-1].layer = _KeyTimesValue(_WIDTH, LayerConfig(key_dim=4, value_dim=3, gate="full"))
-    residual = ResidualModel(_WIDTH, [LayerConfig(scale=0.25), LayerConfig(gate="value", scale=0.25)] * 2)
-    return perturb(_LastQuery(*regressors, residual), *_MOVED)
+    return perturb(_LastQuery(*regressors), *_MOVED)
 
 
 _NOTE = "layers take no attention mask"
