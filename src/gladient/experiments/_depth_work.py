@@ -226,7 +226,7 @@ class SearchedSteps:
     @property
     def cost(self) -> float:
         """In the unit of `GrownModels`, roughly."""
-        return (100.0 if self.gated else 20.0) * self.layers * (2 + self.starts) * (sum(self.n) + 10)
+        return (100.0 if self.gated else 40.0) * self.layers * (2 + self.starts) * (sum(self.n) + 10)
 
     def setting(self) -> MultitaskSetting:
         """The data."""

@@ -124,7 +124,9 @@ def _make_config(*, quick: bool, seeds: int, device: str) -> DepthConfig:
     config = DepthConfig(seeds=seeds, device=device)
     if not quick:
         return config
-    return replace(config, n=(10, 20), layers=2, learning_rates=config.learning_rates[:2], starts=2)
+    rates = config.learning_rates[:2]
+    config = replace(config, test_prompts=2**15, search_prompts=2048, step_prompts=2**14)
+    return replace(config, n=(10, 20), layers=2, learning_rates=rates, starts=2)
 
 
 def _work(config: DepthConfig) -> list[Work]:
