@@ -60,8 +60,8 @@ class MultitaskConfig:
     d: int = 10
     sigma2: float = 0.0
     seeds: int = 1
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    test_prompts: int = 2**18
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=600))
+    test_prompts: int = 2**17
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -76,7 +76,7 @@ class MultitaskConfig:
 
 def _make_config(*, quick: bool, seeds: int, device: str) -> MultitaskConfig:
     config = MultitaskConfig(seeds=seeds, device=device)
-    return replace(config, n=(10, 40), test_prompts=2**17) if quick else config
+    return replace(config, n=(10, 40)) if quick else config
 
 
 def _stacks(config: MultitaskConfig) -> list[Stack]:
