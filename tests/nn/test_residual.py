@@ -158,6 +158,16 @@ def test_projection_is_a_product_for_every_member(batch: int, width: int, column
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
+def test_a_prompt_that_is_not_finite_spoils_no_other() -> None:
+    model, prompts = randomised(ResidualModel(WIDTH, [LayerConfig()] * 2)), tokens(batch=4)
+    with torch.no_grad():
+        expected = model(prompts)
+        prompts[0, 1, 0] = float("nan")
+        got = model(prompts)
+    assert got.isnan().tolist() == [[False, True, False, False]]
+    torch.testing.assert_close(got[:, [0, 2, 3]], expected[:, [0, 2, 3]])
+
+
 def test_layers_start_apart() -> None:
     first, second = ResidualModel(WIDTH, [LayerConfig()] * 2, seeds=[3]).layers
     assert not torch.equal(first.attention.W_q, second.attention.W_q)
