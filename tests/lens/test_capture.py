@@ -13,6 +13,7 @@ from tiny import MODELS
 from torch import Tensor, nn
 
 from gladient import lens
+from gladient.nn import LayerConfig, ResidualModel
 
 TOKENS = torch.randint(3, 64, (2, 12), generator=torch.Generator().manual_seed(0))
 SCANS = {"mamba": "mamba_selective_scan", "zamba": "mamba_selective_scan", "mamba2": "mamba2_chunk_scan"}
@@ -181,6 +182,15 @@ def test_too_much_memory_is_refused(name: str, model: nn.Module) -> None:
     small = lens.Record(record.module, 0, record.architecture, 0, record.recurrence, max_bytes=100)
     with pytest.raises(ValueError, match="ask for fewer heads or queries"):
         small.gate_weights()
+
+
+def test_layers_that_run_past_their_forward_are_recorded() -> None:
+    """A residual model of plain layers reads the last query alone of its last layer; the others write every token."""
+    model = ResidualModel(8, [LayerConfig(scale=0.25)] * 3)
+    with torch.no_grad(), lens.capture(model) as trace:
+        model(torch.randn(1, 2, 12, 8, generator=torch.Generator().manual_seed(0)))
+    assert [(record.layer, record.output().shape[1]) for record in trace.records] == [(0, 12), (1, 12), (2, 1)]
+    assert all(record.reconstruction_error.passed for record in trace.records)
 
 
 def test_what_is_not_supported_lists_what_is() -> None:

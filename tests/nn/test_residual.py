@@ -11,6 +11,7 @@ import torch
 
 from gladient._tensors import CheckpointError
 from gladient.nn import InContextRegressor, LayerConfig, ResidualModel, presets
+from gladient.nn._stack import project
 
 WIDTH, T = 6, 9
 CONFIGS: dict[str, LayerConfig] = {
@@ -119,6 +120,52 @@ def test_one_layer_of_each_regresses(name: str) -> None:
     model = randomised(InContextRegressor(WIDTH, config, seeds=[0, 1]))
     plain = torch.einsum("ebv,ev->eb", model.layer(tokens())[:, :, -1], model.readout)
     torch.testing.assert_close(model(tokens()), plain, rtol=1e-10, atol=1e-12)
+
+
+SHORT: dict[str, LayerConfig] = {
+    **CONFIGS,
+    "no gates": LayerConfig(gate="none", scale=0.3),
+    "one head": LayerConfig(gate="scalar", gate_bias=True, learn_rate=True, write="step", rate=0.5, key_dim=8),
+    "one fixed head": LayerConfig(gate="fixed", decays=(0.5,), value_dim=8),
+    "narrow values": LayerConfig(gate="scalar", value_dim=3),
+    "bonus": LayerConfig(gate="none", bonus=True),
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_predictions_are_read_from_hidden_tokens(name: str, groups: int) -> None:
+    """The forward forms fewer products than `hidden`, to the same values and gradients."""
+    model = randomised(ResidualModel(WIDTH, [SHORT[name]] * 3, seeds=[0, 1, 2, 3]))
+    prompts, parameters = 0.3 * tokens(groups, batch=3), list(model.parameters())
+    short, plain = model(prompts), model.read(model.hidden(prompts)[-1])[:, :, -1]
+    torch.testing.assert_close(short, plain, rtol=1e-9, atol=1e-12)
+    upstream = torch.randn(short.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for one, other in zip(*(torch.autograd.grad(y, parameters, upstream) for y in (short, plain)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize(("batch", "width", "columns"), [(8, 9, 9), (8, 9, 1), (3, 5, 4), (4, 20, 17), (0, 9, 9)])
+def test_projection_is_a_product_for_every_member(batch: int, width: int, columns: int) -> None:
+    """However many tokens stand in a row of the product."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(2, batch, 6, width, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(6, width, columns, generator=generator, dtype=torch.float64, requires_grad=True)
+    got, expected = project(z, weight), torch.einsum("gbtd,gpdc->gbtpc", z, weight.unflatten(0, (2, 3)))
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+    upstream = torch.randn(got.shape, generator=generator, dtype=torch.float64)
+    for one, other in zip(*(torch.autograd.grad(y, [z, weight], upstream) for y in (got, expected)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_a_prompt_that_is_not_finite_spoils_no_other() -> None:
+    model, prompts = randomised(ResidualModel(WIDTH, [LayerConfig()] * 2)), tokens(batch=4)
+    with torch.no_grad():
+        expected = model(prompts)
+        prompts[0, 1, 0] = float("nan")
+        got = model(prompts)
+    assert got.isnan().tolist() == [[False, True, False, False]]
+    torch.testing.assert_close(got[:, [0, 2, 3]], expected[:, [0, 2, 3]])
 
 
 def test_layers_start_apart() -> None:

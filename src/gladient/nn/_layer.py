@@ -99,6 +99,22 @@ class GatedLinearAttention(nn.Module):
         gates = [] if self.gate is None else list(self.gate.parameters())
         return gates if self.log_A is None else [*gates, self.log_A]
 
+    def written(self, tokens: Float[Tensor, "*G B T D"], W_o: Float[Tensor, "E HV D"]) -> Float[Tensor, "E B T D"]:
+        r"""Every token's outputs times W_o, what a residual layer adds to it: `forward` with fewer products.
+
+        With one head whose gates leave channels alone, $k_j^\top q_t = z_j^\top (W_k W_q^\top z_t)$ and
+        $W_o^\top v_j = (W_v W_o)^\top z_j$: tokens are the keys.
+        """
+        width = self.W_q.shape[1]
+        narrow = self.W_q.shape[2] < width or self.W_v.shape[2] < width  # then the products would cost more
+        if narrow or self.config.heads > 1 or self.config.gate not in ("none", "fixed", "scalar") or self.u is not None:
+            return project(self(tokens), W_o)[:, :, :, 0]
+        tokens = in_groups(tokens, self.members)
+        q = self._project(tokens, self.W_q @ cast(Tensor, self.W_k).mT)
+        v = self._project(tokens, self.W_v @ W_o)
+        o, _ = self._operate(q, tokens[:, :, :, None].flatten(0, 1), v, tokens, self._log_gates(tokens))
+        return self._by_member(o, groups=len(tokens))
+
     def read_last(self, tokens: Float[Tensor, "*G B T D"], readout: Float[Tensor, "E HV"]) -> Float[Tensor, "E B"]:
         r"""The read-out $h^\top o_T$ of the last token alone.
 

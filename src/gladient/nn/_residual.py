@@ -13,7 +13,7 @@ from torch.nn import functional
 from gladient._tensors import load_tensors, save_tensors
 from gladient.nn._config import LayerConfig
 from gladient.nn._layer import GatedLinearAttention
-from gladient.nn._stack import by_member, member_normal
+from gladient.nn._stack import by_member, member_normal, project
 
 __all__ = ["ResidualLayer", "ResidualModel"]
 
@@ -53,7 +53,20 @@ class ResidualLayer(nn.Module):
             ).flatten(3)
         if self.W_r is not None:
             o = o * functional.silu(torch.einsum("ebtd,edv->ebtv", tokens, self.W_r))
-        return tokens + torch.einsum("ebtv,evd->ebtd", o, self.W_o), state
+        return tokens + project(o, self.W_o)[:, :, :, 0], state
+
+    def rewrite(self, tokens: Float[Tensor, "*G B T D"]) -> Float[Tensor, "E B T D"]:
+        """The tokens after the layer alone: `forward` with fewer products where it has no norm and no output gate."""
+        if self.config.norm or self.W_r is not None:
+            return self(tokens)[0]
+        return by_member(tokens, self.attention.members) + self.attention.written(tokens, self.W_o)
+
+    def read_last(self, tokens: Float[Tensor, "*G B T D"], readout: Float[Tensor, "E D"]) -> Float[Tensor, "E B"]:
+        """The read-out of the last token after the layer; see `GatedLinearAttention.read_last`."""
+        if self.config.norm or self.W_r is not None:
+            return torch.einsum("ebd,ed->eb", self(tokens)[0][:, :, -1], readout)
+        own = torch.einsum("ebd,ed->eb", by_member(tokens, self.attention.members)[:, :, -1], readout)
+        return own + self.attention.read_last(tokens, torch.einsum("evd,ed->ev", self.W_o, readout))
 
 
 class ResidualModel(nn.Module):
@@ -93,7 +106,10 @@ class ResidualModel(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "*G B T D"]) -> Float[Tensor, "E B"]:
         """Predictions of every member for the prompts of its group."""
-        return self.read(self.hidden(tokens)[-1])[:, :, -1]
+        *first, last = self.layers
+        for layer in first:
+            tokens = layer.rewrite(tokens)
+        return last.read_last(tokens, self.readout)
 
     def read(self, z: Float[Tensor, "E B T D"]) -> Float[Tensor, "E B T"]:
         """The read-out of every token after the last layer."""

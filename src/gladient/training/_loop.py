@@ -119,7 +119,7 @@ def _adam(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam:
         {"params": rest, "peak": config.learning_rate, "rest": 0.0},
         {"params": gates, "peak": config.gate_learning_rate, "rest": config.gate_rest},
     ]
-    return torch.optim.Adam([group for group in groups if group["params"]], betas=(0.9, 0.99))
+    return torch.optim.Adam([group for group in groups if group["params"]], betas=(0.9, 0.99), fused=True)
 
 
 def _check_finite(losses: Tensor, config: TrainingConfig) -> None:
@@ -156,7 +156,7 @@ def _restore(
         with torch.no_grad():
             parameter.copy_(tensors[f"model.{name}"])
         optimizer.state[parameter] = {
-            "step": torch.tensor(float(step)),
+            "step": torch.tensor(float(step), device=parameter.device),
             "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device),
             "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
         }

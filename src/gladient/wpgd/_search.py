@@ -18,7 +18,7 @@ from gladient.wpgd._weights import TaskWeights
 __all__ = ["BestSteps", "best_steps"]
 
 _LEAST_GATE = 1e-6  # of the later delimiters: TaskWeights tells g = (0, 0) from (1, 0) only by ω = (0, tiny)
-_COARSE = 1024  # prompts on which starts are compared
+_COARSE = 512  # prompts on which starts are compared
 
 
 @dataclass(frozen=True)

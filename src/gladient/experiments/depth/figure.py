@@ -52,10 +52,10 @@ class DepthConfig(Config):
     d: int = 5
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=400, gate_rest=0.05))
     learning_rates: tuple[float, ...] = (1e-2, 1e-2, 5e-3, 3e-3)
-    start_scale: float = 0.3
-    search_prompts: int = 8192
+    start_scale: float = 0.6
+    search_prompts: int = 4096
     starts: int = 4
-    step_prompts: int = 2**16
+    step_prompts: int = 2**15
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,10 @@ class Depth(Reproducible[DepthConfig, GrownModels | SearchedSteps, DepthRow, Dep
     def config(self, *, quick: bool, seeds: int | None, device: str) -> DepthConfig:
         """Three lengths and four layers, or two and two if quick; two seeds."""
         config = DepthConfig(seeds=2 if seeds is None else seeds, device=device)
-        return replace(config, n=(10, 20), learning_rates=config.learning_rates[:2], starts=2) if quick else config
+        if not quick:
+            return config
+        config = replace(config, n=(10, 20), learning_rates=config.learning_rates[:2], starts=2)
+        return replace(config, test_prompts=2**15, search_prompts=2048, step_prompts=2**14)
 
     def work(self, config: DepthConfig) -> list[GrownModels | SearchedSteps]:
         """Models to grow and steps to search for, for each length and kind of model."""

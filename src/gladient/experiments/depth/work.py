@@ -215,7 +215,7 @@ class SearchedSteps:
     @property
     def cost(self) -> float:
         """In the unit of `GrownModels`, roughly."""
-        return (100.0 if self.gated else 20.0) * self.layers * (2 + self.starts) * (sum(self.n) + 10)
+        return (100.0 if self.gated else 40.0) * self.layers * (2 + self.starts) * (sum(self.n) + 10)
 
     def setting(self) -> MultitaskSetting:
         """The data."""
@@ -240,7 +240,7 @@ class SearchedSteps:
             each = torch.stack([conditional_risk(algorithm, x, setting) for algorithm in algorithms])
             return (each - each[:1] + exact) / self.d
 
-        test = evaluate(risks, self.test_prompts, batch=1024)
+        test = evaluate(risks, self.test_prompts, batch=128)  # T² numbers a prompt stay in cache
         on_step(self.steps)
         records: list[Record] = [
             {

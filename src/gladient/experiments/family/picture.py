@@ -16,7 +16,7 @@ __all__ = ["draw_ladders"]
 
 # Okabe and Ito's colours, told apart by every kind of colour vision. Where rungs coincide, the wider line below stays
 # visible around the narrower above, and between the dashes of WPGD and of the key gate.
-_RUNGS: dict[str, tuple[str, str, Any, float]] = {
+_RUNGS: dict[str, tuple[str, str, object, float]] = {
     "linear_attention": ("linear attention", "#AAAAAA", "-", 7.5),
     "fixed_decay": ("best fixed decay", "#E69F00", "-", 5.6),
     "scalar_gate": ("scalar gate", "#56B4E9", "-", 4.2),

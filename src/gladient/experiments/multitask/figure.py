@@ -42,8 +42,7 @@ class MultitaskConfig(Config):
     n: tuple[int, ...] = (10, 20, 40, 60, 80, 100)
     r: tuple[tuple[float, float], ...] = ((0.0, 1.0), (0.2, 0.8), (0.5, 0.5), (0.8, 0.2))
     d: int = 10
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    test_prompts: int = 2**18
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=600))
 
 
 def multitask_panels(n: tuple[int, ...], r: Sequence[tuple[float, ...]], d: int) -> tuple[Panel, ...]:
@@ -83,7 +82,7 @@ class Multitask(Reproducible[MultitaskConfig, Stack, Row, ExactPoint]):
     def config(self, *, quick: bool, seeds: int | None, device: str) -> MultitaskConfig:
         """Six lengths, or two if quick; one seed."""
         config = MultitaskConfig(seeds=1 if seeds is None else seeds, device=device)
-        return replace(config, n=(10, 40), test_prompts=2**17) if quick else config
+        return replace(config, n=(10, 40)) if quick else config
 
     def work(self, config: MultitaskConfig) -> list[Stack]:
         """A stack for each length and kind of model."""

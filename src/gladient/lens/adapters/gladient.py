@@ -24,6 +24,7 @@ def _attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
     with (
         on_method(layer, "scan", _ignore),  # models run the layer past its forward
         on_method(layer, "read_last", _ignore),
+        on_method(layer, "written", _ignore),
         on_function(layer, "gated_linear_attention", lambda call, result: emit(_read(call, result[0]))),
     ):
         yield
