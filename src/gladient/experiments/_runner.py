@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 from uuid import uuid4
 
+import dask
 import platformdirs
 import torch
 from distributed import Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
@@ -27,6 +28,8 @@ __all__ = ["run_work"]
 
 _REPORT_EVERY = 0.2  # seconds between two messages of a worker to the progress bar
 _CONNECT_WITHIN = 10.0  # seconds
+# Dask also has its workers hand freed memory back at once, which a training step asks for again.
+_ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1)
 # A terminal sends Ctrl-C to all its processes; the client alone decides what becomes of it.
 _DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 
@@ -98,6 +101,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
             yield client
         return
     with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ": _ENVIRONMENT}),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
