@@ -58,7 +58,7 @@ class DepthConfig:
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=400, gate_rest=0.05))
     learning_rates: tuple[float, ...] = (1e-2, 1e-2, 5e-3, 3e-3)
     start_scale: float = 0.6
-    test_prompts: int = 2**16
+    test_prompts: int = 2**17
     search_prompts: int = 4096
     starts: int = 4
     step_prompts: int = 2**15
