@@ -46,7 +46,7 @@ def test_a_killed_worker_is_replaced_and_the_results_are_the_same(finished: Path
 
 @contextmanager
 def cluster(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A scheduler and workers as one starts them by hand, each in a folder and with a cache of its own."""
+    """A scheduler and workers as one starts them by hand, each in a folder of its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
@@ -59,7 +59,6 @@ def cluster(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess.P
             subprocess.Popen(
                 [*DASK, "worker", address, "--nthreads", "1", "--no-dashboard"],
                 cwd=place,
-                env={**os.environ, "XDG_CACHE_HOME": str(place / "cache")},
                 **quiet,
             )
         )
