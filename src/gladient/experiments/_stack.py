@@ -1,6 +1,7 @@
 """Models of one kind that read the same prompts, trained side by side and then tested."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from gladient.training import (
     train,
 )
 
-__all__ = ["Panel", "Stack", "is_diverged", "prompt_streams", "record", "spaced"]
+__all__ = ["Panel", "Stack", "StackWork", "is_diverged", "prompt_streams", "record", "spaced"]
 
 _DIVERGED = 10.0  # times the risk of predicting 0, where every model starts
 
@@ -174,6 +175,36 @@ class Stack:
 
     def _run(self) -> dict[str, Any]:
         return {key: value for key, value in asdict(self).items() if key != "training"}
+
+
+@dataclass(frozen=True)
+class StackWork(ABC):
+    """Work that trains a stack and then does more with it.
+
+    Args:
+        stack: the models.
+    """
+
+    stack: Stack
+
+    @property
+    def name(self) -> str:
+        """The stack's name."""
+        return self.stack.name
+
+    @property
+    def steps(self) -> int:
+        """Training steps."""
+        return self.stack.steps
+
+    @property
+    def cost(self) -> float:
+        """That of the training."""
+        return self.stack.cost
+
+    @abstractmethod
+    def run(self, scratch: Path, on_step: OnStep = lambda step: None) -> Outcome:
+        """See `Work.run`."""
 
 
 def record(risk: float, standard_error: float) -> Record:
