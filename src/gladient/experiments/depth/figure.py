@@ -145,8 +145,8 @@ class Depth(Reproducible[DepthConfig, GrownModels | SearchedSteps, DepthRow, Dep
     row, point = DepthRow, DepthPoint
 
     def config(self, *, quick: bool, seeds: int | None, device: str) -> DepthConfig:
-        """Three lengths and four layers, or two and two if quick; two seeds."""
-        config = DepthConfig(seeds=2 if seeds is None else seeds, device=device)
+        """Three lengths, four layers and two seeds, or two, two and one if quick."""
+        config = DepthConfig(seeds=(1 if quick else 2) if seeds is None else seeds, device=device)
         if not quick:
             return config
         config = replace(config, n=(10, 20), learning_rates=config.learning_rates[:2], starts=2)
