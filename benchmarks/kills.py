@@ -55,7 +55,7 @@ def main(options: Options) -> None:
         print(f"without a kill: {seconds:.1f} s")
         for number in range(options.kills):
             process, how = sweep(file, killed), (signal.SIGKILL, signal.SIGINT)[number % 2]
-            time.sleep(chance.uniform(4, 4 + seconds / options.kills))
+            time.sleep(chance.uniform(3, 3 + seconds / 3))
             family = psutil.Process(process.pid).children(recursive=True)
             process.send_signal(how)
             begun, code = time.perf_counter(), process.wait()

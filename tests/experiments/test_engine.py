@@ -35,6 +35,7 @@ def kill_a_worker(process: subprocess.Popen[bytes]) -> None:
     max(workers, key=lambda child: sum(child.cpu_times()[:2])).kill()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_the_results_are_the_same(finished: Path, tmp_path: Path) -> None:
     process = subprocess.Popen([*COMMAND, str(tmp_path / "out")])
     wait_for_points(tmp_path / "out")
@@ -70,6 +71,7 @@ def cluster(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess.P
             process.wait(timeout=60)
 
 
+@pytest.mark.slow
 def test_workers_started_by_hand_give_the_same_bits_whoever_dies(finished: Path, tmp_path: Path) -> None:
     """A nanny is killed with its worker; then the client, whose run goes on with --resume."""
     out = tmp_path / "out"

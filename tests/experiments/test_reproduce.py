@@ -46,6 +46,7 @@ def test_report_stands_alone_and_marks_what_misses(finished: Path) -> None:
     assert "&#34;checkpoint_every&#34;: 20" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
 def test_killed_and_resumed_gives_the_same_results_bit_for_bit(
     finished: Path, tmp_path: Path, kill: signal.Signals
