@@ -59,10 +59,10 @@ def main(options: Options) -> None:
             family = psutil.Process(process.pid).children(recursive=True)
             process.send_signal(how)
             begun, code = time.perf_counter(), process.wait()
-            _, alive = psutil.wait_procs(family, timeout=10)
             ended, done = time.perf_counter() - begun, len(list(killed.glob("points/*.json")))
+            _, left = psutil.wait_procs(family, timeout=10)
             print(
-                f"{how.name}: exit code {code}, all ended after {ended:.1f} s, {len(alive)} left, {done} parts finished"
+                f"{how.name}: exit code {code} after {ended:.1f} s, {len(left)} processes left, {done} parts finished"
             )
         assert sweep(file, killed).wait() == 0
         names = sorted(path.relative_to(whole) for path in [whole / "results.csv", *whole.glob("weights/*")])
