@@ -119,6 +119,7 @@ def test_models_that_diverge_are_said_and_kept_out(tmp_path: Path, capsys: pytes
         ({"r": [[0.9, 0.9]], "rho": [0]}, "no combination of r and rho can occur"),
         ({"r": [[0.2, True]]}, "r holds True"),
         ({"d": 0}, r"d is \[0\]"),
+        ({"d": 10**30}, r"each must be a whole number from 1 to 10000"),
         ({"d": None}, "d holds None"),
         ({"spectrum": [1, 2]}, "not both"),
         ({"rho": [[0.1, 0.2]]}, "rho lists 2 numbers"),
