@@ -35,7 +35,8 @@ def test_a_scheduler_and_workers_by_hand(tmp_path: Path) -> None:
     script = block("clusters.md", "bash", "dask scheduler")
     assert "8786" in script
     shell(script.replace("8786", port), tmp_path)
-    assert (tmp_path / "results" / "train" / "report.html").exists()
+    report = (tmp_path / "results" / "train" / "report.html").read_text()
+    assert f"with the workers of tcp://127.0.0.1:{port}" in report
 
 
 def test_jobs_of_a_queue(tmp_path: Path) -> None:

@@ -44,8 +44,6 @@ class Sweep(RunOptions):
     """Training runs for each setting and model, in place of the file's."""
     parquet: bool = False
     """Write results.parquet too."""
-    device: str = "cpu"
-    """Where to train: cpu, cuda, cuda:0 …"""
 
     def run(self) -> int:
         """Make the sweep; 1 if a training diverged."""

@@ -71,6 +71,11 @@ class Panel:
             sigma2=setting.sigma2,
         )
 
+    @classmethod
+    def isotropic(cls, n: tuple[int, ...], r: tuple[float, ...], d: int) -> "Panel":
+        """Uncorrelated tasks, d features of variance 1, no noise; its name is what `gladient risk --r` takes."""
+        return cls(spaced(r), n, r, (1.0,) * d)
+
     @property
     def setting(self) -> MultitaskSetting:
         """The setting."""
@@ -125,7 +130,7 @@ class Stack:
         settings = [panel.setting for panel in self.panels]
         sampler = PromptSampler(settings, contextual=kind.contextual, device=self.device)
         members = [seed for seed in self.seeds for _ in self.panels]
-        return kind.build(sampler.layout, members, self.key_channels).to(self.device), sampler
+        return kind.build(sampler.layout, members, key_channels=self.key_channels).to(self.device), sampler
 
     def run(self, scratch: Path, on_step: OnStep = lambda step: None) -> Outcome:
         """One record for each panel and seed; risk and standard_error are in units of the risk of predicting 0."""

@@ -130,11 +130,11 @@ def _listed(name: str, value: Any) -> Sequence[Any]:
 
 def _numbers(name: str, values: Any) -> tuple[Any, ...]:
     listed = _listed(name, values)
-    kinds = int if name in ("n", "d") else (int, float)
+    kind: type[int] | type[float] = int if name in ("n", "d") else float
     for value in listed:
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            raise ValueError(f"{name} holds {value!r}; it must hold {'whole ' if kinds is int else ''}numbers")
-    return tuple(listed) if kinds is int else tuple(map(float, listed))
+        if isinstance(value, bool) or not isinstance(value, int | float) or (kind is int and value % 1):
+            raise ValueError(f"{name} holds {value!r}; it must hold {'whole ' if kind is int else ''}numbers")
+    return tuple(map(kind, listed))
 
 
 def _training(content: Any) -> TrainingConfig:
