@@ -1,8 +1,18 @@
-"""Gated linear attention as an operator: tensors in, tensors out."""
+"""Gated linear attention and the gated delta rule as operators: tensors in, tensors out."""
 
 from gladient.ops._check import LayoutWarning
 from gladient.ops.call import Backend, Form, Read
-from gladient.ops.dispatch import Choice, choose, gated_linear_attention
+from gladient.ops.dispatch import Choice, choose, gated_delta_rule, gated_linear_attention
 from gladient.ops.gates import Gates
 
-__all__ = ["gated_linear_attention", "choose", "Backend", "Choice", "Form", "Gates", "LayoutWarning", "Read"]
+__all__ = [
+    "gated_linear_attention",
+    "gated_delta_rule",
+    "choose",
+    "Backend",
+    "Choice",
+    "Form",
+    "Gates",
+    "LayoutWarning",
+    "Read",
+]

@@ -12,7 +12,18 @@ from torch import Tensor
 __all__ = ["LayoutWarning", "borders", "check_kinds", "check_option", "check_shapes", "check_state", "check_values"]
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-_CHANNELS = {"q": "K", "k": "K", "v": "V", "g": "", "gk": "K", "gv": "V", "G": "KV", "dt": "V"}
+_CHANNELS = {
+    "q": "K",
+    "k": "K",
+    "v": "V",
+    "g": "",
+    "gk": "K",
+    "gv": "V",
+    "G": "KV",
+    "dt": "V",
+    "beta": "V",
+    "erase": "K",
+}
 
 
 class LayoutWarning(UserWarning):
@@ -55,7 +66,7 @@ def check_shapes(tensors: Mapping[str, Tensor], one_query: bool) -> int:
             heads[name] = x.shape[-axis] if x.ndim >= axis else 0
             continue
         shape = x.shape
-        if shape[:2] != start or shape[3:] != ends[_CHANNELS[name]] or len(shape) < 3:
+        if shape[:2] != start or shape[3:] != ends[_channels(name, x)] or len(shape) < 3:
             if name != "q":
                 raise ValueError(_wrong_shape(name, x, start, tensors))
             if not (one_query and shape[1] == 1):
@@ -82,10 +93,17 @@ def _ends(K: int, V: int) -> dict[str, tuple[int, ...]]:
     return {"": (), "K": (K,), "V": (V,), "KV": (K, V)}
 
 
+def _channels(name: str, x: Tensor) -> str:
+    """What follows the heads; the delta rule's strengths may also be numbers."""
+    return "" if name in ("beta", "erase") and x.ndim < 4 else _CHANNELS[name]
+
+
 def _wrong_shape(name: str, x: Tensor, start: tuple[int, int], tensors: Mapping[str, Tensor]) -> str:
     shape, ends = _shape(x), _ends(tensors["q"].shape[3], tensors["v"].shape[3])
-    wanted = ", ".join(map(str, (*start, "heads", *ends[_CHANNELS[name]])))
+    wanted = ", ".join(map(str, (*start, "heads", *ends[_channels(name, x)])))
     hint = " or, for a fixed decay per head, [H]" if name == "g" else ""
+    if name in ("beta", "erase"):
+        hint = f", or one strength per channel of {'v' if name == 'beta' else 'k'} behind that"
     gates = ("g", "gk", "gv", "G")
     by_token = shape[:2] == start and len(shape) > 2
     fits = [f"{other}=" for other in gates if by_token and shape[3:] == ends[_CHANNELS[other]]]
@@ -113,6 +131,10 @@ def check_values(tensors: Mapping[str, Tensor]) -> None:
             raise ValueError(f"{name} holds NaN or infinity; every entry must be finite")
         elif name == "dt" and bool(least < 0):
             raise ValueError("dt holds a step below 0; with rates A ≤ 0 it would make gates above 1")
+        elif name in ("beta", "erase") and not (float(least) >= 0 and float(most) <= 2):
+            rule = "it must lie in [0, 2], where a key of length 1 makes no error larger"
+            found = f"{name} goes from {float(least):.4g} to {float(most):.4g}"
+            raise ValueError(f"{found}; {rule}: pass a sigmoid, or twice one")
 
 
 def borders(cu_seqlens: Tensor | Sequence[int] | None, B: int, T: int) -> tuple[int, ...]:

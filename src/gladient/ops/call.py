@@ -23,6 +23,8 @@ class Call(NamedTuple):
     Args:
         q, k, v: [B, T, heads, channels] with a divisor of H heads each; q may hold one query for all tokens.
         gates: log gates, with a divisor of H heads each.
+        beta: [B, T, heads] or [B, T, heads, V], the delta rule's write strength; None for plain linear attention.
+        erase: [B, T, heads] or [B, T, heads, K], the delta rule's erase strength; None takes beta.
         bonus: [B, H, K] or None.
         initial_state: [B · sequences, H, K, V] or None for zeros.
         heads: H.
@@ -40,6 +42,8 @@ class Call(NamedTuple):
     k: Tensor
     v: Tensor
     gates: Gates
+    beta: Tensor | None
+    erase: Tensor | None
     bonus: Tensor | None
     initial_state: Tensor | None
     heads: int
@@ -73,7 +77,8 @@ class Call(NamedTuple):
         """All tensors that are present."""
         gates = self.gates
         every = (self.q, self.k, self.v, gates.g, gates.gk, gates.gv, gates.G, gates.A, gates.dt)
-        return [x for x in (*every, self.bonus, self.initial_state) if x is not None]
+        steps = (self.beta, self.erase)
+        return [x for x in (*every, *steps, self.bonus, self.initial_state) if x is not None]
 
 
 def prepare(
@@ -87,6 +92,8 @@ def prepare(
     G: Any = None,
     A: Any = None,
     dt: Any = None,
+    beta: Any = None,
+    erase: Any = None,
     scale: Any = 1.0,
     initial_state: Any = None,
     output_final_state: bool = False,
@@ -98,8 +105,9 @@ def prepare(
     check_values: bool = False,
     inplace: bool = False,
 ) -> Call:
-    """Checks the arguments of `gated_linear_attention`, whatever came, and brings them into one shape each."""
-    optional = {"g": g, "gk": gk, "gv": gv, "G": G, "A": A, "dt": dt, "initial_state": initial_state, "bonus": bonus}
+    """Checks the arguments of the public functions, whatever came, and brings them into one shape each."""
+    optional = {"g": g, "gk": gk, "gv": gv, "G": G, "A": A, "dt": dt, "beta": beta, "erase": erase}
+    optional |= {"initial_state": initial_state, "bonus": bonus}
     tensors = {"q": q, "k": k, "v": v} | {name: x for name, x in optional.items() if x is not None}
     check_kinds(tensors)
     _check_options(form, read, scale, chunk_size, A, dt, bonus)
@@ -123,6 +131,8 @@ def prepare(
                     f"inplace=True came with a state of {heads} heads; the new one has {H}: expand it first"
                 )
             initial_state = initial_state.repeat_interleave(H // initial_state.shape[1], 1)
+    if beta is not None:
+        _check_delta(beta, erase, form)
     chosen = form != "auto"
     if not chosen:
         form = "chunked" if q.shape[1] != 1 else "step" if T == 1 else "last_query"
@@ -137,6 +147,8 @@ def prepare(
         k,
         v,
         gates,
+        beta,
+        erase,
         bonus,
         initial_state,
         H,
@@ -168,6 +180,15 @@ def _check_options(form: str, read: str, scale: Any, chunk_size: Any, A: Any, dt
         raise ValueError("bonus came with read='after', which holds the current token already; use read='before'")
     if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
         raise ValueError(f"chunk_size is {chunk_size!r}; it must be a whole number of tokens ≥ 1, or None")
+
+
+def _check_delta(beta: Tensor, erase: Tensor | None, form: str) -> None:
+    if erase is None and beta.ndim == 4:
+        raise ValueError(
+            f"beta has shape {tuple(beta.shape)}, a strength per value channel, which cannot erase: pass erase too"
+        )
+    if form == "parallel":
+        raise ValueError("form='parallel' does not hold the delta rule; use 'chunked', 'recurrent' or 'last_query'")
 
 
 def _check_inplace(call: Call) -> None:

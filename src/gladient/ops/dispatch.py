@@ -1,4 +1,4 @@
-"""The public operator: checks its arguments, picks a backend, and runs it."""
+"""The public operators: they check their arguments, pick a backend, and run it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from gladient.ops import eager, fla, native
 from gladient.ops._check import check_option
 from gladient.ops.call import Backend, Call, Form, Read, prepare
 
-__all__ = ["gated_linear_attention", "choose", "Choice"]
+__all__ = ["gated_linear_attention", "gated_delta_rule", "choose", "Choice"]
 
 _BACKENDS: dict[str, ModuleType] = {"fla": fla, "native": native, "eager": eager}  # the first that is willing runs
 
@@ -125,10 +125,108 @@ def gated_linear_attention(
         check_values=check_values,
         inplace=inplace,
     )
+    return _run(call, backend, initial_state)
+
+
+def gated_delta_rule(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    *,
+    g: Tensor | None = None,
+    gk: Tensor | None = None,
+    erase: Tensor | None = None,
+    scale: float | None = 1.0,
+    initial_state: Tensor | None = None,
+    output_final_state: bool = False,
+    form: Form = "auto",
+    backend: Backend = "auto",
+    chunk_size: int | None = None,
+    read: Read = "after",
+    cu_seqlens: Tensor | Sequence[int] | None = None,
+    check_values: bool = False,
+    inplace: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    r"""The gated delta rule: a state that is corrected by its own error at every token.
+
+    $$S' = D_t S_{t-1}, \qquad S_t = S' + k_t \left(\beta_t v_t - S'^\top (e_t k_t)\right)^\top, \qquad
+      o_t = \mathrm{scale}\; S_t^\top q_t$$
+
+    $D_t$ is the gate exp(g) or Diag(exp(gk)), 1 if there is none, and $e_t$ the erase strength, $\beta_t$ if not given:
+    one step of gradient descent with step size β on the error $|S'^\top k_t - v_t|^2 / 2$ of the decayed state.
+    Without gates it is DeltaNet, with g Gated DeltaNet, with gk Kimi's KDA, with `gk`, `erase` per channel of k and
+    `beta` per channel of v Gated DeltaNet-2.
+    Convention: decay first, then the error against the decayed state; `scale` is 1 unless given, and keys and queries
+    are taken as they are: where a model normalises them, normalise them before.
+
+    Args:
+        q: queries, [B, T, h, K]; [B, 1, h, K] is enough for `form="last_query"`. Head groups are those of
+            `gated_linear_attention`.
+        k: keys, [B, T, h, K].
+        v: values, [B, T, h, V].
+        beta: write strengths, [B, T, h], or [B, T, h, V], one per channel of v, beside `erase`. For keys of length 1
+            they lie in [0, 2]: 1 replaces what the state holds for the key, and outside of that range errors grow (for
+            any key: where β |k|² is outside). This is not checked unless you ask with `check_values`.
+        g: scalar log gates ≤ 0, [B, T, h], or a fixed decay per head, [H].
+        gk: log gates per key channel, [B, T, h, K].
+        erase: erase strengths, [B, T, h], or [B, T, h, K], one per channel of k; None takes beta.
+        scale: factor of every output; None for $K^{-1/2}$.
+        initial_state: the state before the first token, [B, h, K, V] ([sequences, h, K, V] with `cu_seqlens`).
+        output_final_state: whether to return the state after the last token.
+        form: "recurrent", "chunked" (the WY representation), "last_query", "step" or "auto".
+        backend: "eager", "native" or "auto".
+        chunk_size: tokens per chunk of `form="chunked"` in the eager backend.
+        read: whether outputs read the state "after" or "before" the token's own decay and write.
+        cu_seqlens: borders 0 … T of sequences packed in one row (B = 1).
+        inplace: whether a step writes its final state into `initial_state` and returns that; without gradients.
+        check_values: whether to look for NaN, infinities, log gates above 0 and strengths outside of [0, 2].
+
+    Returns:
+        o: outputs in v's dtype, [B, T, H, V]; for `form="last_query"` [B, 1, H, V], one per packed sequence.
+        final_state: [B, H, K, V], or None unless `output_final_state`; float32 for half precision inputs.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: as `gated_linear_attention`; a `beta` per channel needs `erase`.
+
+    Source: Yang et al., arXiv 2406.06484 (DeltaNet) and 2412.06464 (Gated DeltaNet); Kimi Team, arXiv 2510.26692 (KDA);
+    Hatamizadeh et al., arXiv 2605.22791 (Gated DeltaNet-2).
+
+    >>> import torch
+    >>> key = torch.ones(1, 3, 1, 1)
+    >>> v = torch.tensor([4.0, 8.0, 8.0]).view(1, 3, 1, 1)
+    >>> o, state = gated_delta_rule(key, key, v, torch.full((1, 3, 1), 0.5), output_final_state=True)
+    >>> o.flatten().tolist(), state.item()
+    ([2.0, 5.0, 6.5], 6.5)
+    """
+    if not isinstance(beta, Tensor):
+        raise TypeError(f"beta is {type(beta).__name__}; it must be a torch.Tensor of write strengths, [B, T, heads]")
+    call = prepare(
+        q,
+        k,
+        v,
+        g=g,
+        gk=gk,
+        beta=beta,
+        erase=erase,
+        scale=scale,
+        initial_state=initial_state,
+        output_final_state=output_final_state,
+        form=form,
+        chunk_size=chunk_size,
+        read=read,
+        cu_seqlens=cu_seqlens,
+        check_values=check_values,
+        inplace=inplace,
+    )
+    return _run(call, backend, initial_state)
+
+
+def _run(call: Call, backend: str, initial_state: Tensor | None) -> tuple[Tensor, Tensor | None]:
     o, final = _BACKENDS[_first_willing(call, backend)].run(call)
-    if inplace and final is not initial_state:
+    if call.inplace and final is not initial_state:
         final = initial_state.copy_(final)  # type: ignore[union-attr]
-    return o, final if output_final_state else None
+    return o, final if call.output_final_state else None
 
 
 def choose(q: Tensor, k: Tensor, v: Tensor, *, backend: Backend = "auto", **options: Any) -> Choice:

@@ -59,7 +59,8 @@ def why_not(call: Call, named: bool = False) -> str | None:
     if not q.is_cuda:
         return f"q is on {q.device} and Triton kernels run on CUDA"
     if kernel(call) is None:
-        return f"no kernel for form {call.form!r}, gates {call.gates.family!r}, read {call.read!r}"
+        rule = "" if call.beta is None else "the delta rule, "
+        return f"no kernel for {rule}form {call.form!r}, gates {call.gates.family!r}, read {call.read!r}"
     if call.chunk_size is not None:
         return f"chunk_size={call.chunk_size} is for the eager backend; the kernels have chunks of their own"
     if q.dtype == torch.float64:
@@ -84,7 +85,7 @@ def kernel(call: Call) -> str | None:
     'chunk_gla'
     """
     row = TABLE.get((call.gates.family, call.read))
-    if row is None or call.form not in ("chunked", "recurrent", "step"):
+    if row is None or call.beta is not None or call.form not in ("chunked", "recurrent", "step"):
         return None
     return row.chunked if call.form == "chunked" else row.recurrent
 

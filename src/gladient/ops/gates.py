@@ -13,6 +13,7 @@ __all__ = [
     "Gates",
     "to_heads",
     "writes",
+    "weighted_keys",
     "exclusive_suffix_sum",
     "exclusive_prefix_sum",
     "pairwise_sum",
@@ -105,12 +106,17 @@ def to_heads(x: Tensor, heads: int) -> Tensor:
 def writes(k: Float[Tensor, "B T H K"], v: Float[Tensor, "B T H V"], gates: Gates) -> Float[Tensor, "B H K V"]:
     r"""$\sum_t \Gamma_{t \to T} \odot k_t v_t^\top$: what the tokens leave in the last state."""
     after = gates.each(lambda gate: exclusive_suffix_sum(gate).exp())
-    k = k if after.g is None else k * after.g[..., None]
-    k = k if after.gk is None else k * after.gk
+    k = weighted_keys(k, after)
     v = v if after.gv is None else v * after.gv
     if after.G is None:
         return torch.einsum("bthk,bthv->bhkv", k, v)
     return torch.einsum("bthk,bthv,bthkv->bhkv", k, v, after.G)
+
+
+def weighted_keys(k: Float[Tensor, "B T H K"], weights: Gates) -> Float[Tensor, "B T H K"]:
+    """Keys or queries times the weights that stand in g and gk."""
+    k = k if weights.g is None else k * weights.g[..., None]
+    return k if weights.gk is None else k * weights.gk
 
 
 def exclusive_suffix_sum(x: Float[Tensor, "B T *rest"]) -> Float[Tensor, "B T *rest"]:

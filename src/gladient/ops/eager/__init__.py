@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gladient.ops._sequences import accumulation, last_queries, own_writes
 from gladient.ops.call import Call
+from gladient.ops.eager import delta
 from gladient.ops.eager.chunked import chunked
 from gladient.ops.eager.last_query import final_state, last_query
 from gladient.ops.eager.parallel import parallel
@@ -34,8 +35,10 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
     """Outputs in v's dtype, and the final state or None."""
     runs = form(call)
     H, sequences = call.heads, len(call.offsets) - 1
-    gates = call.gates.each(accumulation).materialised(H)
     recompute = not (torch.compiler.is_compiling() or call.has_tangents)  # these ask for plain autograd
+    if call.beta is not None:
+        return delta.run(call, runs, recompute)
+    gates = call.gates.each(accumulation).materialised(H)
     if runs == "last_query":
         return last_queries(call, gates, lambda *x: last_query(*x, scale=call.scale, recompute=recompute), final_state)
     q, k, v = (accumulation(x) for x in (to_heads(call.q, H), call.k, call.v))
@@ -46,7 +49,7 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
     more: dict[str, Any] = {"chunk_size": call.chunk_size, "recompute": recompute} if runs == "chunked" else {}
 
     def outputs(q: Tensor) -> tuple[Tensor, Tensor]:
-        return each_sequence(_FORMS[runs], q, k, v, gates, **shared, **more)
+        return each_sequence(_FORMS[runs], (q, k, v), gates, **shared, **more)
 
     o, final = read_before(outputs, q, **shared) if call.read == "before" else outputs(q)
     if call.bonus is not None:
@@ -57,7 +60,7 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
 def _short(call: Call) -> bool:
     """Whether all pairs at once beat chunks, which compute them twice: see `python -m benchmarks.forms`."""
     (B, T), K, gates = call.k.shape[:2], call.k.shape[3], call.gates
-    if gates.G is not None or gates.A is not None or call.chunk_size is not None:
+    if gates.G is not None or gates.A is not None or call.chunk_size is not None or call.beta is not None:
         return False
     if gates.gk is not None or gates.gv is not None:
         return T <= 16

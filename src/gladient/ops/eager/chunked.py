@@ -1,6 +1,8 @@
 """Chunks of tokens: all pairs inside a chunk, the state between chunks. Linear in T; the backward pass recomputes."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -11,9 +13,11 @@ from gladient.ops.eager.parallel import from_state, within
 from gladient.ops.eager.recurrent import recurrent
 from gladient.ops.gates import Gates, to_heads, writes
 
-__all__ = ["chunked", "best_chunk"]
+__all__ = ["chunked", "best_chunk", "fold", "in_segments"]
 
 _SEGMENT = 512  # tokens whose intermediates exist at the same time
+
+Chunks: TypeAlias = Callable[..., tuple[Tensor, Tensor]]
 
 
 def best_chunk(gates: Gates, K: int) -> int:
@@ -53,43 +57,59 @@ def chunked(
     >>> o.flatten().tolist(), state.item()
     ([1.0, 1.5, 1.75], 1.75)
     """
-    H, T = q.shape[2], q.shape[1]
-    q, k, v, gates = scale * q, to_heads(k, H), to_heads(v, H), gates.to_heads(H)
-    chunk = min(chunk_size or best_chunk(gates, q.shape[3]), max(T, 1))
-    length = max(_SEGMENT // chunk, 1) * chunk
-    S, outputs = initial_state, []
-    for start in range(0, T, length):
-        part = slice(start, start + length)
-        gate_parts = (None if x is None else x[:, part] for x in (gates.g, gates.gk, gates.gv, gates.G))
-        o, S = (_Segment.apply if recompute else _segment)(chunk, S, q[:, part], k[:, part], v[:, part], *gate_parts)
-        outputs.append(o)
-    return (torch.cat(outputs, 1) if outputs else v[:, :0]), S
+    H = q.shape[2]
+    gates = gates.to_heads(H)
+    chunk = min(chunk_size or best_chunk(gates, q.shape[3]), max(q.shape[1], 1))
+    inputs = (scale * q, to_heads(k, H), to_heads(v, H), gates.g, gates.gk, gates.gv, gates.G)
+    return in_segments(_chunks, chunk, initial_state, inputs, recompute)
 
 
-def _segment(
-    chunk: int, S: Tensor, q: Tensor, k: Tensor, v: Tensor, *gate_tensors: Tensor | None
+def in_segments(
+    chunks: Chunks, size: int, S: Tensor, inputs: Sequence[Tensor | None], recompute: bool
 ) -> tuple[Tensor, Tensor]:
+    """Runs `chunks(size, S, *inputs)`, for whole numbers of chunks, on a few chunks of all tokens after the other.
+
+    The inputs are [B, T, …], q first, and v the third.
+    """
+    length, outputs = max(_SEGMENT // size, 1) * size, []
+    run = partial(_segment, chunks, size)
+    for start in range(0, inputs[0].shape[1], length):  # type: ignore[union-attr]
+        part = _part(inputs, start, start + length)
+        o, S = _Segment.apply(run, S, *part) if recompute else run(S, *part)
+        outputs.append(o)
+    return (torch.cat(outputs, 1) if outputs else inputs[2][:, :0]), S  # type: ignore[index]
+
+
+def fold(x: Float[Tensor, "B T *rest"], size: int) -> Float[Tensor, "Bn size *rest"]:
+    """Chunks as rows of the batch."""
+    return x.unflatten(1, (-1, size)).flatten(0, 1)
+
+
+def _part(inputs: Sequence[Tensor | None], start: int, stop: int) -> list[Tensor | None]:
+    return [None if x is None else x[:, start:stop] for x in inputs]
+
+
+def _segment(chunks: Chunks, size: int, S: Tensor, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
     """Whole chunks as one batch, then what is left as a chunk of its own."""
-    T = q.shape[1]
-    whole = T - T % chunk
+    T = inputs[0].shape[1]  # type: ignore[union-attr]
+    whole = T - T % size
     outputs = []
-    for part, size in ((slice(0, whole), chunk), (slice(whole, T), T - whole)):
-        if part.start < part.stop:
-            gates = Gates(*(None if x is None else x[:, part] for x in gate_tensors))
-            o, S = _chunks(size, S, q[:, part], k[:, part], v[:, part], gates)
+    for start, stop, length in ((0, whole, size), (whole, T, T - whole)):
+        if start < stop:
+            o, S = chunks(length, S, *_part(inputs, start, stop))
             outputs.append(o)
     return torch.cat(outputs, 1), S
 
 
-def _chunks(size: int, S: Tensor, q: Tensor, k: Tensor, v: Tensor, gates: Gates) -> tuple[Tensor, Tensor]:
+def _chunks(
+    size: int, S: Tensor, q: Tensor, k: Tensor, v: Tensor, *gate_tensors: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    gates = Gates(*gate_tensors)
     if gates.G is not None:
         return recurrent(q, k, v, gates, scale=1.0, initial_state=S)
-
-    def fold(x: Tensor) -> Tensor:
-        return x.unflatten(1, (-1, size)).flatten(0, 1)
-
     B, n = q.shape[0], q.shape[1] // size
-    folded_q, folded_k, folded_v, folded = fold(q), fold(k), fold(v), gates.each(fold)
+    folded_q, folded_k, folded_v = (fold(x, size) for x in (q, k, v))
+    folded = gates.each(lambda gate: fold(gate, size))
     written = writes(folded_k, folded_v, folded).unflatten(0, (B, n)).unbind(1)
     decay = folded.decay()
     decays = decay.unflatten(0, (B, n)).unbind(1) if isinstance(decay, Tensor) else [decay] * n
@@ -106,25 +126,25 @@ class _Segment(BatchFunction):
     """Forgets every intermediate of a segment and computes it again in the backward pass."""
 
     @staticmethod
-    def forward(chunk: int, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
-        return _segment(chunk, *inputs)  # type: ignore[arg-type]
+    def forward(run: Chunks, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
+        return run(*inputs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        ctx.chunk = inputs[0]
+        ctx.run = inputs[0]
         ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Any, ...]:
-        return (None, *_SegmentGradient.apply(ctx.chunk, *upstream, *ctx.saved_tensors))
+        return (None, *_SegmentGradient.apply(ctx.run, *upstream, *ctx.saved_tensors))
 
 
 class _SegmentGradient(BatchFunction):
     @staticmethod
-    def forward(chunk: int, d_o: Tensor, d_S: Tensor, *saved: Tensor | None) -> tuple[Tensor | None, ...]:
+    def forward(run: Chunks, d_o: Tensor, d_S: Tensor, *saved: Tensor | None) -> tuple[Tensor | None, ...]:
         with torch.enable_grad():
             inputs = [None if x is None else x.detach().requires_grad_() for x in saved]
-            outputs = _segment(chunk, *inputs)  # type: ignore[arg-type]
+            outputs = run(*inputs)
         present = [x for x in inputs if x is not None]
         gradients = iter(torch.autograd.grad(outputs, present, (d_o, d_S)))
         return tuple(None if x is None else next(gradients) for x in inputs)

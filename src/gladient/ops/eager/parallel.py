@@ -5,9 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from gladient.ops.gates import Gates, pairwise_sum, running_weights, to_heads, writes
+from gladient.ops.gates import Gates, pairwise_sum, running_weights, to_heads, weighted_keys, writes
 
-__all__ = ["parallel", "within", "from_state"]
+__all__ = ["parallel", "within", "from_state", "scores", "weighted_sums"]
 
 
 def parallel(
@@ -41,23 +41,26 @@ def within(
     """What the tokens give to one another's outputs."""
     if q.shape[1] == 0:
         return v
-    if gates.gk is None:
-        scores = torch.einsum("bthk,bihk->bhti", q, k)
-    else:
-        pairs = enumerate(running_weights(gates.gk))
-        rows = [(q[:, t, None] * k[:, : t + 1] * weights).sum(-1) for t, weights in pairs]
-        scores = torch.stack([pad(row, (0, 0, 0, len(rows) - 1 - t)) for t, row in enumerate(rows)], 1)
-        scores = scores.permute(0, 3, 1, 2)
-    scores = scores if gates.g is None else scores * pairwise_sum(gates.g).exp().permute(0, 3, 1, 2)
-    scores = scores.tril()
     if gates.gv is None:
-        return _weighted_sums(scores, v)
-    by_token = scores.permute(0, 2, 3, 1)[..., None]
+        return weighted_sums(scores(q, k, gates), v)
+    by_token = scores(q, k, gates).permute(0, 2, 3, 1)[..., None]
     pairs = enumerate(running_weights(gates.gv))
     return torch.stack([(by_token[:, t, : t + 1] * v[:, : t + 1] * weights).sum(1) for t, weights in pairs], 1)
 
 
-def _weighted_sums(scores: Float[Tensor, "B H T T"], v: Float[Tensor, "B T H V"]) -> Float[Tensor, "B T H V"]:
+def scores(q: Float[Tensor, "B T H K"], k: Float[Tensor, "B T H K"], gates: Gates) -> Float[Tensor, "B H T T"]:
+    """What query t takes of token i, gates per value channel apart; 0 for i > t."""
+    if gates.gk is None:
+        found = torch.einsum("bthk,bihk->bhti", q, k)
+    else:
+        pairs = enumerate(running_weights(gates.gk))
+        rows = [(q[:, t, None] * k[:, : t + 1] * weights).sum(-1) for t, weights in pairs]
+        found = torch.stack([pad(row, (0, 0, 0, len(rows) - 1 - t)) for t, row in enumerate(rows)], 1)
+        found = found.permute(0, 3, 1, 2)
+    return (found if gates.g is None else found * pairwise_sum(gates.g).exp().permute(0, 3, 1, 2)).tril()
+
+
+def weighted_sums(scores: Float[Tensor, "B H T T"], v: Float[Tensor, "B T H V"]) -> Float[Tensor, "B T H V"]:
     """Σ_i scores_ti v_i. A value that is not finite spoils its token and later ones, never earlier ones by 0 · inf."""
     spoilt = (v - v).cumsum(1)  # 0, and NaN from such a value on
     return torch.einsum("bhti,bihv->bthv", scores, v.nan_to_num(0.0, 0.0, 0.0)) + spoilt
@@ -66,6 +69,5 @@ def _weighted_sums(scores: Float[Tensor, "B H T T"], v: Float[Tensor, "B T H V"]
 def from_state(q: Float[Tensor, "B T H K"], gates: Gates, state: Float[Tensor, "B H K V"]) -> Float[Tensor, "B T H V"]:
     """What the state before the first token gives to every output."""
     until = gates.each(lambda gate: gate.cumsum(1).exp())
-    q = q if until.g is None else q * until.g[..., None]
-    o = torch.einsum("bthk,bhkv->bthv", q if until.gk is None else q * until.gk, state)
+    o = torch.einsum("bthk,bhkv->bthv", weighted_keys(q, until), state)
     return o if until.gv is None else o * until.gv

@@ -17,20 +17,18 @@ __all__ = ["each_sequence", "read_before"]
 
 def each_sequence(
     form: Callable[..., tuple[Tensor, Tensor]],
-    q: Float[Tensor, "B T H K"],
-    k: Float[Tensor, "B T Hk K"],
-    v: Float[Tensor, "B T Hv V"],
+    inputs: Sequence[Tensor],
     gates: Gates,
     *,
     initial_state: Float[Tensor, "B n H K V"],
     offsets: Sequence[int],
     **options: Any,
 ) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B n H K V"]]:
-    """Runs `form` on tokens offsets[i] to offsets[i + 1] of every row, one sequence after the other."""
+    """Runs `form` on tokens offsets[i] to offsets[i + 1] of every input [B, T, …], one sequence after the other."""
     outputs, states = [], []
     for i, (start, stop) in enumerate(pairwise(offsets)):
         part = partial(tokens, start=start, stop=stop)
-        o, S = form(part(q), part(k), part(v), gates.each(part), initial_state=initial_state[:, i], **options)
+        o, S = form(*map(part, inputs), gates.each(part), initial_state=initial_state[:, i], **options)
         outputs.append(o)
         states.append(S)
     return joined(outputs), torch.stack(states, 1)

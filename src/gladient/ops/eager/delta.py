@@ -1,0 +1,184 @@
+"""The delta rule: gated linear attention whose values are corrected by what the state predicts for their keys."""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gladient.ops._sequences import accumulation, joined, tokens
+from gladient.ops.call import Call
+from gladient.ops.eager.chunked import best_chunk, fold, in_segments
+from gladient.ops.eager.parallel import from_state, scores, weighted_sums
+from gladient.ops.eager.sequences import each_sequence, read_before
+from gladient.ops.gates import Gates, exclusive_suffix_sum, to_heads, weighted_keys
+
+__all__ = ["chunked", "last_query", "recurrent", "run"]
+
+
+def run(call: Call, form: str, recompute: bool) -> tuple[Tensor, Tensor | None]:
+    """Outputs in v's dtype, and the final state or None."""
+    q, k = (accumulation(to_heads(x, call.heads)) for x in (call.q, call.k))
+    inputs, gates = (k, _writes(call), _error_keys(call)), call.gates.each(accumulation)
+    state = q.new_zeros(()).expand(call.state_shape) if call.initial_state is None else accumulation(call.initial_state)
+    shared: dict[str, Any] = {"scale": call.scale, "initial_state": state.unflatten(0, (len(k), -1))}
+    shared["offsets"] = call.offsets
+    chunks: dict[str, Any] = {"chunk_size": call.chunk_size, "recompute": recompute}
+    one_by_one = (
+        partial(each_sequence, recurrent)
+        if form in ("recurrent", "step")
+        else partial(each_sequence, chunked, **chunks)
+    )
+
+    def outputs(q: Tensor) -> tuple[Tensor, Tensor]:
+        return one_by_one((q, *inputs), gates, **shared)
+
+    if form == "last_query":
+        o = _last_queries(call, q, inputs, gates, shared["initial_state"])
+        final = outputs(torch.zeros_like(k))[1] if call.output_final_state else None
+    else:
+        o, final = read_before(outputs, q, **shared) if call.read == "before" else outputs(q)
+    return o.to(call.v.dtype), final.flatten(0, 1) if call.output_final_state else None  # type: ignore[union-attr]
+
+
+def _last_queries(
+    call: Call, q: Tensor, inputs: Sequence[Tensor], gates: Gates, states: Float[Tensor, "B n H K V"]
+) -> Float[Tensor, "B n H V"]:
+    """The last output of every sequence, by the query of its last token; none for sequences without a query."""
+    outputs = []
+    for i, (start, stop) in enumerate(pairwise(call.offsets)):
+        last = max(stop - 1, start)
+        query = q if q.shape[1] == 1 else q[:, last:stop]
+        part = partial(tokens, start=start, stop=last if call.read == "before" else stop)
+        if query.shape[1]:
+            options: dict[str, Any] = {"scale": call.scale, "initial_state": states[:, i]}
+            k, w, m = map(part, inputs)
+            outputs.append(last_query(query, k, w, m, gates.each(part), **options))
+    return joined(outputs) if outputs else inputs[1][:, :0]
+
+
+def _writes(call: Call) -> Float[Tensor, "B T H V"]:
+    """β ⊙ v: what a token writes into a state that predicts nothing for its key."""
+    beta, v = (to_heads(accumulation(x), call.heads) for x in (call.beta, call.v))  # type: ignore[arg-type]
+    return (beta if beta.ndim == 4 else beta[..., None]) * v
+
+
+def _error_keys(call: Call) -> Float[Tensor, "B T H K"]:
+    """Keys times the erase strength: with these the state is asked for what is to be erased."""
+    strength = call.beta if call.erase is None else call.erase
+    erase, k = (to_heads(accumulation(x), call.heads) for x in (strength, call.k))  # type: ignore[arg-type]
+    return (erase if erase.ndim == 4 else erase[..., None]) * k
+
+
+def recurrent(
+    q: Float[Tensor, "B T H K"],
+    k: Float[Tensor, "B T H K"],
+    w: Float[Tensor, "B T H V"],
+    m: Float[Tensor, "B T H K"],
+    gates: Gates,
+    *,
+    scale: float,
+    initial_state: Float[Tensor, "B H K V"],
+) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
+    r"""$S_t = S' + k_t (w_t - S'^\top m_t)^\top$ with $S' = D_t S_{t-1}$, $o_t = \mathrm{scale}\; S_t^\top q_t$.
+
+    >>> one, half = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1), 0.5).log()
+    >>> o, state = recurrent(one, one, one, one, Gates(g=half), scale=1.0, initial_state=3 * one)
+    >>> o.item(), state.item()
+    (1.0, 1.0)
+    """
+    S, outputs = initial_state, []
+    log_gates = gates.to_heads(q.shape[2]).combined()
+    gate_steps = [None] * q.shape[1] if log_gates is None else log_gates.unbind(1)
+    for q_t, k_t, w_t, m_t, log_gate in zip(*(x.unbind(1) for x in (q, k, w, m)), gate_steps, strict=True):
+        if log_gate is not None:
+            S = log_gate.exp() * S
+        u = w_t - torch.einsum("bhk,bhkv->bhv", m_t, S)
+        S = S + k_t[..., None] * u[..., None, :]
+        outputs.append(scale * torch.einsum("bhk,bhkv->bhv", q_t, S))
+    return (torch.stack(outputs, 1) if outputs else w[:, :0]), S
+
+
+def chunked(
+    q: Float[Tensor, "B T H K"],
+    k: Float[Tensor, "B T H K"],
+    w: Float[Tensor, "B T H V"],
+    m: Float[Tensor, "B T H K"],
+    gates: Gates,
+    *,
+    scale: float,
+    initial_state: Float[Tensor, "B H K V"],
+    chunk_size: int | None = None,
+    recompute: bool = True,
+) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
+    r"""The same in chunks, whose corrected values u solve one triangular system (the WY representation).
+
+    $(I + A)\, U = W - (\Gamma \odot M) S_0$ with $A_{ij} = m_i^\top (\Gamma_{j \to i} \odot k_j)$ for j < i, and Γ the
+    products of gates; with U for values the rest is gated linear attention.
+    Source: Yang et al., arXiv 2406.06484 and 2412.06464.
+
+    >>> one, half = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1), 0.5).log()
+    >>> o, state = chunked(one, one, one, one, Gates(g=half), scale=1.0, initial_state=3 * one)
+    >>> o.item(), state.item()
+    (1.0, 1.0)
+    """
+    gates = gates.to_heads(q.shape[2])
+    chunk = min(chunk_size or max(best_chunk(gates, q.shape[3]), 16), max(q.shape[1], 1))
+    return in_segments(_chunks, chunk, initial_state, (scale * q, k, w, m, gates.g, gates.gk), recompute)
+
+
+def _chunks(
+    size: int, S: Tensor, q: Tensor, k: Tensor, w: Tensor, m: Tensor, g: Tensor | None, gk: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    B, n = q.shape[0], q.shape[1] // size
+    q, k, w, m = (fold(x, size) for x in (q, k, w, m))
+    gates = Gates(g, gk).each(lambda gate: fold(gate, size))
+    until = gates.each(lambda gate: gate.cumsum(1).exp())
+    after = gates.each(lambda gate: exclusive_suffix_sum(gate).exp())
+    right = torch.cat([w, weighted_keys(m, until)], -1).transpose(1, 2)
+    solved = torch.linalg.solve_triangular(scores(m, k, gates), right, upper=False, unitriangular=True)
+    free, bound = (x.unflatten(0, (B, n)).unbind(1) for x in solved.split([w.shape[3], k.shape[3]], -1))
+    late = weighted_keys(k, after).permute(0, 2, 3, 1).unflatten(0, (B, n)).unbind(1)
+    decay = gates.decay()
+    decays = decay.unflatten(0, (B, n)).unbind(1) if isinstance(decay, Tensor) else [decay] * n
+    states, values = [], []
+    for free_n, bound_n, late_n, decay_n in zip(free, bound, late, decays, strict=True):
+        states.append(S)
+        values.append(free_n - bound_n @ S)
+        S = decay_n * S + late_n @ values[-1]
+    u, before = (torch.stack(x, 1).flatten(0, 1) for x in (values, states))
+    o = weighted_sums(scores(q, k, gates), u.transpose(1, 2)) + from_state(q, gates, before)
+    return o.unflatten(0, (B, n)).flatten(1, 2), S
+
+
+def last_query(
+    q: Float[Tensor, "B 1 H K"],
+    k: Float[Tensor, "B T H K"],
+    w: Float[Tensor, "B T H V"],
+    m: Float[Tensor, "B T H K"],
+    gates: Gates,
+    *,
+    scale: float,
+    initial_state: Float[Tensor, "B H K V"],
+) -> Float[Tensor, "B 1 H V"]:
+    r"""One query's output without a state: the query itself is led back through the tokens.
+
+    $o = \sum_t (a_t^\top k_t)\, w_t + S_0^\top a_0$ with $a_T = \mathrm{scale}\, q$ and
+    $a_{t-1} = D_t (a_t - m_t\, a_t^\top k_t)$.
+
+    >>> one, half = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1), 0.5).log()
+    >>> last_query(one, one, one, one / 2, Gates(g=half), scale=1.0, initial_state=4 * one).item()
+    2.0
+    """
+    log_gates = gates.to_heads(q.shape[2]).combined()
+    gate_steps = [None] * k.shape[1] if log_gates is None else log_gates[..., 0].unbind(1)
+    a, weights = scale * q[:, 0], []
+    for k_t, m_t, log_gate in reversed(list(zip(k.unbind(1), m.unbind(1), gate_steps, strict=True))):
+        weights.append((a * k_t).sum(-1, keepdim=True))
+        a = a - m_t * weights[-1]
+        a = a if log_gate is None else log_gate.exp() * a
+    o = torch.einsum("bhk,bhkv->bhv", a, initial_state)
+    return (o + (torch.stack(weights[::-1], 1) * w).sum(1) if weights else o)[:, None]
