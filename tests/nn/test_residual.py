@@ -18,6 +18,8 @@ CONFIGS: dict[str, LayerConfig] = {
     **{name: preset(WIDTH, heads=2) for name, preset in presets.PRESETS.items()},
     "mamba, one head": presets.mamba(WIDTH, state=3),
     "value gates": LayerConfig(gate="value", value_dim=3, key_dim=4, heads=2, scale=0.3),
+    "unit keys alone": LayerConfig(gate="scalar", normalise="keys", heads=2, key_dim=4),
+    "fixed delta": LayerConfig(gate="fixed", decays=(0.5, 1.0), heads=2, write="delta", step_bound=2.0),
     "forgets at once": LayerConfig(gate="fixed", decays=(0.0, 1.0), heads=2, key_dim=4),
 }
 
@@ -60,7 +62,14 @@ def by_loops(config: LayerConfig, weights: dict[str, np.ndarray], z: np.ndarray)
                 A = np.exp(weights["attention.log_A"][h]) if "attention.log_A" in weights else 1.0
                 G = G * (g ** (config.rate * A))[:, None] if config.gate == "key" else G * g ** (config.rate * A)
             k = 1 - g if config.write == "complement" else z[t] @ weights["attention.W_k"][:, h * K : (h + 1) * K]
-            before, S[h] = S[h].copy(), G * S[h] + np.outer(k, v)
+            if config.normalise != "none":
+                k = k / np.sqrt(k @ k + 1e-6)
+                q = q / np.sqrt(q @ q + 1e-6) if config.normalise == "both" else q
+            before, S[h] = S[h].copy(), G * S[h]
+            if config.write == "delta":
+                logit = z[t] @ weights["attention.step.weight"][:, h] + weights["attention.step.bias"][h]
+                v = config.step_bound * sigmoid(logit) * (v - k @ S[h])
+            S[h] += np.outer(k, v)
             read = before + np.outer(weights["attention.u"][h] * k, v) if config.bonus else S[h]
             o[h] = config.scale * q @ read
             if config.norm:
@@ -201,9 +210,13 @@ def test_bad_arguments() -> None:
 BAD: dict[str, dict[str, Any]] = {
     "gate is 'rwkv'": {"gate": "rwkv"},
     "link is 'tanh'": {"gate": "none", "link": "tanh"},
-    "write is 'delta'": {"write": "delta"},
+    "write is 'hebb'": {"write": "hebb"},
+    "it goes with none or fixed or scalar or key": {"gate": "value", "write": "delta"},
+    "bonus came with write='delta'": {"gate": "key", "write": "delta", "bonus": True},
+    "normalise is 'values'": {"normalise": "values"},
+    "step_bound is 2.5": {"step_bound": 2.5},
     "it goes with scalar or full": {"gate": "key", "write": "step"},
-    "learn_rate came with gate='key'": {"gate": "key", "learn_rate": True},
+    "learn_rate came with gate='value'": {"gate": "value", "learn_rate": True},
     r"decays is \[1.5\]": {"gate": "fixed", "decays": (1.5,)},
     "fixed gates need one": {"gate": "fixed", "heads": 2},
     "others none": {"decays": (0.5,)},
@@ -222,9 +235,9 @@ def test_a_config_checks_its_options(message: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_gate_parameters_are_those_of_every_layers_gates(name: str) -> None:
-    """Learned rates A too: what a gate's step size is for."""
+    """Learned rates A and the delta rule's steps too: what a gate's step size is for."""
     model = ResidualModel(WIDTH, [CONFIGS[name]] * 2)
-    wanted = [value for key, value in model.named_parameters() if ".gate." in key or key.endswith("log_A")]
+    wanted = [value for key, value in model.named_parameters() if ".gate." in key or ".step." in key or "log_A" in key]
     assert {id(x) for x in model.gate_parameters()} == {id(x) for x in wanted}
     assert len(model.gate_parameters()) == len(wanted)
 

@@ -1,4 +1,4 @@
-"""Gates from tokens."""
+"""Gates and steps from tokens."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 from gladient.nn._config import LayerConfig, Link
 from gladient.nn._stack import member_normal, project
 
-__all__ = ["TokenGate"]
+__all__ = ["TokenGate", "TokenStep"]
 
 _LINKS: dict[Link, Callable[[Tensor], Tensor]] = {
     "sigmoid": functional.logsigmoid,
@@ -57,3 +57,27 @@ class TokenGate(nn.Module):
         if self.bias is not None:
             logits = logits + self.bias.view(len(tokens), 1, 1, *logits.shape[3:])
         return _LINKS[self.link](logits)
+
+
+class TokenStep(nn.Module):
+    r"""The delta rule's step sizes of a token, $\mathrm{sigmoid}(W_b^\top z_t + b_b)$, which start near one half.
+
+    Args:
+        width: numbers in a token, D.
+        heads: steps per token, H.
+        seeds: one seed for each member of the stack; its length is the number of members E.
+
+    >>> step = TokenStep(3, 2, seeds=[0])
+    >>> tuple(step(torch.zeros(1, 4, 7, 3)).shape)
+    (1, 4, 7, 1, 2)
+    """
+
+    def __init__(self, width: int, heads: int, *, seeds: Sequence[int]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(0.02 * member_normal(seeds, (width, heads), stream="step"))
+        self.bias = nn.Parameter(torch.zeros(len(seeds), heads))
+
+    def forward(self, tokens: Float[Tensor, "G B T D"]) -> Float[Tensor, "G B T P H"]:
+        """Steps in (0, 1) of each token for each of the P members that read it."""
+        logits = project(tokens, self.weight)
+        return torch.sigmoid(logits + self.bias.view(len(tokens), 1, 1, *logits.shape[3:]))

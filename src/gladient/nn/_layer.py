@@ -1,4 +1,4 @@
-"""The gated linear attention layer."""
+"""The layer of gated linear attention, with a plain write or the delta rule."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gladient.nn._config import LayerConfig
-from gladient.nn._gate import TokenGate
+from gladient.nn._gate import TokenGate, TokenStep
 from gladient.nn._stack import in_groups, member_normal, project
-from gladient.ops import Gates, gated_linear_attention
+from gladient.ops import Gates, gated_delta_rule, gated_linear_attention
 
 __all__ = ["GatedLinearAttention"]
 
@@ -59,6 +59,7 @@ class GatedLinearAttention(nn.Module):
         self.W_v = nn.Parameter(member_normal(seeds, (width, H * V), stream="values") / width**0.5)
         gates = {"scalar": H, "key": H * K, "value": H * V, "full": H * V}.get(config.gate, 0)
         self.gate = TokenGate(width, config, channels=gates, seeds=seeds) if gates else None
+        self.step = TokenStep(width, H, seeds=seeds) if config.write == "delta" else None
         self.u = nn.Parameter(torch.zeros(len(seeds), H, K)) if config.bonus else None
         self.log_A = nn.Parameter(torch.zeros(len(seeds), H)) if config.learn_rate else None
         if config.gate == "full":
@@ -95,8 +96,8 @@ class GatedLinearAttention(nn.Module):
         return Gates(**self._families(tokens, self._log_gates(tokens)))
 
     def gate_parameters(self) -> list[nn.Parameter]:
-        """The parameters of the gates, which training may move faster than the rest."""
-        gates = [] if self.gate is None else list(self.gate.parameters())
+        """The parameters of gates and steps, which training may move faster than the rest."""
+        gates = [x for module in (self.gate, self.step) if module is not None for x in module.parameters()]
         return gates if self.log_A is None else [*gates, self.log_A]
 
     def written(self, tokens: Float[Tensor, "*G B T D"], W_o: Float[Tensor, "E HV D"]) -> Float[Tensor, "E B T D"]:
@@ -107,7 +108,7 @@ class GatedLinearAttention(nn.Module):
         """
         width = self.W_q.shape[1]
         narrow = self.W_q.shape[2] < width or self.W_v.shape[2] < width  # then the products would cost more
-        if narrow or self.config.heads > 1 or self.config.gate not in ("none", "fixed", "scalar") or self.u is not None:
+        if narrow or self.config.heads > 1 or self._forms_keys or self.config.gate == "value" or self.u is not None:
             return project(self(tokens), W_o)[:, :, :, 0]
         tokens = in_groups(tokens, self.members)
         q = self._project(tokens, self.W_q @ cast(Tensor, self.W_k).mT)
@@ -121,13 +122,12 @@ class GatedLinearAttention(nn.Module):
         With one head, only its query is formed. Where gates leave keys alone, $k_t^\top q = z_t^\top (W_k q)$ and keys
         are never formed; where they leave values alone, $h^\top v_t = z_t^\top (W_v h)$ and a value is one number.
         """
-        forms_keys = self.config.gate in ("key", "full")
-        if self.config.heads > 1 or (self.u is not None and not forms_keys):
+        if self.config.heads > 1 or (self.u is not None and not self._forms_keys):
             return torch.einsum("ebv,ev->eb", self(tokens)[:, :, -1], readout)
         tokens = in_groups(tokens, self.members)
         grouped, log_gates = (len(tokens), -1), self._log_gates(tokens)
         q = torch.einsum("gbd,gpdk->gbpk", tokens[:, :, -1], self.W_q.unflatten(0, grouped))
-        if forms_keys:
+        if self._forms_keys:
             k = self._keys(tokens, log_gates)
         else:
             W_k = cast(Tensor, self.W_k).unflatten(0, grouped)
@@ -137,18 +137,31 @@ class GatedLinearAttention(nn.Module):
         o, _ = self._operate(q.flatten(0, 1)[:, None], k, v, tokens, log_gates, form="last_query")
         return self._by_member(o.sum(3), groups=len(tokens))[..., 0]
 
+    @property
+    def _forms_keys(self) -> bool:
+        """Whether keys count by more than their products with queries."""
+        config = self.config
+        return config.gate in ("key", "full") or config.write == "delta" or config.normalise != "none"
+
     def _keys(self, tokens: Tensor, log_gates: Tensor) -> Tensor:
         return -torch.expm1(self.config.rate * log_gates) if self.W_k is None else self._project(tokens, self.W_k)
 
     def _operate(
         self, q: Tensor, k: Tensor, v: Tensor, tokens: Tensor, log_gates: Tensor, **options: Any
     ) -> tuple[Tensor, Any]:
+        if self.config.normalise != "none":
+            k = _unit(k)
+            q = _unit(q) if self.config.normalise == "both" else q
         if self.config.write == "step":
             v = -log_gates * v
         if self.u is not None:
             options |= {"read": "before", "bonus": self._by_head(self.u, tokens)}
         options |= self._families(tokens, log_gates)
-        return gated_linear_attention(q, k, v, scale=self.config.scale, backend=self.config.backend, **options)
+        options |= {"scale": self.config.scale, "backend": self.config.backend}
+        if self.step is None:
+            return gated_linear_attention(q, k, v, **options)
+        beta = self.config.step_bound * self.step(tokens)
+        return gated_delta_rule(q, k, v, beta.flatten(0, 1).flatten(2, 3), **options)
 
     def _log_gates(self, tokens: Tensor) -> Tensor:
         """[G·B, T, P·H, C], before their rates; no channels without gates from tokens."""
@@ -166,7 +179,10 @@ class GatedLinearAttention(nn.Module):
             return {"g": g.expand(tokens.shape[0] * tokens.shape[1], tokens.shape[2], -1)}
         if self.log_A is not None:
             A = rate * self._by_head(self.log_A, tokens).exp()
-            return {"A": -A, "dt": -log_gates} if gate == "full" else {"g": A[..., None, :] * log_gates[..., 0]}
+            if gate == "full":
+                return {"A": -A, "dt": -log_gates}
+            log_gates = A[..., None, :, None] * log_gates
+            return {"g": log_gates[..., 0]} if gate == "scalar" else {"gk": log_gates}
         log_gates = log_gates if rate == 1 else rate * log_gates
         if gate == "scalar":
             return {"g": log_gates[..., 0]}
@@ -189,3 +205,8 @@ class GatedLinearAttention(nn.Module):
     def _by_member(self, o: Tensor, *, groups: int) -> Tensor:
         """[G·B, T, P, …] to [E, B, T, …]."""
         return o.unflatten(0, (groups, -1)).movedim(3, 1).flatten(0, 1)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Divided by its length; 0 stays 0."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)

@@ -10,7 +10,19 @@ from typing import Any
 
 from gladient.nn._config import LayerConfig
 
-__all__ = ["PRESETS", "gla", "hgrn2", "linear_attention", "mamba", "mamba2", "retnet", "rwkv6"]
+__all__ = [
+    "PRESETS",
+    "deltanet",
+    "gated_deltanet",
+    "gla",
+    "hgrn2",
+    "kda",
+    "linear_attention",
+    "mamba",
+    "mamba2",
+    "retnet",
+    "rwkv6",
+]
 
 
 def linear_attention(width: int, *, heads: int = 1) -> LayerConfig:
@@ -89,6 +101,42 @@ def hgrn2(width: int, *, heads: int = 1) -> LayerConfig:
     return replace(_heads(width, heads, gate_bias=True, norm=True), gate="key", write="complement")
 
 
+def deltanet(width: int, *, heads: int = 1, step_bound: float = 1.0) -> LayerConfig:
+    r"""DeltaNet (Yang et al. 2024): the delta rule, keys and queries of length 1, output norm.
+
+    A `step_bound` of 2 allows negative eigenvalues (Grazzi et al. 2025). Leaves out the convolution and the SiLU on
+    keys, queries and values.
+
+    >>> deltanet(8).write, deltanet(8).normalise
+    ('delta', 'both')
+    """
+    options = _heads(width, heads, write="delta", step_bound=step_bound, normalise="both", norm=True)
+    return replace(options, gate="none")
+
+
+def gated_deltanet(width: int, *, heads: int = 1, step_bound: float = 1.0) -> LayerConfig:
+    r"""Gated DeltaNet (Yang et al. 2024): DeltaNet with scalar gates $\exp(-A\Delta_t)$, output norm and gate.
+
+    Leaves out what `deltanet` does; all heads have keys and values of one size.
+
+    >>> gated_deltanet(8).gate, gated_deltanet(8).learn_rate
+    ('scalar', True)
+    """
+    options = replace(deltanet(width, heads=heads, step_bound=step_bound), gate="scalar", gate_bias=True)
+    return replace(options, learn_rate=True, output_gate=True)
+
+
+def kda(width: int, *, heads: int = 1, step_bound: float = 1.0) -> LayerConfig:
+    r"""Kimi Delta Attention (Kimi Team 2025): DeltaNet with key gates $\exp(-A\Delta_t)$, output norm and gate.
+
+    Leaves out what `deltanet` does and the low-rank form of the gates; its output gate is SiLU, not a sigmoid.
+
+    >>> kda(8).gate
+    'key'
+    """
+    return replace(gated_deltanet(width, heads=heads, step_bound=step_bound), gate="key")
+
+
 PRESETS: dict[str, Callable[..., LayerConfig]] = {
     "linear_attention": linear_attention,
     "retnet": retnet,
@@ -97,6 +145,9 @@ PRESETS: dict[str, Callable[..., LayerConfig]] = {
     "rwkv6": rwkv6,
     "mamba": mamba,
     "hgrn2": hgrn2,
+    "deltanet": deltanet,
+    "gated_deltanet": gated_deltanet,
+    "kda": kda,
 }
 
 
