@@ -1,4 +1,4 @@
-"""Gated linear attention and its gradients as plain loops in float64: independent of everything in the package."""
+"""Gated linear attention, the delta rule and their gradients as plain float64 loops: independent of the package."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ Array = np.ndarray
 def gla(inputs: dict[str, Array], *, scale: float = 1.0, read: str = "after") -> tuple[Array, Array]:
     """Outputs [B, T, H, V] and final state [B, H, K, V] of q, k, v and what else is given.
 
-    That is any of g, gk, gv, G, A and dt, state, bonus.
+    That is any of g, gk, gv, G, A and dt, state, bonus; with beta, and erase or not, it is the delta rule.
     """
     B, T, H, K, V = _sizes(inputs)
     o, final = np.zeros((B, T, H, V)), np.zeros((B, H, K, V))
@@ -44,9 +44,14 @@ def gla_gradients(
                     to["bonus"][...] += (read_gradient @ v) * k
                     to["k"][t] += (read_gradient @ v) * one["bonus"]
                     to["v"][t] += read_gradient.T @ (one["bonus"] * k)
-                to["k"][t] += dS @ v
-                to["v"][t] += dS.T @ k
-                dS = dS * _gate(one, t, K, V)
+                gate = _gate(one, t, K, V)
+                written, d_written = _written(one, t, gate * states[t]), dS.T @ k
+                to["k"][t] += dS @ written
+                if "beta" in one:
+                    dS = dS + _correct(one, to, t, gate * states[t], d_written)
+                else:
+                    to["v"][t] += d_written
+                dS = dS * gate
                 _add_log_gate(one, to, t, dS * states[t])
                 if read == "before":
                     dS = dS + read_gradient
@@ -108,8 +113,28 @@ def _states(one: dict[str, Array], T: int, K: int, V: int) -> list[Array]:
     """The state before the first token and after every token."""
     states = [one["state"].copy() if "state" in one else np.zeros((K, V))]
     for t in range(T):
-        states.append(_gate(one, t, K, V) * states[-1] + np.outer(one["k"][t], one["v"][t]))
+        decayed = _gate(one, t, K, V) * states[-1]
+        states.append(decayed + np.outer(one["k"][t], _written(one, t, decayed)))
     return states
+
+
+def _written(one: dict[str, Array], t: int, decayed: Array) -> Array:
+    """What the token adds to the state along its key: v, or with beta the error against the decayed state."""
+    if "beta" not in one:
+        return one["v"][t]
+    return one["beta"][t] * one["v"][t] - decayed.T @ (one.get("erase", one["beta"])[t] * one["k"][t])
+
+
+def _correct(one: dict[str, Array], to: dict[str, Array], t: int, decayed: Array, d_written: Array) -> Array:
+    """Adds the gradients of the error's parts; returns what reaches the decayed state through its prediction."""
+    beta, v, k = one["beta"][t], one["v"][t], one["k"][t]
+    name = "erase" if "erase" in one else "beta"
+    erase, d_error_key = one[name][t], -decayed @ d_written
+    to["v"][t] += beta * d_written
+    to["k"][t] += erase * d_error_key
+    for strength, gradient in (("beta", v * d_written), (name, k * d_error_key)):
+        to[strength][t] += gradient if one[strength][t].ndim else gradient.sum()
+    return -np.outer(erase * k, d_written)
 
 
 def _read_state(one: dict[str, Array], states: list[Array], t: int, read: str) -> Array:

@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gladient.ops import gated_linear_attention
+from gladient.ops import gated_delta_rule, gated_linear_attention
 from gladient.ops.native.build import why_unavailable
 from oracles import gla, gla_gradients
 from tolerances import TOLERANCES
 
 FAMILIES = ("none", "fixed", "scalar", "key", "value", "key×value", "full", "rates")
+DELTA = ("delta", "delta+fixed", "delta+scalar", "delta+key+erase", "delta+key+channels")
 BACKENDS = ("eager", "native") if why_unavailable() is None else ("eager",)
 FORMS = [("recurrent", "eager", None), ("parallel", "eager", None)]
 FORMS += [("chunked", "eager", 1), ("chunked", "eager", 16), ("chunked", "eager", 64)]
@@ -20,11 +21,13 @@ FORMS += [("last_query", backend, None) for backend in BACKENDS]
 
 
 def holds(form: str, backend: str, family: str) -> bool:
-    """The parallel form holds no full gates."""
+    """The parallel form holds neither full gates nor the delta rule."""
+    if "delta" in family:
+        return form != "parallel" and backend == "eager"
     return form != "parallel" or family not in ("full", "rates", "all")
 
 
-LAWS = [(*form, family) for form in FORMS for family in FAMILIES if holds(*form[:2], family)]
+LAWS = [(*form, family) for form in FORMS for family in (*FAMILIES, *DELTA) if holds(*form[:2], family)]
 BRIEF = [law for law in LAWS if law[2] in (None, 16)]  # where the size of a chunk can change nothing more
 
 
@@ -44,9 +47,9 @@ def inputs(
     zeros: bool = False,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """q, k, v, the log gates of the family, and the state before them, in float64.
+    """q, k, v, the log gates of the family, the delta rule's strengths, and the state before them, in float64.
 
-    With `rows`, rates and bonus differ from row to row.
+    With `rows`, rates and bonus differ from row to row. The delta rule has keys of length 1 and no bonus.
     """
     rng = np.random.default_rng([seed, T, len(family)])
     h = heads or H
@@ -61,7 +64,8 @@ def inputs(
     every = {"g": (), "gk": (K,), "gv": (V,), "G": (K, V)}
     present = {"none": "", "fixed": "g", "scalar": "g", "key": "gk", "value": "gv", "key×value": "gk gv", "full": "G"}
     present["rates"] = "A dt"
-    names = present.get(family, "g gk gv G A dt").split()
+    gates = family.split("+")[1 if "+" in family else 0].replace("delta", "none")
+    names = present.get(gates, "g gk gv G A dt").split()
     heads_of = {"q": q_heads or H, "k": h, "v": h}
     made = {name: rng.standard_normal((B, T, heads_of[name], V if name == "v" else K)) for name in heads_of}
     made |= {name: log_gates(B, T, h, *rest) for name, rest in every.items() if name in names}
@@ -69,12 +73,30 @@ def inputs(
         made["A"] = -rng.exponential(1.0, (B, h, K, V) if rows else (h, K, V))
         made["dt"] = -log_gates(B, T, h, V)
         made["dt"][np.isinf(made["dt"])] = 1e4  # 0 · inf is no gate
-    if family == "fixed":
+    if gates == "fixed":
         made["g"][:] = log_gates(h)
+    if "delta" in family:
+        made["k"] /= np.linalg.norm(made["k"], axis=-1, keepdims=True)
+        made |= _strengths(rng, (B, T, h), K, V, family, zeros)
     if state:
         made["state"] = rng.standard_normal((B, H, K, V))
-    if bonus:
+    if bonus and "delta" not in family:
         made["bonus"] = rng.standard_normal((B, H, K) if rows else (H, K))
+    return made
+
+
+def _strengths(
+    rng: np.random.Generator, shape: tuple[int, ...], K: int, V: int, family: str, extreme: bool
+) -> dict[str, np.ndarray]:
+    """The delta rule's beta and erase, some exactly 0, 1 and 2 if extreme."""
+    channels = family.endswith("channels")
+    made = {"beta": rng.uniform(0, 2, (*shape, V) if channels else shape)}
+    if channels or family.endswith("erase"):
+        made["erase"] = rng.uniform(0, 1, (*shape, K) if channels else shape)
+    if extreme:
+        for x in made.values():
+            chosen = rng.random(x.shape) < 0.4
+            x[chosen] = rng.integers(0, 3, int(chosen.sum()))
     return made
 
 
@@ -90,7 +112,8 @@ def run(given: dict[str, Tensor], *, cut: int | None = None, **options: Any) -> 
         rest, final = run({**second, "state": between}, **options)
         return (rest if options.get("form") == "last_query" else torch.cat([o, rest], 1)), final
     arguments = {{"state": "initial_state"}.get(name, name): x for name, x in given.items()}
-    o, state = gated_linear_attention(**arguments, **options, output_final_state=True)
+    function = gated_delta_rule if "beta" in given else gated_linear_attention
+    o, state = function(**arguments, **options, output_final_state=True)
     assert state is not None
     return o, state
 

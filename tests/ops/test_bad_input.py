@@ -7,14 +7,15 @@ import pytest
 import torch
 from ops_cases import BACKENDS
 
-from gladient.ops import LayoutWarning, choose, gated_linear_attention
+from gladient.ops import LayoutWarning, choose, gated_delta_rule, gated_linear_attention
 
 B, T, H, K, V = 2, 6, 4, 3, 5
 
 
 def call(**changes: Any) -> None:
     given: dict[str, Any] = {"q": torch.randn(B, T, H, K), "k": torch.randn(B, T, H, K), "v": torch.randn(B, T, H, V)}
-    unwrap(gated_linear_attention)(**(given | changes))  # as users call it, without the tests' type checker
+    function = gated_delta_rule if "beta" in changes else gated_linear_attention
+    unwrap(function)(**(given | changes))  # as users call it, without the tests' type checker
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,15 @@ def call(**changes: Any) -> None:
             {"initial_state": torch.full((B, H, K, V), torch.inf), "check_values": True},
             "initial_state holds NaN or inf",
         ),
+        ({"beta": torch.zeros(B, T)}, r"beta has shape \(2, 6\); .* \[2, 6, heads\], or one strength per channel of v"),
+        ({"beta": torch.zeros(B, T, H, K), "erase": torch.zeros(B, T, H)}, r"it must be \[2, 6, heads, 5\]"),
+        ({"beta": torch.zeros(B, T, H), "erase": torch.zeros(B, T, H, V)}, r"it must be \[2, 6, heads, 3\]"),
+        ({"beta": torch.zeros(B, T, 3)}, "beta has 3 heads and there are 4"),
+        ({"beta": torch.zeros(B, T, H, V)}, "a strength per value channel, which cannot erase: pass erase too"),
+        ({"beta": torch.zeros(B, T, H), "form": "parallel"}, "form='parallel' does not hold the delta rule"),
+        ({"beta": torch.full((B, T, H), 2.5), "check_values": True}, r"beta goes from 2\.5 to 2\.5; it must lie in"),
+        ({"beta": torch.full((B, T, H), -0.5), "check_values": True}, r"beta goes from -0\.5 to -0\.5"),
+        ({"beta": torch.full((B, T, H), torch.nan), "check_values": True}, "beta holds NaN"),
         ({"k": torch.zeros(1, T, H, K)}, r"k has shape .* it must be \[2, 6, heads, 3\]"),
         ({"k": torch.zeros(B, T, H, K, device="meta")}, "k is on meta and q on cpu; they must agree"),
         ({"initial_state": torch.zeros(B, H, K, V, device="meta")}, "initial_state is on meta and q on cpu"),
@@ -92,6 +102,9 @@ def test_wrong_kinds() -> None:
     ("changes", "message"),
     [
         ({"k": None}, "k is NoneType; it must be a torch.Tensor"),
+        ({"beta": None}, r"beta is NoneType; it must be a torch.Tensor of write strengths"),
+        ({"beta": 0.5}, r"beta is float; it must be a torch.Tensor of write strengths, \[B, T, heads\]"),
+        ({"beta": torch.zeros(B, T, H, dtype=torch.int64)}, "beta has dtype torch.int64"),
         ({"g": -0.1}, "g is float; it must be a torch.Tensor"),
         ({"initial_state": [1.0]}, "initial_state is list; it must be a torch.Tensor"),
         ({"initial_state": torch.zeros(B, H, K, V, dtype=torch.int64)}, "initial_state has dtype torch.int64"),
@@ -108,7 +121,7 @@ def test_wrong_types(changes: dict[str, Any], message: str) -> None:
 
 
 SHAPES = {"q": (B, T, H, K), "k": (B, T, H, K), "v": (B, T, H, V), "g": (B, T, H), "gk": (B, T, H, K)}
-SHAPES |= {"gv": (B, T, H, V), "G": (B, T, H, K, V), "initial_state": (B, H, K, V), "bonus": (H, K)}
+SHAPES |= {"gv": (B, T, H, V), "G": (B, T, H, K, V), "initial_state": (B, H, K, V), "bonus": (H, K), "beta": (B, T, H)}
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -46,7 +46,7 @@ def run(call: Call, form: str, recompute: bool) -> tuple[Tensor, Tensor | None]:
 
 def _last_queries(
     call: Call, q: Tensor, inputs: Sequence[Tensor], gates: Gates, states: Float[Tensor, "B n H K V"]
-) -> Float[Tensor, "B n H V"]:
+) -> Float[Tensor, "B queries H V"]:
     """The last output of every sequence, by the query of its last token; none for sequences without a query."""
     outputs = []
     for i, (start, stop) in enumerate(pairwise(call.offsets)):

@@ -1,17 +1,19 @@
-"""Ours beside flash-linear-attention's own reference functions: GLA, simple GLA, RetNet, RWKV-6, linear attention.
+"""Ours beside the reference functions of flash-linear-attention and of transformers' models.
 
-Their files are loaded one by one, so that `fla-core`, part of the `dev` extra, is enough: the package imports Triton.
-They compute in float32 and scale by K^-1/2, some without asking.
+fla's files are loaded one by one, so that `fla-core`, part of the `dev` extra, is enough: the package imports Triton.
+All compute in float32 and scale by K^-1/2, some without asking.
 """
 
+import inspect
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from ops_cases import FORMS, inputs, run, tensors
+from ops_cases import FORMS, holds, inputs, run, tensors
 from torch import Tensor
 
 from gladient import _optional
@@ -73,6 +75,28 @@ def rwkv6_in_chunks(q: Tensor, k: Tensor, v: Tensor, gk: Tensor, bonus: Tensor) 
     return fla("rwkv6/chunk_naive.py", "naive_chunk_rwkv6")(q, k, v, gk, bonus).transpose(1, 2), None
 
 
+def delta(function: Callable[..., Any], q: Tensor, k: Tensor, v: Tensor, beta: Tensor, **given: Any) -> Found:
+    """A function of the delta rule whose gates, scalar or per key channel, are called g."""
+    gates = given.pop("gk") if "gk" in given else given.pop("g")
+    names = zip(("q", "k", "v") if "naive" in function.__name__ else ("query", "key", "value"), (q, k, v), strict=True)
+    return function(**dict(names), beta=beta, g=gates, **{"initial_state": None} | given, output_final_state=True)
+
+
+def fla_delta(file: str, name: str, *args: Tensor, **given: Any) -> Found:
+    return delta(fla(f"{file}/naive.py", name), *args, **given)
+
+
+def transformers_delta(model: str, name: str, *args: Tensor, **given: Any) -> Found:
+    module = import_module(f"transformers.models.{model}.modeling_{model}")
+    return delta(inspect.unwrap(getattr(module, name)), *args, **given)
+
+
+def deltanet(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, **state: Any) -> Found:  # heads first
+    q, k, v, beta = (x.transpose(1, 2) for x in (q, k, v, beta))
+    o, final = fla("delta_rule/naive.py", "delta_rule_recurrence")(q, k, v, beta, **state)
+    return o.transpose(1, 2), final
+
+
 PEERS: dict[str, tuple[Callable[..., Found], str]] = {
     "GLA": (gla, "key"),
     "simple GLA": (simple_gla, "scalar"),
@@ -83,6 +107,15 @@ PEERS: dict[str, tuple[Callable[..., Found], str]] = {
     "RetNet, with state": (retnet_with_state, "fixed"),
     "RWKV-6": (rwkv6, "key"),
     "RWKV-6, chunks": (rwkv6_in_chunks, "key"),
+    "DeltaNet": (deltanet, "delta"),
+    "Gated DeltaNet": (partial(fla_delta, "gated_delta_rule", "naive_recurrent_gated_delta_rule"), "delta+scalar"),
+    "Gated DeltaNet, chunks": (partial(fla_delta, "gated_delta_rule", "naive_chunk_gated_delta_rule"), "delta+scalar"),
+    "KDA": (partial(fla_delta, "kda", "naive_recurrent_kda"), "delta+key"),
+    "KDA, chunks": (partial(fla_delta, "kda", "naive_chunk_kda"), "delta+key"),
+    "Qwen3-Next": (partial(transformers_delta, "qwen3_next", "torch_recurrent_gated_delta_rule"), "delta+scalar"),
+    "Qwen3-Next, chunks": (partial(transformers_delta, "qwen3_next", "torch_chunk_gated_delta_rule"), "delta+scalar"),
+    "Kimi": (partial(transformers_delta, "kimi_linear", "recurrent_kimi_delta_attention"), "delta+key"),
+    "Kimi, chunks": (partial(transformers_delta, "kimi_linear", "chunk_kimi_delta_attention"), "delta+key"),
 }
 STATELESS = ("simple GLA, parallel", "RetNet", "RWKV-6, chunks")
 CASES = [(peer, state) for peer in PEERS for state in (False, True) if not (state and peer in STATELESS)]
@@ -115,8 +148,10 @@ def theirs(peer: str, state: bool, last: bool) -> tuple[Tensor, Tensor | None, t
     return o.detach(), None if final is None else final.detach(), gradients(o, final, given)
 
 
-@pytest.mark.parametrize(("peer", "state"), CASES)
-@pytest.mark.parametrize(("form", "backend", "chunk"), FORMS)
+LAWS = [(*form, *case) for form in FORMS for case in CASES if holds(*form[:2], PEERS[case[0]][1])]
+
+
+@pytest.mark.parametrize(("form", "backend", "chunk", "peer", "state"), LAWS)
 def test_outputs_states_and_gradients_are_theirs(
     form: str, backend: str, chunk: int | None, peer: str, state: bool
 ) -> None:
