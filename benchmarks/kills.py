@@ -46,6 +46,7 @@ def sweep(file: Path, out: Path) -> "subprocess.Popen[bytes]":
 
 def main(options: Options) -> None:
     chance = random.Random(options.seed)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job is deaf to
     with tempfile.TemporaryDirectory() as folder:
         file, whole, killed = (Path(folder) / name for name in ("grid.yaml", "whole", "killed"))
         file.write_text(GRID)

@@ -113,6 +113,12 @@ def test_nothing_answers_at_the_schedulers_address(
     assert "tcp://127.0.0.1:1" in error
 
 
+def test_a_schedulers_address_has_a_port(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("GLADIENT_SCHEDULER", "tcp://cluster")
+    assert main(["reproduce", "--quick"]) == 2
+    assert "scheduler is 'tcp://cluster'; it must be an address with a port" in capsys.readouterr().err
+
+
 def test_a_worker_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_runner, "versions", lambda: {**versions(), "torch": "1.0"})  # the client's alone
     with pytest.raises(ValueError, match=r"a worker has torch .* and the client 1\.0"):

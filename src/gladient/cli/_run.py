@@ -1,6 +1,7 @@
 """Options of the commands that train, and what they print at the end."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -36,6 +37,8 @@ class RunOptions:
     def engine(self) -> Engine:
         """These options as arguments of `experiments.make`."""
         scheduler = self.scheduler or os.environ.get("GLADIENT_SCHEDULER") or None
+        if scheduler and not re.fullmatch(r"(\w+://)?.+:\d+", scheduler):
+            raise ValueError(f"scheduler is {scheduler!r}; it must be an address with a port: tcp://HOST:8786")
         return {"resume": self.resume, "workers": self.workers, "scheduler": scheduler}
 
 
