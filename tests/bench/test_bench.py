@@ -20,7 +20,10 @@ from gladient.bench.measuring import _error
 from gladient.cli.bench import Bench
 
 NAN = float("nan")
-SMALL = {name: replace(case, B=min(case.B, 2), T=min(case.T, 64), V=min(case.V, 64)) for name, case in CASES.items()}
+SMALL = {
+    name: replace(case, B=min(case.B, 2), T=min(case.T, 64), K=min(case.K, 64), V=min(case.V, 64))
+    for name, case in CASES.items()
+}
 needs_ggml = pytest.mark.skipif(importlib.util.find_spec("libggml") is None, reason="ggml is not installed")
 
 
@@ -35,7 +38,7 @@ def test_all_who_run_in_torch_compute_the_same(name: str) -> None:
         assert _error(contender.operator(**own), exact) < 1e-5, who
 
 
-@pytest.mark.parametrize("name", ["scalar", "key", "last", "context"])
+@pytest.mark.parametrize("name", ["scalar", "key", "last", "context", "delta"])
 def test_what_is_compiled_computes_the_same(name: str) -> None:
     case, given = SMALL[name], inputs(SMALL[name])
     (function,) = peers._compiled(case).values()
@@ -43,7 +46,7 @@ def test_what_is_compiled_computes_the_same(name: str) -> None:
 
 
 @needs_ggml
-@pytest.mark.parametrize("name", [name for name in SMALL if name not in ("last", "context")])
+@pytest.mark.parametrize("name", [name for name in SMALL if name not in ("last", "context", "delta-last")])
 def test_ggml_computes_the_same(name: str) -> None:
     case, given = SMALL[name], inputs(SMALL[name])
     found = scans(case, given, threads=2)

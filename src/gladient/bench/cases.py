@@ -1,14 +1,15 @@
 """What is measured: shapes, gate families and seeded inputs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from gladient.ops import gated_linear_attention
+from gladient.ops import gated_delta_rule, gated_linear_attention
 
-__all__ = ["CASES", "Case", "inputs", "options", "reference"]
+__all__ = ["CASES", "Case", "inputs", "operator", "options", "reference"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Case:
     """One shape and gate family.
 
     `last` asks for the last output only; `heads` is the number of heads of q and k, all H unless given; one token
-    (T = 1) is a step that takes and returns a state.
+    (T = 1) is a step that takes and returns a state; `delta` is the delta rule with the family's gates.
     """
 
     family: Literal["scalar", "key", "full", "rates"]
@@ -29,6 +30,7 @@ class Case:
     heads: int | None = None
     read: Literal["after", "before"] = "after"
     bonus: bool = False
+    delta: bool = False
 
     @property
     def step(self) -> bool:
@@ -39,7 +41,8 @@ class Case:
     def title(self) -> str:
         """One line that names the case."""
         what = "last query" if self.last else "one token" if self.step else "all outputs"
-        gates = "rates A and step sizes dt" if self.family == "rates" else f"{self.family} gates"
+        gates = f"delta rule, {self.family} gates" if self.delta else f"{self.family} gates"
+        gates = "rates A and step sizes dt" if self.family == "rates" else gates
         reads = f"read before{' with bonus' if self.bonus else ''}, " if self.read == "before" else ""
         heads = f", q and k in {self.heads}" if self.heads else ""
         return f"{gates}, {reads}{what}, B={self.B} T={self.T} H={self.H} K={self.K} V={self.V}{heads}"
@@ -61,6 +64,12 @@ CASES = {
     "key-long": Case("key", 8, 8192, 4, 64, 64),
     "context": Case("scalar", 1024, 50, 1, 11, 11),
     "full": Case("full", 2, 512, 1, 16, 64),
+    "delta": Case("scalar", 8, 2048, 4, 64, 64, delta=True),
+    "delta-wide": Case("scalar", 1, 2048, 16, 128, 128, delta=True),
+    "delta-short": Case("scalar", 1, 1024, 12, 128, 128, delta=True),
+    "delta-last": Case("scalar", 1024, 50, 1, 11, 11, last=True, delta=True),
+    "kda": Case("key", 8, 2048, 4, 64, 64, delta=True),
+    "step-delta": Case("scalar", 1, 1, 12, 128, 128, delta=True),
 }
 
 
@@ -85,11 +94,19 @@ def inputs(case: Case) -> dict[str, Tensor]:
         made["gk"] = -0.1 * uniform(B, T, H, K)
     else:
         made["g"] = -0.1 * uniform(B, T, H)
+    if case.delta:
+        made["k"] = torch.nn.functional.normalize(k, dim=-1)
+        made["beta"] = uniform(B, T, H)
     if case.bonus:
         made["bonus"] = normal(H, K)
     if case.step:
         made["initial_state"] = normal(B, H, K, V)
     return made
+
+
+def operator(case: Case) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """Ours."""
+    return gated_delta_rule if case.delta else gated_linear_attention
 
 
 def options(case: Case) -> dict[str, Any]:
@@ -103,5 +120,5 @@ def reference(case: Case, tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
     """Ours in float64, which the tests hold against plain loops: the outputs, and the state after a step."""
     doubled: dict[str, Any] = {name: x.double() for name, x in tensors.items()}
     with torch.no_grad():
-        o, state = gated_linear_attention(**doubled, **options(case))
+        o, state = operator(case)(**doubled, **options(case))
     return (o,) if state is None else (o, state)

@@ -1,7 +1,8 @@
 """ggml's loops over tokens as a peer, called through its C interface: forward only.
 
 GATED_LINEAR_ATTN takes decays per key, RWKV_WKV6 reads before the write and adds the bonus, SSM_SCAN is Mamba-1 and
-Mamba-2 and multiplies the step sizes into rates and writes itself. The libraries come from `libggml-python`.
+Mamba-2 and multiplies the step sizes into rates and writes itself, GATED_DELTA_NET is the gated delta rule. The
+libraries come from `libggml-python`.
 """
 
 import ctypes
@@ -20,7 +21,7 @@ __all__ = ["Graph", "Scan", "scans", "INSTALL"]
 
 INSTALL = "pip install libggml-python==0.20.2.post1"
 _F32, _I32 = 0, 26  # of enum ggml_type
-_VECTOR = 8  # its two loops over square heads take whole vectors of float32
+_VECTOR = 8  # its loops over square heads take whole vectors of float32
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 
 
@@ -49,6 +50,7 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "ggml_gated_linear_attn": (_POINTER, [_POINTER] * 6 + [ctypes.c_float]),
     "ggml_rwkv_wkv6": (_POINTER, [_POINTER] * 7),
     "ggml_ssm_scan": (_POINTER, [_POINTER] * 8 + [_LONG]),
+    "ggml_gated_delta_net": (_POINTER, [_POINTER] * 7 + [_LONG]),
     "ggml_new_graph": (_POINTER, [_POINTER]),
     "ggml_build_forward_expand": (None, [_POINTER, _POINTER]),
     "ggml_threadpool_params_default": (_PoolParams, [_INT]),
@@ -153,7 +155,10 @@ def scans(case: Case, inputs: Mapping[str, Tensor], threads: int) -> dict[str, S
     if not _optional.have("libggml") or case.last:
         return {}
     found = {}
-    if case.family in ("scalar", "key") and case.K == case.V and case.K % _VECTOR == 0:
+    square = case.K == case.V and case.K % _VECTOR == 0
+    if case.delta:
+        return {"ggml GATED_DELTA_NET": Scan(_delta(case, inputs, threads), case, value_first=True)} if square else {}
+    if case.family in ("scalar", "key") and square:
         name, graph = _by_key(case, inputs, threads)
         found[name] = Scan(graph, case, value_first=False)
     if case.family != "key" and case.read == "after":
@@ -171,6 +176,13 @@ def _by_key(case: Case, x: Mapping[str, Tensor], threads: int) -> tuple[str, Gra
         u = x["bonus"] if case.bonus else torch.zeros(case.H, case.K)
         return "ggml RWKV_WKV6", Graph("ggml_rwkv_wkv6", (k, v, q, u, decays, state), (), entries, threads)
     return "ggml GATED_LINEAR_ATTN", Graph("ggml_gated_linear_attn", (k, v, q, decays, state), (1.0,), entries, threads)
+
+
+def _delta(case: Case, x: Mapping[str, Tensor], threads: int) -> Graph:
+    """GATED_DELTA_NET; it scales queries by K^-1/2, takes log gates, and keeps one final state."""
+    q, gates = x["q"] * case.K**0.5, x["gk"] if case.family == "key" else x["g"][..., None]
+    inputs = (q, x["k"], x["v"], gates, x["beta"][..., None], _state(case, x).transpose(2, 3))
+    return Graph("ggml_gated_delta_net", inputs, (1,), (case.B * case.T + case.B * case.K) * case.H * case.V, threads)
 
 
 def _state_space(case: Case, x: Mapping[str, Tensor], threads: int) -> Graph:

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from gladient import _optional
 from gladient.bench import ggml, plain
-from gladient.bench.cases import Case, options
-from gladient.ops import gated_linear_attention
+from gladient.bench.cases import Case, operator, options
 
 __all__ = ["Contender", "Kind", "contenders", "missing"]
 
@@ -48,12 +47,13 @@ def missing(case: Case) -> list[str]:
 def contenders(case: Case) -> dict[str, Contender]:
     """Ours first, then every peer at hand for this case that PyTorch can run."""
     given = options(case)
+    ours = partial(_ours, operator(case), **given)
     found = {
-        "gladient": Contender("ours", partial(_ours, **given)),
-        "gladient, backend='eager'": Contender("ours", partial(_ours, **given, backend="eager")),
+        "gladient": Contender("ours", ours),
+        "gladient, backend='eager'": Contender("ours", partial(ours, backend="eager")),
     }
     if case.step:
-        found["gladient, inplace=True"] = Contender("ours", partial(_ours, **given, inplace=True))
+        found["gladient, inplace=True"] = Contender("ours", partial(ours, inplace=True))
         return found
     for module, peers in (("fla", _fla), ("transformers", _transformers)):
         if _optional.have(module):
@@ -62,14 +62,14 @@ def contenders(case: Case) -> dict[str, Contender]:
                     found[name] = Contender("installed", _alone(_last(function) if case.last else function))
     for name, function in _compiled(case).items() if _few_chunks(case) else ():
         found[name] = Contender("compiled", _alone(_compile(function)))
-    if case.family == "key" and case.read == "after":
+    if case.family == "key" and case.read == "after" and not case.delta:
         function = _last(plain.safe_chunk) if case.last else plain.safe_chunk
         found["a plain safe chunk of 16, eager"] = Contender("eager", _alone(function))
     return found
 
 
-def _ours(**given: Any) -> tuple[Tensor, ...]:
-    o, state = gated_linear_attention(**given)
+def _ours(function: Callable[..., tuple[Tensor, Tensor | None]], **given: Any) -> tuple[Tensor, ...]:
+    o, state = function(**given)
     return (o,) if state is None else (o, state)
 
 
@@ -100,6 +100,9 @@ def _compile(function: Function) -> Function:
 def _compiled(case: Case) -> dict[str, Function]:
     if case.read == "before" or case.step:
         return {}
+    if case.delta:
+        scalar = case.family == "scalar" and not case.last
+        return {"a plain chunk of 64, compiled": plain.delta_chunk} if scalar else {}
     if case.family == "scalar" and case.last:
         return {"a plain last query, compiled": plain.last_query}
     if case.family == "scalar":
@@ -117,6 +120,11 @@ def _fla(case: Case) -> dict[str, Function]:
     def load(file: str) -> Any:
         return _optional.require_file("fla", f"ops/{file}", needed_for="the peers", install=_FLA)
 
+    if case.delta:
+        family = {"scalar": "gated_delta_rule", "key": "kda"}[case.family]
+        module = load(f"{family}/naive.py")
+        names = {kind: f"naive_{kind}_{family}" for kind in ("recurrent", "chunk")}
+        return {f"fla naive {kind}": _delta(getattr(module, name), "q", "k", "v") for kind, name in names.items()}
     if case.family == "scalar":
         simple = load("simple_gla/naive.py")
         functions = {kind: getattr(simple, f"naive_{kind}_simple_gla") for kind in ("recurrent", "chunk", "parallel")}
@@ -140,6 +148,18 @@ def _fla(case: Case) -> dict[str, Function]:
     return {}
 
 
+def _delta(function: Any, *names: str) -> Function:
+    """A function of the delta rule that calls its tensors query, key and value unless named; it scales by K^-1/2."""
+
+    def operate(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, **gates: Tensor) -> Tensor:
+        (g,), inputs = gates.values(), (q * q.shape[3] ** 0.5, k, v)
+        tensors = dict(zip(names or ("query", "key", "value"), inputs, strict=True))
+        options = {} if names else {"initial_state": None, "output_final_state": False}
+        return function(**tensors, g=g, beta=beta, **options)[0]
+
+    return operate
+
+
 def _transformers(case: Case) -> dict[str, Function]:
     def load(model: str) -> Any:
         module = f"transformers.models.{model}.modeling_{model}"
@@ -158,6 +178,17 @@ def _transformers(case: Case) -> dict[str, Function]:
             v = v / dt  # which it multiplies by dt
         return scan(v, dt, A, k, q).transpose(1, 2)[:, :, None]
 
+    if case.delta and case.family == "scalar":
+        module = load("qwen3_next")
+        functions = {
+            "chunk 64": module.torch_chunk_gated_delta_rule,
+            "recurrent": module.torch_recurrent_gated_delta_rule,
+        }
+        return {f"transformers Qwen3-Next, {kind}": _delta(function) for kind, function in functions.items()}
+    if case.delta:
+        module = load("kimi_linear")
+        functions = {"chunk 64": module.chunk_kimi_delta_attention, "recurrent": module.recurrent_kimi_delta_attention}
+        return {f"transformers Kimi, {kind}": _delta(function) for kind, function in functions.items()}
     if case.family == "scalar":
         scan = load("mamba2").mamba2_chunk_scan
         return {"transformers Mamba-2, chunk 64": mamba2}

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["last_query", "scalar_chunk", "key_chunk", "safe_chunk"]
+__all__ = ["delta_chunk", "last_query", "scalar_chunk", "key_chunk", "safe_chunk"]
 
 _SCALAR, _KEY, _BLOCK, _EAGER = 64, 32, 8, 16  # tokens
 
@@ -62,6 +62,26 @@ def safe_chunk(q: Tensor, k: Tensor, v: Tensor, gk: Tensor) -> Tensor:
     last = A[..., -1:, :]
     states = _carried((k * (last - A).exp()).transpose(3, 4) @ v, last.exp().transpose(3, 4))
     return (scores @ v + (q * A.exp()) @ states).transpose(2, 3).flatten(1, 2)
+
+
+def delta_chunk(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor) -> Tensor:
+    """The gated delta rule with scalar gates, in chunks of 64: one triangular system each, then state after state."""
+    q, k, v, g, beta = (_chunks(x, _SCALAR) for x in (q, k, v, g, beta))
+    A = g.cumsum(3)
+    weights = (A[..., :, None] - A[..., None, :]).masked_fill(_later(_SCALAR), -torch.inf).exp()
+    error_keys = k * beta[..., None]
+    right = torch.cat([v * beta[..., None], error_keys * A.exp()[..., None]], -1)
+    system = error_keys @ k.transpose(3, 4) * weights
+    solved = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
+    free, bound = solved.split([v.shape[4], k.shape[4]], -1)
+    last = A[..., -1:]
+    keys, reads, pairs = k * (last - A).exp()[..., None], q * A.exp()[..., None], q @ k.transpose(3, 4) * weights
+    S, outputs = v.new_zeros(*k.shape[:1], k.shape[2], k.shape[4], v.shape[4]), []
+    for n in range(k.shape[1]):
+        u = free[:, n] - bound[:, n] @ S
+        outputs.append(reads[:, n] @ S + pairs[:, n] @ u)
+        S = last[:, n, ..., None].exp() * S + keys[:, n].transpose(2, 3) @ u
+    return torch.stack(outputs, 1).transpose(2, 3).flatten(1, 2)
 
 
 def _chunks(x: Tensor, size: int) -> Tensor:

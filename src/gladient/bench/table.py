@@ -86,7 +86,8 @@ def _rate(case: Case, ours: Row) -> tuple[float, str]:
     if case.last:
         work, counted = 4 * (case.K + case.V + 1), "k, v, g read twice, gradients written once"
     else:
-        work, counted = 5 * case.K * case.V, "5·K·V FLOP a token and head, ×3 for training"
+        products = 7 if case.delta else 5
+        work, counted = products * case.K * case.V, f"{products}·K·V FLOP a token and head, ×3 for training"
     return 3 * work * heads / ours.training, counted
 
 

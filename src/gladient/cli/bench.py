@@ -14,7 +14,7 @@ _TORCH_AT = {"v3": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "A
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Time gated linear attention here: ours beside flash-linear-attention, transformers, ggml and compiled torch.
+    """Time the operators here: ours beside flash-linear-attention, transformers, ggml and compiled torch.
 
     Example: gladient bench --cases scalar key last
 
@@ -23,7 +23,7 @@ class Bench:
 
     cases: tuple[str, ...] = ("scalar", "key", "last")
     """Which of scalar, key, last, rwkv6, mamba2, mamba1, step-key, step-mamba2, step-key-batch, scalar-short,
-    scalar-long, key-short, key-long, context, full."""
+    scalar-long, key-short, key-long, context, full, delta, delta-wide, delta-short, delta-last, kda, step-delta."""
     threads: int = 2
     """CPU threads."""
     rounds: int = 5
