@@ -1,4 +1,4 @@
-"""PyTorch operators of the native kernels: how they are defined, differentiated and mapped, and what they hand to a kernel.
+"""How native kernels become PyTorch operators: definition, derivative, vmap, and what is handed to a kernel.
 
 Every tensor leads with the batch, so that vmap is a larger batch.
 """
@@ -48,9 +48,13 @@ def differentiable(
     """The operator under every transform, with its derivative.
 
     Args:
-        operator: takes `tensors` of them and at least `options` others.
-        backward: takes gradients of the first `upstream` outputs, the outputs `kept`, the inputs, the options and which
-            of the inputs' gradients are needed; it returns these.
+        operator: the forward operator.
+        backward: takes gradients of outputs, outputs kept, the tensors, options, and of which tensors the gradients are
+            needed, which it returns.
+        tensors: how many of the forward operator's arguments are tensors; they come first.
+        options: how many of those behind them the backward operator takes too.
+        upstream: how many outputs have gradients; they come first.
+        kept: which outputs the backward operator takes.
     """
 
     def keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
