@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gladient.ops import gated_linear_attention
 from gladient.ops.native import operators
+from gladient.ops.native.registry import named
 
 needs_kernels = pytest.mark.skipif("native" not in BACKENDS, reason="no C++ compiler")
 NAMES = ("q", "k", "v", "g", "gk", "gv")
@@ -42,9 +43,9 @@ def test_last_query_writes_its_tensors_and_nothing_around_them(
     results = {"o": guarded(tuple(d_o.shape), dtype)}
     results |= {f"d_{name}": guarded(tuple(x.shape), dtype) for name, x in last.items()}
     arguments = [last.get(name) for name in NAMES]
-    named = operators._named(arguments, operators._LAST)
-    operators._run_last_query(named, {"o": results["o"][0]}, 0.5)
-    operators._run_last_query(named, {"d_o": d_o} | {name: x for name, (x, _) in results.items() if name != "o"}, 0.5)
+    given = named(arguments, operators._LAST)
+    operators._run_last_query(given, {"o": results["o"][0]}, 0.5)
+    operators._run_last_query(given, {"d_o": d_o} | {name: x for name, (x, _) in results.items() if name != "o"}, 0.5)
     leaves = {name: x.double().requires_grad_() for name, x in last.items()}  # of torch's form, held to the plain loops
     o, _ = gated_linear_attention(**leaves, scale=0.5, form="last_query", backend="eager")  # type: ignore[arg-type]
     gradients = torch.autograd.grad(o, list(leaves.values()), d_o.double())

@@ -20,6 +20,7 @@ template <class F> struct Side {
   Vec *d_gate;
   Vec *keep, *change;              // [n]: the whole chunk's decay is keep + change, keep 0 or 1
   Vec *passing;                    // [n]: d_gate of the first token behind the chunk
+  const Side *also;                // further reads through the same gates, or null
 
   // The products of the gates from a token to the chunk's end, and writes weighted by them.
   void weigh_writes(Int steps) {
@@ -161,6 +162,12 @@ template <class F> struct Side {
     }
   }
 
+  // What a token adds to the gradient that passes the gates: its write, less its reads.
+  INLINE Vec gain(Int i) const {
+    const Vec x = write[i] * d_write[i] - read[i] * d_read[i];
+    return also ? x - also->read[i] * also->d_read[i] : x;
+  }
+
   // The gradient of a log gate is what passes it: at the first token S ⊙ dS; each token then takes its read, adds its
   // write. From the middle on, as seen from what passes behind the chunk: the shorter way adds up less rounding.
   void d_gates(const Vec *state, const Vec *d_state, Int rows, bool last, Int steps) {
@@ -168,10 +175,10 @@ template <class F> struct Side {
       constexpr int J = width;
       Vec sum[J] = {}, rest[J] = {};
       entering(state + j0, d_state + j0, n, rows, sum, rest);
-      const auto change = [&](Int c, F sign) INLINE {
+      const auto step = [&](Int c, F sign) INLINE {
         for (int j = 0; j < J; ++j) {
           const Int i = c * n + j0 + j;
-          add<F>(sum[j], rest[j], Vec{} + F(1), Vec{}, sign * (write[i] * d_write[i] - read[i] * d_read[i]));
+          add<F>(sum[j], rest[j], Vec{} + F(1), Vec{}, sign * gain(i));
         }
       };
       const auto pass = [&](Int c) INLINE {  // exactly nothing passes a gate of 0
@@ -182,9 +189,9 @@ template <class F> struct Side {
         }
       };
       const Int middle = last ? steps : steps / 2;
-      for (Int c = 0; c < middle; ++c) pass(c), change(c, 1);
+      for (Int c = 0; c < middle; ++c) pass(c), step(c, 1);
       for (int j = 0; j < J; ++j) sum[j] = passing[j0 + j], rest[j] = Vec{};
-      for (Int c = steps - 1; c >= middle; --c) change(c, -1), pass(c);
+      for (Int c = steps - 1; c >= middle; --c) step(c, -1), pass(c);
       for (int j = 0; j < J; ++j) passing[j0 + j] = d_gate[j0 + j];
     });
   }

@@ -1,4 +1,5 @@
-// One token per sequence, as decoding takes them: S ← exp(log gates) ⊙ S + k v', and the output that reads it.
+// One token per sequence, as decoding takes them: S ← exp(log gates) ⊙ S + k v', and the output that reads it. The delta rule
+// writes β v - (exp(log gates) ⊙ S)ᵀ m for v, with m the key that erases.
 //
 // The fields are those of whole sequences (problem.h) with a token in each of N rows; offsets and gradients are not looked
 // at. A job is a tile of the value channels of one head of one row, whose state passes through the registers once: it may
@@ -22,11 +23,13 @@ template <class F> struct Token {
 
   const Problem<F> &p;
   std::vector<F> rows, keep, change;  // [K] filled up to whole vectors: log gates that all value channels share, and their exponentials
+  std::vector<F> error;               // [K]: m
   Int head = -1, n = 0, h = 0;        // the head of all rows that they belong to
   F own = 0;                          // Σ q u k, the weight of the token's own value
+  F beta = 1;
   const F *q = nullptr, *k = nullptr;
 
-  explicit Token(const Problem<F> &p) : p(p), rows((p.K + L - 1) / L * L), keep(rows), change(rows) {}
+  explicit Token(const Problem<F> &p) : p(p), rows((p.K + L - 1) / L * L), keep(rows), change(rows), error(rows) {}
   static Int tiles(const Problem<F> &p) { return (p.V + wide * L - 1) / (wide * L); }
 
   void operator()(Int job) {
@@ -48,12 +51,19 @@ template <class F> struct Token {
     for (Int i = 0; u && i < p.K; ++i) own += q[i] * u[i] * k[i];
     const F g = p.g ? p.g[own_head(p.hg)] : F(0), *gk = p.gk ? p.gk + own_head(p.hgk) * p.K : nullptr;
     for (Int i = 0; i < p.K; ++i) rows[i] = gk ? g + gk[i] : g;
+    if (p.delta) turn_to_error();
     if (gates_of(p) == Gates::rows)
       for (Int i = 0; i < p.K; i += L) {
         Vec kept, changed;
         split<F>(load(&rows[i], L), kept, changed);
         store<F>(kept, &keep[i], L), store<F>(changed, &change[i], L);
       }
+  }
+
+  void turn_to_error() {
+    const F *m = p.m ? p.m + own_head(p.hm) * p.K : k, erase = p.erase ? p.erase[own_head(p.herase)] : F(1);
+    for (Int i = 0; i < p.K; ++i) error[i] = erase * m[i];
+    beta = p.beta ? p.beta[own_head(p.hbeta)] : F(1);
   }
 
   template <int J, bool Whole> void read(Int first, Int lanes) {
@@ -86,12 +96,31 @@ template <class F> struct Token {
     const F *A = p.A ? p.A + n * p.A_step + Head(p.H, p.hA, h).own * p.K * p.V + first : nullptr;
     const F *q = this->q, *k = this->k, *rows = this->rows.data(), *keep = this->keep.data(), *change = this->change.data();
     const Int K = p.K, V = p.V;  // here once more: to the compiler, what is written to the state might change any member
-    Vec v[J], gate[J], dt[J], kept[J], changed[J], sums[R][J] = {};
+    Vec v[J], gate[J], dt[J], kept[J], changed[J], sums[R][J];
     for (int j = 0; j < J; ++j) {
       v[j] = get<Whole>(p.v + own_head(p.hv) * p.V + first + j * L, lanes);
       gate[j] = p.gv ? get<Whole>(p.gv + own_head(p.hgv) * p.V + first + j * L, lanes) : Vec{};
       dt[j] = A ? finite<F>(get<Whole>(p.dt + own_head(p.hdt) * p.V + first + j * L, lanes)) : Vec{};
       if (where == Gates::lanes) split<F>(gate[j] + rows[0], kept[j], changed[j]);
+    }
+    const auto over_rows = [&](auto row) INLINE {  // sums[0] ← the sums of all
+      for (auto &sum : sums) std::fill_n(sum, J, Vec{});
+      Int i = 0;
+      for (; i + R <= K; i += R)
+        for (int r = 0; r < R; ++r) row(i + r, sums[r]);
+      for (; i < K; ++i) row(i, sums[0]);
+      for (int r = 1; r < R; ++r)
+        for (int j = 0; j < J; ++j) sums[0][j] += sums[r][j];
+    };
+    if (where == Gates::rows && p.delta) {
+      const auto predict = [&](Int i, Vec *sum) INLINE {
+        for (int j = 0; j < J; ++j) {
+          const Vec old = initial ? get<Whole>(initial + i * V + j * L, lanes) : Vec{};
+          sum[j] += error[i] * (keep[i] * old + change[i] * old);
+        }
+      };
+      over_rows(predict);
+      for (int j = 0; j < J; ++j) v[j] = beta * v[j] - sums[0][j];
     }
     const auto row = [&](Int i, Vec *sum) INLINE {
       for (int j = 0; j < J; ++j) {
@@ -110,12 +139,8 @@ template <class F> struct Token {
         sum[j] += q[i] * (Before ? old : now);
       }
     };
-    Int i = 0;
-    for (; i + R <= K; i += R)
-      for (int r = 0; r < R; ++r) row(i + r, sums[r]);
-    for (; i < K; ++i) row(i, sums[0]);
+    over_rows(row);
     for (int j = 0; j < J; ++j) {
-      for (int r = 1; r < R; ++r) sums[0][j] += sums[r][j];
       if (Before && p.bonus) sums[0][j] += own * v[j];
       put<Whole>(sums[0][j] * F(p.scale), p.o + head * p.V + first + j * L, lanes);
     }

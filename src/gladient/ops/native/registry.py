@@ -1,0 +1,133 @@
+"""How native kernels become PyTorch operators: definition, derivative, vmap, and what is handed to a kernel.
+
+Every tensor leads with the batch, so that vmap is a larger batch.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gladient.ops._function import BatchFunction, mapped, transformed
+
+__all__ = ["arguments", "define", "differentiable", "fake_gradients", "fields", "named", "over_heads"]
+
+_library = torch.library.Library("gladient", "DEF")
+_ROWS = ("A", "bonus")  # tensors of a head, with a row for each row of the batch or one for all
+_HEADED = ("q", "k", "v", "g", "gk", "gv", "G", "A", "dt", "m", "beta", "erase")  # those whose heads may be fewer
+
+
+def arguments(names: Sequence[str]) -> str:
+    """Their part of a schema; what is not q, k or v may be absent.
+
+    >>> arguments("qg")
+    'Tensor q, Tensor? g'
+    """
+    return ", ".join(f"Tensor{'' if name in 'qkv' else '?'} {name}" for name in names)
+
+
+def define(
+    name: str, schema: str, kernel: Callable[..., Any], fake: Callable[..., Any], *, mappable: bool = True
+) -> Any:
+    """The operator gladient::name."""
+    _library.define(name + schema)
+    _library.impl(name, kernel, "CPU")
+    torch.library.register_fake(f"gladient::{name}", fake, lib=_library)
+    operator = getattr(torch.ops.gladient, name).default
+    if mappable:
+        torch.library.register_vmap(
+            f"gladient::{name}", lambda info, in_dims, *x: mapped(operator, info, in_dims, x), lib=_library
+        )
+    return operator
+
+
+def differentiable(
+    operator: Any, backward: Any, tensors: int, options: int, upstream: int = 1, kept: Sequence[int] = ()
+) -> Callable[..., Any]:
+    """The operator under every transform, with its derivative.
+
+    Args:
+        operator: the forward operator.
+        backward: takes gradients of outputs, outputs kept, the tensors, options, and of which tensors the gradients are
+            needed, which it returns.
+        tensors: how many of the forward operator's arguments are tensors; they come first.
+        options: how many of those behind them the backward operator takes too.
+        upstream: how many outputs have gradients; they come first.
+        kept: which outputs the backward operator takes.
+    """
+
+    def keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.options = inputs[tensors : tensors + options]
+        ctx.save_for_backward(*inputs[:tensors], *(output[i] for i in kept))
+        ctx.set_materialize_grads(False)
+
+    def derive(ctx: Any, *d: Tensor | None) -> tuple[Tensor | None, ...]:
+        given, saved = ctx.saved_tensors[:tensors], ctx.saved_tensors[tensors:]
+        needed = [x is not None and need for x, need in zip(given, ctx.needs_input_grad, strict=False)]
+        apply = _Backward.apply if transformed() else backward
+        found = iter(apply(*d[:upstream], *saved, *given, *ctx.options, needed))
+        rest = [None] * (len(ctx.needs_input_grad) - tensors)
+        return (*(next(found) if need else None for need in needed), *rest)
+
+    class _Forward(BatchFunction):
+        """Inside the transforms of torch.func, where an operator's own derivative cannot be mapped by vmap."""
+
+        @staticmethod
+        def forward(*given: Any) -> Any:
+            return operator(*given)
+
+        setup_context = staticmethod(keep)
+        backward = staticmethod(derive)
+
+    class _Backward(BatchFunction):
+        """Its derivative, likewise."""
+
+        @staticmethod
+        def forward(*given: Any) -> tuple[Tensor, ...]:
+            return tuple(backward(*given))
+
+    torch.library.register_autograd(operator.name(), derive, setup_context=keep, lib=_library)
+    torch.library.register_autograd(backward.name(), _no_second, lib=_library)
+    return lambda *given: (_Forward.apply if transformed() else operator)(*given)
+
+
+def _no_second(ctx: Any, *_: Any) -> Any:
+    raise NotImplementedError("the native backend has first derivatives only; use form='recurrent' for higher ones")
+
+
+def named(inputs: Sequence[Tensor | None], names: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors that are there as the kernels read them: contiguous, in one dtype; a shared row once."""
+    dtype = torch.float64 if inputs[0].dtype == torch.float64 else torch.float32  # type: ignore[union-attr]
+    found = {}
+    for name, x in zip(names, inputs, strict=True):
+        if x is None:
+            continue
+        if name in _ROWS and len(x) > 0 and x.stride(0) == 0:
+            x = x[:1]
+        found[name] = x if x.dtype is dtype and x.is_contiguous() else x.to(dtype).contiguous()
+    return found
+
+
+def fields(tensors: dict[str, Tensor], heads: int, **written: Tensor) -> dict[str, int]:
+    """Sizes and addresses for a kernel, of what it reads and what it writes."""
+    found = {"H": heads, "K": tensors["k"].shape[3], "V": tensors["v"].shape[3], "threads": torch.get_num_threads()}
+    for name, x in tensors.items():
+        if name in _ROWS and len(x) > 1:
+            found[f"{name}_step"] = x[0].numel()
+        if name in _HEADED:
+            found[f"h{name}"] = x.shape[1 if name == "A" else 2]
+    return found | {name: x.data_ptr() for name, x in (tensors | written).items()}
+
+
+def over_heads(gradient: Tensor, x: Tensor, dim: int) -> Tensor:
+    """A gradient of every head, in x's dtype, summed over those that share one of x."""
+    if gradient.shape[dim] != x.shape[dim]:
+        gradient = gradient.unflatten(dim, (x.shape[dim], -1)).sum(dim + 1)
+    return gradient.to(x.dtype)
+
+
+def fake_gradients(inputs: Sequence[Tensor | None], needed: Sequence[bool]) -> list[Tensor]:
+    """As empty as the inputs that need one."""
+    pairs = zip(inputs, needed, strict=True)
+    return [x.new_empty(x.shape) for x, need in pairs if need and x is not None]
