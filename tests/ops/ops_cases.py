@@ -23,7 +23,7 @@ FORMS += [("last_query", backend, None) for backend in BACKENDS]
 def holds(form: str, backend: str, family: str) -> bool:
     """The parallel form holds neither full gates nor the delta rule."""
     if "delta" in family:
-        return form != "parallel" and backend == "eager"
+        return form != "parallel"
     return form != "parallel" or family not in ("full", "rates", "all")
 
 

@@ -1,6 +1,7 @@
 """The last outputs of packed sequences, whichever backend computes them."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -11,7 +12,15 @@ from torch import Tensor
 from gladient.ops.call import Call
 from gladient.ops.gates import Gates, to_heads
 
-__all__ = ["accumulation", "joined", "last_queries", "own_writes", "tokens"]
+__all__ = [
+    "accumulation",
+    "each_last_query",
+    "joined",
+    "last_queries",
+    "own_writes",
+    "strengthened",
+    "tokens",
+]
 
 Read: TypeAlias = Callable[[Tensor, Tensor, Tensor, Gates], Tensor]
 FinalState: TypeAlias = Callable[[Tensor, Tensor, Gates, Tensor | None], Tensor]
@@ -60,6 +69,41 @@ def last_queries(call: Call, gates: Gates, read: Read, final_state: FinalState) 
         o = o + last_tokens(own_writes(call, q, k, v), call.offsets, o.shape[1])
     final = torch.stack(states, 1).flatten(0, 1) if call.output_final_state else None  # type: ignore[arg-type]
     return o.to(call.v.dtype), final
+
+
+def each_last_query(
+    call: Call, q: Tensor, read: Callable[[Tensor, Callable[[Any], Any], Tensor | None], Tensor]
+) -> Float[Tensor, "B queries H V"]:
+    """The delta rule's last output of every sequence, by the query of its last token; none without a query.
+
+    Args:
+        call: what is to be computed.
+        q: queries.
+        read: one query for each row, the function that takes the tokens which it sees from a tensor [B, T, …] or gates,
+            and the state before them [B, H, K, V] or None, to outputs [B, 1, H, V].
+    """
+    n = len(call.offsets) - 1
+    states = [None] * n if call.initial_state is None else call.initial_state.unflatten(0, (-1, n)).unbind(1)
+    outputs = []
+    for (start, stop), S in zip(pairwise(call.offsets), states, strict=True):
+        last = max(stop - 1, start)
+        query = q if q.shape[1] == 1 else q[:, last:stop]
+        seen = last if call.read == "before" else stop
+        if query.shape[1]:
+            outputs.append(read(query, partial(_taken, start=start, stop=seen), S))
+    return joined(outputs) if outputs else call.v.new_zeros(len(call.v), 0, call.heads, call.v.shape[3])
+
+
+def _taken(x: Any, start: int, stop: int) -> Any:
+    if isinstance(x, Gates):
+        return x.each(lambda gate: tokens(gate, start, stop))
+    return None if x is None else tokens(x, start, stop)
+
+
+def strengthened(x: Tensor, strength: Tensor, heads: int) -> Tensor:
+    """Keys or values [B, T, h, C] times the delta rule's strength, [B, T, h] or [B, T, h, C], with all heads."""
+    x, strength = (to_heads(accumulation(y), heads) for y in (x, strength))
+    return x * (strength if strength.ndim == 4 else strength[..., None])
 
 
 def own_writes(call: Call, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "B T H V"]:

@@ -1,15 +1,13 @@
 """The delta rule: gated linear attention whose values are corrected by what the state predicts for their keys."""
 
-from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.ops._sequences import accumulation, joined, tokens
+from gladient.ops._sequences import accumulation, each_last_query, strengthened
 from gladient.ops.call import Call
 from gladient.ops.eager.chunked import best_chunk, fold, in_segments
 from gladient.ops.eager.parallel import from_state, scores, weighted_sums
@@ -22,8 +20,10 @@ __all__ = ["chunked", "last_query", "recurrent", "run"]
 def run(call: Call, form: str, recompute: bool) -> tuple[Tensor, Tensor | None]:
     """Outputs in v's dtype, and the final state or None."""
     q, k = (accumulation(to_heads(x, call.heads)) for x in (call.q, call.k))
-    inputs, gates = (k, _writes(call), _error_keys(call)), call.gates.each(accumulation)
-    state = q.new_zeros(()).expand(call.state_shape) if call.initial_state is None else accumulation(call.initial_state)
+    erase = call.beta if call.erase is None else call.erase
+    inputs = (k, strengthened(call.v, call.beta, call.heads), strengthened(call.k, erase, call.heads))  # type: ignore[arg-type]
+    gates, zero = call.gates.each(accumulation), q.new_zeros(())
+    state = zero.expand(call.state_shape) if call.initial_state is None else accumulation(call.initial_state)
     shared: dict[str, Any] = {"scale": call.scale, "initial_state": state.unflatten(0, (len(k), -1))}
     shared["offsets"] = call.offsets
     chunks: dict[str, Any] = {"chunk_size": call.chunk_size, "recompute": recompute}
@@ -37,40 +37,15 @@ def run(call: Call, form: str, recompute: bool) -> tuple[Tensor, Tensor | None]:
         return one_by_one((q, *inputs), gates, **shared)
 
     if form == "last_query":
-        o = _last_queries(call, q, inputs, gates, shared["initial_state"])
+        o = each_last_query(
+            call,
+            q,
+            lambda query, part, S: last_query(query, *map(part, (*inputs, gates)), scale=call.scale, initial_state=S),
+        )
         final = outputs(torch.zeros_like(k))[1] if call.output_final_state else None
     else:
         o, final = read_before(outputs, q, **shared) if call.read == "before" else outputs(q)
     return o.to(call.v.dtype), final.flatten(0, 1) if call.output_final_state else None  # type: ignore[union-attr]
-
-
-def _last_queries(
-    call: Call, q: Tensor, inputs: Sequence[Tensor], gates: Gates, states: Float[Tensor, "B n H K V"]
-) -> Float[Tensor, "B queries H V"]:
-    """The last output of every sequence, by the query of its last token; none for sequences without a query."""
-    outputs = []
-    for i, (start, stop) in enumerate(pairwise(call.offsets)):
-        last = max(stop - 1, start)
-        query = q if q.shape[1] == 1 else q[:, last:stop]
-        part = partial(tokens, start=start, stop=last if call.read == "before" else stop)
-        if query.shape[1]:
-            options: dict[str, Any] = {"scale": call.scale, "initial_state": states[:, i]}
-            k, w, m = map(part, inputs)
-            outputs.append(last_query(query, k, w, m, gates.each(part), **options))
-    return joined(outputs) if outputs else inputs[1][:, :0]
-
-
-def _writes(call: Call) -> Float[Tensor, "B T H V"]:
-    """β ⊙ v: what a token writes into a state that predicts nothing for its key."""
-    beta, v = (to_heads(accumulation(x), call.heads) for x in (call.beta, call.v))  # type: ignore[arg-type]
-    return (beta if beta.ndim == 4 else beta[..., None]) * v
-
-
-def _error_keys(call: Call) -> Float[Tensor, "B T H K"]:
-    """Keys times the erase strength: with these the state is asked for what is to be erased."""
-    strength = call.beta if call.erase is None else call.erase
-    erase, k = (to_heads(accumulation(x), call.heads) for x in (strength, call.k))  # type: ignore[arg-type]
-    return (erase if erase.ndim == 4 else erase[..., None]) * k
 
 
 def recurrent(
@@ -162,7 +137,7 @@ def last_query(
     gates: Gates,
     *,
     scale: float,
-    initial_state: Float[Tensor, "B H K V"],
+    initial_state: Float[Tensor, "B H K V"] | None,
 ) -> Float[Tensor, "B 1 H V"]:
     r"""One query's output without a state: the query itself is led back through the tokens.
 
@@ -180,5 +155,5 @@ def last_query(
         weights.append((a * k_t).sum(-1, keepdim=True))
         a = a - m_t * weights[-1]
         a = a if log_gate is None else log_gate.exp() * a
-    o = torch.einsum("bhk,bhkv->bhv", a, initial_state)
-    return (o + (torch.stack(weights[::-1], 1) * w).sum(1) if weights else o)[:, None]
+    o = ((torch.stack(weights[::-1], 1) if weights else w[..., :1]) * w).sum(1)
+    return (o if initial_state is None else o + torch.einsum("bhk,bhkv->bhv", a, initial_state))[:, None]

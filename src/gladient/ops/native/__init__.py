@@ -1,12 +1,14 @@
 """The native backend: this package's C++ kernels on CPU cores, for every gate family, with their gradients."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from gladient.ops._sequences import accumulation, last_queries
+from gladient.ops._sequences import accumulation, each_last_query, last_queries, strengthened
 from gladient.ops.call import Call
 from gladient.ops.gates import Gates
-from gladient.ops.native import operators
+from gladient.ops.native import delta, operators
 from gladient.ops.native.build import library, why_unavailable
 
 __all__ = ["run", "why_not"]
@@ -24,8 +26,6 @@ def why_not(call: Call, named: bool = False) -> str | None:
     """
     if call.q.device.type != "cpu":
         return f"q is on {call.q.device} and the native kernels run on the CPU"
-    if call.beta is not None:
-        return "the native kernels do not hold the delta rule"
     if call.form in ("recurrent", "parallel"):
         return f"form {call.form!r} is plain PyTorch; the native kernels serve 'chunked', 'last_query' and 'step'"
     if call.chunk_size is not None:
@@ -54,6 +54,8 @@ def _products_alone(call: Call) -> bool:
 
 def run(call: Call) -> tuple[Tensor, Tensor | None]:
     """Outputs in v's dtype, and the final state or None."""
+    if call.beta is not None:
+        return _run_delta(call, call.beta, call.beta if call.erase is None else call.erase)
     if call.form == "last_query":
         return last_queries(
             call, call.gates.each(accumulation), lambda *x: _last_query(*x, scale=call.scale), _final_state
@@ -69,6 +71,35 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
     borders = call.offsets if len(call.offsets) > 2 else None
     o, final, _ = operators.scan(*inputs, call.initial_state, borders, *options, train)
     return o, final
+
+
+def _run_delta(call: Call, beta: Tensor | None, erase: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    k, v, m = call.k, call.v, None
+    if beta is not None and beta.ndim == 4:  # strengths per channel are multiplied in here
+        v, beta = strengthened(v, beta, call.heads), None
+    if erase is not None and erase.ndim == 4:
+        m, erase = strengthened(k, erase, call.heads), None
+    inputs = (k, v, m, beta, erase, call.gates.g, call.gates.gk)
+    options = (call.heads, call.scale)
+    if call.form == "last_query":
+        o = each_last_query(call, call.q, lambda query, part, S: _last_read(query, *map(part, inputs), S, options))
+        if not call.output_final_state:
+            return o.to(call.v.dtype), None
+    before, train = call.read == "before", call.differentiable
+    if call.form == "step" and not train:
+        if call.inplace:
+            return delta.step_(call.q, *inputs, call.initial_state, *options, before), call.initial_state
+        return delta.step(call.q, *inputs, call.initial_state, *options, before)
+    borders = call.offsets if len(call.offsets) > 2 else None
+    q = call.q if call.form != "last_query" else torch.zeros_like(k)
+    outputs, final, *_ = delta.delta(q, *inputs, call.initial_state, borders, *options, before, train)
+    return (o if call.form == "last_query" else outputs).to(call.v.dtype), final
+
+
+def _last_read(query: Tensor, *given: Any) -> Tensor:
+    *inputs, S, (heads, scale) = given
+    o, a = delta.last_query(query, *inputs, heads, scale)
+    return o if S is None else o + torch.einsum("bthk,bhkv->bthv", a, S.to(a.dtype))
 
 
 def _alone(gates: Gates, heads: int) -> Gates:

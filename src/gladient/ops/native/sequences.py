@@ -81,7 +81,7 @@ class Rule:
         k, v = tensors["k"], tensors["v"]
         (B, T), K, V = k.shape[:2], k.shape[3], v.shape[3]
         spans, n = _spans(offsets, K, V) if train else 0, len(offsets) - 1
-        shapes = {"o": (B, T, heads, V), "final": (B * n, heads, K, V)}
+        shapes: dict[str, tuple[Any, ...]] = {"o": (B, T, heads, V), "final": (B * n, heads, K, V)}
         kept = {"checkpoints": (B, spans, heads, K, V), "u": (B, T if train else 0, heads, V)}
         shapes |= {name: kept[name] for name in self.kept}
         return {name: make(shape, dtype=tensors["q"].dtype) for name, shape in shapes.items()}
