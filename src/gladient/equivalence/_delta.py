@@ -135,11 +135,10 @@ def _isotropic(rules: tuple[DeltaRule, ...], x: Tensor, y: Tensor, prediction: T
 
 
 def _check(tokens: Tensor, layout: PromptLayout, numbers: dict[str, Tensor | None], heads: int) -> None:
-    B, T, D = tokens.shape
-    if T != layout.length or D != layout.width or B < 2:
+    if tokens.shape[1:] != (layout.length, layout.width) or len(tokens) < 2:
         wanted = f"[B, {layout.length}, {layout.width}]"
         raise ValueError(f"tokens have shape {list(tokens.shape)}; the layout makes {wanted}, and B must be at least 2")
     for name, value in numbers.items():
-        if value is not None and value.shape != (B, T, heads):
-            wanted = f"one number for each token and head, {[B, T, heads]}"
+        if value is not None and value.shape != (*tokens.shape[:2], heads):
+            wanted = f"one number for each token and head, {[*tokens.shape[:2], heads]}"
             raise ValueError(f"{name} has shape {list(value.shape)}; a DeltaRule has {wanted}")
