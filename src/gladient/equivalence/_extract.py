@@ -12,7 +12,7 @@ from gladient.nn import GatedLinearAttention, InContextRegressor, ResidualLayer,
 from gladient.prompts import PromptLayout
 from gladient.wpgd import WPGD, Estimates, Step, gate_weights
 
-__all__ = ["Extraction", "Factor", "extract", "residual_model"]
+__all__ = ["Extraction", "Factor", "extract", "residual_model", "unexplained"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +98,8 @@ def extract(model: ResidualModel, tokens: Float[Tensor, "1 B T D"], layout: Prom
         x, y = tokens[0, ..., : layout.d], tokens[0, ..., layout.d]
         gain = -model.readout[0, layout.d].item()
         estimates = own(x, y)
-        with_own = _unexplained(prediction, gain * estimates.prediction)
-        with_mean = _unexplained(prediction, gain * mean(x, y).prediction)
+        with_own = unexplained(prediction, gain * estimates.prediction)
+        with_mean = unexplained(prediction, gain * mean(x, y).prediction)
         return Extraction(
             algorithm=mean,
             estimates=estimates,
@@ -108,7 +108,7 @@ def extract(model: ResidualModel, tokens: Float[Tensor, "1 B T D"], layout: Prom
             explained=1.0 - with_mean,
             moving_gates=with_mean - with_own,
             cross_blocks=with_own,
-            blocks={name: _unexplained(prediction, _without(model, name, layout.d)(tokens)[0]) for name in _CROSS},
+            blocks={name: unexplained(prediction, _without(model, name, layout.d)(tokens)[0]) for name in _CROSS},
             gain=gain,
         )
 
@@ -166,7 +166,8 @@ def _factor(step: Step, layout: PromptLayout) -> Factor:
     return Factor(P=c * P, omega=omega / c, examples=examples / c, share=share)
 
 
-def _unexplained(prediction: Tensor, other: Tensor) -> float:
+def unexplained(prediction: Tensor, other: Tensor) -> float:
+    """Share of the prediction's variance that another misses."""
     return ((prediction - other).square().mean() / prediction.var(correction=0)).item()
 
 

@@ -1,5 +1,6 @@
-"""The algorithm by itself: causal steps of weighted preconditioned gradient descent (WPGD)."""
+"""The algorithms by themselves: causal steps of weighted preconditioned gradient descent (WPGD), and the delta rule."""
 
+from gladient.wpgd._delta import DeltaRule
 from gladient.wpgd._risk import conditional_risk, label_weights, risk_given_features
 from gladient.wpgd._search import BestSteps, best_steps
 from gladient.wpgd._steps import WPGD, Estimates, Step
@@ -8,6 +9,7 @@ from gladient.wpgd._weights import TaskWeights, fixed_weights, gate_weights
 __all__ = [
     "WPGD",
     "BestSteps",
+    "DeltaRule",
     "Estimates",
     "Step",
     "TaskWeights",

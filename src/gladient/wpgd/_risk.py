@@ -5,13 +5,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gladient.prompts import MultitaskSetting, PromptLayout
+from gladient.wpgd._delta import DeltaRule
 from gladient.wpgd._steps import WPGD, Step
 
 __all__ = ["conditional_risk", "label_weights", "risk_given_features"]
 
 
-def label_weights(algorithm: WPGD, x: Float[Tensor, "B T d"]) -> Float[Tensor, "B T"]:
-    r"""What each label counts in the query's prediction, $\hat y = \sum_j w_j y_j$: every step is linear in y.
+def label_weights(algorithm: WPGD | DeltaRule, x: Float[Tensor, "B T d"]) -> Float[Tensor, "B T"]:
+    r"""What each label counts in the query's prediction, $\hat y = \sum_j w_j y_j$: both algorithms are linear in y.
+
+    For WPGD,
 
     $$ e_{\ell+1} = (I - A_\ell)\,e_\ell, \quad A_{\ell,ij} = (P_q^\top x_i \odot \Omega_{ij})^\top P_k^\top x_j,
        \quad w = \mathbb 1_T - \mathbb 1_T (I - A_L) \cdots (I - A_1) $$
@@ -22,6 +25,8 @@ def label_weights(algorithm: WPGD, x: Float[Tensor, "B T d"]) -> Float[Tensor, "
     >>> label_weights(WPGD((step,)), torch.ones(1, 3, 1)).tolist()
     [[0.25, 0.25, 0.25]]
     """
+    if isinstance(algorithm, DeltaRule):
+        return algorithm.label_weights(x)
     query = torch.zeros_like(x[..., 0])
     query[:, -1] = 1.0
     row = query
@@ -59,7 +64,9 @@ def risk_given_features(
     return query.square().sum(1) + noise - 2 * told + torch.einsum("kl,bkd,bld->b", R, s, s)
 
 
-def conditional_risk(algorithm: WPGD, x: Float[Tensor, "B T d"], setting: MultitaskSetting) -> Float[Tensor, " B"]:
+def conditional_risk(
+    algorithm: WPGD | DeltaRule, x: Float[Tensor, "B T d"], setting: MultitaskSetting
+) -> Float[Tensor, " B"]:
     """The algorithm's expected squared error on each prompt given its features; its mean over prompts is the risk."""
     return risk_given_features(label_weights(algorithm, x), x, setting)
 
