@@ -22,17 +22,19 @@ template <class F> struct Recall {
   // One tensor [N, T, heads, channels], for the heads of the job.
   struct Rows {
     F *x[L] = {};
-    Int step = 0, channels = 0, n = 0;
+    Int step = 0, channels = 0;
     F *at(int r, Int t, Int j) const { return x[r] + t * step + j * L; }
     Int lanes(Int j) const { return std::min(channels - j * L, L); }
     Vec get(int r, Int t, Int j) const { return load<F>(at(r, t, j), lanes(j)); }
     void put(int r, Int t, Int j, Vec y) const { store<F>(y, at(r, t, j), lanes(j)); }
     Vec column(Int t, Int count) const {
-      Vec y = {};
+      F y[L] = {};
       for (int r = 0; r < count; ++r) y[r] = *at(r, t, 0);
-      return y;
+      return load<F>(y, L);
     }
-    void put_column(Vec y, Int t, Int count) const {
+    void put_column(Vec x, Int t, Int count) const {
+      F y[L];
+      store<F>(x, y, L);
       for (int r = 0; r < count && step; ++r) *at(r, t, 0) = y[r];
     }
     explicit operator bool() const { return step; }
