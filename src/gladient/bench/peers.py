@@ -20,8 +20,12 @@ Function = Callable[..., Tensor]
 _FLA = "pip install fla-core==0.6.0"
 _TRANSFORMERS = "pip install transformers==5.23.0"
 _CURES = {"fla": _FLA, "transformers": _TRANSFORMERS, "libggml": ggml.INSTALL}
-_GREEDY = ("fla naive recurrent", "fla naive parallel")  # need more than 20 GB for longer sequences
-_LONGEST = 2048
+_LONGEST = {  # tokens, beyond which they need more than 20 GB or half a minute
+    "fla naive recurrent": 2048,
+    "fla naive parallel": 2048,
+    "transformers Qwen3-Next, recurrent": 256,
+    "transformers Kimi, recurrent": 256,
+}
 _LONGEST_COMPILED = 4096  # tokens, beyond which the loop over chunks takes minutes to compile
 
 
@@ -58,7 +62,7 @@ def contenders(case: Case) -> dict[str, Contender]:
     for module, peers in (("fla", _fla), ("transformers", _transformers)):
         if _optional.have(module):
             for name, function in peers(case).items():
-                if case.T <= _LONGEST or name not in _GREEDY:
+                if case.T <= _LONGEST.get(name, case.T):
                     found[name] = Contender("installed", _alone(_last(function) if case.last else function))
     for name, function in _compiled(case).items() if _few_chunks(case) else ():
         found[name] = Contender("compiled", _alone(_compile(function)))
