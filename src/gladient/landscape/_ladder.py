@@ -4,18 +4,23 @@ from dataclasses import dataclass
 
 from gladient.landscape._bayes import Estimate, bayes
 from gladient.landscape._decay import decay_rung
+from gladient.landscape._delta_isotropic import is_isotropic
+from gladient.landscape._delta_rungs import DeltaRung, delta_rung, gated_delta_rung
 from gladient.landscape._key import key_rung
-from gladient.landscape._reduced import reduce
+from gladient.landscape._reduced import Reduced, reduce
 from gladient.landscape._result import FixedDecay, KeyGate, Rung
 from gladient.landscape._rungs import linear_rung, optimum_rung, scalar_rung
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["Ladder", "ladder"]
 
+_UNGATED, _GATED = 200, 60  # most tasks of the delta rungs for Σ ∝ I: a tenth of a second
+_OTHER = 1000  # most K² d of the delta rungs for other Σ
+
 
 @dataclass(frozen=True, eq=False)
 class Ladder:
-    """Best risk of every gate family; each is at most the one before.
+    """Best risk of every gate family; each is at most the one before. The delta rules stand beside them.
 
     Attributes:
         linear_attention: every example weighs 1.
@@ -24,6 +29,10 @@ class Ladder:
         value_gate: any weight per task; the optimum of WPGD.
         key_gate: any weight per task and direction.
         bayes: the posterior mean, if it was asked for.
+        delta_rule: one step, no gate; at most linear attention. None if it would take long: more than 200 tasks, or
+            K² d > 1000 with Σ not ∝ I.
+        gated_delta_rule: one step and delimiter decays; at most the scalar gate and the delta rule. None above 60 tasks,
+            or K² d > 1000 with Σ not ∝ I.
     """
 
     linear_attention: Rung
@@ -32,12 +41,20 @@ class Ladder:
     value_gate: Rung
     key_gate: KeyGate
     bayes: Estimate | None = None
+    delta_rule: DeltaRung | None = None
+    gated_delta_rule: DeltaRung | None = None
 
     @property
     def risks(self) -> dict[str, float]:
-        """Risk of each rung by name, from the top down."""
+        """Risk of each gate family by name, from the top down; `delta` has the delta rules."""
         names = ("linear_attention", "fixed_decay", "scalar_gate", "value_gate", "key_gate", "bayes")
         return {name: getattr(self, name).risk for name in names if getattr(self, name) is not None}
+
+    @property
+    def delta(self) -> dict[str, DeltaRung]:
+        """The delta rules that were computed, by name."""
+        found = {"delta_rule": self.delta_rule, "gated_delta_rule": self.gated_delta_rule}
+        return {name: rung for name, rung in found.items() if rung is not None}
 
     @property
     def gaps(self) -> dict[str, float]:
@@ -67,8 +84,12 @@ def ladder(setting: MultitaskSetting, *, bayes_prompts: int = 0, seed: int = 0) 
     value_gate       5.277778
     key_gate         5.277778
     bayes            3.200000
+    >>> for name, rung in found.delta.items():
+    ...     print(f"{name:16} {rung.risk:.6f}")
+    delta_rule       5.901639
     """
     reduced = reduce(setting)
+    ungated, gated = _delta(reduced)
     return Ladder(
         linear_attention=linear_rung(reduced),
         fixed_decay=decay_rung(reduced),
@@ -76,4 +97,16 @@ def ladder(setting: MultitaskSetting, *, bayes_prompts: int = 0, seed: int = 0) 
         value_gate=optimum_rung(reduced),
         key_gate=key_rung(reduced),
         bayes=bayes(setting, bayes_prompts, seed) if bayes_prompts else None,
+        delta_rule=ungated,
+        gated_delta_rule=gated,
     )
+
+
+def _delta(reduced: Reduced) -> tuple[DeltaRung | None, DeltaRung | None]:
+    """Both delta rules, where they take a tenth of a second at most."""
+    K, same = len(reduced.n), is_isotropic(reduced)
+    small = same or K**2 * len(reduced.s) <= _OTHER
+    if not small or K > _UNGATED:
+        return None, None
+    ungated = delta_rung(reduced)
+    return ungated, gated_delta_rung(reduced, start=ungated) if K <= _GATED else None
