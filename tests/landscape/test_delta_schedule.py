@@ -134,7 +134,7 @@ def test_slope_of_steps_at_the_best_weights():
         assert slope == pytest.approx(numeric, rel=1e-5, abs=1e-6 * setting.M)
         assert risk(0.0) == pytest.approx(optimum(setting).risk, rel=1e-10)
         assert advantage(setting).delta_strict == (slope < 0)
-    mixed = MultitaskSetting.isotropic(n=[5, 5], r=[0.5, -0.5], d=3)
+    mixed = MultitaskSetting.isotropic(n=[5, 5], r=[0.5, -0.4], d=3)
     assert (advantage(mixed).delta_slope, advantage(mixed).delta_strict) == (None, False)
     single = advantage(MultitaskSetting.isotropic(n=[1], r=[0.5], d=3))
     assert (single.delta_slope, single.delta_strict) == (0.0, False)

@@ -30,8 +30,8 @@ def delta_risk(
     Args:
         setting: the data.
         steps: β, one number or one per task [K], from 0 to the bound of mean-square stability: 2/(d+2) for gaussian
-            keys and Σ = I, in general $\sum_j \beta s_j / (1 - \beta s_j) = 2$ over the eigenvalues of Σ; 2 for unit and
-            nlms keys.
+            keys and Σ = I, in general $\sum_j \beta s_j / (1 - \beta s_j) = 2$ over the eigenvalues of Σ; 2 for unit
+            and nlms keys.
         decays: δ, what each task's delimiter leaves of the state, [K], from 0 to 1; 1 if not given. The last one does
             not matter.
         keys: "gaussian": k = x, v = y; "unit": k = x/|x|, v = y; "nlms": k = x/|x|, v = y/|x|. The last two need Σ ∝ I.
@@ -44,9 +44,9 @@ def delta_risk(
 
     >>> setting = MultitaskSetting.isotropic(n=[50, 50], r=[0.2, 0.8], d=10)
     >>> print(f"{delta_risk(setting, 0.05):.10f} {delta_risk(setting, 0.0):.10f}")
-    3.6780440893 5.9016393443
+    3.6765366702 5.9016393443
     >>> print(f"{delta_risk(setting, 0.05, decays=[0.7, 1.0]):.10f}")
-    3.6647163486
+    3.6643557514
     """
     model = delta_model(reduce(setting), keys)
     beta, delta = _steps(steps, model, setting.K), _decays(decays, setting.K)

@@ -32,15 +32,15 @@ _CONTOUR = _contour()
 class Diagonal:
     r"""A setting in the eigenbasis of Σ = V diag(s) Vᵀ, keys k = x, the largest s in units of 1.
 
-    In this basis the state's second moments are diagonal. Its mean is $\sum_k w_{kj} \beta_{kj}$ in direction j, the rest
-    a variance ν_j. With $\varphi = 1 - \beta s$ and $T = \mathrm{diag}(\varphi^2) + \beta^2 (\mathrm{diag}(s^2) + s s^\top)$ a token
-    of task k takes
+    In this basis the state's second moments are diagonal. Its mean is $\sum_k w_{kj} \beta_{kj}$ in direction j, the
+    rest a variance ν_j. With $\varphi = 1 - \beta s$ and
+    $T = \mathrm{diag}(\varphi^2) + \beta^2 (\mathrm{diag}(s^2) + s s^\top)$ a token of task k takes
 
     $$w \leftarrow \varphi w + t s\, 1_k, \qquad
       \nu \leftarrow T \nu + (\mathrm{diag}(s^2) + s s^\top)\, |\beta w - t\, 1_k|_R^2 + t^2 \sigma^2 s.$$
 
-    n tokens are one integral over z of $z^n (z - T)^{-1}$, the inverse by Sherman and Morrison: no power of a matrix, and
-    the difference of $T^n$ and $\varphi^{2n}$ is taken under the integral, where nothing cancels.
+    n tokens are one integral over z of $z^n (z - T)^{-1}$, the inverse by Sherman and Morrison: no power of a
+    matrix, and the difference of $T^n$ and $\varphi^{2n}$ is taken under the integral, where nothing cancels.
 
     Source: derived; the contour is the modified Talbot contour of Weideman (SIAM J. Numer. Anal. 44, 2006).
     """
@@ -104,6 +104,10 @@ class Diagonal:
         total = signal + lost
         share = np.where(total > 0.0, lost / np.where(total > 0.0, total, 1.0), 1.0)
         return np.asarray(self.offset + self.scale * (share @ s))
+
+    def risk_at(self, share: Float[Array, " G"]) -> Float[Array, " G"]:
+        """Risk where this share of the query's task is lost in all directions."""
+        return np.asarray(self.offset + self.scale * float(self.s.sum()) * share)
 
     def _variance(self, n: float, beta: Array, nu: Array, error: Array, noise: Array) -> Array:
         """ν after n tokens of one task, from ν, |β w - t 1_k|² and t² σ²."""

@@ -5,12 +5,13 @@ from jaxtyping import Float
 
 from gladient._types import Array
 from gladient.landscape._cone import solve_monotone
+from gladient.landscape._delta_diagonal import Diagonal
 from gladient.landscape._delta_isotropic import Isotropic
 
-__all__ = ["best_decays", "ratios"]
+__all__ = ["best_decays", "clearly_above", "ratios"]
 
 _OWN, _FORGOTTEN = 1e-30, 1e-200  # variance that stands for none, relative to a task's squared weight and the largest
-_SLACK = 0.02  # how far above the best risk a lower bound must be for its row to be left out
+_SLACK = 0.02  # how far above the best risk another must be to be left out, relative to what is lost and what is won
 _ENTRIES = 2_000_000  # numbers held at once in an intermediate array
 _TOLERANCE = 1e-12  # as in the cone solver
 
@@ -19,7 +20,8 @@ def best_decays(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Arr
     r"""Best delimiter decays in [0, 1] for each row of steps, and the risks with them.
 
     With $b = \sum_k \Delta_k b^{(k)}$, $\Delta_k = \prod_{l \ge k} \delta_l$, the risk falls in
-    $(h^\top \Delta)^2 / \Delta^\top E \Delta$, to be maximised over $0 \le \Delta_1 \le \dots \le \Delta_K$ for a read-out
+    $(h^\top \Delta)^2 / \Delta^\top E \Delta$, to be maximised over $0 \le \Delta_1 \le \dots \le \Delta_K$ for a
+    read-out
     of either sign. Where the best Δ without the order has it, it is the answer. The other rows are solved in the order
     of their bounds, the risks without the order; rows whose bound lies clearly above the best risk get a risk of inf.
 
@@ -40,10 +42,10 @@ def best_decays(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Arr
         lowest = min(lowest, float(risks[part[inside]].min(initial=np.inf)))
         open_ = np.flatnonzero(~inside)
         open_ = open_[np.argsort(bounds[open_], kind="stable")]
-        while len(open_) and bounds[open_[0]] <= lowest * (1.0 + _SLACK):
+        while len(open_) and bounds[open_[0]] <= clearly_above(model, lowest):
             done, gates = _alike(E[open_], h[open_])
-            rows_, tried = part[np.repeat(open_[done], 2)], ratios(gates.reshape(-1, gates.shape[-1]))
-            both = model.risks(steps[rows_], tried).reshape(-1, 2)
+            twice, tried = part[np.repeat(open_[done], 2)], ratios(gates.reshape(-1, gates.shape[-1]))
+            both = model.risks(steps[twice], tried).reshape(-1, 2)
             best = both.argmin(axis=1)
             pick = np.arange(len(best))
             risks[part[open_[done]]] = both[pick, best]
@@ -51,6 +53,12 @@ def best_decays(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Arr
             lowest = min(lowest, float(both.min()))
             open_ = open_[~done]
     return risks, decays
+
+
+def clearly_above(model: Isotropic | Diagonal, lowest: float) -> float:
+    """A risk that refinement between two steps of the grid is not expected to bring below `lowest`."""
+    worst = float(model.risk_at(np.ones(1))[0])
+    return lowest + _SLACK * max(min(lowest - model.offset, worst - lowest), 0.0)
 
 
 def ratios(gates: Float[Array, "G K"]) -> Float[Array, "G K"]:
@@ -88,7 +96,7 @@ def _pooled(E: Float[Array, "G K K"], h: Float[Array, "G K"], starts: np.ndarray
     rises = np.diff(gates, axis=1, prepend=0.0)
     largest = np.abs(gates).max(axis=1, keepdims=True)
     wrong = np.where(closed, slope > _TOLERANCE * size, rises < -_TOLERANCE * largest)
-    return gates, ~wrong.any(axis=1)
+    return gates, np.asarray(~wrong.any(axis=1))
 
 
 def _solve(E: Float[Array, "G K K"], h: Float[Array, "G K"]) -> Float[Array, "G K"]:
@@ -101,7 +109,8 @@ def _solve(E: Float[Array, "G K K"], h: Float[Array, "G K"]) -> Float[Array, "G 
 def _kernels(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Array, "G K K"], Float[Array, "G K"]]:
     r"""E and h: for gates Δ the query's part of the state is h'Δ and all the rest Δ'E Δ, up to a common unit.
 
-    Block k adds the variance $g_k |u_k|_R^2$, $u_k = \beta_k \sum_{l<k} \Delta_l w_l^{(k)} 1_l - \Delta_k t_k s\,1_k$ with
+    Block k adds the variance $g_k |u_k|_R^2$,
+    $u_k = \beta_k \sum_{l<k} \Delta_l w_l^{(k)} 1_l - \Delta_k t_k s\,1_k$ with
     $w_l^{(k)}$ the weight of task l when block k begins; $T_j$ sums $g_k \beta_k^2$ over the blocks after j, each times
     what the blocks between leave of the squared weight. So each entry of E is one product.
     """

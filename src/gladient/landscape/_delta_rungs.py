@@ -74,21 +74,19 @@ def delta_rule(setting: MultitaskSetting, *, keys: str = "gaussian") -> DeltaRun
     return delta_rung(reduce(setting), keys)
 
 
-def gated_delta_rule(
-    setting: MultitaskSetting, per_task: bool = False, *, keys: str = "gaussian"
-) -> DeltaRung:
+def gated_delta_rule(setting: MultitaskSetting, per_task: bool = False, *, keys: str = "gaussian") -> DeltaRung:
     """Best step and best decays of the delimiters (Gated DeltaNet, its gates closed between tasks alone).
 
     For Σ ∝ I the decays are exact for each step (the cone problem of the scalar gate), and the step is scanned as in
-    `delta_rule`. One step per task (`per_task`), and gates with other Σ, are searched from several starts: an upper bound. For
-    other Σ with K d > 100 the better of no decays and the scalar gate's decays is taken, with its best step.
+    `delta_rule`. One step per task (`per_task`), and gates with other Σ, are searched from several starts: an upper
+    bound. For other Σ with K d > 100 the better of no decays and the scalar gate's decays is taken, with its best step.
 
     Source: derived.
 
     >>> setting = MultitaskSetting.isotropic(n=[50, 50], r=[0.2, 0.8], d=10)
     >>> best, free = gated_delta_rule(setting), gated_delta_rule(setting, per_task=True)
     >>> print(f"{best.risk:.6f} {best.steps[0]:.5f} {best.decays[0]:.4f}; {free.risk:.6f}", free.steps.round(4))
-    3.663549 0.04617 0.7447; 3.662289 [0.0561 0.0458]
+    3.663549 0.04625 0.7441; 3.661821 [0.0833 0.0446]
     """
     return gated_delta_rung(reduce(setting), keys, per_task)
 

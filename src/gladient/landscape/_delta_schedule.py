@@ -46,11 +46,12 @@ def delta_schedule(setting: MultitaskSetting, *, keys: str = "gaussian") -> Delt
     $$p_t = \gamma_t^2 e_{t-1} + 1 - \gamma_t^2, \quad \beta_t = \frac{p_t}{(d+2) p_t + \sigma^2}, \quad
       e_t = p_t - \frac{p_t^2}{(d+2) p_t + \sigma^2}, \quad L = \sigma^2 + d\,(1 - \rho^2 (1 - e_N)),$$
 
-    with $e_0 = 1$, ρ the query's correlation with the last task, α_t = γ_t. No rule $b \leftarrow p\,b - q\,x x^\top b + t\,y x$
+    with $e_0 = 1$, ρ the query's correlation with the last task, α_t = γ_t. No rule
+    $b \leftarrow p\,b - q\,x x^\top b + t\,y x$
     with numbers p, q, t per example does better. Other keys: $e - e^2 / (d (e + \nu))$, $\beta = e / (e + \nu)$.
 
-    The tasks of the setting must be a chain: $R_{kl} = \prod_{k \le m < l} \gamma_m$ with γ ≥ 0, and $r_k = R_{kK}\, r_K$. One
-    task is such a chain; so is $R_{ij} = \gamma^{|i-j|}$ with n = 1 each.
+    The tasks of the setting must be a chain: $R_{kl} = \prod_{k \le m < l} \gamma_m$ with γ ≥ 0, and
+    $r_k = R_{kK}\, r_K$. One task is such a chain; so is $R_{ij} = \gamma^{|i-j|}$ with n = 1 each.
 
     Args:
         setting: the data.
@@ -63,7 +64,7 @@ def delta_schedule(setting: MultitaskSetting, *, keys: str = "gaussian") -> Delt
 
     >>> found = delta_schedule(MultitaskSetting.isotropic(n=[20], r=[1.0], d=10, sigma2=1.0))
     >>> print(f"{found.risk:.6f}", found.steps[[0, -1]].round(5))
-    4.317696 [0.07692 0.03214]
+    3.317967 [0.07692 0.06232]
     """
     reduced = reduce(setting)
     gammas = _chain(reduced)
@@ -96,7 +97,8 @@ def delta_schedule(setting: MultitaskSetting, *, keys: str = "gaussian") -> Delt
 def critical_step_risk(setting: MultitaskSetting, *, decays: ArrayLike | None = None) -> DeltaRung:
     r"""The gated delta rule at the critical step β = 1/(d+2), in closed form: an upper bound of `gated_delta_rule`.
 
-    With φ = (d+1)/(d+2) and $w_k = (1 - \varphi^{n_k})\, \varphi^{n_{k+1} + \dots + n_K}$ the tasks' correlations R drop out:
+    With φ = (d+1)/(d+2) and $w_k = (1 - \varphi^{n_k})\, \varphi^{n_{k+1} + \dots + n_K}$ the tasks' correlations R
+    drop out:
 
     $$L(\Delta) = M - \frac{d\, (\sum_k w_k r_k \Delta_k)^2}{(1 + \sigma^2 / (d + 2)) \sum_k w_k \Delta_k^2}.$$
 
@@ -114,13 +116,13 @@ def critical_step_risk(setting: MultitaskSetting, *, decays: ArrayLike | None = 
 
     >>> found = critical_step_risk(MultitaskSetting.isotropic(n=[50, 50], r=[0.2, 0.8], d=10))
     >>> print(f"{found.risk:.6f}", found.decays.round(4))
-    3.682723 [0.25 1.  ]
+    3.677463 [0.25 1.  ]
     """
     reduced = reduce(setting)
     if not is_isotropic(reduced):
         raise ValueError(
-            f"Sigma has eigenvalues from {reduced.s[0]:.4g} to {reduced.s[-1]:.4g}; the critical step has a closed form "
-            "for Σ ∝ I: use gated_delta_rule"
+            f"Sigma has eigenvalues from {reduced.s[0]:.4g} to {reduced.s[-1]:.4g}; the critical step has a closed "
+            "form for Σ ∝ I: use gated_delta_rule"
         )
     d, scale = setting.d, float(reduced.s.mean())
     step = 1.0 / ((d + 2) * scale)
@@ -133,7 +135,9 @@ def critical_step_risk(setting: MultitaskSetting, *, decays: ArrayLike | None = 
     w = np.maximum(-np.expm1(log_keep) * np.exp(later), 1e-200)
     best, gates = 0.0, np.ones(setting.K)
     for sign in (1.0, -1.0):
-        tried, _ = solve_monotone(w, np.zeros((setting.K, setting.K)), sign * w * setting.r, np.ones(setting.K, dtype=bool))
+        tried, _ = solve_monotone(
+            w, np.zeros((setting.K, setting.K)), sign * w * setting.r, np.ones(setting.K, dtype=bool)
+        )
         if (value := float(w @ tried**2)) > best:
             best, gates = value, tried
     share = best / (1.0 + noise_share(setting.sigma2, scale) / (d + 2.0))
@@ -142,7 +146,7 @@ def critical_step_risk(setting: MultitaskSetting, *, decays: ArrayLike | None = 
 
 
 def _denominator(keys: str, d: int, sigma2: float) -> tuple[float, float]:
-    """c and ν of the step e / (c e + ν)."""
+    """Slope c and noise ν of the step e / (c e + ν)."""
     of = key_moments(keys, d)
     if keys == "gaussian":
         return d + 2.0, sigma2

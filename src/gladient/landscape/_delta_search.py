@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from gladient._types import Array
 from gladient.landscape._delta_diagonal import Diagonal
+from gladient.landscape._delta_gates import clearly_above
 from gladient.landscape._delta_isotropic import Isotropic
 
 __all__ = ["Found", "Score", "scan", "search"]
@@ -16,7 +17,7 @@ __all__ = ["Found", "Score", "scan", "search"]
 Score: TypeAlias = Callable[[Array], tuple[Array, Array]]  # steps, [G] or [G, K] → risks [G] and decays [G, K]
 
 _DENSITY = 10  # steps of the grid per factor e
-_MINIMA, _SLACK = 6, 0.02  # minima of the grid that are refined, and how far above the lowest
+_MINIMA = 6  # minima of the grid that are refined
 _FINE = 17  # steps of one refinement
 _MOVES = np.array([-1.0, -0.7, -0.45, -0.25, -0.12, 0.12, 0.25, 0.45, 0.7, 1.0])  # along a line, times its reach
 
@@ -37,12 +38,12 @@ def scan(model: Isotropic | Diagonal, score: Score, K: int) -> tuple[Found, int,
     fenced = np.concatenate(([np.inf], risks, [np.inf]))
     minima = np.flatnonzero((risks < fenced[:-2]) & (risks <= fenced[2:]))
     minima = minima[np.argsort(risks[minima], kind="stable")[:_MINIMA]]
-    minima = minima[risks[minima] <= risks[minima[0]] * (1.0 + _SLACK)]
+    minima = minima[risks[minima] <= clearly_above(model, float(risks[minima[0]]))]
     low, high = grid[np.maximum(minima - 1, 0)], grid[np.minimum(minima + 1, len(grid) - 1)]
     best, least, gates = grid[minima], risks[minima], decays[minima]
     rows = np.arange(len(minima))
     for _ in range(40):
-        fine = np.sort(np.concatenate((np.linspace(low, high, _FINE), best[None])), axis=0)
+        fine = np.linspace(low, high, _FINE)  # not the best itself: beside its double a bracket would lose one side
         found, ways = score(fine.T.reshape(-1))
         found, ways = found.reshape(len(minima), -1), ways.reshape(len(minima), len(fine), -1)
         i = found.argmin(axis=1)
@@ -50,7 +51,7 @@ def scan(model: Isotropic | Diagonal, score: Score, K: int) -> tuple[Found, int,
         best, least = np.where(better, fine[i, rows], best), np.where(better, found[rows, i], least)
         gates = np.where(better[:, None], ways[rows, i], gates)
         low, high = fine[np.maximum(i - 1, 0), rows], fine[np.minimum(i + 1, len(fine) - 1), rows]
-        if (high - low <= 1e-8 * high + 1e-14 * grid[1]).all():
+        if (high - low <= 2e-7 * high + 1e-14 * grid[1]).all():
             break
     i = int(least.argmin())
     return Found(float(least[i]), np.full(K, best[i]), gates[i]), len(grid), (float(low[i]), float(high[i]))

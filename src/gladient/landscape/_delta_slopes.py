@@ -39,7 +39,7 @@ def step_slope(reduced: Reduced) -> float | None:
     $$\frac{dL}{d\beta} = -\frac{2 d S\, (S G - W a_0)}{a_0^2}, \quad S = 1^\top r, \quad W = \sum_{i<j} r_i, \quad
       a_0 = 1^\top R 1 + N (d + 1 + \sigma^2),$$
 
-    $G = \sum_{i<j} [(R 1)_i + d + 1 + \sigma^2 + (d + 1) R_{ij}]$, over the N examples, Σ = I; steps in the units of Σ = I.
+    $G = \sum_{i<j} [(R 1)_i + d + 1 + \sigma^2 + (d + 1) R_{ij}]$, over the N examples; steps in the units of Σ = I.
 
     Source: derived.
     """

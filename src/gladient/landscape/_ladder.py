@@ -14,8 +14,8 @@ from gladient.prompts import MultitaskSetting
 
 __all__ = ["Ladder", "ladder"]
 
-_UNGATED, _GATED = 200, 60  # most tasks of the delta rungs for Σ ∝ I: a tenth of a second
-_OTHER = 1000  # most K² d of the delta rungs for other Σ
+_UNGATED, _GATED = 200, 20  # most tasks of the delta rungs for Σ ∝ I: a tenth of a second
+_OTHER, _OTHER_GATED = 1000, 50  # most K² d of the same for other Σ
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +31,9 @@ class Ladder:
         bayes: the posterior mean, if it was asked for.
         delta_rule: one step, no gate; at most linear attention. None if it would take long: more than 200 tasks, or
             K² d > 1000 with Σ not ∝ I.
-        gated_delta_rule: one step and delimiter decays; at most the scalar gate and the delta rule. None above 60 tasks,
-            or K² d > 1000 with Σ not ∝ I.
+        gated_delta_rule: one step and delimiter decays; at most the scalar gate and the delta rule. None above 20
+        tasks,
+            or K² d > 50 with Σ not ∝ I; `gated_delta_rule` itself takes them.
     """
 
     linear_attention: Rung
@@ -86,7 +87,8 @@ def ladder(setting: MultitaskSetting, *, bayes_prompts: int = 0, seed: int = 0) 
     bayes            3.200000
     >>> for name, rung in found.delta.items():
     ...     print(f"{name:16} {rung.risk:.6f}")
-    delta_rule       5.901639
+    delta_rule       6.527778
+    gated_delta_rule 6.527778
     """
     reduced = reduce(setting)
     ungated, gated = _delta(reduced)
@@ -105,8 +107,8 @@ def ladder(setting: MultitaskSetting, *, bayes_prompts: int = 0, seed: int = 0) 
 def _delta(reduced: Reduced) -> tuple[DeltaRung | None, DeltaRung | None]:
     """Both delta rules, where they take a tenth of a second at most."""
     K, same = len(reduced.n), is_isotropic(reduced)
-    small = same or K**2 * len(reduced.s) <= _OTHER
-    if not small or K > _UNGATED:
+    size, most, most_gated = (K, _UNGATED, _GATED) if same else (K**2 * len(reduced.s), _OTHER, _OTHER_GATED)
+    if size > most:
         return None, None
     ungated = delta_rung(reduced)
-    return ungated, gated_delta_rung(reduced, start=ungated) if K <= _GATED else None
+    return ungated, gated_delta_rung(reduced, start=ungated) if size <= most_gated else None
