@@ -30,5 +30,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --no-deps opensr-mamba==0.0.1 # docs/super-resolution.md; its requirements are for a GPU
 	touch $@
 
-clean:
-	rm -rf $(VENV) results
+clean: # keeps results
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -183,6 +183,8 @@ def make(rng: random.Random) -> Case:
         return other(rng)
     if kind < 0.2:
         return of_map(rng)
+    if kind < 0.3:
+        return training(rng)
     command = rng.choice(["risk", "risk", "certify"])
     valid = plain(rng)
     fault = rng.choice(["none", "none", "values", "text"])
@@ -223,6 +225,24 @@ def of_map(rng: random.Random) -> Case:
     if fault == "none":
         case.setting, case.must_work = setting, True
     return case
+
+
+def training(rng: random.Random) -> Case:
+    """A training or a sweep, valid or not, without workers: read to the end, and refused before any work."""
+    valid = plain(rng)
+    setting = broken(rng, valid) if rng.random() < 0.7 else valid
+    options = ["--workers", "0", "--out", "out"]
+    if rng.random() < 0.5:
+        words = ["train", "--model", rng.choice(["gla", "scalar_gate", *GARBAGE]), *typed(rng, setting)]
+        return Case([*(garbled(rng, words) if rng.random() < 0.3 else words), *options])
+    grid = {
+        name: [value] if rng.random() < 0.5 else value for name, value in setting.items() if name not in ("R", "Sigma")
+    }
+    for name in ("models", "seeds", "training", "test_prompts", rng.choice(GARBAGE)):
+        if rng.random() < 0.3:
+            grid[name] = rng.choice([*VALUES, {"steps": rng.choice(VALUES)}, ["gla"], ["gla", 3]])
+    name, data = file_of(rng, grid)
+    return Case(["sweep", name, *options], {name: damaged(rng, data) if rng.random() < 0.3 else data})
 
 
 def other(rng: random.Random) -> Case:

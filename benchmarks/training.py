@@ -18,7 +18,7 @@ import torch
 import tyro
 
 from gladient.bench import clock
-from gladient.experiments.multitask import FIGURE, MultitaskConfig
+from gladient.experiments.multitask.figure import Multitask, MultitaskConfig
 
 PHASES = ("sampling", "forward", "backward", "optimiser")
 
@@ -83,7 +83,7 @@ class Bench:
 
 def main(options: Options) -> None:
     torch.set_num_threads(options.threads)
-    stacks = FIGURE.work(MultitaskConfig(n=(options.n,)))
+    stacks = Multitask().work(MultitaskConfig(n=(options.n,)))
     benches = {stack.model: Bench(stack, options.batch) for stack in stacks}
     for _ in range(options.rounds):
         for bench in benches.values():

@@ -25,8 +25,9 @@ class CheckpointError(ValueError):
 def pack_tensors(tensors: Mapping[str, Tensor], *, run: Mapping[str, Any], **state: Any) -> bytes:
     """The content of a safetensors file: tensors, the description of their run, further JSON state and a checksum."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    described = json.dumps({"run": run, "state": state}, sort_keys=True)
-    return save(contiguous, metadata={_KEY: described, "sha256": _checksum(contiguous, described)})
+    described: dict[str, Any] = json.loads(json.dumps({"run": run, "state": state}))
+    described["sha256"] = _checksum(contiguous, described)
+    return save(contiguous, metadata={_KEY: json.dumps(described, sort_keys=True)})
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, run: Mapping[str, Any], **state: Any) -> None:
@@ -42,11 +43,10 @@ def load_tensors(path: Path, *, run: Mapping[str, Any]) -> tuple[dict[str, Tenso
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            header = json.loads((file.metadata() or {})[_KEY])
         tensors = load(path.read_bytes())
-        if metadata["sha256"] != _checksum(tensors, metadata[_KEY]):
+        if header.pop("sha256") != _checksum(tensors, header):
             raise ValueError("its checksum differs")
-        header = json.loads(metadata[_KEY])
         found, state = header["run"], header["state"]
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
@@ -61,9 +61,9 @@ def load_tensors(path: Path, *, run: Mapping[str, Any]) -> tuple[dict[str, Tenso
     return tensors, state
 
 
-def _checksum(tensors: Mapping[str, Tensor], described: str) -> str:
+def _checksum(tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> str:
     """The description's, and every tensor's name, type, shape and bytes; their order in the file does not count."""
-    digest = hashlib.sha256(described.encode())
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)

@@ -6,15 +6,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
-from tiny_figure import COMMAND
+from distributed import Client
+from tiny_figure import COMMAND, Tiny
 
 from gladient.cli import main
+from gladient.experiments import Outcome, _runner, make
+from gladient.experiments._output import open_output
+from gladient.experiments._versions import versions
+from gladient.experiments._work import OnStep
 
 DASK = [sys.executable, "-m", "dask"]
 
@@ -23,11 +29,15 @@ def results(out: Path) -> bytes:
     return (out / "results.csv").read_bytes()
 
 
-def wait_for_points(out: Path, count: int = 1) -> None:
-    deadline = time.monotonic() + 180
-    while len(list(out.glob("points/*.json"))) < count:
+def wait_for(happened: Callable[[], bool], seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def wait_for_points(out: Path, count: int = 1) -> None:
+    wait_for(lambda: len(list(out.glob("points/*.json"))) >= count)
 
 
 def kill_a_worker(process: subprocess.Popen[bytes]) -> None:
@@ -36,6 +46,7 @@ def kill_a_worker(process: subprocess.Popen[bytes]) -> None:
     max(workers, key=lambda child: sum(child.cpu_times()[:2])).kill()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_the_results_are_the_same(finished: Path, tmp_path: Path) -> None:
     process = subprocess.Popen([*COMMAND, str(tmp_path / "out")])
     wait_for_points(tmp_path / "out")
@@ -46,7 +57,7 @@ def test_a_killed_worker_is_replaced_and_the_results_are_the_same(finished: Path
 
 @contextmanager
 def cluster(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A scheduler and workers as one starts them by hand, each in a folder and with a cache of its own."""
+    """A scheduler and workers as one starts them by hand, each in a folder of its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
@@ -59,7 +70,6 @@ def cluster(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess.P
             subprocess.Popen(
                 [*DASK, "worker", address, "--nthreads", "1", "--no-dashboard"],
                 cwd=place,
-                env={**os.environ, "XDG_CACHE_HOME": str(place / "cache")},
                 **quiet,
             )
         )
@@ -72,6 +82,7 @@ def cluster(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess.P
             process.wait(timeout=60)
 
 
+@pytest.mark.slow
 def test_workers_started_by_hand_give_the_same_bits_whoever_dies(finished: Path, tmp_path: Path) -> None:
     """A nanny is killed with its worker; then the client, whose run goes on with --resume."""
     out = tmp_path / "out"
@@ -87,10 +98,14 @@ def test_workers_started_by_hand_give_the_same_bits_whoever_dies(finished: Path,
             1,
         )
     assert results(out) == results(finished)
+    assert f"the workers of {address}" in (out / "report.html").read_text()
     assert not list((out / "checkpoints").iterdir())
 
 
-def test_nothing_answers_at_the_schedulers_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_answers_at_the_schedulers_address(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_runner, "_CONNECT_WITHIN", 1.0)
     arguments = ["reproduce", "--out", str(tmp_path / "out"), "--scheduler", "tcp://127.0.0.1:1"]
     assert main(arguments) == 2
     error = capsys.readouterr().err
@@ -98,18 +113,59 @@ def test_nothing_answers_at_the_schedulers_address(tmp_path: Path, capsys: pytes
     assert "tcp://127.0.0.1:1" in error
 
 
-def test_a_worker_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gladient.experiments import _runner
-    from gladient.experiments._versions import versions
-
+def test_a_worker_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_runner, "versions", lambda: {**versions(), "torch": "1.0"})  # the client's alone
     with pytest.raises(ValueError, match=r"a worker has torch .* and the client 1\.0"):
-        _runner._check_versions({**versions(), "torch": "1.0"})
+        make(Tiny(), Tiny().config(quick=False, seeds=None, device="cpu"), tmp_path / "out", command="test")
+
+
+def test_workers_started_here_are_locked_and_keep_their_memory() -> None:
+    with _runner._client(1, None) as client:
+        assert client.scheduler_info()["address"].startswith("tls://127.0.0.1")
+        (found,) = client.run(lambda: dict(os.environ)).values()
+        assert "MALLOC_TRIM_THRESHOLD_" not in found
+        assert found["OMP_NUM_THREADS"] == "1"
+        (handler,) = client.run(lambda: signal.getsignal(signal.SIGINT)).values()
+        assert handler == signal.SIG_IGN
+
+
+@dataclass(frozen=True)
+class Endless:
+    """Work that says where it is, until it is told to stop."""
+
+    name: str = "endless"
+    steps: int = 1000
+    cost: float = 1000.0
+
+    def run(self, scratch: Path, on_step: OnStep) -> Outcome:
+        """At most 20 seconds."""
+        try:
+            for done in range(1, 401):
+                time.sleep(0.05)
+                on_step(done)
+        except BaseException:
+            (scratch / "stopped").touch()
+            raise
+        return Outcome([{"risk": 1.0}])
+
+
+def test_work_that_nobody_waits_for_stops_and_keeps_its_checkpoints(tmp_path: Path) -> None:
+    """As when the client of a shared scheduler is interrupted or dies; until then it reports its progress."""
+    told: list[float] = []
+    with (
+        open_output(tmp_path / "out", config={"figure": "f"}, resume=False) as output,
+        Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client,
+    ):
+        client.subscribe_topic("topic", lambda event: told.append(event[1]))
+        future = client.submit(_runner._do, Endless(), output, "topic", versions(), key="endless")
+        wait_for(lambda: len(told) > 2)
+        assert 0 < sum(told) < 1000
+        assert not (output.checkpoints / "endless" / "stopped").exists()
+        future.release()
+        wait_for(lambda: (output.checkpoints / "endless" / "stopped").exists(), seconds=5)
 
 
 def test_checkpoints_go_where_the_client_will_find_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gladient.experiments import _runner
-    from gladient.experiments._output import open_output
-
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with open_output(tmp_path / "out", config={"figure": "f"}, resume=False) as output:
         assert _runner._scratch(output) == output.checkpoints
@@ -118,17 +174,3 @@ def test_checkpoints_go_where_the_client_will_find_them(tmp_path: Path, monkeypa
         assert there.is_relative_to(tmp_path / "cache" / "gladient" / "checkpoints")
         (tmp_path / "out" / "config.json").unlink()
         assert _runner._scratch(output) == there
-
-
-def test_ctrl_c_on_a_terminal_reaches_all_processes_and_leaves_none(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    process = subprocess.Popen([*COMMAND, str(out)], stderr=subprocess.PIPE, text=True, start_new_session=True)
-    wait_for_points(out)
-    family = psutil.Process(process.pid).children(recursive=True)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in errors
-    assert errors.splitlines()[-1] == "gladient: interrupted"
-    _, alive = psutil.wait_procs(family, timeout=5)
-    assert not alive

@@ -106,6 +106,19 @@ def test_models_start_open_and_of_order_one(preset: str) -> None:
             assert data.mean().exp() > 0.95
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_models_start_with_roles(name: str) -> None:
+    """Keys and queries read features, values the label; either alone lets some starts swap the two."""
+    layout = PromptLayout(n=(2, 2), d=3)
+    layer = MODELS[name].build(layout, [0, 1], key_channels=4).layer
+    for weight in (layer.W_q, layer.W_k):
+        if weight is not None:
+            assert weight[:, :3].any(1).all()
+            assert not weight[:, 3:].any()
+    assert layer.W_v[:, 3].any(1).all()
+    assert not layer.W_v[:, [0, 1, 2, *range(4, layout.width)]].any()
+
+
 def test_keys_that_are_complements_start_odd() -> None:
     """HGRN-2's pairs of channels cancel what is even in the features."""
     layout = PromptLayout(n=(2, 2), d=3)

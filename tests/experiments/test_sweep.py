@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gladient import landscape
@@ -48,7 +49,8 @@ def test_every_setting_that_can_occur_has_a_row_for_each_model_and_seed(table: P
     assert read_grid(GRID).left_out == 2 * 2 * (1 + 2)
 
 
-def test_exact_risks_are_those_of_the_theory(table: Path) -> None:
+def test_risks_are_in_the_units_of_the_theory(table: Path) -> None:
+    shares = []
     for row in read(table):
         n, r, rho = ([float(value) for value in row[name].split()] for name in ("n", "r", "rho"))
         setting = MultitaskSetting.isotropic(
@@ -57,7 +59,8 @@ def test_exact_risks_are_those_of_the_theory(table: Path) -> None:
         solve = landscape.linear_attention if row["model"] == "linear_attention" else landscape.optimum
         assert float(row["exact"]) == pytest.approx(solve(setting).risk, rel=1e-12)
         assert float(row["gap"]) == pytest.approx(float(row["risk"]) / float(row["exact"]) - 1)
-        assert float(row["risk"]) < 10 * setting.M
+        shares.append(float(row["risk"]) / setting.M)
+    assert np.mean(shares) == pytest.approx(1, abs=0.2)  # hardly trained, models predict about 0
 
 
 def test_parquet_holds_the_same_table(table: Path) -> None:
@@ -119,6 +122,7 @@ def test_models_that_diverge_are_said_and_kept_out(tmp_path: Path, capsys: pytes
         ({"r": [[0.9, 0.9]], "rho": [0]}, "no combination of r and rho can occur"),
         ({"r": [[0.2, True]]}, "r holds True"),
         ({"d": 0}, r"d is \[0\]"),
+        ({"d": 10**30}, r"each must be a whole number from 1 to 10000"),
         ({"d": None}, "d holds None"),
         ({"spectrum": [1, 2]}, "not both"),
         ({"rho": [[0.1, 0.2]]}, "rho lists 2 numbers"),

@@ -174,7 +174,7 @@ def _by_key(case: Case, x: Mapping[str, Tensor], threads: int) -> tuple[str, Gra
 
 
 def _state_space(case: Case, x: Mapping[str, Tensor], threads: int) -> Graph:
-    """SSM_SCAN: Mamba-2 with one rate per head, or Mamba-1, where every value channel is a head of its own.
+    """SSM_SCAN. In Mamba-2 each head has one rate; in Mamba-1 each value channel counts as a head.
 
     It takes softplus of the step sizes, as log(1 + exp(x)) in float32, and multiplies the values by it, so it gets what
     leads to our gates and values; step sizes around 10 keep the digits that this formula loses near 0.

@@ -22,7 +22,7 @@ def read_object(path: Path) -> dict[str, Any]:
         ValueError: if the file holds anything else, is nested too deeply, gives a key twice, or uses a YAML alias.
     """
     if not path.is_file():
-        raise ValueError(f"there is no file {path}; name a JSON or YAML file")
+        raise ValueError(f"{path} does not exist, or is a folder; give a JSON or YAML file")
     kind, read = ("YAML", _yaml) if path.suffix in (".yaml", ".yml") else ("JSON", _json)
     try:
         content = read(path.read_text(encoding="utf-8-sig"))

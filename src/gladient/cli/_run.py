@@ -30,6 +30,8 @@ class RunOptions:
     """Processes of this machine that train side by side, one thread each; the results do not depend on it."""
     scheduler: str | None = None
     """Address of a Dask scheduler, tcp://HOST:PORT, whose workers train instead; $GLADIENT_SCHEDULER if not given."""
+    device: str = "cpu"
+    """Where to train: cpu, cuda, cuda:0 …"""
 
     def engine(self) -> Engine:
         """These options as arguments of `experiments.make`."""
@@ -38,7 +40,7 @@ class RunOptions:
 
 
 def print_made(figure: "Figure[C, W, R, P]", made: "Made[R]", out: Path, *, misses: bool = True) -> int:
-    """Print what was reached and, unless told not to, every miss; the exit code, 1 if there is one."""
+    """Print what was reached, and each miss if `misses`; the exit code is 1 if a model missed or diverged."""
     missed = figure.missed(made.rows)
     for row in missed if misses else ():
         print(f"miss: {figure.describe(row)}")

@@ -87,7 +87,7 @@ def _build(options: dict[str, Any]) -> "MultitaskSetting":
 
     for name in ("n", "r"):
         if name not in options:
-            raise ValueError(f"--{name} is missing; list one number a task, e.g. --n 25 25 --r 0.2 0.8")
+            raise ValueError(f"--{name} is missing; list one number per task, e.g. --n 25 25 --r 0.2 0.8")
     for name, matrix in (("rho", "R"), ("spectrum", "Sigma"), ("d", "Sigma")):
         if name in options and matrix in options:
             raise ValueError(f"both {name} and {matrix} are given; they say the same thing: leave one out")

@@ -26,8 +26,6 @@ class Reproduce(RunOptions):
     """Training runs per point; the figure's own number if not given."""
     out: Path | None = None
     """Folder to write to; results/FIGURE if not given, results/FIGURE-quick with --quick."""
-    device: str = "cpu"
-    """Where to train: cpu, cuda, cuda:0 …"""
 
     def run(self) -> int:
         """Make the figure; 1 if a trained point does not keep the figure's claim."""

@@ -44,8 +44,6 @@ class Sweep(RunOptions):
     """Training runs for each setting and model, in place of the file's."""
     parquet: bool = False
     """Write results.parquet too."""
-    device: str = "cpu"
-    """Where to train: cpu, cuda, cuda:0 …"""
 
     def run(self) -> int:
         """Make the sweep; 1 if a training diverged."""
@@ -55,10 +53,10 @@ class Sweep(RunOptions):
 
         changes = {"device": self.device} | ({} if self.seeds is None else {"seeds": self.seeds})
         config = read_grid(read_object(self.file), **changes)
-        if config.left_out:
-            print(f"{config.left_out} settings cannot occur: their correlations contradict one another")
         out = self.out or Path("results") / self.file.stem
         figure = Figure(self.x)
         made = make(figure, config, out, command=f"gladient sweep {self.file}", parquet=self.parquet, **self.engine())
+        if config.left_out:
+            print(f"{config.left_out} settings cannot occur: their correlations contradict one another")
         print_made(figure, made, out, misses=False)
         return 1 if made.diverged else 0

@@ -20,7 +20,7 @@ class Train(RunOptions, SettingOptions):
     """Which model: linear_attention, scalar_gate, value_gate, without_context (no contextual features), or a preset:
     retnet, mamba2, gla, rwkv6, mamba, hgrn2."""
     seed: int = 0
-    """Of the start and of the prompts."""
+    """Decides the initial weights and the prompts."""
     steps: int = 800
     """Steps of Adam."""
     batch_size: int = 512
@@ -31,8 +31,6 @@ class Train(RunOptions, SettingOptions):
     """Fresh prompts that the trained model is tested on."""
     out: Path | None = None
     """Folder to write to; results/train-MODEL if not given."""
-    device: str = "cpu"
-    """Where to train: cpu, cuda, cuda:0 …"""
 
     def run(self) -> int:
         """Train it; 1 if it does not reach its exact risk."""
@@ -48,6 +46,5 @@ class Train(RunOptions, SettingOptions):
             device=self.device,
         )
         out, figure = self.out or Path("results") / f"train-{self.model}", Single()
-        return print_made(
-            figure, make(figure, config, out, command=f"gladient train --model {self.model}", **self.engine()), out
-        )
+        made = make(figure, config, out, command=f"gladient train --model {self.model}", **self.engine())
+        return print_made(figure, made, out)

@@ -4,9 +4,11 @@ from typing import Any
 
 from gladient.experiments._figure import Column, Config, Figure, Reproducible
 from gladient.experiments._make import Made, make
-from gladient.experiments._models import MODELS
+from gladient.experiments._models import MODELS, RUNGS
+from gladient.experiments._panels import draw_points, legend_below, panel_grid
+from gladient.experiments._results import ExactPoint, Row, summarise
 from gladient.experiments._stack import Panel, Stack
-from gladient.experiments._work import Outcome, Work
+from gladient.experiments._work import Outcome, Record, Work
 from gladient.experiments.depth.figure import Depth
 from gladient.experiments.family.figure import Family
 from gladient.experiments.multitask.figure import Multitask
@@ -17,22 +19,30 @@ from gladient.experiments.weights.figure import Weights
 
 __all__ = [
     "FIGURES",
-    "MODELS",
-    "Column",
-    "Config",
-    "Figure",
     "Made",
-    "Outcome",
-    "Panel",
-    "Reproducible",
+    "make",
     "Single",
     "SingleConfig",
-    "Stack",
     "Sweep",
     "SweepConfig",
-    "Work",
-    "make",
     "read_grid",
+    "MODELS",
+    "RUNGS",
+    "Outcome",
+    "Panel",
+    "Record",
+    "Stack",
+    "Work",
+    "Column",
+    "Config",
+    "ExactPoint",
+    "Figure",
+    "Reproducible",
+    "Row",
+    "summarise",
+    "draw_points",
+    "legend_below",
+    "panel_grid",
 ]
 
 FIGURES: dict[str, Reproducible[Any, Any, Any, Any]] = {

@@ -26,20 +26,21 @@ class Measured(Protocol):
 
 
 def panel_grid(
-    rows: int, columns: int, *, panel: tuple[float, float], margin: float, **shared: Any
+    rows: int, columns: int, *, panel: tuple[float, float], margin: float, sharex: bool = False, sharey: bool = False
 ) -> tuple[Figure, list[list[Axes]]]:
     """A picture of rows × columns panels, each `panel` inches, with a margin for the legend; its axes, [rows, columns].
 
     Args:
-        rows: of panels.
-        columns: of panels.
+        rows: how many panels stand one below the other.
+        columns: how many panels stand side by side.
         panel: width and height of one.
         margin: height of what stands below.
-        **shared: sharex and sharey of `matplotlib.figure.Figure.subplots`.
+        sharex: whether all panels have one x axis.
+        sharey: whether all panels have one y axis.
     """
     figure = Figure(figsize=(panel[0] * columns + 0.6, panel[1] * rows + margin), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False, **shared).tolist()
+    return figure, figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey).tolist()
 
 
 def frame(axis: Axes, *, grid: bool = True) -> None:

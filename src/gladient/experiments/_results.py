@@ -12,7 +12,7 @@ import numpy as np
 from gladient._files import write_atomically
 from gladient.experiments._work import Record
 
-__all__ = ["GAP_BOUND", "Z_BOUND", "ExactPoint", "Row", "mean_risk", "read_rows", "summarise", "write_rows"]
+__all__ = ["GAP_BOUND", "Z_BOUND", "ExactPoint", "Row", "mean_risk", "read_rows", "reached", "summarise", "write_rows"]
 
 GAP_BOUND, Z_BOUND = 0.02, 3.0
 
@@ -56,6 +56,15 @@ class ExactPoint:
     n: int
     curve: str
     risk: float
+
+
+def reached(gap: float, z: float) -> bool:
+    """Whether a model reaches its exact risk, within 2% or 3 standard errors, or lies below it.
+
+    >>> reached(-0.3, -9.0), reached(0.01, 9.0), reached(0.05, 2.0), reached(0.05, 9.0)
+    (True, True, True, False)
+    """
+    return gap <= GAP_BOUND or z <= Z_BOUND
 
 
 T = TypeVar("T")

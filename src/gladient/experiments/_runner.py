@@ -64,8 +64,9 @@ def run_work(
         client.subscribe_topic(topic, lambda event: progress.advance(bar, event[1]))
         if not client.scheduler_info()["workers"]:
             console.print(f"{scheduler} has no workers yet; the work starts when one joins")
+        used = versions()
         futures = {
-            client.submit(_do, work, output, topic, versions(), key=(topic, work.name), priority=work.cost): work
+            client.submit(_do, work, output, topic, used, key=(topic, work.name), priority=work.cost): work
             for work in waiting
         }
         for done, future in enumerate(as_completed(futures), start=1):

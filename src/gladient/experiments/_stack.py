@@ -1,6 +1,7 @@
 """Models of one kind that read the same prompts, trained side by side and then tested."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from gladient.training import (
     train,
 )
 
-__all__ = ["Panel", "Stack", "is_diverged", "prompt_streams", "record", "spaced"]
+__all__ = ["Panel", "Stack", "StackWork", "is_diverged", "prompt_streams", "record", "spaced"]
 
 _DIVERGED = 10.0  # times the risk of predicting 0, where every model starts
 
@@ -69,6 +70,11 @@ class Panel:
             rho=tuple(setting.R[np.triu_indices(setting.K, 1)].tolist()),
             sigma2=setting.sigma2,
         )
+
+    @classmethod
+    def isotropic(cls, n: tuple[int, ...], r: tuple[float, ...], d: int) -> "Panel":
+        """Uncorrelated tasks, d features of variance 1, no noise; its name is what `gladient risk --r` takes."""
+        return cls(spaced(r), n, r, (1.0,) * d)
 
     @property
     def setting(self) -> MultitaskSetting:
@@ -124,7 +130,7 @@ class Stack:
         settings = [panel.setting for panel in self.panels]
         sampler = PromptSampler(settings, contextual=kind.contextual, device=self.device)
         members = [seed for seed in self.seeds for _ in self.panels]
-        return kind.build(sampler.layout, members, self.key_channels).to(self.device), sampler
+        return kind.build(sampler.layout, members, key_channels=self.key_channels).to(self.device), sampler
 
     def run(self, scratch: Path, on_step: OnStep = lambda step: None) -> Outcome:
         """One record for each panel and seed; risk and standard_error are in units of the risk of predicting 0."""
@@ -174,6 +180,36 @@ class Stack:
 
     def _run(self) -> dict[str, Any]:
         return {key: value for key, value in asdict(self).items() if key != "training"}
+
+
+@dataclass(frozen=True)
+class StackWork(ABC):
+    """Work that trains a stack and then does more with it.
+
+    Args:
+        stack: the models.
+    """
+
+    stack: Stack
+
+    @property
+    def name(self) -> str:
+        """The stack's name."""
+        return self.stack.name
+
+    @property
+    def steps(self) -> int:
+        """Training steps."""
+        return self.stack.steps
+
+    @property
+    def cost(self) -> float:
+        """That of the training."""
+        return self.stack.cost
+
+    @abstractmethod
+    def run(self, scratch: Path, on_step: OnStep = lambda step: None) -> Outcome:
+        """See `Work.run`."""
 
 
 def record(risk: float, standard_error: float) -> Record:

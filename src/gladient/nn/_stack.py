@@ -39,7 +39,7 @@ def by_member(tokens: Float[Tensor, "*G B T D"], members: int) -> Float[Tensor, 
 
 
 def project(tokens: Float[Tensor, "G B T D"], weight: Float[Tensor, "E D C"]) -> Float[Tensor, "G B T P C"]:
-    """Tokens times weight for every member, as one matrix product a group.
+    """Tokens times weight for every member, as one matrix product per group.
 
     CPU products of fewer than 16 columns run at a fraction of the speed of 16. Where gradients are taken, which go back
     through more of them, several tokens make a row, times as many copies of the weight along a diagonal; without

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock
@@ -153,7 +152,7 @@ def _unshared(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _build(config: DemoConfig) -> nn.Module:
-    sizes: dict[str, Any] = {"layers": config.layers, "heads": config.heads}
+    sizes = {"layers": config.layers, "heads": config.heads}
     if config.kind == "gla":
         return StoryGLA(config.width, **sizes)
     transformers = require("transformers", needed_for="the demo's Mamba-2", install=_INSTALL)

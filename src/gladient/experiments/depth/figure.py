@@ -125,9 +125,9 @@ class Depth(Reproducible[DepthConfig, GrownModels | SearchedSteps, DepthRow, Dep
     note = (
         "Risks are divided by d. best: the best L steps that the search found, on fresh features (exact for L = 1); "
         "gap = risk / best − 1: below zero the model beats the steps; gain: over one layer less on the same prompts; "
-        f"least z: of the seeds' gains. A gap of at most {GAP_BOUND:.0%} and, from two layers on, gains of at least "
-        f"{Z_BOUND:g} standard errors for each seed are asked for. Models are grown layer by layer, from random "
-        "starts; seeds count from 0."
+        f"least z: the smallest z of the seeds' gains. The claim asks for a gap of at most {GAP_BOUND:.0%} and, from "
+        f"two layers on, for gains of at least {Z_BOUND:g} standard errors for each seed. Models are grown layer by "
+        "layer, from random starts; seeds count from 0."
     )
     columns = (
         Column("model"),
@@ -145,8 +145,8 @@ class Depth(Reproducible[DepthConfig, GrownModels | SearchedSteps, DepthRow, Dep
     row, point = DepthRow, DepthPoint
 
     def config(self, *, quick: bool, seeds: int | None, device: str) -> DepthConfig:
-        """Three lengths and four layers, or two and two if quick; two seeds."""
-        config = DepthConfig(seeds=2 if seeds is None else seeds, device=device)
+        """Three lengths, four layers and two seeds, or two, two and one if quick."""
+        config = DepthConfig(seeds=(1 if quick else 2) if seeds is None else seeds, device=device)
         if not quick:
             return config
         config = replace(config, n=(10, 20), learning_rates=config.learning_rates[:2], starts=2)

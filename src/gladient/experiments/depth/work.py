@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -170,9 +169,9 @@ def grow(old: ResidualModel, new: ResidualModel, *, scale: float) -> None:
         for layer, trained in zip(rest, old.layers, strict=True):
             layer.load_state_dict(trained.state_dict())
         first.W_o.zero_()
-        attention: Any = first.attention
-        for weight in (attention.W_q, attention.W_k, attention.W_v):
-            weight.mul_(scale)
+        for weight in (first.attention.W_q, first.attention.W_k, first.attention.W_v):
+            if weight is not None:
+                weight.mul_(scale)
         new.readout.copy_(old.readout)
 
 
@@ -240,7 +239,7 @@ class SearchedSteps:
             each = torch.stack([conditional_risk(algorithm, x, setting) for algorithm in algorithms])
             return (each - each[:1] + exact) / self.d
 
-        test = evaluate(risks, self.test_prompts, batch=128)  # T² numbers a prompt stay in cache
+        test = evaluate(risks, self.test_prompts, batch=128)  # T² numbers per prompt stay in cache
         on_step(self.steps)
         records: list[Record] = [
             {

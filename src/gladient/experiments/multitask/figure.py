@@ -18,12 +18,12 @@ from matplotlib.figure import Figure as Picture
 from gladient.experiments._figure import Column, Config, Reproducible
 from gladient.experiments._models import MODELS, RUNGS
 from gladient.experiments._results import GAP_BOUND, Z_BOUND, ExactPoint, Row, summarise
-from gladient.experiments._stack import Panel, Stack, spaced
+from gladient.experiments._stack import Panel, Stack
 from gladient.experiments._work import Record
 from gladient.experiments.multitask.picture import draw_risk_panels
 from gladient.training import TrainingConfig
 
-__all__ = ["Multitask", "MultitaskConfig", "multitask_panels"]
+__all__ = ["Multitask", "MultitaskConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +43,6 @@ class MultitaskConfig(Config):
     r: tuple[tuple[float, float], ...] = ((0.0, 1.0), (0.2, 0.8), (0.5, 0.5), (0.8, 0.2))
     d: int = 10
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=600))
-
-
-def multitask_panels(n: tuple[int, ...], r: Sequence[tuple[float, ...]], d: int) -> tuple[Panel, ...]:
-    """A panel of isotropic features for each r; its name is what `gladient risk --r` takes."""
-    return tuple(Panel(spaced(one), n, one, (1.0,) * d) for one in r)
 
 
 class Multitask(Reproducible[MultitaskConfig, Stack, Row, ExactPoint]):
@@ -90,7 +85,7 @@ class Multitask(Reproducible[MultitaskConfig, Stack, Row, ExactPoint]):
             Stack(
                 name=f"{model}-n{n}",
                 model=model,
-                panels=multitask_panels((n // 2, n // 2), config.r, config.d),
+                panels=tuple(Panel.isotropic((n // 2, n // 2), r, config.d) for r in config.r),
                 seeds=tuple(range(config.seeds)),
                 training=config.training,
                 test_prompts=config.test_prompts,
@@ -116,10 +111,10 @@ class Multitask(Reproducible[MultitaskConfig, Stack, Row, ExactPoint]):
         """Exact risks at every even length."""
         return [
             ExactPoint(panel.name, n, model, RUNGS[MODELS[model].rung](panel.setting) / config.d)
-            for place in range(len(config.r))
+            for r in config.r
             for model in config.models
             for n in range(min(config.n), max(config.n) + 1, 2)
-            for panel in multitask_panels((n // 2, n // 2), config.r[place : place + 1], config.d)
+            for panel in [Panel.isotropic((n // 2, n // 2), r, config.d)]
         ]
 
     def draw(self, rows: Sequence[Row], points: Sequence[ExactPoint]) -> Picture:

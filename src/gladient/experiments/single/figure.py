@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as Picture
 
 from gladient.experiments._figure import Column, Config, Figure
 from gladient.experiments._models import MODELS, RUNGS
-from gladient.experiments._results import GAP_BOUND, Z_BOUND, Row, summarise
+from gladient.experiments._results import GAP_BOUND, Z_BOUND, Row, reached, summarise
 from gladient.experiments._stack import Panel, Stack
 from gladient.experiments._work import Record
 from gladient.experiments.single.picture import draw_training
@@ -32,7 +32,7 @@ class SingleConfig(Config):
     Args:
         model: a name in `experiments.MODELS`.
         panel: the setting.
-        seed: of the start and of the prompts.
+        seed: decides the initial weights and the prompts.
         training: steps, step sizes, schedule.
         test_prompts: fresh prompts that the trained model is tested on.
 
@@ -58,7 +58,7 @@ class StepPoint:
     """The mean risk over the batches of the steps up to this one, since the point before.
 
     Attributes:
-        step: of the training, counted from 1.
+        step: the training step, counted from 1.
         risk: as `gladient risk` prints it.
     """
 
@@ -135,7 +135,7 @@ class Single(Figure[SingleConfig, Run, Row, StepPoint]):
 
     def judge(self, row: Row) -> bool | None:
         """Whether the model reaches its rung or lies below it; a model without context has none."""
-        return (row.gap <= GAP_BOUND or row.z <= Z_BOUND) if MODELS[row.model].contextual else None
+        return reached(row.gap, row.z) if MODELS[row.model].contextual else None
 
     def summary(self, judged: Sequence[Row]) -> list[str]:
         """The risk beside the exact one."""

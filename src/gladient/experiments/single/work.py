@@ -3,36 +3,19 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gladient.experiments._stack import Stack
+from gladient.experiments._stack import StackWork
 from gladient.experiments._work import OnStep, Outcome
 
 __all__ = ["Run"]
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(StackWork):
     """Trains a stack of one model and keeps its losses.
 
     Args:
         stack: the model.
     """
-
-    stack: Stack
-
-    @property
-    def name(self) -> str:
-        """The stack's name."""
-        return self.stack.name
-
-    @property
-    def steps(self) -> int:
-        """Training steps."""
-        return self.stack.steps
-
-    @property
-    def cost(self) -> float:
-        """That of the training."""
-        return self.stack.cost
 
     def run(self, scratch: Path, on_step: OnStep = lambda step: None) -> Outcome:
         """The stack's record and the loss at each step, in units of the risk of predicting 0."""

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure as Picture
 
 from gladient.experiments._figure import Column, Figure
 from gladient.experiments._models import MODELS, RUNGS
-from gladient.experiments._results import GAP_BOUND, Z_BOUND
+from gladient.experiments._results import GAP_BOUND, Z_BOUND, reached
 from gladient.experiments._stack import Panel, Stack, spaced
 from gladient.experiments._work import Record
 from gladient.experiments.sweep.grid import AXES, SweepConfig
@@ -52,7 +52,7 @@ class SweepRow(SweepPoint):
     """One trained model: its point, and what it reached.
 
     Attributes:
-        seed: of its training run.
+        seed: the seed of the training run.
         risk, standard_error: on fresh prompts.
         gap: risk / exact - 1.
         z: (risk - exact) / standard_error.
@@ -156,7 +156,7 @@ class Sweep(Figure[SweepConfig, Stack, SweepRow, SweepPoint]):
 
     def judge(self, row: SweepRow) -> bool | None:
         """Whether the row reaches its rung or lies below it; a model without context has none."""
-        return (row.gap <= GAP_BOUND or row.z <= Z_BOUND) if MODELS[row.model].contextual else None
+        return reached(row.gap, row.z) if MODELS[row.model].contextual else None
 
     def summary(self, judged: Sequence[SweepRow]) -> list[str]:
         """The median and the largest gap of each kind of model."""

@@ -12,6 +12,7 @@ from gladient.training import TrainingConfig
 
 __all__ = ["AXES", "SweepConfig", "read_grid"]
 
+_MOST_FEATURES = 10_000  # a model's keys read each of them
 AXES = ("n", "r", "d", "spectrum", "rho", "sigma2")
 
 
@@ -57,8 +58,8 @@ class SweepConfig(Config):
         tasks = {len(one) for one in (*self.n, *self.r)}
         if len(tasks) > 1:
             raise ValueError(f"n and r list {sorted(tasks)} tasks; all of a sweep must have the same number of tasks")
-        if min(self.d, default=1) < 1:
-            raise ValueError(f"d is {list(self.d)}; each must be a whole number ≥ 1")
+        if not all(1 <= d <= _MOST_FEATURES for d in self.d):
+            raise ValueError(f"d is {list(self.d)}; each must be a whole number from 1 to {_MOST_FEATURES}")
         if not self.stacks():
             raise ValueError("no combination of r and rho can occur: [[R, r], [rᵀ, 1]] must be positive semidefinite")
 
@@ -129,11 +130,11 @@ def _listed(name: str, value: Any) -> Sequence[Any]:
 
 def _numbers(name: str, values: Any) -> tuple[Any, ...]:
     listed = _listed(name, values)
-    kinds = int if name in ("n", "d") else (int, float)
+    kind: type[int] | type[float] = int if name in ("n", "d") else float
     for value in listed:
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            raise ValueError(f"{name} holds {value!r}; it must hold {'whole ' if kinds is int else ''}numbers")
-    return tuple(listed) if kinds is int else tuple(map(float, listed))
+        if isinstance(value, bool) or not isinstance(value, int | float) or (kind is int and value % 1):
+            raise ValueError(f"{name} holds {value!r}; it must hold {'whole ' if kind is int else ''}numbers")
+    return tuple(map(kind, listed))
 
 
 def _training(content: Any) -> TrainingConfig:

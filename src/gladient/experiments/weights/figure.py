@@ -21,7 +21,6 @@ from gladient import landscape
 from gladient.experiments._figure import Column, Config, Reproducible
 from gladient.experiments._stack import Panel, Stack
 from gladient.experiments._work import Record
-from gladient.experiments.multitask.figure import multitask_panels
 from gladient.experiments.weights.picture import draw_weights
 from gladient.experiments.weights.work import Reading
 from gladient.landscape import Rung
@@ -69,7 +68,7 @@ class WeightRow:
         explained: share of the predictions' variance that the extracted algorithm explains.
         cos_omega: cosine of its task weights with the best ones.
         cos_p: cosine of its preconditioner with the best one.
-        explained_least, cos_omega_least, cos_p_least: of the worst seed.
+        explained_least, cos_omega_least, cos_p_least: the same for the worst seed.
         moving_gates: share of gates that move with x and y; the rest of what is missing is cross blocks.
     """
 
@@ -164,7 +163,7 @@ class Weights(Reproducible[WeightsConfig, Reading, WeightRow, WeightPoint]):
                 Stack(
                     name=f"{model}-n{sum(config.n)}",
                     model=model,
-                    panels=multitask_panels(config.n, config.r, config.d),
+                    panels=tuple(Panel.isotropic(config.n, r, config.d) for r in config.r),
                     seeds=tuple(range(config.seeds)),
                     training=config.training,
                     test_prompts=config.test_prompts,

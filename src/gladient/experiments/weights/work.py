@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gladient.equivalence import Factor, extract, residual_model
-from gladient.experiments._stack import Stack, prompt_streams
+from gladient.experiments._stack import StackWork, prompt_streams
 from gladient.experiments._work import OnStep, Outcome, Record
 from gladient.nn import InContextRegressor
 from gladient.prompts import PromptSampler
@@ -13,7 +13,7 @@ __all__ = ["Reading", "read"]
 
 
 @dataclass(frozen=True)
-class Reading:
+class Reading(StackWork):
     """Trains a stack and reads the algorithm off its members.
 
     Args:
@@ -21,23 +21,7 @@ class Reading:
         prompts: how many fresh prompts they are read on.
     """
 
-    stack: Stack
     prompts: int
-
-    @property
-    def name(self) -> str:
-        """The stack's name."""
-        return self.stack.name
-
-    @property
-    def steps(self) -> int:
-        """Training steps."""
-        return self.stack.steps
-
-    @property
-    def cost(self) -> float:
-        """That of the training."""
-        return self.stack.cost
 
     def run(self, scratch: Path, on_step: OnStep = lambda step: None) -> Outcome:
         """The stack's records and what was read: shares, P, and the weight of each task and example."""
