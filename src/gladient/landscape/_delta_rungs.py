@@ -18,6 +18,7 @@ from gladient.prompts import MultitaskSetting
 
 __all__ = ["DeltaCertificate", "DeltaRung", "delta_rule", "delta_rung", "gated_delta_rule", "gated_delta_rung"]
 
+_STARTS = 3  # directions of steps that a search begins along
 _MOST = 6000  # risks that a search looks at
 _LARGE = 100  # tasks times directions, for other Σ, above which gates are not searched
 
@@ -123,25 +124,32 @@ def _constant(model: Isotropic | Diagonal, score: Score, K: int) -> DeltaRung:
 
 
 def _per_task(model: Isotropic, constant: DeltaRung, reduced: Reduced) -> DeltaRung:
-    """From the constant step, the critical one, and steps along the best weights of a value gate."""
+    """From the constant step, the critical one, the best weights of a value gate, and each task left out."""
     K, points = len(reduced.n), 0
-    weights = np.maximum(np.abs(optimum_rung(reduced).omega), 1e-6)
-    along, _, _ = scan(model, lambda c: best_decays(model, c[:, None] * weights), K)
-    best, least = np.log(_positive(constant.steps / model.step_unit, model)), np.inf
+    omega = optimum_rung(reduced).omega
+    lines = [*np.maximum([omega, -omega], 0.0), *(1.0 - np.eye(K))]
+    scanned = [
+        (scan(model, lambda c, line=line: best_decays(model, c[:, None] * line), K)[0], line)
+        for line in lines
+        if line.any()
+    ]
+    scanned.sort(key=lambda one: one[0].risk)
+    starts = [constant.steps / model.step_unit, np.full(K, model.critical)]
+    starts += [found.steps * line for found, line in scanned[:_STARTS]]
     low, high = np.full(K, np.log(1e-9 * model.bound / np.sum(model.n))), np.full(K, np.log(model.bound))
-    for start in (constant.steps / model.step_unit, np.full(K, model.critical), along.steps * weights):
+    best, least = starts[0], np.inf
+    for start in starts:
         log_steps, value, count = search(
             lambda x: best_decays(model, np.exp(x))[0], np.log(_positive(start, model)), low, high, K, _MOST
         )
         points += count
         if value < least:
-            best, least = log_steps, value
+            best, least = np.minimum(np.exp(log_steps), model.bound), value
     if least >= constant.risk:
         limit = DeltaCertificate("search", points, None, constant.certificate.attained)
         return DeltaRung(constant.risk, constant.steps, constant.decays, limit)
-    steps = np.minimum(np.exp(best), model.bound)
-    risks, decays = best_decays(model, steps[None])
-    return _rung(model, Found(float(risks[0]), steps, decays[0]), DeltaCertificate("search", points, None, True))
+    risks, decays = best_decays(model, best[None])
+    return _rung(model, Found(float(risks[0]), best, decays[0]), DeltaCertificate("search", points, None, True))
 
 
 def _positive(steps: Array, model: Isotropic | Diagonal) -> Array:

@@ -19,6 +19,7 @@ Score: TypeAlias = Callable[[Array], tuple[Array, Array]]  # steps, [G] or [G, K
 _DENSITY = 10  # steps of the grid per factor e
 _MINIMA = 6  # minima of the grid that are refined
 _FINE = 17  # steps of one refinement
+_WHOLE = 41  # points along the whole range of a coordinate
 _MOVES = np.array([-1.0, -0.7, -0.45, -0.25, -0.12, 0.12, 0.25, 0.45, 0.7, 1.0])  # along a line, times its reach
 
 
@@ -70,7 +71,9 @@ def _grid(model: Isotropic | Diagonal) -> Float[Array, " G"]:
 def search(
     value: Callable[[Array], Array], start: Float[Array, " m"], low: Array, high: Array, joint: int, most: int
 ) -> tuple[Float[Array, " m"], float, int]:
-    """Local minimum by line searches along each coordinate, the first `joint` ones together, and the sweep's own move.
+    """Minimum by line searches along each coordinate, the first `joint` ones together, and the sweep's own move.
+
+    The first sweep looks along the whole range of each coordinate, the later ones near the best point alone.
 
     Args:
         value: [G, m] → [G].
@@ -86,6 +89,13 @@ def search(
     best, least, points = start, float(value(start[None])[0]), 1
     directions = np.vstack((np.eye(len(start)), np.arange(len(start)) < joint, np.zeros(len(start))))
     reach = np.full(len(directions), 0.25)
+    for i, line in enumerate(np.linspace(low, high, _WHOLE).T):
+        tried = np.repeat(best[None], _WHOLE, axis=0)
+        tried[:, i] = line
+        values = value(tried)
+        points += _WHOLE
+        if values.min() < least:
+            best, least = tried[values.argmin()], float(values.min())
     while reach[:-1].max() > 1e-5 and points < most:
         before = best
         for i, direction in enumerate(directions):
