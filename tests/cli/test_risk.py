@@ -35,6 +35,13 @@ def test_json(capsys):
     assert found["value_gate"]["certificate"]["stationarity"] < 1e-12
 
 
+def test_what_would_take_seconds_is_left_out(capsys):
+    assert main(["risk", "--n", *["3"] * 101, "--r", *["0.05"] * 101, "--d", "10", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "delta_rule" not in json.loads(printed.out)
+    assert "left out" in printed.err
+
+
 def test_bayes(capsys):
     found = rungs(capsys, *BASE, "--bayes", "50", "--sigma2", "0.1")
     assert found["bayes"]["risk"] < found["key_gate"]["risk"]

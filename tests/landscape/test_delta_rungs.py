@@ -5,7 +5,6 @@ import time
 import numpy as np
 import pytest
 from delta_oracles import bound, one_kind, plain_risk, scalar_moments
-from random_settings import random_setting
 from scipy.optimize import minimize
 
 from gladient.landscape import (
@@ -88,8 +87,7 @@ def test_order_of_the_rungs(kind):
     for index in range(25):
         setting = one_kind(rng, "gaussian", kind, most=60)
         found = ladder(setting)
-        delta = found.delta["delta_rule"]
-        gated = found.delta.get("gated_delta_rule") or gated_delta_rule(setting)
+        delta, gated = found.delta_rule, found.gated_delta_rule
         slack = 1 + 1e-11
         assert delta.risk <= found.linear_attention.risk * slack
         assert gated.risk <= min(delta.risk, found.scalar_gate.risk) * slack
@@ -110,7 +108,7 @@ def test_steps_per_task_beat_every_value_gate_of_positive_weights():
         assert gated_delta_rule(setting, per_task=True).risk < optimum(setting).risk * (1 - 1e-6)
 
 
-def test_work_does_not_depend_on_the_counts_and_large_settings_are_left_out():
+def test_work_does_not_depend_on_the_counts():
     found, seconds = [], []
     for n in (100, 10**9, 10**12):
         setting = MultitaskSetting.isotropic(n=[n] * 3, r=[0.2, 0.1, 0.8], d=10, sigma2=0.1)
@@ -119,12 +117,6 @@ def test_work_does_not_depend_on_the_counts_and_large_settings_are_left_out():
         seconds.append(time.perf_counter() - start)
     assert max(seconds) < 0.5
     assert found[0] > found[1] > found[2] > 0.1 + 10 * (1 - 0.8**2 - 0.1**2 - 0.2**2)
-    many = random_setting(np.random.default_rng(3), 70, 3)
-    assert list(ladder(many).delta) == []
-    same = MultitaskSetting(many.n, many.R, many.r, np.eye(3), many.sigma2)
-    assert list(ladder(same).delta) == ["delta_rule"]
-    wide = MultitaskSetting(many.n[:2], many.R[:2, :2], many.r[:2], np.diag(np.linspace(1, 2, 260)), 0.1)
-    assert list(ladder(wide).delta) == []
 
 
 @pytest.mark.parametrize("scale", [1e-250, 1e250])

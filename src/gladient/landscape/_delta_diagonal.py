@@ -105,10 +105,6 @@ class Diagonal:
         share = np.where(total > 0.0, lost / np.where(total > 0.0, total, 1.0), 1.0)
         return np.asarray(self.offset + self.scale * (share @ s))
 
-    def risk_at(self, share: Float[Array, " G"]) -> Float[Array, " G"]:
-        """Risk where this share of the query's task is lost in all directions."""
-        return np.asarray(self.offset + self.scale * float(self.s.sum()) * share)
-
     def _variance(self, n: float, beta: Array, nu: Array, error: Array, noise: Array) -> Array:
         """ν after n tokens of one task, from ν, |β w - t 1_k|² and t² σ²."""
         s, x = self.s, beta * self.s

@@ -5,13 +5,11 @@ from jaxtyping import Float
 
 from gladient._types import Array
 from gladient.landscape._cone import solve_monotone
-from gladient.landscape._delta_diagonal import Diagonal
 from gladient.landscape._delta_isotropic import Isotropic
 
-__all__ = ["best_decays", "clearly_above", "ratios"]
+__all__ = ["best_decays", "ratios"]
 
 _OWN, _FORGOTTEN = 1e-30, 1e-200  # variance that stands for none, relative to a task's squared weight and the largest
-_SLACK = 0.02  # how far above the best risk another must be to be left out, relative to what is lost and what is won
 _ENTRIES = 2_000_000  # numbers held at once in an intermediate array
 _TOLERANCE = 1e-12  # as in the cone solver
 
@@ -21,44 +19,28 @@ def best_decays(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Arr
 
     With $b = \sum_k \Delta_k b^{(k)}$, $\Delta_k = \prod_{l \ge k} \delta_l$, the risk falls in
     $(h^\top \Delta)^2 / \Delta^\top E \Delta$, to be maximised over $0 \le \Delta_1 \le \dots \le \Delta_K$ for a
-    read-out
-    of either sign. Where the best Δ without the order has it, it is the answer. The other rows are solved in the order
-    of their bounds, the risks without the order; rows whose bound lies clearly above the best risk get a risk of inf.
+    read-out of either sign. Where the best Δ without the order has it, it is the answer; the other rows are solved one
+    after the other, together with all rows whose gates rise at the same tasks.
 
     Source: derived.
     """
-    risks, decays = np.full(len(steps), np.inf), np.ones(steps.shape)
+    decays = np.ones(steps.shape)
     rows = max(1, _ENTRIES // model.n.size**2)
-    lowest = np.inf
     for start in range(0, len(steps), rows):
         part = np.arange(start, min(start + rows, len(steps)))
         E, h = _kernels(model, steps[part])
         free = _solve(E, h)
-        bounds = model.risk_at(1.0 / (1.0 + np.clip(np.sum(h * free, axis=1), 0.0, None)))
         rises = np.diff(free * np.where(free[:, -1:] < 0.0, -1.0, 1.0), axis=1, prepend=0.0)
         inside = (rises >= 0.0).all(axis=1)
         decays[part[inside]] = ratios(np.abs(free[inside]))
-        risks[part[inside]] = model.risks(steps[part[inside]], decays[part[inside]])
-        lowest = min(lowest, float(risks[part[inside]].min(initial=np.inf)))
         open_ = np.flatnonzero(~inside)
-        open_ = open_[np.argsort(bounds[open_], kind="stable")]
-        while len(open_) and bounds[open_[0]] <= clearly_above(model, lowest):
+        while len(open_):
             done, gates = _alike(E[open_], h[open_])
             twice, tried = part[np.repeat(open_[done], 2)], ratios(gates.reshape(-1, gates.shape[-1]))
-            both = model.risks(steps[twice], tried).reshape(-1, 2)
-            best = both.argmin(axis=1)
-            pick = np.arange(len(best))
-            risks[part[open_[done]]] = both[pick, best]
-            decays[part[open_[done]]] = tried.reshape(-1, 2, tried.shape[-1])[pick, best]
-            lowest = min(lowest, float(both.min()))
+            best = model.risks(steps[twice], tried).reshape(-1, 2).argmin(axis=1)
+            decays[part[open_[done]]] = tried.reshape(-1, 2, tried.shape[-1])[np.arange(len(best)), best]
             open_ = open_[~done]
-    return risks, decays
-
-
-def clearly_above(model: Isotropic | Diagonal, lowest: float) -> float:
-    """A risk that refinement between two steps of the grid is not expected to bring below `lowest`."""
-    worst = float(model.risk_at(np.ones(1))[0])
-    return lowest + _SLACK * max(min(lowest - model.offset, worst - lowest), 0.0)
+    return model.risks(steps, decays), decays
 
 
 def ratios(gates: Float[Array, "G K"]) -> Float[Array, "G K"]:

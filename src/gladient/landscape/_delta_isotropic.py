@@ -130,10 +130,6 @@ class Isotropic:
         signal, lost = z[:, 0] ** 2, np.einsum("gj,gj->g", z[:, 1:], z[:, 1:]) + nu
         total = signal + lost
         share = np.where(total > 0.0, lost / np.where(total > 0.0, total, 1.0), 1.0)
-        return self.risk_at(share)
-
-    def risk_at(self, share: Float[Array, " G"]) -> Float[Array, " G"]:
-        """Risk where this share of the query's task is lost."""
         return np.asarray(self.offset + self.scale * self.d * share)
 
 

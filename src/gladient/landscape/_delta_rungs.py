@@ -19,7 +19,7 @@ from gladient.prompts import MultitaskSetting
 __all__ = ["DeltaCertificate", "DeltaRung", "delta_rule", "delta_rung", "gated_delta_rule", "gated_delta_rung"]
 
 _STARTS = 3  # directions of steps that a search begins along
-_MOST = 6000  # risks that a search looks at
+_MOST = 6000  # risks that one search looks at
 _LARGE = 100  # tasks times directions, for other Σ, above which gates are not searched
 
 
@@ -98,15 +98,14 @@ def delta_rung(reduced: Reduced, keys: str = "gaussian") -> DeltaRung:
     return _constant(model, _score_ungated(model), len(reduced.n))
 
 
-def gated_delta_rung(
-    reduced: Reduced, keys: str = "gaussian", per_task: bool = False, start: DeltaRung | None = None
-) -> DeltaRung:
-    """`gated_delta_rule` of a reduced setting; `start` is its `delta_rung` if that is known."""
+def gated_delta_rung(reduced: Reduced, keys: str = "gaussian", per_task: bool = False) -> DeltaRung:
+    """`gated_delta_rule` of a reduced setting."""
+    if len(reduced.n) == 1:  # no gate between tasks, and one step
+        return delta_rung(reduced, keys)
     model = delta_model(reduced, keys)
-    if isinstance(model, Isotropic):
-        best = _constant(model, lambda steps: best_decays(model, steps), len(reduced.n))
-        return _per_task(model, best, reduced) if per_task else best
-    return _searched(model, start or delta_rung(reduced, keys), reduced, per_task)
+    if not per_task and isinstance(model, Isotropic):
+        return _constant(model, lambda steps: best_decays(model, steps), len(reduced.n))
+    return _searched(model, reduced, per_task)
 
 
 def _score_ungated(model: Isotropic | Diagonal) -> Score:
@@ -118,75 +117,60 @@ def _score_ungated(model: Isotropic | Diagonal) -> Score:
 
 
 def _constant(model: Isotropic | Diagonal, score: Score, K: int) -> DeltaRung:
-    found, grid, bracket = scan(model, lambda beta: score(np.repeat(beta[:, None], K, axis=1)), K)
+    found, grid, bracket = scan(model, score, np.ones(K))
     low, high = (float(end * model.step_unit) for end in bracket)
     return _rung(model, found, DeltaCertificate("scan", grid, (low, high), bool(found.steps[0] > 0.0)))
 
 
-def _per_task(model: Isotropic, constant: DeltaRung, reduced: Reduced) -> DeltaRung:
-    """From the constant step, the critical one, the best weights of a value gate, and each task left out."""
-    K, points = len(reduced.n), 0
-    omega = optimum_rung(reduced).omega
-    lines = [*np.maximum([omega, -omega], 0.0), *(1.0 - np.eye(K))]
-    scanned = [
-        (scan(model, lambda c, line=line: best_decays(model, c[:, None] * line), K)[0], line)
-        for line in lines
-        if line.any()
-    ]
-    scanned.sort(key=lambda one: one[0].risk)
-    starts = [constant.steps / model.step_unit, np.full(K, model.critical)]
-    starts += [found.steps * line for found, line in scanned[:_STARTS]]
-    low, high = np.full(K, np.log(1e-9 * model.bound / np.sum(model.n))), np.full(K, np.log(model.bound))
-    best, least = starts[0], np.inf
-    for start in starts:
-        log_steps, value, count = search(
-            lambda x: best_decays(model, np.exp(x))[0], np.log(_positive(start, model)), low, high, K, _MOST
-        )
-        points += count
-        if value < least:
-            best, least = np.minimum(np.exp(log_steps), model.bound), value
-    if least >= constant.risk:
-        limit = DeltaCertificate("search", points, None, constant.certificate.attained)
-        return DeltaRung(constant.risk, constant.steps, constant.decays, limit)
-    risks, decays = best_decays(model, best[None])
-    return _rung(model, Found(float(risks[0]), best, decays[0]), DeltaCertificate("search", points, None, True))
-
-
-def _positive(steps: Array, model: Isotropic | Diagonal) -> Array:
-    """Steps whose logarithm can be taken: 0 is so small that nothing changes."""
-    return np.maximum(steps, 1e-6 * model.bound / float(np.sum(model.n)))
-
-
-def _searched(model: Diagonal, constant: DeltaRung, reduced: Reduced, per_task: bool) -> DeltaRung:
-    """Steps and decays of any Σ together, from the best step without gates and from the scalar gate's decays."""
+def _searched(model: Isotropic | Diagonal, reduced: Reduced, per_task: bool) -> DeltaRung:
+    """Scans along lines of steps, then searches from the best: over steps, and for `Diagonal` over decays too."""
     K = len(reduced.n)
-    gates = ratios(scalar_rung(reduced).omega[None])[0]
-    gated, points, _ = scan(model, lambda beta: _with_decays(model, beta, gates), K)
-    best = Found(constant.risk, constant.steps / model.step_unit, constant.decays)
-    best, other = sorted((best, gated), key=lambda found: found.risk)
-    J = K if per_task else 1
-    low = np.concatenate((np.full(J, np.log(1e-9 * model.bound / np.sum(model.n))), np.zeros(K - 1)))
-    high = np.concatenate((np.full(J, np.log(model.bound)), np.ones(K - 1)))
+    J, D = (K if per_task else 1), (K - 1 if isinstance(model, Diagonal) else 0)
 
-    def parts(x: Array) -> tuple[Array, Array]:
+    def score(x: Array) -> tuple[Array, Array, Array]:
         steps = np.minimum(np.broadcast_to(np.exp(x[:, :J]), (len(x), K)), model.bound)
-        return steps, np.column_stack((x[:, J:], np.ones(len(x))))
+        if isinstance(model, Isotropic):
+            return *best_decays(model, steps), steps
+        decays = np.column_stack((x[:, J:], np.ones(len(x))))
+        return model.risks(steps, decays), decays, steps
 
-    small = K * len(model.s) <= _LARGE
-    for start in (best, other) if small else ():
-        x = np.concatenate((np.log(_positive(start.steps[:J], model)), start.decays[:-1]))
-        x, value, count = search(lambda x: model.risks(*parts(x)), x, low, high, J, _MOST)
+    scanned = [scan(model, gates, line) for line in _lines(reduced, per_task) for gates in _gates(model, reduced)]
+    points = sum(grid for _, grid, _ in scanned)
+    starts = sorted((found for found, _, _ in scanned), key=lambda found: found.risk)
+    best, least = starts[0], 1e-9 * model.bound / float(np.sum(model.n))  # so small a step that nothing changes
+    low = np.concatenate((np.full(J, np.log(least)), np.zeros(D)))
+    high = np.concatenate((np.full(J, np.log(model.bound)), np.ones(D)))
+    for start in starts[:_STARTS] if D == 0 or K * len(reduced.s) <= _LARGE else ():
+        x = np.concatenate((np.log(np.maximum(start.steps[:J], least)), start.decays[:D]))
+        x, value, count = search(lambda x: score(x)[0], x, low, high, _MOST)
         points += count
         if value < best.risk:
-            steps, decays = parts(x[None])
-            best = Found(value, steps[0], decays[0])
+            risks, decays, steps = score(x[None])
+            best = Found(float(risks[0]), steps[0], decays[0])
     return _rung(model, best, DeltaCertificate("search", points, None, bool(best.steps.any())))
 
 
-def _with_decays(model: Diagonal, beta: Array, decays: Array) -> tuple[Array, Array]:
-    steps = np.repeat(beta[:, None], len(decays), axis=1)
-    rows = np.broadcast_to(decays, steps.shape)
-    return model.risks(steps, rows), rows
+def _lines(reduced: Reduced, per_task: bool) -> list[Array]:
+    """Directions of the steps: all alike; if per task also the best weights of either sign, and each task left out."""
+    K = len(reduced.n)
+    if not per_task:
+        return [np.ones(K)]
+    omega = optimum_rung(reduced).omega
+    lines = [np.ones(K), *np.maximum([omega, -omega], 0.0), *(1.0 - np.eye(K))]
+    return [line for line in lines if line.any()]
+
+
+def _gates(model: Isotropic | Diagonal, reduced: Reduced) -> list[Score]:
+    """What scores rows of steps: with the best decays, or for `Diagonal` with none and with the scalar gate's."""
+    if isinstance(model, Isotropic):
+        return [lambda steps: best_decays(model, steps)]
+    gates = ratios(scalar_rung(reduced).omega[None])[0]
+
+    def score(steps: Array) -> tuple[Array, Array]:
+        decays = np.broadcast_to(gates, steps.shape)
+        return model.risks(steps, decays), decays
+
+    return [_score_ungated(model), score]
 
 
 def _rung(model: Isotropic | Diagonal, found: Found, certificate: DeltaCertificate) -> DeltaRung:

@@ -9,18 +9,18 @@ from jaxtyping import Float
 
 from gladient._types import Array
 from gladient.landscape._delta_diagonal import Diagonal
-from gladient.landscape._delta_gates import clearly_above
 from gladient.landscape._delta_isotropic import Isotropic
 
 __all__ = ["Found", "Score", "scan", "search"]
 
-Score: TypeAlias = Callable[[Array], tuple[Array, Array]]  # steps, [G] or [G, K] → risks [G] and decays [G, K]
+Score: TypeAlias = Callable[[Array], tuple[Array, Array]]  # steps [G, K] → risks [G] and decays [G, K]
 
 _DENSITY = 10  # steps of the grid per factor e
 _MINIMA = 6  # minima of the grid that are refined
 _FINE = 17  # steps of one refinement
 _WHOLE = 41  # points along the whole range of a coordinate
-_MOVES = np.array([-1.0, -0.7, -0.45, -0.25, -0.12, 0.12, 0.25, 0.45, 0.7, 1.0])  # along a line, times its reach
+_SIZES = np.concatenate(([4.0, 2.0], np.geomspace(1.0, 1e-5, 10)))  # of a quasi-Newton step
+_DIFFERENCE = 1e-5  # between two points, for a slope
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,19 @@ class Found:
     decays: Float[Array, " K"]
 
 
-def scan(model: Isotropic | Diagonal, score: Score, K: int) -> tuple[Found, int, tuple[float, float]]:
-    """Best constant step, how many steps the grid has, and the bracket; `score` takes steps [G]."""
+def scan(model: Isotropic | Diagonal, score: Score, line: Float[Array, " K"]) -> tuple[Found, int, tuple[float, float]]:
+    """Best multiple of `line`, largest entry 1, as steps; how many steps the grid has; the bracket of the multiple."""
     grid = _grid(model)
-    risks, decays = score(grid)
+    risks, decays = score(grid[:, None] * line)
     fenced = np.concatenate(([np.inf], risks, [np.inf]))
     minima = np.flatnonzero((risks < fenced[:-2]) & (risks <= fenced[2:]))
     minima = minima[np.argsort(risks[minima], kind="stable")[:_MINIMA]]
-    minima = minima[risks[minima] <= clearly_above(model, float(risks[minima[0]]))]
     low, high = grid[np.maximum(minima - 1, 0)], grid[np.minimum(minima + 1, len(grid) - 1)]
     best, least, gates = grid[minima], risks[minima], decays[minima]
     rows = np.arange(len(minima))
     for _ in range(40):
         fine = np.linspace(low, high, _FINE)  # not the best itself: beside its double a bracket would lose one side
-        found, ways = score(fine.T.reshape(-1))
+        found, ways = score(fine.T.reshape(-1, 1) * line)
         found, ways = found.reshape(len(minima), -1), ways.reshape(len(minima), len(fine), -1)
         i = found.argmin(axis=1)
         better = found[rows, i] <= least
@@ -55,7 +54,7 @@ def scan(model: Isotropic | Diagonal, score: Score, K: int) -> tuple[Found, int,
         if (high - low <= 2e-7 * high + 1e-14 * grid[1]).all():
             break
     i = int(least.argmin())
-    return Found(float(least[i]), np.full(K, best[i]), gates[i]), len(grid), (float(low[i]), float(high[i]))
+    return Found(float(least[i]), best[i] * line, gates[i]), len(grid), (float(low[i]), float(high[i]))
 
 
 def _grid(model: Isotropic | Diagonal) -> Float[Array, " G"]:
@@ -69,48 +68,63 @@ def _grid(model: Isotropic | Diagonal) -> Float[Array, " G"]:
 
 
 def search(
-    value: Callable[[Array], Array], start: Float[Array, " m"], low: Array, high: Array, joint: int, most: int
+    value: Callable[[Array], Array], start: Float[Array, " m"], low: Array, high: Array, most: int
 ) -> tuple[Float[Array, " m"], float, int]:
-    """Minimum by line searches along each coordinate, the first `joint` ones together, and the sweep's own move.
-
-    The first sweep looks along the whole range of each coordinate, the later ones near the best point alone.
+    """Minimum near `start`: each coordinate along its whole range once, then quasi-Newton steps within the bounds.
 
     Args:
         value: [G, m] → [G].
         start: where it begins, [m].
         low: least value of each coordinate, [m].
         high: largest value of each coordinate, [m].
-        joint: how many coordinates also move together.
         most: how many points it may look at, about.
 
     Returns:
         The point [m], its value, and how many points were looked at.
     """
-    best, least, points = start, float(value(start[None])[0]), 1
-    directions = np.vstack((np.eye(len(start)), np.arange(len(start)) < joint, np.zeros(len(start))))
-    reach = np.full(len(directions), 0.25)
+    best, least = start, float(value(start[None])[0])
     for i, line in enumerate(np.linspace(low, high, _WHOLE).T):
-        tried = np.repeat(best[None], _WHOLE, axis=0)
-        tried[:, i] = line
-        values = value(tried)
-        points += _WHOLE
-        if values.min() < least:
-            best, least = tried[values.argmin()], float(values.min())
-    while reach[:-1].max() > 1e-5 and points < most:
-        before = best
-        for i, direction in enumerate(directions):
-            if i == len(directions) - 1:
-                direction, reach[i] = best - before, 4.0
-            if not direction.any():
-                continue
-            moves = reach[i] * _MOVES
-            tried = np.clip(best + moves[:, None] * direction, low, high)
-            values = value(tried)
-            points += len(moves)
-            j = int(values.argmin())
-            if values[j] < least:
-                best, least = tried[j], float(values[j])
-                reach[i] = min(2.0 * abs(moves[j]), 4.0)
-            else:
-                reach[i] /= 8.0
+        best, least = _lower(value, np.where(np.arange(len(start)) == i, line[:, None], best), best, least)
+    points, inverse, before = 1 + _WHOLE * len(start), np.zeros((len(start),) * 2), None
+    while points < most:
+        slope = _slope(value, best, low, high)
+        if before is not None:
+            inverse = _updated(inverse, best - before[0], slope - before[1])
+        free = ~((best <= low) & (slope > 0.0) | (best >= high) & (slope < 0.0))
+        fresh = not inverse.any()
+        if fresh:
+            inverse = np.eye(len(start)) / max(float(np.abs(slope[free]).max(initial=0.0)), 1e-300)
+        direction = -(inverse * free * free[:, None]) @ slope
+        before = (best, slope)
+        best, found = _lower(value, np.clip(best + _SIZES[:, None] * direction, low, high), best, least)
+        points += 2 * len(start) + len(_SIZES)
+        if found >= least - 1e-14 * abs(least):
+            if fresh:
+                break
+            inverse, before = np.zeros_like(inverse), None
+        least = found
     return best, least, points
+
+
+def _lower(value: Callable[[Array], Array], tried: Array, best: Array, least: float) -> tuple[Array, float]:
+    """The lowest of the points tried and of the best one so far."""
+    values = value(tried)
+    i = int(values.argmin())
+    return (tried[i], float(values[i])) if values[i] < least else (best, least)
+
+
+def _slope(value: Callable[[Array], Array], x: Array, low: Array, high: Array) -> Float[Array, " m"]:
+    """Central differences, one-sided at a bound."""
+    moves = _DIFFERENCE * np.eye(len(x))
+    ends = np.clip(np.vstack((x + moves, x - moves)), low, high)
+    values = value(ends).reshape(2, -1)
+    return np.asarray((values[0] - values[1]) / np.sum(ends[: len(x)] - ends[len(x) :], axis=1))
+
+
+def _updated(inverse: Array, move: Array, change: Array) -> Array:
+    """The BFGS update of the inverse curvature; none where the curvature along the move is not positive."""
+    along = float(move @ change)
+    if along <= 0.0:
+        return inverse
+    left = np.eye(len(move)) - np.outer(move, change) / along
+    return np.asarray(left @ inverse @ left.T + np.outer(move, move) / along)

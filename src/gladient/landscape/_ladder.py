@@ -1,10 +1,10 @@
 """The ladder: the best risk of every gate family on one setting, from no gate to Bayes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from gladient.landscape._bayes import Estimate, bayes
 from gladient.landscape._decay import decay_rung
-from gladient.landscape._delta_isotropic import is_isotropic
 from gladient.landscape._delta_rungs import DeltaRung, delta_rung, gated_delta_rung
 from gladient.landscape._key import key_rung
 from gladient.landscape._reduced import Reduced, reduce
@@ -13,9 +13,6 @@ from gladient.landscape._rungs import linear_rung, optimum_rung, scalar_rung
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["Ladder", "ladder"]
-
-_UNGATED, _GATED = 200, 20  # most tasks of the delta rungs for Σ ∝ I: a tenth of a second
-_OTHER, _OTHER_GATED = 1000, 50  # most K² d of the same for other Σ
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,11 +26,7 @@ class Ladder:
         value_gate: any weight per task; the optimum of WPGD.
         key_gate: any weight per task and direction.
         bayes: the posterior mean, if it was asked for.
-        delta_rule: one step, no gate; at most linear attention. None if it would take long: more than 200 tasks, or
-            K² d > 1000 with Σ not ∝ I.
-        gated_delta_rule: one step and delimiter decays; at most the scalar gate and the delta rule. None above 20
-        tasks,
-            or K² d > 50 with Σ not ∝ I; `gated_delta_rule` itself takes them.
+        reduced: the setting.
     """
 
     linear_attention: Rung
@@ -41,21 +34,24 @@ class Ladder:
     scalar_gate: Rung
     value_gate: Rung
     key_gate: KeyGate
-    bayes: Estimate | None = None
-    delta_rule: DeltaRung | None = None
-    gated_delta_rule: DeltaRung | None = None
+    bayes: Estimate | None
+    reduced: Reduced = field(repr=False)
+
+    @cached_property
+    def delta_rule(self) -> DeltaRung:
+        """One step, no gate; at most linear attention. Computed when it is asked for."""
+        return delta_rung(self.reduced)
+
+    @cached_property
+    def gated_delta_rule(self) -> DeltaRung:
+        """One step and delimiter decays; at most the scalar gate and the delta rule. Computed when it is asked for."""
+        return gated_delta_rung(self.reduced)
 
     @property
     def risks(self) -> dict[str, float]:
-        """Risk of each gate family by name, from the top down; `delta` has the delta rules."""
+        """Risk of each gate family by name, from the top down."""
         names = ("linear_attention", "fixed_decay", "scalar_gate", "value_gate", "key_gate", "bayes")
         return {name: getattr(self, name).risk for name in names if getattr(self, name) is not None}
-
-    @property
-    def delta(self) -> dict[str, DeltaRung]:
-        """The delta rules that were computed, by name."""
-        found = {"delta_rule": self.delta_rule, "gated_delta_rule": self.gated_delta_rule}
-        return {name: rung for name, rung in found.items() if rung is not None}
 
     @property
     def gaps(self) -> dict[str, float]:
@@ -85,13 +81,10 @@ def ladder(setting: MultitaskSetting, *, bayes_prompts: int = 0, seed: int = 0) 
     value_gate       5.277778
     key_gate         5.277778
     bayes            3.200000
-    >>> for name, rung in found.delta.items():
-    ...     print(f"{name:16} {rung.risk:.6f}")
-    delta_rule       6.527778
-    gated_delta_rule 6.527778
+    >>> print(f"{found.delta_rule.risk:.6f} {found.gated_delta_rule.risk:.6f}")
+    6.527778 6.527778
     """
     reduced = reduce(setting)
-    ungated, gated = _delta(reduced)
     return Ladder(
         linear_attention=linear_rung(reduced),
         fixed_decay=decay_rung(reduced),
@@ -99,16 +92,5 @@ def ladder(setting: MultitaskSetting, *, bayes_prompts: int = 0, seed: int = 0) 
         value_gate=optimum_rung(reduced),
         key_gate=key_rung(reduced),
         bayes=bayes(setting, bayes_prompts, seed) if bayes_prompts else None,
-        delta_rule=ungated,
-        gated_delta_rule=gated,
+        reduced=reduced,
     )
-
-
-def _delta(reduced: Reduced) -> tuple[DeltaRung | None, DeltaRung | None]:
-    """Both delta rules, where they take a tenth of a second at most."""
-    K, same = len(reduced.n), is_isotropic(reduced)
-    size, most, most_gated = (K, _UNGATED, _GATED) if same else (K**2 * len(reduced.s), _OTHER, _OTHER_GATED)
-    if size > most:
-        return None, None
-    ungated = delta_rung(reduced)
-    return ungated, gated_delta_rung(reduced, start=ungated) if size <= most_gated else None
