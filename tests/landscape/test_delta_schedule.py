@@ -5,7 +5,7 @@ import pytest
 from delta_oracles import one_kind, plain_risk, scalar_moments
 from scipy.optimize import minimize
 
-from gladient.landscape import advantage, critical_step_risk, delta_risk, delta_rule, delta_schedule, optimum
+from gladient.landscape import advantage, critical_step_risk, delta_risk, delta_rule, delta_schedule, ladder, optimum
 from gladient.prompts import MultitaskSetting
 
 
@@ -71,6 +71,18 @@ def test_one_drifting_task_of_blocks():
     np.testing.assert_allclose(found.decays[[3, 7]], gammas)
     assert (np.delete(found.decays, [3, 7]) == 1.0).all()
     assert found.risk < delta_rule(setting).risk
+
+
+def test_one_example_of_each_task():
+    setting = MultitaskSetting.drifting(40, 0.95, d=10)
+    found = ladder(setting)
+    assert [round(found.risks[name] / 10, 4) for name in ("linear_attention", "scalar_gate")] == [0.7950, 0.6572]
+    assert found.scalar_gate.risk == pytest.approx(found.value_gate.risk, rel=1e-12)
+    assert found.scalar_gate.risk < found.fixed_decay.risk < found.scalar_gate.risk * (1 + 1e-5)
+    schedule = delta_schedule(setting)
+    assert (schedule.decays[1:] == 0.95).all()
+    assert delta_risk(setting, schedule.steps, decays=np.full(40, 0.95)) == pytest.approx(schedule.risk, rel=1e-12)
+    assert schedule.risk <= found.gated_delta_rule.risk < schedule.risk * (1 + 1e-3)
 
 
 @pytest.mark.parametrize(
