@@ -27,9 +27,19 @@ def test_json(capsys):
     assert found["fixed_decay"]["gamma"] == pytest.approx(0.958951, abs=1e-6)
     assert found["key_gate"]["risk"] == pytest.approx(5.277777777777778, rel=1e-12)
     assert np.shape(found["key_gate"]["omega"]) == (2, 10)
+    assert found["delta_rule"]["risk"] == pytest.approx(4.537742, abs=1e-6)
+    for name in ("delta_rule", "gated_delta_rule"):
+        assert (len(found[name]["steps"]), len(found[name]["decays"])) == (2, 2)
     for name in ("linear_attention", "fixed_decay", "scalar_gate", "value_gate", "key_gate"):
         assert set(found[name]) >= {"risk", "omega", "certificate"}
     assert found["value_gate"]["certificate"]["stationarity"] < 1e-12
+
+
+def test_what_would_take_seconds_is_left_out(capsys):
+    assert main(["risk", "--n", *["3"] * 101, "--r", *["0.05"] * 101, "--d", "10", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "delta_rule" not in json.loads(printed.out)
+    assert "left out" in printed.err
 
 
 def test_bayes(capsys):

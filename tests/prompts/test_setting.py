@@ -78,3 +78,20 @@ def test_bad_input(change, message):
 def test_bad_dimension(d):
     with pytest.raises(ValueError, match="d is"):
         MultitaskSetting.isotropic(n=[1], r=[0.5], d=d)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.7, 1.0])
+def test_one_task_that_drifts(gamma):
+    setting = MultitaskSetting.drifting(4, gamma, d=3, sigma2=0.2)
+    joint = np.eye(5)  # the recursion, step by step: E β_t β_s = γ E β_{t-1} β_s
+    for t in range(1, 5):
+        joint[t, :t] = joint[:t, t] = gamma * joint[t - 1, :t]
+    np.testing.assert_allclose(setting.R, joint[:4, :4], rtol=1e-14)
+    np.testing.assert_allclose(setting.r, joint[:4, 4], rtol=1e-14)
+    assert (setting.n.tolist(), setting.d, setting.sigma2) == ([1] * 4, 3, 0.2)
+
+
+@pytest.mark.parametrize(("T", "gamma", "message"), [(0, 0.5, "T is 0"), (1.5, 0.5, "T is 1.5"), (3, 1.1, "gamma is")])
+def test_bad_drift(T, gamma, message):
+    with pytest.raises(ValueError, match=message):
+        MultitaskSetting.drifting(T, gamma, d=3)

@@ -1,6 +1,7 @@
 """`gladient risk`: the exact best risk of each gate family on one setting."""
 
 import json
+import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,9 +16,12 @@ _ROWS = {
     "scalar_gate": "one gate per token (Mamba-2): weights that do not fall from task to task",
     "value_gate": "one gate per value channel, enough of them: any weight per task, the optimum of one step",
     "key_gate": "one gate per key channel (GLA), repeated: any weight per task and direction of Σ",
+    "delta_rule": "no gate, one step β of error correction (DeltaNet); β = 0: the limit of small steps",
+    "gated_delta_rule": "one step β, and a decay after each task (Gated DeltaNet, gates between tasks alone)",
     "bayes": "the best of all estimators, by Monte Carlo",
     "half_gate": "1/2 on every token, where a sigmoid gate without bias starts; not a best risk",
 }
+_MOST = 1000  # tasks times features, above which the delta rules take seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,8 @@ class Risk(SettingOptions):
     * scalar_gate       one gate per token (Mamba-2): weights that do not fall from task to task
     * value_gate        one gate per value channel, enough of them: any weight per task, the optimum of one step
     * key_gate          one gate per key channel (GLA), repeated: any weight per task and direction of Σ
+    * delta_rule        no gate, one step β of error correction (DeltaNet); β = 0: the limit of small steps
+    * gated_delta_rule  one step β, and a decay after each task (Gated DeltaNet, gates between tasks alone)
     * bayes             the best of all estimators, by Monte Carlo
     * half_gate         1/2 on every token, where a sigmoid gate without bias starts; not a best risk
     """
@@ -56,6 +62,10 @@ class Risk(SettingOptions):
             require_memory(4.0 * rows * rows + 4.0 * self.bayes, f"a sample of {self.bayes:g} prompts")
         found = ladder(setting, bayes_prompts=self.bayes, seed=self.seed)
         rungs = {name: getattr(found, name) for name in found.risks}
+        if setting.K * setting.d <= _MOST:
+            rungs |= {"delta_rule": found.delta_rule, "gated_delta_rule": found.gated_delta_rule}
+        else:
+            print("delta_rule, gated_delta_rule left out: they take long here; landscape has both", file=sys.stderr)
         rungs["half_gate"] = half_gate(setting)
         if self.json:
             print(json.dumps({name: _as_json(rung) for name, rung in rungs.items()}, allow_nan=False))
@@ -64,6 +74,9 @@ class Risk(SettingOptions):
 
 
 def _as_json(rung: Any) -> dict[str, Any]:
+    if hasattr(rung, "steps"):
+        steps, decays = rung.steps.tolist(), rung.decays.tolist()
+        return {"risk": rung.risk, "steps": steps, "decays": decays, "certificate": asdict(rung.certificate)}
     if not hasattr(rung, "omega"):  # the Bayes estimate
         return asdict(rung)
     gate = {"gamma": rung.gamma} if hasattr(rung, "gamma") else {}
@@ -84,7 +97,13 @@ def _table(rungs: dict[str, Any], M: float, d: int) -> str:
 def _weights(rung: Any) -> str:
     if hasattr(rung, "standard_error"):
         return f"± {rung.standard_error:.2g} (standard error, {rung.prompts} prompts)"
+    if hasattr(rung, "steps"):
+        return f"β = {rung.steps[0]:.4g}; decays {_numbers(rung.decays)}"
     if rung.omega.ndim == 2:
         return "one for each direction"
-    shown = " ".join(f"{weight:.4g}" for weight in rung.omega[:8]) + (" …" if len(rung.omega) > 8 else "")
+    shown = _numbers(rung.omega)
     return f"{shown}  (γ = {rung.gamma:.6g}; means)" if hasattr(rung, "gamma") else shown
+
+
+def _numbers(values: Any) -> str:
+    return " ".join(f"{value:.4g}" for value in values[:8]) + (" …" if len(values) > 8 else "")

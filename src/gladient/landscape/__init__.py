@@ -4,6 +4,9 @@ from gladient.landscape._advantage import Advantage, Order, advantage, best_orde
 from gladient.landscape._batch import OptimumBatch, optimum_batch
 from gladient.landscape._bayes import Estimate, bayes
 from gladient.landscape._decay import fixed_decay, half_gate
+from gladient.landscape._delta import delta_risk
+from gladient.landscape._delta_rungs import DeltaCertificate, DeltaRung, delta_rule, gated_delta_rule
+from gladient.landscape._delta_schedule import DeltaSchedule, critical_step_risk, delta_schedule
 from gladient.landscape._gradients import Gradients, gradients, value_of_example
 from gladient.landscape._key import key_gate
 from gladient.landscape._ladder import Ladder, ladder
@@ -30,6 +33,12 @@ __all__ = [
     "key_gate",
     "bayes",
     "ladder",
+    # the delta rule
+    "delta_risk",
+    "delta_rule",
+    "gated_delta_rule",
+    "delta_schedule",
+    "critical_step_risk",
     # the landscape
     "stationary_points",
     "uniqueness",
@@ -41,6 +50,9 @@ __all__ = [
     # their results
     "Advantage",
     "Certificate",
+    "DeltaCertificate",
+    "DeltaRung",
+    "DeltaSchedule",
     "Estimate",
     "FixedDecay",
     "Gradients",

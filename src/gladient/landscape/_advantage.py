@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gladient._types import Array
+from gladient.landscape._delta_slopes import delta_slope, step_slope
 from gladient.landscape._reduced import Reduced, reduce
 from gladient.landscape._rungs import cone_slope, linear_rung, optimum_rung, scalar_rung
 from gladient.landscape._weights import best_nonnegative
@@ -32,6 +33,11 @@ class Advantage:
         scalar_gap: risk of the scalar gate minus the risk of the best weights.
         binding: the tasks k (from 0) whose order constraint ω_k ≥ ω_{k-1} (ω_0 ≥ 0 for the first) holds with equality
             and costs the scalar gate something.
+        delta_slope: derivative of the risk, at the best weights ω*, in the size ε of delta-rule steps ε ω*; below 0 the
+            delta rule with a step per task is strictly better than every value gate. None where that is not known:
+            Σ not ∝ I, or ω* with both signs.
+        step_slope: derivative of the delta rule's risk at a constant step of 0; below 0 a small step is better than
+            linear attention, above 0 worse. None for Σ not ∝ I.
     """
 
     gain: float
@@ -41,6 +47,13 @@ class Advantage:
     scalar_attains: bool
     scalar_gap: float
     binding: tuple[int, ...]
+    delta_slope: float | None
+    step_slope: float | None
+
+    @property
+    def delta_strict(self) -> bool:
+        """Whether the delta rule with a step per task is proved to be strictly better than every value gate."""
+        return self.delta_slope is not None and self.delta_slope < 0.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +74,7 @@ class Order:
 def advantage(setting: MultitaskSetting) -> Advantage:
     """Whether and why gating beats linear attention, and whether a scalar gate is enough.
 
-    Source: arXiv 2504.04308, section 5, for Σ = I; derived for general Σ and for the binding constraints.
+    Source: arXiv 2504.04308, section 5, for Σ = I; derived for general Σ, the binding constraints and the delta rule.
 
     >>> found = advantage(MultitaskSetting.isotropic(n=[25, 25], r=[0.8, 0.2], d=10))
     >>> print(f"{found.gain:.4f} {found.margin:.4f}", found.tasks.round(4), found.scalar_attains, found.binding)
@@ -81,6 +94,8 @@ def advantage(setting: MultitaskSetting) -> Advantage:
         scalar_attains=gap <= _SAME * best.risk,
         scalar_gap=gap,
         binding=tuple(np.flatnonzero(closed & (cone_slope(reduced, scalar.omega) > _SAME)).tolist()),
+        delta_slope=delta_slope(reduced),
+        step_slope=step_slope(reduced),
     )
 
 

@@ -1,11 +1,13 @@
 """The ladder: the best risk of every gate family on one setting, from no gate to Bayes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from gladient.landscape._bayes import Estimate, bayes
 from gladient.landscape._decay import decay_rung
+from gladient.landscape._delta_rungs import DeltaRung, delta_rung, gated_delta_rung
 from gladient.landscape._key import key_rung
-from gladient.landscape._reduced import reduce
+from gladient.landscape._reduced import Reduced, reduce
 from gladient.landscape._result import FixedDecay, KeyGate, Rung
 from gladient.landscape._rungs import linear_rung, optimum_rung, scalar_rung
 from gladient.prompts import MultitaskSetting
@@ -15,7 +17,7 @@ __all__ = ["Ladder", "ladder"]
 
 @dataclass(frozen=True, eq=False)
 class Ladder:
-    """Best risk of every gate family; each is at most the one before.
+    """Best risk of every gate family; each is at most the one before. The delta rules stand beside them.
 
     Attributes:
         linear_attention: every example weighs 1.
@@ -24,6 +26,7 @@ class Ladder:
         value_gate: any weight per task; the optimum of WPGD.
         key_gate: any weight per task and direction.
         bayes: the posterior mean, if it was asked for.
+        reduced: the setting.
     """
 
     linear_attention: Rung
@@ -31,11 +34,22 @@ class Ladder:
     scalar_gate: Rung
     value_gate: Rung
     key_gate: KeyGate
-    bayes: Estimate | None = None
+    bayes: Estimate | None
+    reduced: Reduced = field(repr=False)
+
+    @cached_property
+    def delta_rule(self) -> DeltaRung:
+        """One step, no gate; at most linear attention. Computed when it is asked for."""
+        return delta_rung(self.reduced)
+
+    @cached_property
+    def gated_delta_rule(self) -> DeltaRung:
+        """One step and delimiter decays; at most the scalar gate and the delta rule. Computed when it is asked for."""
+        return gated_delta_rung(self.reduced)
 
     @property
     def risks(self) -> dict[str, float]:
-        """Risk of each rung by name, from the top down."""
+        """Risk of each gate family by name, from the top down."""
         names = ("linear_attention", "fixed_decay", "scalar_gate", "value_gate", "key_gate", "bayes")
         return {name: getattr(self, name).risk for name in names if getattr(self, name) is not None}
 
@@ -67,6 +81,8 @@ def ladder(setting: MultitaskSetting, *, bayes_prompts: int = 0, seed: int = 0) 
     value_gate       5.277778
     key_gate         5.277778
     bayes            3.200000
+    >>> print(f"{found.delta_rule.risk:.6f} {found.gated_delta_rule.risk:.6f}")
+    6.527778 6.527778
     """
     reduced = reduce(setting)
     return Ladder(
@@ -76,4 +92,5 @@ def ladder(setting: MultitaskSetting, *, bayes_prompts: int = 0, seed: int = 0) 
         value_gate=optimum_rung(reduced),
         key_gate=key_rung(reduced),
         bayes=bayes(setting, bayes_prompts, seed) if bayes_prompts else None,
+        reduced=reduced,
     )

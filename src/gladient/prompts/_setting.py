@@ -81,6 +81,32 @@ class MultitaskSetting:
             raise ValueError(f"d is {d!r}; it must be a whole number ≥ 1: give the number of features")
         return cls(n=n, R=np.eye(np.size(n)) if R is None else R, r=r, Sigma=np.eye(int(d)), sigma2=sigma2)
 
+    @classmethod
+    def drifting(cls, T: int, gamma: float, *, d: int, sigma2: float = 0.0) -> "MultitaskSetting":
+        r"""One task that drifts: every example has its own, Σ = I_d.
+
+        $$\beta_t = \gamma \beta_{t-1} + \sqrt{1 - \gamma^2}\, \xi_t, \quad R_{st} = \gamma^{|s - t|}, \quad
+          r_t = \gamma^{T + 1 - t}:$$
+
+        the query comes one step after the last example.
+
+        Args:
+            T: number of examples, each a task of its own.
+            gamma: what is left of the task after a step, from 0 (each is new) to 1 (they are one).
+            d: number of features.
+            sigma2: noise variance.
+
+        >>> MultitaskSetting.drifting(3, 0.5, d=10).r.tolist()
+        [0.125, 0.25, 0.5]
+        """
+        if isinstance(T, bool) or int(T) != T or T < 1:
+            raise ValueError(f"T is {T!r}; it must be a whole number ≥ 1: give the number of examples")
+        if not 0.0 <= gamma <= 1.0:
+            raise ValueError(f"gamma is {gamma!r}; it lies between 0 (each task is new) and 1 (they are all one)")
+        t = np.arange(int(T) + 1)
+        chain = float(gamma) ** np.abs(t[:, None] - t)
+        return cls.isotropic(n=np.ones(int(T), dtype=np.int64), R=chain[:-1, :-1], r=chain[:-1, -1], d=d, sigma2=sigma2)
+
     @property
     def K(self) -> int:
         """Number of tasks in the prompt."""

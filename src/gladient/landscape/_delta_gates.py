@@ -1,0 +1,119 @@
+"""The best delimiter gates of the delta rule for given steps: the same cone problem as for gated linear attention."""
+
+import numpy as np
+from jaxtyping import Float
+
+from gladient._types import Array
+from gladient.landscape._cone import solve_monotone
+from gladient.landscape._delta_isotropic import Isotropic
+
+__all__ = ["best_decays", "ratios"]
+
+_OWN, _FORGOTTEN = 1e-30, 1e-200  # variance that stands for none, relative to a task's squared weight and the largest
+_ENTRIES = 2_000_000  # numbers held at once in an intermediate array
+_TOLERANCE = 1e-12  # as in the cone solver
+
+
+def best_decays(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Array, " G"], Float[Array, "G K"]]:
+    r"""Best delimiter decays in [0, 1] for each row of steps, and the risks with them.
+
+    With $b = \sum_k \Delta_k b^{(k)}$, $\Delta_k = \prod_{l \ge k} \delta_l$, the risk falls in
+    $(h^\top \Delta)^2 / \Delta^\top E \Delta$, to be maximised over $0 \le \Delta_1 \le \dots \le \Delta_K$ for a
+    read-out of either sign. Where the best Δ without the order has it, it is the answer; the other rows are solved one
+    after the other, together with all rows whose gates rise at the same tasks.
+
+    Source: derived.
+    """
+    decays = np.ones(steps.shape)
+    rows = max(1, _ENTRIES // model.n.size**2)
+    for start in range(0, len(steps), rows):
+        part = np.arange(start, min(start + rows, len(steps)))
+        E, h = _kernels(model, steps[part])
+        free = _solve(E, h)
+        rises = np.diff(free * np.where(free[:, -1:] < 0.0, -1.0, 1.0), axis=1, prepend=0.0)
+        inside = (rises >= 0.0).all(axis=1)
+        decays[part[inside]] = ratios(np.abs(free[inside]))
+        open_ = np.flatnonzero(~inside)
+        while len(open_):
+            done, gates = _alike(E[open_], h[open_])
+            twice, tried = part[np.repeat(open_[done], 2)], ratios(gates.reshape(-1, gates.shape[-1]))
+            best = model.risks(steps[twice], tried).reshape(-1, 2).argmin(axis=1)
+            decays[part[open_[done]]] = tried.reshape(-1, 2, tried.shape[-1])[np.arange(len(best)), best]
+            open_ = open_[~done]
+    return model.risks(steps, decays), decays
+
+
+def ratios(gates: Float[Array, "G K"]) -> Float[Array, "G K"]:
+    r"""$\delta_k = \Delta_k / \Delta_{k+1}$, the last one 1; 1 where nothing is left to decay."""
+    later = np.append(gates[:, 1:], np.ones((len(gates), 1)), axis=1)
+    out = np.where(later > 0.0, gates / np.where(later > 0.0, later, 1.0), 1.0)
+    out[:, -1] = 1.0
+    return np.asarray(np.clip(out, 0.0, 1.0))
+
+
+def _alike(E: Float[Array, "G K K"], h: Float[Array, "G K"]) -> tuple[np.ndarray, Float[Array, "D 2 K"]]:
+    """Gates in order for the first row, and for all rows where the same gates rise; for either sign of the read-out."""
+    own, found, fits = np.diag(E[0]).copy(), [], np.ones(len(h), dtype=bool)
+    for sign in (1.0, -1.0):
+        first, rises = solve_monotone(own, E[0] - np.diag(own), sign * h[0], np.ones(h.shape[1], dtype=bool))
+        gates, right = _pooled(E, sign * h, np.flatnonzero(rises))
+        gates[0], right[0] = first, True
+        found.append(np.maximum.accumulate(np.clip(gates, 0.0, None), axis=1))
+        fits &= right
+    return fits, np.stack(found, axis=1)[fits]
+
+
+def _pooled(E: Float[Array, "G K K"], h: Float[Array, "G K"], starts: np.ndarray) -> tuple[Array, np.ndarray]:
+    """Best gates that rise at `starts` alone, [G, K], and whether no other gates in order are better, [G]."""
+    gates = np.zeros(h.shape)
+    if len(starts):
+        H = np.add.reduceat(np.add.reduceat(E, starts, axis=1), starts, axis=2)
+        values = _solve(H, np.add.reduceat(h, starts, axis=1))
+        gates[:, starts[0] :] = np.repeat(values, np.diff(np.append(starts, h.shape[1])), axis=1)
+    moved = E * gates[:, None, :]
+    slope = np.cumsum((h - moved.sum(axis=2))[:, ::-1], axis=1)[:, ::-1]
+    size = np.cumsum((np.abs(h) + np.abs(moved).sum(axis=2))[:, ::-1], axis=1)[:, ::-1]
+    closed = np.ones(h.shape[1], dtype=bool)
+    closed[starts] = False
+    rises = np.diff(gates, axis=1, prepend=0.0)
+    largest = np.abs(gates).max(axis=1, keepdims=True)
+    wrong = np.where(closed, slope > _TOLERANCE * size, rises < -_TOLERANCE * largest)
+    return gates, np.asarray(~wrong.any(axis=1))
+
+
+def _solve(E: Float[Array, "G K K"], h: Float[Array, "G K"]) -> Float[Array, "G K"]:
+    """E⁻¹ h for each row, scaled to unit diagonal."""
+    scale = 1.0 / np.sqrt(np.einsum("gkk->gk", E))
+    scaled = E * scale[:, :, None] * scale[:, None, :]
+    return np.asarray(scale * np.linalg.solve(scaled, (h * scale)[:, :, None])[:, :, 0])
+
+
+def _kernels(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Array, "G K K"], Float[Array, "G K"]]:
+    r"""E and h: for gates Δ the query's part of the state is h'Δ and all the rest Δ'E Δ, up to a common unit.
+
+    Block k adds the variance $g_k |u_k|_R^2$,
+    $u_k = \beta_k \sum_{l<k} \Delta_l w_l^{(k)} 1_l - \Delta_k t_k s\,1_k$ with
+    $w_l^{(k)}$ the weight of task l when block k begins; $T_j$ sums $g_k \beta_k^2$ over the blocks after j, each times
+    what the blocks between leave of the squared weight. So each entry of E is one product.
+    """
+    p = model.powers(steps)
+    G, K = steps.shape
+    after = np.ones((G, K))
+    after[:, :-1] = np.cumprod(p.keep_square[:, :0:-1], axis=1)[:, ::-1]
+    g, own, signal = after * p.mixing, p.weight, model.moments.signal * p.write
+    T = np.zeros((G, K))
+    for j in range(K - 2, -1, -1):
+        T[:, j] = g[:, j + 1] * p.beta[:, j + 1] ** 2 + p.keep[:, j + 1] ** 2 * T[:, j + 1]
+    cross = own * p.keep * T - g * p.beta * signal
+    diagonal = g * signal**2 + own**2 * T + after * p.noise
+    E, w = np.zeros((G, K, K)), np.zeros((G, K))
+    for j in range(K):
+        E[:, j, j] = diagonal[:, j]
+        E[:, :j, j] = E[:, j, :j] = w[:, :j] * cross[:, j, None] * model.R[:j, j]
+        w[:, :j] *= p.keep[:, j, None]
+        w[:, j] = own[:, j]
+    unit = np.abs(w).max(axis=1, keepdims=True)
+    E, w = E / unit[:, :, None] ** 2, w / unit
+    E += w[:, :, None] * w[:, None, :] * (model.R - np.outer(model.r, model.r))
+    E[:, range(K), range(K)] += _OWN * w**2 + _FORGOTTEN
+    return E, w * model.r

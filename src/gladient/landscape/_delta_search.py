@@ -1,0 +1,130 @@
+"""Searches over the delta rule's steps: a scan of one number, and coordinates from several starts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+
+from gladient._types import Array
+from gladient.landscape._delta_diagonal import Diagonal
+from gladient.landscape._delta_isotropic import Isotropic
+
+__all__ = ["Found", "Score", "scan", "search"]
+
+Score: TypeAlias = Callable[[Array], tuple[Array, Array]]  # steps [G, K] → risks [G] and decays [G, K]
+
+_DENSITY = 10  # steps of the grid per factor e
+_MINIMA = 6  # minima of the grid that are refined
+_FINE = 17  # steps of one refinement
+_WHOLE = 41  # points along the whole range of a coordinate
+_SIZES = np.concatenate(([4.0, 2.0], np.geomspace(1.0, 1e-5, 10)))  # of a quasi-Newton step
+_DIFFERENCE = 1e-5  # between two points, for a slope
+
+
+@dataclass(frozen=True)
+class Found:
+    """A risk, its steps [K] and its decays [K], in the units of the model."""
+
+    risk: float
+    steps: Float[Array, " K"]
+    decays: Float[Array, " K"]
+
+
+def scan(model: Isotropic | Diagonal, score: Score, line: Float[Array, " K"]) -> tuple[Found, int, tuple[float, float]]:
+    """Best multiple of `line`, largest entry 1, as steps; how many steps the grid has; the bracket of the multiple."""
+    grid = _grid(model)
+    risks, decays = score(grid[:, None] * line)
+    fenced = np.concatenate(([np.inf], risks, [np.inf]))
+    minima = np.flatnonzero((risks < fenced[:-2]) & (risks <= fenced[2:]))
+    minima = minima[np.argsort(risks[minima], kind="stable")[:_MINIMA]]
+    low, high = grid[np.maximum(minima - 1, 0)], grid[np.minimum(minima + 1, len(grid) - 1)]
+    best, least, gates = grid[minima], risks[minima], decays[minima]
+    rows = np.arange(len(minima))
+    for _ in range(40):
+        fine = np.linspace(low, high, _FINE)  # not the best itself: beside its double a bracket would lose one side
+        found, ways = score(fine.T.reshape(-1, 1) * line)
+        found, ways = found.reshape(len(minima), -1), ways.reshape(len(minima), len(fine), -1)
+        i = found.argmin(axis=1)
+        better = found[rows, i] <= least
+        best, least = np.where(better, fine[i, rows], best), np.where(better, found[rows, i], least)
+        gates = np.where(better[:, None], ways[rows, i], gates)
+        low, high = fine[np.maximum(i - 1, 0), rows], fine[np.minimum(i + 1, len(fine) - 1), rows]
+        if (high - low <= 2e-7 * high + 1e-14 * grid[1]).all():
+            break
+    i = int(least.argmin())
+    return Found(float(least[i]), best[i] * line, gates[i]), len(grid), (float(low[i]), float(high[i]))
+
+
+def _grid(model: Isotropic | Diagonal) -> Float[Array, " G"]:
+    """0, all scales of small steps up to the critical one, and from there to the bound of stability."""
+    total, d = float(np.sum(model.n)), (model.d if isinstance(model, Isotropic) else len(model.s))
+    start = 1e-3 / (total + d + 2.0)
+    count = int(np.ceil(_DENSITY * -np.log(start))) + 1
+    up = np.geomspace(start, 1.0, count)
+    down = np.geomspace(1e-3, 1.0, 3 * _DENSITY)
+    return model.critical * np.concatenate(([0.0], up, 2.0 - down[-2::-1], [2.0]))
+
+
+def search(
+    value: Callable[[Array], Array], start: Float[Array, " m"], low: Array, high: Array, most: int
+) -> tuple[Float[Array, " m"], float, int]:
+    """Minimum near `start`: each coordinate along its whole range once, then quasi-Newton steps within the bounds.
+
+    Args:
+        value: [G, m] → [G].
+        start: where it begins, [m].
+        low: least value of each coordinate, [m].
+        high: largest value of each coordinate, [m].
+        most: how many points it may look at, about.
+
+    Returns:
+        The point [m], its value, and how many points were looked at.
+    """
+    best, least = start, float(value(start[None])[0])
+    for i, line in enumerate(np.linspace(low, high, _WHOLE).T):
+        best, least = _lower(value, np.where(np.arange(len(start)) == i, line[:, None], best), best, least)
+    points, inverse, before = 1 + _WHOLE * len(start), np.zeros((len(start),) * 2), None
+    while points < most:
+        slope = _slope(value, best, low, high)
+        if before is not None:
+            inverse = _updated(inverse, best - before[0], slope - before[1])
+        free = ~((best <= low) & (slope > 0.0) | (best >= high) & (slope < 0.0))
+        fresh = not inverse.any()
+        if fresh:
+            inverse = np.eye(len(start)) / max(float(np.abs(slope[free]).max(initial=0.0)), 1e-300)
+        direction = -(inverse * free * free[:, None]) @ slope
+        before = (best, slope)
+        best, found = _lower(value, np.clip(best + _SIZES[:, None] * direction, low, high), best, least)
+        points += 2 * len(start) + len(_SIZES)
+        if found >= least - 1e-14 * abs(least):
+            if fresh:
+                break
+            inverse, before = np.zeros_like(inverse), None
+        least = found
+    return best, least, points
+
+
+def _lower(value: Callable[[Array], Array], tried: Array, best: Array, least: float) -> tuple[Array, float]:
+    """The lowest of the points tried and of the best one so far."""
+    values = value(tried)
+    i = int(values.argmin())
+    return (tried[i], float(values[i])) if values[i] < least else (best, least)
+
+
+def _slope(value: Callable[[Array], Array], x: Array, low: Array, high: Array) -> Float[Array, " m"]:
+    """Central differences, one-sided at a bound."""
+    moves = _DIFFERENCE * np.eye(len(x))
+    ends = np.clip(np.vstack((x + moves, x - moves)), low, high)
+    values = value(ends).reshape(2, -1)
+    return np.asarray((values[0] - values[1]) / np.sum(ends[: len(x)] - ends[len(x) :], axis=1))
+
+
+def _updated(inverse: Array, move: Array, change: Array) -> Array:
+    """The BFGS update of the inverse curvature; none where the curvature along the move is not positive."""
+    along = float(move @ change)
+    if along <= 0.0:
+        return inverse
+    left = np.eye(len(move)) - np.outer(move, change) / along
+    return np.asarray(left @ inverse @ left.T + np.outer(move, move) / along)
