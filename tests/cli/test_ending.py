@@ -21,7 +21,8 @@ def test_a_reader_that_leaves_ends_it_quietly(rest, tmp_path):
     # `true` reads nothing; the long JSON fills the pipe, so that the print fails and not only the flush at the end
     script = f"{{ {sys.executable} -m gladient.cli {rest} 2>err; echo $? >code; }} | true"
     subprocess.run(["bash", "-c", script], cwd=tmp_path, check=True)
-    assert (tmp_path / "err").read_text() == ""
+    said = (tmp_path / "err").read_text().splitlines()  # what was not computed may be said
+    assert all("left out" in line for line in said)
     assert int((tmp_path / "code").read_text()) in (0, 1)  # 0: all was written before the reader left
 
 

@@ -91,7 +91,7 @@ def test_one_task_that_drifts(gamma):
     assert (setting.n.tolist(), setting.d, setting.sigma2) == ([1] * 4, 3, 0.2)
 
 
-@pytest.mark.parametrize(("T", "gamma", "message"), [(0, 0.5, "T is 0"), (1.5, 0.5, "T is 1.5"), (3, 1.1, "gamma is")])
+@pytest.mark.parametrize(("T", "gamma", "message"), [(0, 0.5, "T is 0"), (3, 1.1, "gamma is")])
 def test_bad_drift(T, gamma, message):
     with pytest.raises(ValueError, match=message):
         MultitaskSetting.drifting(T, gamma, d=3)

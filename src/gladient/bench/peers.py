@@ -62,7 +62,7 @@ def contenders(case: Case) -> dict[str, Contender]:
     for module, peers in (("fla", _fla), ("transformers", _transformers)):
         if _optional.have(module):
             for name, function in peers(case).items():
-                if case.T <= _LONGEST.get(name, case.T):
+                if _LONGEST.get(name, case.T) >= case.T:
                     found[name] = Contender("installed", _alone(_last(function) if case.last else function))
     for name, function in _compiled(case).items() if _few_chunks(case) else ():
         found[name] = Contender("compiled", _alone(_compile(function)))

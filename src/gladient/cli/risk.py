@@ -87,7 +87,7 @@ def _table(rungs: dict[str, Any], M: float, d: int) -> str:
     base = rungs["linear_attention"].risk
     lines = [f"{'gate':18}{'risk':>12}{'risk/d':>10}{'gain':>9}  weight of one example of each task"]
     for name, rung in rungs.items():
-        gain = 1.0 - rung.risk / base if base > 0 else 0.0
+        gain = round(1.0 - rung.risk / base, 12) + 0.0 if base > 0 else 0.0  # no -0
         lines.append(f"{name:18}{rung.risk:12.6g}{rung.risk / d:10.4f}{gain:9.2%}  {_weights(rung)}")
     lines.append(f"risk of predicting 0: {M:.6g}; gain: over linear attention")
     lines += [f"{name:18}{_ROWS[name]}" for name in rungs]

@@ -20,6 +20,7 @@ _MINIMA = 6  # minima of the grid that are refined
 _FINE = 17  # steps of one refinement
 _WHOLE = 41  # points along the whole range of a coordinate
 _SIZES = np.concatenate(([4.0, 2.0], np.geomspace(1.0, 1e-5, 10)))  # of a quasi-Newton step
+_ROUNDING = 1e-14  # of a risk
 _DIFFERENCE = 1e-5  # between two points, for a slope
 
 
@@ -54,6 +55,8 @@ def scan(model: Isotropic | Diagonal, score: Score, line: Float[Array, " K"]) ->
         if (high - low <= 2e-7 * high + 1e-14 * grid[1]).all():
             break
     i = int(least.argmin())
+    if least[i] >= risks[0] - _ROUNDING * abs(risks[0]):  # the limit of small steps, whose neighbours round to it
+        return Found(float(risks[0]), grid[0] * line, decays[0]), len(grid), (0.0, float(grid[1]))
     return Found(float(least[i]), best[i] * line, gates[i]), len(grid), (float(low[i]), float(high[i]))
 
 
