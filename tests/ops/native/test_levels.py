@@ -1,4 +1,4 @@
-"""The laws, values, delta rule and flash-linear-attention's references for the kernels of every level that this CPU runs."""
+"""The laws, values and flash-linear-attention's references, and the delta rule, on every level that this CPU runs."""
 
 import os
 import subprocess
