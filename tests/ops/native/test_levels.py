@@ -1,4 +1,4 @@
-"""The laws, values and flash-linear-attention's references for the kernels of every level that this CPU runs."""
+"""The laws, values and flash-linear-attention's references, and the delta rule, on every level that this CPU runs."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ OPS = Path(__file__).parents[1]
 @pytest.mark.slow
 @pytest.mark.skipif("native" not in BACKENDS, reason="no C++ compiler")
 @pytest.mark.parametrize("level", levels.available())
-@pytest.mark.parametrize("name", ["test_laws.py", "test_values.py", "test_references.py"])
+@pytest.mark.parametrize("name", ["test_laws.py", "test_values.py", "test_references.py", "test_native_delta.py"])
 def test_every_level(level: str, name: str) -> None:
     environment = {key: x for key, x in os.environ.items() if not key.startswith("PYTEST_")}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "native", str(OPS / name)]
