@@ -1,9 +1,8 @@
 """Safe algebra for symmetric matrices, in float64."""
 
 import numpy as np
-from jaxtyping import Float
 
-from gladient._types import Array
+from gladient._types import Array, Float
 
 __all__ = ["is_psd", "is_symmetric", "psd_factor", "smallest_eigenvalue", "solve_spd"]
 

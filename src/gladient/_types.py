@@ -1,12 +1,25 @@
 """Names for the arrays that cross module borders; shapes are written with jaxtyping."""
 
+import sys
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "ArrayLike"]
+__all__ = ["Array", "ArrayLike", "Bool", "Float", "Int"]
 
 Array: TypeAlias = NDArray[np.float64]
 ArrayLike: TypeAlias = NDArray[Any] | Sequence[Any] | float | int
+
+if TYPE_CHECKING or "jaxtyping" in sys.modules:  # its pytest hook checks the shapes
+    from jaxtyping import Bool, Float, Int
+else:  # nobody checks them; importing jaxtyping takes as long as NumPy
+
+    class Float:
+        """An array whose shape is written beside it: `Float[Array, "K K"]` is `Array`."""
+
+        def __class_getitem__(cls, array_and_shape: tuple[Any, str]) -> Any:
+            return array_and_shape[0]
+
+    Bool = Int = Float

@@ -1,11 +1,12 @@
-"""Numbers as people type them: 1e9 is a whole number, and 25,25 is a list like 25 25."""
+"""Options as people type them: 1e9 is a whole number, 25,25 is a list like 25 25, and a file."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-__all__ = ["Floats", "Whole", "Wholes", "number"]
+__all__ = ["File", "Floats", "Whole", "Wholes", "number"]
 
 _DIGITS = 300  # a whole number of more digits is kept as a float
 
@@ -45,12 +46,12 @@ def _float(text: str) -> float:
         raise ValueError(f"{text!r} is not a number; type 0.5 or 1e-3") from None
 
 
-def _one(read: Callable[[str], Any], metavar: str) -> PrimitiveConstructorSpec[Any]:
+def _one(read: Callable[[str], Any], metavar: str, kind: Any) -> PrimitiveConstructorSpec[Any]:
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,
         instance_from_str=lambda texts: read(texts[0]),
-        is_instance=lambda value: isinstance(value, int | float),
+        is_instance=lambda value: isinstance(value, kind),
         str_from_instance=lambda value: [str(value)],
     )
 
@@ -65,6 +66,8 @@ def _list(read: Callable[[str], Any], metavar: str) -> PrimitiveConstructorSpec[
     )
 
 
-Whole: TypeAlias = Annotated[int, _one(_whole, "INT")]
-Wholes: TypeAlias = Annotated[tuple[int, ...], _list(_whole, "INT")]
-Floats: TypeAlias = Annotated[tuple[float, ...], _list(_float, "FLOAT")]
+# tyro holds defaults to `tuple[int, ...]` and to `Path | None` with typeguard, which takes long to import
+File: TypeAlias = Annotated[Path, _one(Path, "FILE", Path)]
+Whole: TypeAlias = Annotated[int, _one(_whole, "INT", int | float)]
+Wholes: TypeAlias = Annotated[tuple, _list(_whole, "INT")]
+Floats: TypeAlias = Annotated[tuple, _list(_float, "FLOAT")]

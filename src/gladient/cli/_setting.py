@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gladient.cli._numbers import Floats, Whole, Wholes
+from gladient.cli._numbers import File, Floats, Whole, Wholes
 
 if TYPE_CHECKING:
     from gladient.prompts import MultitaskSetting
@@ -32,7 +32,7 @@ class SettingOptions:
     """Eigenvalues of the features' covariance Σ; left out: all 1."""
     sigma2: float = 0.0
     """Variance of the label noise."""
-    setting: Path | None = None
+    setting: File | None = None
     """JSON or YAML file with any of n, r, d, rho, spectrum, sigma2, or whole matrices R and Sigma, instead of the
     options above."""
 

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
 
-from gladient._types import Array, ArrayLike
+from gladient._types import Array, ArrayLike, Bool, Float
 from gladient.landscape._reduced import Reduced
 from gladient.landscape._weights import best_free
 from gladient.prompts._setting import LEAST_VARIANCE, MOST_EXAMPLES, MOST_VARIANCE

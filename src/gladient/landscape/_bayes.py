@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
 from gladient._linalg import psd_factor
-from gladient._types import Array
+from gladient._types import Array, Float
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["Estimate", "bayes"]
@@ -63,7 +62,7 @@ def bayes(setting: MultitaskSetting, prompts: int = 1000, seed: int = 0) -> Esti
     return Estimate(float(risks.mean()), float(spread / np.sqrt(prompts)), prompts)
 
 
-def _posterior_risks(setting: MultitaskSetting, size: int, rng: np.random.Generator) -> Float[Array, " size"]:
+def _posterior_risks(setting: MultitaskSetting, size: int, rng: "np.random.Generator") -> Float[Array, " size"]:
     """σ² + tr(Σ Cov(β | X)) of `size` sampled prompts."""
     root = psd_factor(setting.Sigma)
     X = np.concatenate([_features(int(n), setting.d, size, rng) for n in setting.n], axis=1) @ root
@@ -78,7 +77,7 @@ def _posterior_risks(setting: MultitaskSetting, size: int, rng: np.random.Genera
     return np.maximum(setting.M - explained, setting.sigma2)  # rounding must not end below the noise
 
 
-def _features(n: int, d: int, size: int, rng: np.random.Generator) -> Float[Array, "size m d"]:
+def _features(n: int, d: int, size: int, rng: "np.random.Generator") -> Float[Array, "size m d"]:
     """Rows, min(n, d) of them, whose Gram matrix is distributed as that of n standard normal examples."""
     if n <= d:
         return rng.standard_normal((size, n, d))

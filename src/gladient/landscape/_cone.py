@@ -3,10 +3,9 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Float
 
 from gladient._linalg import solve_spd
-from gladient._types import Array
+from gladient._types import Array, Bool, Float
 
 __all__ = ["solve_monotone", "solve_nonnegative"]
 

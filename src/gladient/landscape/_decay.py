@@ -1,9 +1,8 @@
 """One gate γ for every token: the plateau at 1/2 and the best fixed decay."""
 
 import numpy as np
-from jaxtyping import Float
 
-from gladient._types import Array
+from gladient._types import Array, Float
 from gladient.landscape._reduced import Reduced, reduce
 from gladient.landscape._result import Certificate, FixedDecay
 from gladient.prompts import MultitaskSetting

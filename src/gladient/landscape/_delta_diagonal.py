@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import NDArray
 
-from gladient._types import Array
+from gladient._types import Array, Float
 from gladient.landscape._delta_isotropic import noise_share, task_factor
 from gladient.landscape._reduced import Reduced
 

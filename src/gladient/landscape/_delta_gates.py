@@ -1,9 +1,8 @@
 """The best delimiter gates of the delta rule for given steps: the same cone problem as for gated linear attention."""
 
 import numpy as np
-from jaxtyping import Float
 
-from gladient._types import Array
+from gladient._types import Array, Float
 from gladient.landscape._cone import solve_monotone
 from gladient.landscape._delta_isotropic import Isotropic
 

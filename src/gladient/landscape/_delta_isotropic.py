@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
 from gladient._linalg import psd_factor
-from gladient._types import Array
+from gladient._types import Array, Float
 from gladient.landscape._delta_keys import KeyMoments, key_moments
 from gladient.landscape._reduced import Reduced
 

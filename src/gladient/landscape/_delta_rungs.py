@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
 
-from gladient._types import Array
+from gladient._types import Array, Float
 from gladient.landscape._delta import delta_model
 from gladient.landscape._delta_diagonal import Diagonal
 from gladient.landscape._delta_gates import best_decays, ratios

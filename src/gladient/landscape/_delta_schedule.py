@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
-from gladient._types import Array, ArrayLike
+from gladient._types import Array, ArrayLike, Float
 from gladient.landscape._cone import solve_monotone
 from gladient.landscape._delta import delta_risk
 from gladient.landscape._delta_gates import ratios

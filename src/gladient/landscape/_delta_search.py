@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float
 
-from gladient._types import Array
+from gladient._types import Array, Float
 from gladient.landscape._delta_diagonal import Diagonal
 from gladient.landscape._delta_isotropic import Isotropic
 

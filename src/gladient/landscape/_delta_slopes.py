@@ -1,9 +1,8 @@
 """How the risk moves when small delta-rule steps are switched on: at the best weights, and at linear attention."""
 
 import numpy as np
-from jaxtyping import Float
 
-from gladient._types import Array
+from gladient._types import Array, Float
 from gladient.landscape._delta_isotropic import is_isotropic, noise_share
 from gladient.landscape._reduced import Reduced
 

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
-from gladient._types import Array
+from gladient._types import Array, Float
 from gladient.landscape._reduced import Reduced, reduce
 from gladient.landscape._weights import best_free
 from gladient.prompts import MultitaskSetting

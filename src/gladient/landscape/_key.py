@@ -1,9 +1,8 @@
 """Key gates: one weight per task and direction of Σ."""
 
 import numpy as np
-from jaxtyping import Float
 
-from gladient._types import Array
+from gladient._types import Array, Float
 from gladient.landscape._reduced import Reduced, reduce
 from gladient.landscape._result import Certificate, KeyGate
 from gladient.prompts import MultitaskSetting

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
-
-from gladient._types import Array
+from gladient._types import Array, Float
 
 __all__ = ["Certificate", "FixedDecay", "KeyGate", "Rung"]
 

@@ -4,9 +4,7 @@ import heapq
 import math
 from dataclasses import dataclass
 
-from jaxtyping import Float
-
-from gladient._types import Array
+from gladient._types import Array, Float
 from gladient.landscape._fixed_point import FixedPointMap, Interval
 from gladient.landscape._reduced import reduce
 from gladient.landscape._weights import weights_at

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from gladient._linalg import is_psd, is_symmetric, smallest_eigenvalue
-from gladient._types import Array, ArrayLike
+from gladient._types import Array, ArrayLike, Float, Int
 
 __all__ = ["LEAST_VARIANCE", "MOST_EXAMPLES", "MOST_VARIANCE", "MultitaskSetting", "correlation_matrix"]
 
