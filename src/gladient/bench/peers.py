@@ -26,7 +26,8 @@ _LONGEST = {  # tokens, beyond which they need more than 20 GB or half a minute
     "transformers Qwen3-Next, recurrent": 256,
     "transformers Kimi, recurrent": 256,
 }
-_LONGEST_COMPILED = 4096  # tokens, beyond which the loop over chunks takes minutes to compile
+_LONGEST_COMPILED = 4096  # tokens, beyond which the loop over chunks takes minutes to compile,
+_LONGEST_COMPILED_DELTA = 512  # with a triangular system for each
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def missing(case: Case) -> list[str]:
     """The peers that are left out of a case, and why or with what to install."""
     found = [f"{name} (install it with: {cure})" for name, cure in _CURES.items() if not _optional.have(name)]
     if _compiled(case) and not _few_chunks(case):
-        found.append(f"plain chunks, compiled (at most {_LONGEST_COMPILED} tokens, in whole chunks)")
+        found.append(f"plain chunks, compiled (at most {_longest_compiled(case)} tokens, in whole chunks)")
     return found
 
 
@@ -116,7 +117,11 @@ def _compiled(case: Case) -> dict[str, Function]:
 
 def _few_chunks(case: Case) -> bool:
     """Whether the loop over chunks compiles in about a minute and needs no padding."""
-    return case.T <= _LONGEST_COMPILED and (case.T % 64 == 0 or (case.family == "scalar" and case.T < 64))
+    return _longest_compiled(case) >= case.T and (case.T % 64 == 0 or (case.family == "scalar" and case.T < 64))
+
+
+def _longest_compiled(case: Case) -> int:
+    return _LONGEST_COMPILED_DELTA if case.delta else _LONGEST_COMPILED
 
 
 def _fla(case: Case) -> dict[str, Function]:
@@ -127,7 +132,8 @@ def _fla(case: Case) -> dict[str, Function]:
     if case.delta:
         family = {"scalar": "gated_delta_rule", "key": "kda"}[case.family]
         module = load(f"{family}/naive.py")
-        names = {kind: f"naive_{kind}_{family}" for kind in ("recurrent", "chunk")}
+        kinds = ("recurrent", "chunk") if _LONGEST["transformers Kimi, recurrent"] >= case.T else ("chunk",)
+        names = {kind: f"naive_{kind}_{family}" for kind in kinds}
         return {f"fla naive {kind}": _delta(getattr(module, name), "q", "k", "v") for kind, name in names.items()}
     if case.family == "scalar":
         simple = load("simple_gla/naive.py")
