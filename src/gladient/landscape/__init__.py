@@ -7,6 +7,7 @@ from gladient.landscape._decay import fixed_decay, half_gate
 from gladient.landscape._delta import delta_risk
 from gladient.landscape._delta_rungs import DeltaCertificate, DeltaRung, delta_rule, gated_delta_rule
 from gladient.landscape._delta_schedule import DeltaSchedule, critical_step_risk, delta_schedule
+from gladient.landscape._delta_shared import query_share, shared_step, shared_step_risk
 from gladient.landscape._gradients import Gradients, gradients, value_of_example
 from gladient.landscape._key import key_gate
 from gladient.landscape._ladder import Ladder, ladder
@@ -39,6 +40,9 @@ __all__ = [
     "gated_delta_rule",
     "delta_schedule",
     "critical_step_risk",
+    "query_share",
+    "shared_step",
+    "shared_step_risk",
     # the landscape
     "stationary_points",
     "uniqueness",
