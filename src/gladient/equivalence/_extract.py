@@ -75,7 +75,7 @@ def extract(model: ResidualModel, tokens: Float[Tensor, "1 B T D"], layout: Prom
 
     Raises:
         ValueError: if the model is a stack, the tokens do not fit the layout, or a layer has what no WPGD step has:
-            a norm, an output gate, gated writes, a bonus.
+            a norm, an output gate, gated writes, a bonus, keys of length 1.
 
     Source: arXiv 2504.04308, Theorem 1, read backwards; the shares are ours.
 
@@ -203,6 +203,7 @@ def _check(model: ResidualModel, tokens: Tensor, layout: PromptLayout) -> None:
     for number, config in enumerate(model.configs):
         found = {"norm": config.norm, "output_gate": config.output_gate, "bonus": config.bonus}
         found[f"write={config.write!r}"] = config.write != "plain"
+        found[f"normalise={config.normalise!r}"] = config.normalise != "none"
         for name, present in found.items():
             if present:
                 raise ValueError(f"layer {number} has {name}, which no WPGD step has; extract plain layers")
