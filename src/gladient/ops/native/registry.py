@@ -60,7 +60,7 @@ def differentiable(
     def keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.options = inputs[tensors : tensors + options]
         ctx.save_for_backward(*inputs[:tensors], *(output[i] for i in kept))
-        ctx.set_materialize_grads(False)
+        ctx.set_materialize_grads(upstream == 1)  # operators with several hold absent ones
 
     def derive(ctx: Any, *d: Tensor | None) -> tuple[Tensor | None, ...]:
         given, saved = ctx.saved_tensors[:tensors], ctx.saved_tensors[tensors:]
