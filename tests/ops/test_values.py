@@ -75,10 +75,23 @@ def test_float32_over_8192_steps_beats_a_plain_loop(family: str, adversarial: bo
             assert ours < bound * theirs, backend
 
 
+STEPS = [("step", backend, None) for backend in BACKENDS]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("form", "backend", "chunk"), FORMS)
-def test_low_precision_accumulates_in_float32(form: str, backend: str, chunk: int | None, dtype: torch.dtype) -> None:
-    made = inputs("key", 30)
+@pytest.mark.parametrize(
+    ("form", "backend", "chunk", "family"),
+    [
+        (*form, x)
+        for form in (*FORMS, *STEPS)
+        for x in ("key", "delta+scalar", "delta+key+channels")
+        if holds(*form[:2], x)
+    ],
+)
+def test_low_precision_accumulates_in_float32(
+    form: str, backend: str, chunk: int | None, family: str, dtype: torch.dtype
+) -> None:
+    made = inputs(family, 1 if form == "step" else 30)
     given = {name: x.detach() for name, x in tensors(made, dtype).items()}
     o, final = run(given, form=form, backend=backend, chunk_size=chunk)
     assert o.dtype == dtype

@@ -82,8 +82,8 @@ def each_last_query(
         read: one query for each row, the function that takes the tokens which it sees from a tensor [B, T, …] or gates,
             and the state before them [B, H, K, V] or None, to outputs [B, 1, H, V].
     """
-    n = len(call.offsets) - 1
-    states = [None] * n if call.initial_state is None else call.initial_state.unflatten(0, (-1, n)).unbind(1)
+    n, initial = len(call.offsets) - 1, call.initial_state
+    states = [None] * n if initial is None else accumulation(initial).unflatten(0, (-1, n)).unbind(1)
     outputs = []
     for (start, stop), S in zip(pairwise(call.offsets), states, strict=True):
         last = max(stop - 1, start)

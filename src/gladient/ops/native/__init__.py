@@ -80,26 +80,29 @@ def _run_delta(call: Call, beta: Tensor | None, erase: Tensor | None) -> tuple[T
     if erase is not None and erase.ndim == 4:
         m, erase = strengthened(k, erase, call.heads), None
     inputs = (k, v, m, beta, erase, call.gates.g, call.gates.gk)
-    options = (call.heads, call.scale)
+    options, before, train = (call.heads, call.scale), call.read == "before", call.differentiable
+    borders, final = call.offsets if len(call.offsets) > 2 else None, call.initial_state
+
+    def scan(q: Tensor) -> tuple[Tensor, Tensor]:
+        o, final, *_ = delta.delta(q, *inputs, call.initial_state, borders, *options, before, train)
+        return o, final
+
     if call.form == "last_query":
         o = each_last_query(call, call.q, lambda query, part, S: _last_read(query, *map(part, inputs), S, options))
-        if not call.output_final_state:
-            return o.to(call.v.dtype), None
-    before, train = call.read == "before", call.differentiable
-    if call.form == "step" and not train:
-        if call.inplace:
-            return delta.step_(call.q, *inputs, call.initial_state, *options, before), call.initial_state
-        return delta.step(call.q, *inputs, call.initial_state, *options, before)
-    borders = call.offsets if len(call.offsets) > 2 else None
-    q = call.q if call.form != "last_query" else torch.zeros_like(k)
-    outputs, final, *_ = delta.delta(q, *inputs, call.initial_state, borders, *options, before, train)
-    return (o if call.form == "last_query" else outputs).to(call.v.dtype), final
+        final = scan(torch.zeros_like(k))[1] if call.output_final_state else None
+    elif call.form != "step" or train:
+        o, final = scan(call.q)
+    elif call.inplace:
+        o = delta.step_(call.q, *inputs, call.initial_state, *options, before)
+    else:
+        o, final = delta.step(call.q, *inputs, call.initial_state, *options, before)
+    return o.to(call.v.dtype), final
 
 
 def _last_read(query: Tensor, *given: Any) -> Tensor:
     *inputs, S, (heads, scale) = given
     o, a = delta.last_query(query, *inputs, heads, scale)
-    return o if S is None else o + torch.einsum("bthk,bhkv->bthv", a, S.to(a.dtype))
+    return o if S is None else o + torch.einsum("bthk,bhkv->bthv", a, S)
 
 
 def _alone(gates: Gates, heads: int) -> Gates:
