@@ -16,8 +16,8 @@ __all__ = ["CASES", "Case", "inputs", "operator", "options", "reference"]
 class Case:
     """One shape and gate family.
 
-    `last` asks for the last output only; `heads` is the number of heads of q and k, all H unless given; one token
-    (T = 1) is a step that takes and returns a state; `delta` is the delta rule with the family's gates.
+    `last` asks for the last output only; `heads` is the number of heads of q and k, all H unless given; `delta` is the
+    delta rule with the family's gates. A case of one token (T = 1) takes and returns a state.
     """
 
     family: Literal["scalar", "key", "full", "rates"]

@@ -20,12 +20,8 @@ Function = Callable[..., Tensor]
 _FLA = "pip install fla-core==0.6.0"
 _TRANSFORMERS = "pip install transformers==5.23.0"
 _CURES = {"fla": _FLA, "transformers": _TRANSFORMERS, "libggml": ggml.INSTALL}
-_LONGEST = {  # tokens, beyond which they need more than 20 GB or half a minute
-    "fla naive recurrent": 2048,
-    "fla naive parallel": 2048,
-    "transformers Qwen3-Next, recurrent": 256,
-    "transformers Kimi, recurrent": 256,
-}
+_LONGEST = {"fla naive recurrent": 2048, "fla naive parallel": 2048}  # tokens, beyond which they need over 20 GB
+_LONGEST_DELTA = 256  # tokens, beyond which loops over tokens of the delta rule take half a minute
 _LONGEST_COMPILED = 4096  # tokens, beyond which the loop over chunks takes minutes to compile,
 _LONGEST_COMPILED_DELTA = 512  # with a triangular system for each
 
@@ -132,8 +128,7 @@ def _fla(case: Case) -> dict[str, Function]:
     if case.delta:
         family = {"scalar": "gated_delta_rule", "key": "kda"}[case.family]
         module = load(f"{family}/naive.py")
-        kinds = ("recurrent", "chunk") if _LONGEST["transformers Kimi, recurrent"] >= case.T else ("chunk",)
-        names = {kind: f"naive_{kind}_{family}" for kind in kinds}
+        names = {kind: f"naive_{kind}_{family}" for kind in _delta_kinds(case)}
         return {f"fla naive {kind}": _delta(getattr(module, name), "q", "k", "v") for kind, name in names.items()}
     if case.family == "scalar":
         simple = load("simple_gla/naive.py")
@@ -156,6 +151,10 @@ def _fla(case: Case) -> dict[str, Function]:
         gla = load("gla/naive.py").naive_recurrent_gla
         return {"fla naive recurrent": lambda q, k, v, gk: gla(q * q.shape[3] ** 0.5, k, v, gk)[0]}
     return {}
+
+
+def _delta_kinds(case: Case) -> tuple[str, ...]:
+    return ("chunk", "recurrent") if case.T <= _LONGEST_DELTA else ("chunk",)
 
 
 def _delta(function: Any, *names: str) -> Function:
@@ -188,17 +187,13 @@ def _transformers(case: Case) -> dict[str, Function]:
             v = v / dt  # which it multiplies by dt
         return scan(v, dt, A, k, q).transpose(1, 2)[:, :, None]
 
-    if case.delta and case.family == "scalar":
-        module = load("qwen3_next")
-        functions = {
-            "chunk 64": module.torch_chunk_gated_delta_rule,
-            "recurrent": module.torch_recurrent_gated_delta_rule,
-        }
-        return {f"transformers Qwen3-Next, {kind}": _delta(function) for kind, function in functions.items()}
     if case.delta:
-        module = load("kimi_linear")
-        functions = {"chunk 64": module.chunk_kimi_delta_attention, "recurrent": module.recurrent_kimi_delta_attention}
-        return {f"transformers Kimi, {kind}": _delta(function) for kind, function in functions.items()}
+        model, name = {
+            "scalar": ("qwen3_next", "torch_{}_gated_delta_rule"),
+            "key": ("kimi_linear", "{}_kimi_delta_attention"),
+        }[case.family]
+        functions = {kind: getattr(load(model), name.format(kind)) for kind in _delta_kinds(case)}
+        return {f"transformers {model}, {kind}": _delta(function) for kind, function in functions.items()}
     if case.family == "scalar":
         scan = load("mamba2").mamba2_chunk_scan
         return {"transformers Mamba-2, chunk 64": mamba2}

@@ -4,7 +4,7 @@ import numpy as np
 
 from gladient._types import Array, ArrayLike
 from gladient.landscape._delta_diagonal import Diagonal
-from gladient.landscape._delta_isotropic import Isotropic, is_isotropic
+from gladient.landscape._delta_isotropic import Isotropic, is_isotropic, require_isotropic
 from gladient.landscape._delta_keys import key_moments
 from gladient.landscape._reduced import Reduced, reduce
 from gladient.prompts import MultitaskSetting
@@ -59,15 +59,11 @@ def delta_model(reduced: Reduced, keys: str) -> Isotropic | Diagonal:
     Raises:
         ValueError: if Σ is not a multiple of I and the keys are not gaussian.
     """
-    if is_isotropic(reduced):
-        return Isotropic.of(reduced, keys)
-    if keys == "gaussian":
+    if keys == "gaussian" and not is_isotropic(reduced):
         return Diagonal.of(reduced)
     key_moments(keys, len(reduced.s))
-    raise ValueError(
-        f'keys is "{keys}" and Σ has eigenvalues from {reduced.s[0]:.4g} to {reduced.s[-1]:.4g}; keys of length 1 have '
-        'an exact risk for Σ ∝ I alone: use keys="gaussian"'
-    )
+    require_isotropic(reduced, f'keys="{keys}" have an exact risk for Σ ∝ I alone: use keys="gaussian"')
+    return Isotropic.of(reduced, keys)
 
 
 def _steps(steps: ArrayLike, model: Isotropic | Diagonal, K: int) -> Array:

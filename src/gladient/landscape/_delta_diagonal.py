@@ -53,7 +53,7 @@ class Diagonal:
 
     @classmethod
     def of(cls, reduced: Reduced) -> "Diagonal":
-        """Of any reduced setting."""
+        """The model of any reduced setting."""
         scale = float(reduced.s[-1])
         noise = noise_share(reduced.sigma2, scale)
         return cls(reduced.n, reduced.s / scale, noise, scale, reduced.sigma2, task_factor(reduced))

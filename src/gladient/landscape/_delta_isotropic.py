@@ -9,7 +9,7 @@ from gladient._types import Array, Float
 from gladient.landscape._delta_keys import KeyMoments, key_moments
 from gladient.landscape._reduced import Reduced
 
-__all__ = ["Isotropic", "Powers", "is_isotropic", "noise_share", "task_factor"]
+__all__ = ["Isotropic", "Powers", "is_isotropic", "noise_share", "require_isotropic", "task_factor"]
 
 _ZERO = 1e-140  # steps whose squares underflow are the limit of step 0
 
@@ -67,7 +67,7 @@ class Isotropic:
 
     @classmethod
     def of(cls, reduced: Reduced, keys: str) -> "Isotropic":
-        """Of a reduced setting whose Σ is a multiple of I."""
+        """The model of a reduced setting whose Σ is a multiple of I."""
         scale, d = float(reduced.s.mean()), len(reduced.s)
         return cls(
             n=reduced.n,
@@ -140,6 +140,12 @@ def noise_share(sigma2: float, scale: float) -> float:
 def is_isotropic(reduced: Reduced) -> bool:
     """Whether Σ is a multiple of I, up to rounding."""
     return bool(reduced.s[-1] - reduced.s[0] <= 1e-12 * reduced.s[-1])
+
+
+def require_isotropic(reduced: Reduced, rule: str) -> None:
+    """Raises ValueError, with the rule and its cure, unless Σ is a multiple of I."""
+    if not is_isotropic(reduced):
+        raise ValueError(f"Sigma has eigenvalues from {reduced.s[0]:.4g} to {reduced.s[-1]:.4g}; {rule}")
 
 
 def task_factor(reduced: Reduced) -> Float[Array, "K J"]:

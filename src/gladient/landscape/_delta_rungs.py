@@ -27,7 +27,7 @@ class DeltaCertificate:
     """How the best step was searched. No proof: the risk can have several dips in the step.
 
     Attributes:
-        kind: "scan": a grid over all scales of one step, every minimum of the grid refined, the gates exact for each
+        kind: "scan": a grid over all scales of one step, its six lowest minima refined, the gates exact for each
             step. "search": several steps, or gates with Σ not ∝ I, from several starts: the risk is exact, and an upper
             bound of the best. "closed form": the step was given.
         points: steps of the grid, or risks that the search looked at.
@@ -62,8 +62,8 @@ def delta_rule(setting: MultitaskSetting, *, keys: str = "gaussian") -> DeltaRun
     """Best constant step without gates (DeltaNet); a step of 0 is linear attention.
 
     The step is found by a scan: 10 steps per factor e from a thousandth of where the first effect of a step shows up to
-    the bound of stability, each minimum of the grid refined. A dip that is narrower than a tenth of its own step could
-    be missed. Keys and the other arguments are those of `delta_risk`.
+    the bound of stability, the six lowest minima of the grid refined. A dip that is narrower than a tenth of its own
+    step could be missed. Keys and the other arguments are those of `delta_risk`.
 
     Source: derived.
 

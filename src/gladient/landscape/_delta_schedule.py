@@ -8,7 +8,7 @@ from gladient._types import Array, ArrayLike, Float
 from gladient.landscape._cone import solve_monotone
 from gladient.landscape._delta import delta_risk
 from gladient.landscape._delta_gates import ratios
-from gladient.landscape._delta_isotropic import is_isotropic, noise_share
+from gladient.landscape._delta_isotropic import noise_share, require_isotropic
 from gladient.landscape._delta_keys import key_moments
 from gladient.landscape._delta_rungs import DeltaCertificate, DeltaRung
 from gladient.landscape._reduced import Reduced, reduce
@@ -16,7 +16,7 @@ from gladient.prompts import MultitaskSetting
 
 __all__ = ["DeltaSchedule", "critical_step_risk", "delta_schedule"]
 
-_MOST = 10**6  # examples of a schedule: it lists a step for each
+_MOST = 10**6  # examples per schedule, which lists one step per example
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,14 +67,10 @@ def delta_schedule(setting: MultitaskSetting, *, keys: str = "gaussian") -> Delt
     """
     reduced = reduce(setting)
     gammas = _chain(reduced)
-    if not is_isotropic(reduced):
-        raise ValueError(
-            f"Sigma has eigenvalues from {reduced.s[0]:.4g} to {reduced.s[-1]:.4g}; the schedule is optimal for Σ ∝ I: "
-            "whiten x, or use delta_rule"
-        )
+    require_isotropic(reduced, "the schedule is optimal for Σ ∝ I: whiten x, or use delta_rule")
     total = int(setting.n.sum())
     if total > _MOST:
-        raise ValueError(f"the prompt has {total:g} examples; a schedule lists a step for each: use 1e6 at most")
+        raise ValueError(f"the prompt has {total:g} examples; a schedule lists one step per example: use 1e6 at most")
     d, scale = setting.d, float(reduced.s.mean())
     erase, noise = _denominator(keys, d, noise_share(setting.sigma2, scale))
     left = erase - (1.0 if keys == "gaussian" else 1.0 / d)
@@ -106,7 +102,7 @@ def critical_step_risk(setting: MultitaskSetting, *, decays: ArrayLike | None = 
 
     Args:
         setting: the data, Σ ∝ I.
-        decays: of the delimiters, [K]; the best ones if not given.
+        decays: δ, what each task's delimiter leaves of the state, [K]; the best ones if not given.
 
     Raises:
         ValueError: if Σ is not a multiple of I, or the decays are not [K] numbers from 0 to 1.
@@ -118,11 +114,7 @@ def critical_step_risk(setting: MultitaskSetting, *, decays: ArrayLike | None = 
     3.677463 [0.25 1.  ]
     """
     reduced = reduce(setting)
-    if not is_isotropic(reduced):
-        raise ValueError(
-            f"Sigma has eigenvalues from {reduced.s[0]:.4g} to {reduced.s[-1]:.4g}; the critical step has a closed "
-            "form for Σ ∝ I: use gated_delta_rule"
-        )
+    require_isotropic(reduced, "the critical step has a closed form for Σ ∝ I: use gated_delta_rule")
     d, scale = setting.d, float(reduced.s.mean())
     step = 1.0 / ((d + 2) * scale)
     certificate = DeltaCertificate("closed form", 1, None, attained=True)

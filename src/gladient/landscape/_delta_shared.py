@@ -5,7 +5,7 @@ import numpy as np
 from gladient._types import Array, ArrayLike, Float
 from gladient.landscape._delta import delta_risk
 from gladient.landscape._delta_gates import best_decays
-from gladient.landscape._delta_isotropic import Isotropic, is_isotropic
+from gladient.landscape._delta_isotropic import Isotropic, require_isotropic
 from gladient.landscape._delta_rungs import DeltaCertificate, DeltaRung
 from gladient.landscape._delta_search import scan
 from gladient.landscape._reduced import Reduced, reduce
@@ -48,7 +48,7 @@ def shared_step_risk(setting: MultitaskSetting, step: float, *, decays: ArrayLik
     Args:
         setting: the data, Σ ∝ I; keys are k = x.
         step: β.
-        decays: of the delimiters, as in `delta_risk`.
+        decays: δ, what each task's delimiter leaves of the state, [K]; 1 if not given.
 
     Raises:
         ValueError: if Σ is not a multiple of I, or `delta_risk` refuses the step or the decays.
@@ -101,9 +101,6 @@ def shared_step(setting: MultitaskSetting, *, gated: bool = False) -> DeltaRung:
 
 
 def _isotropic(reduced: Reduced) -> Isotropic:
-    if not is_isotropic(reduced):
-        raise ValueError(
-            f"Sigma has eigenvalues from {reduced.s[0]:.4g} to {reduced.s[-1]:.4g}; the query's own write has an exact "
-            "risk for Σ ∝ I alone: whiten x, or give the query a step of its own and use delta_rule"
-        )
+    rule = "the query's own write has an exact risk for Σ ∝ I alone: whiten x, or mask the query and use delta_rule"
+    require_isotropic(reduced, rule)
     return Isotropic.of(reduced, "gaussian")

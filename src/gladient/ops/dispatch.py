@@ -230,7 +230,7 @@ def _run(call: Call, backend: str, initial_state: Tensor | None) -> tuple[Tensor
 
 
 def choose(q: Tensor, k: Tensor, v: Tensor, *, backend: Backend = "auto", **options: Any) -> Choice:
-    """The form and backend that `gated_linear_attention` takes for these arguments, and why.
+    """The form and backend that these arguments get, and why: the delta rule's if `beta` is among the options.
 
     >>> import torch
     >>> q = torch.ones(1, 1, 1, 4)

@@ -67,9 +67,9 @@ def chunked(
 def in_segments(
     chunks: Chunks, size: int, S: Tensor, inputs: Sequence[Tensor | None], recompute: bool
 ) -> tuple[Tensor, Tensor]:
-    """Runs `chunks(size, S, *inputs)`, for whole numbers of chunks, on a few chunks of all tokens after the other.
+    """Runs `chunks(size, S, *inputs)` on a few whole chunks at a time, from the first token to the last.
 
-    The inputs are [B, T, …], q first, and v the third.
+    The inputs are [B, T, …], q first and v third.
     """
     length, outputs = max(_SEGMENT // size, 1) * size, []
     run = partial(_segment, chunks, size)

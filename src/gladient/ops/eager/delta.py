@@ -101,7 +101,7 @@ def chunked(
     (1.0, 1.0)
     """
     gates = gates.to_heads(q.shape[2])
-    chunk = min(chunk_size or max(best_chunk(gates, q.shape[3]), 16), max(q.shape[1], 1))
+    chunk = min(chunk_size or best_chunk(gates, q.shape[3]), max(q.shape[1], 1))
     return in_segments(_chunks, chunk, initial_state, (scale * q, k, w, m, gates.g, gates.gk), recompute)
 
 
