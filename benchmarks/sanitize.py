@@ -2,9 +2,9 @@
 
 `python -m benchmarks.sanitize` (some minutes, most to compile) compares 2000 cases with backend="eager" in float64,
 on kernels built for x86-64-v3, whose plain loads the sanitizers see (`--level native` elsewhere): outputs, states and
-gradients of every gate family, reads before the write with and without a bonus, grouped heads, packed sequences, odd
-sizes, last queries and single steps, in float64 and float32. It prints what was run and every fault, and exits with 1
-if there was one. It needs a compiler with sanitizers.
+gradients of every gate family and of the delta rules, reads before the write with and without a bonus, grouped heads,
+packed sequences, odd sizes, last queries and single steps, in float64 and float32. It prints what was run and every
+fault, and exits with 1 if there was one. It needs a compiler with sanitizers.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gladient.ops import gated_linear_attention
+from gladient.ops import gated_delta_rule, gated_linear_attention
 
 __all__: list[str] = []
 
@@ -34,6 +34,8 @@ SIZES = (1, 2, 3, 4, 5, 7, 8, 11, 15, 16, 17, 20, 31, 33, 64)
 LENGTHS = (1, 2, 3, 15, 16, 17, 31, 33, 50, 64, 65, 100)
 FAMILIES = {"none": [], "fixed": ["g"], "scalar": ["g"], "key": ["gk"], "value": ["gv"], "key×value": ["gk", "gv"]}
 FAMILIES |= {"scalar×key": ["g", "gk"], "full": ["G"], "rates": ["A", "dt"]}
+DELTA = {"delta": [], "delta, scalar": ["g"], "delta, key": ["gk"], "delta, scalar×key": ["g", "gk"]}
+FAMILIES |= DELTA
 TOLERANCES = {"float64": 1e-9, "float32": 1e-3}
 
 
@@ -117,7 +119,8 @@ def draw(rng: random.Random, seed: int) -> dict[str, Any]:
     form = rng.choice(["chunked"] * 4 + ["last_query", "step"])
     family, H = rng.choice(list(FAMILIES)), rng.choice([1, 1, 2, 3, 4, 6])
     divisors = [h for h in range(1, H + 1) if H % h == 0]
-    heads = {name: rng.choice(divisors) for name in ("q", "k", "v", "g", "gk", "gv", "G", "initial_state")}
+    names = ("q", "k", "v", "g", "gk", "gv", "G", "beta", "erase", "initial_state")
+    heads = {name: rng.choice(divisors) for name in names}
     if H not in (heads["q"], heads["k"], heads["v"]):  # someone has every head
         heads[rng.choice("qkv")] = H
     K, V = rng.choice(SIZES), rng.choice(SIZES)
@@ -139,7 +142,8 @@ def draw(rng: random.Random, seed: int) -> dict[str, Any]:
         "V": V,
         "scale": rng.choice([1.0, 0.3, None]),
         "read": "before" if before else "after",
-        "bonus": before and rng.random() < 0.5,
+        "bonus": before and family not in DELTA and rng.random() < 0.5,
+        "erase": rng.choice(["as beta", "scalar", "channels"]),
         "cu_seqlens": sorted([0, T, *(rng.randint(0, T) for _ in range(cuts))]) if cuts else None,
         "state": rng.random() < 0.6,
         "rows": rng.random() < 0.3,  # A and the bonus by row of the batch
@@ -166,6 +170,8 @@ def tensors(case: dict[str, Any]) -> dict[str, Tensor]:
         "A": (*rows, H, K, V),
         "dt": (B, T, H, V),
         "bonus": (*rows, H, K),
+        "beta": (B, T, heads["beta"], *([V] if case["erase"] == "channels" else [])),
+        "erase": (B, T, heads["erase"], *([K] if case["erase"] == "channels" else [])),
         "initial_state": (len(case["cu_seqlens"]) - 1 if case["cu_seqlens"] else B, heads["initial_state"], K, V),
     }
     if case["inplace"]:
@@ -178,6 +184,10 @@ def tensors(case: dict[str, Any]) -> dict[str, Tensor]:
             chance = torch.rand(x.shape, generator=generator)
             x = x.masked_fill(chance < 0.1, torch.inf).masked_fill(chance > 0.9, 0.0)
         made[name] = x if name == "dt" else -x
+    if case["family"] in DELTA:
+        made["k"] = torch.nn.functional.normalize(made["k"], dim=-1)  # longer ones would let errors grow
+        for name in ["beta"] + ["erase"] * (case["erase"] != "as beta"):
+            made[name] = torch.rand(shapes[name], generator=generator)
     return made
 
 
@@ -196,7 +206,8 @@ def differences(case: dict[str, Any]) -> Iterator[float]:
 def results(case: dict[str, Any], backend: str, dtype: torch.dtype) -> list[Tensor]:
     given = {name: x.to(dtype).requires_grad_(case["gradients"]) for name, x in tensors(case).items()}
     options = {name: case[name] for name in ("form", "scale", "read", "cu_seqlens", "inplace")}
-    o, final = gated_linear_attention(**given, **options, backend=backend, output_final_state=True)
+    operator: Any = gated_delta_rule if case["family"] in DELTA else gated_linear_attention
+    o, final = operator(**given, **options, backend=backend, output_final_state=True)
     assert final is not None
     if not case["gradients"]:
         return [o, final]
