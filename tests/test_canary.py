@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
+from gladient.landscape._delta_gates import ratios
 from gladient.prompts import PromptLayout
 from gladient.prompts._sampling import _query_weights
 
@@ -11,6 +12,11 @@ from gladient.prompts._sampling import _query_weights
 def test_wrong_shapes_are_caught() -> None:
     with pytest.raises(TypeCheckError):
         _query_weights(np.ones((2, 3)), np.ones((1, 2)))
+
+
+def test_shapes_of_the_theory_are_caught() -> None:
+    with pytest.raises(TypeCheckError):
+        ratios(np.ones(3))
 
 
 def test_wrong_types_are_caught() -> None:

@@ -19,6 +19,8 @@ CONFIGS: dict[str, LayerConfig] = {
     "mamba, one head": presets.mamba(WIDTH, state=3),
     "value gates": LayerConfig(gate="value", value_dim=3, key_dim=4, heads=2, scale=0.3),
     "unit keys alone": LayerConfig(gate="scalar", normalise="keys", heads=2, key_dim=4),
+    "one head of unit keys": LayerConfig(gate="scalar", normalise="both", key_dim=8),
+    "one delta head": LayerConfig(gate="scalar", write="delta", key_dim=8, value_dim=8, scale=0.3),
     "fixed delta": LayerConfig(gate="fixed", decays=(0.5, 1.0), heads=2, write="delta", step_bound=2.0),
     "forgets at once": LayerConfig(gate="fixed", decays=(0.0, 1.0), heads=2, key_dim=4),
 }

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ops_cases import BACKENDS, BRIEF, FAMILIES, FORMS, LAWS, assert_law, holds, inputs, run, tensors, tokens
+from ops_cases import BACKENDS, BRIEF, DELTA, FAMILIES, FORMS, LAWS, assert_law, holds, inputs, run, tensors, tokens
 
 from gladient.ops import gated_linear_attention
 from oracles import gla
@@ -123,7 +123,7 @@ def test_decoding_step_by_step_is_the_whole() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"heads": 2}, {"q_heads": 1, "rows": True}, {"K": 17, "V": 70}])
 @pytest.mark.parametrize("read", ["after", "before"])
-@pytest.mark.parametrize("family", [*FAMILIES, "all"])
+@pytest.mark.parametrize("family", [*FAMILIES, *DELTA, "all"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_step_is_one_token_of_the_recurrence(backend: str, family: str, read: str, options: dict) -> None:
     made = inputs(family, 1, H=4, bonus=read == "before", zeros=True, **options)
