@@ -16,7 +16,7 @@ template <class F, bool Delta> void Lane<F, Delta>::find_errors() {
 template <Part P, class F, class Vec>
 static void solve(Vec *y, Int n, const Vec *pairs, const Vec *x, Int step, const Vec *M, Int count, const F *weight, Int steps) {
   const F *A = scalars<F>(pairs);
-  columns(n, [&](auto width, Int j0) {
+  columns<SLIM>(n, [&](auto width, Int j0) {
     constexpr int J = width, R = ROWS<J>;
     Vec *to = y + j0;
     for (Int i = 0; i < steps; i += R) {

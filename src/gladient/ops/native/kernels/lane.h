@@ -207,7 +207,7 @@ template <class F, bool Delta> struct Lane {
   // to ← decay ⊙ from + Σ_c x_c y_cᵀ, and the same of a second x and y, if there are any.
   void carry(const Vec *from, Vec *to, Vec *rest, const Vec *x, const Vec *y, const Vec *x2 = nullptr, const Vec *y2 = nullptr) const {
     const F *keep = scalars<F>(key.keep), *change = scalars<F>(key.change);
-    columns(value.n, [&](auto width, Int j0) {
+    columns<SLIM>(value.n, [&](auto width, Int j0) {
       constexpr int J = width, R = ROWS<J>;
       for (Int i = 0; i < p.K; i += R) {
         Vec sum[R][J] = {};

@@ -133,7 +133,7 @@ template <class F> struct Side {
   template <Part P> void take(const Vec *x, Int m, Int count, const Vec *M, const Vec *pairs, F *y, Int step, Int steps) const {
     const Vec *weights = P == EARLIER ? until : since, *given = P == EARLIER ? d_read : d_write;
     const F *weight = P == EARLIER ? until_row : since_row;
-    columns(n, [&](auto width, Int j) {
+    columns<SLIM>(n, [&](auto width, Int j) {
       constexpr int J = width, R = ROWS<J>;
       for (Int t = 0; t < steps; t += R) {
         Vec sum[R][J] = {};

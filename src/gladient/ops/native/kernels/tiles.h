@@ -9,6 +9,7 @@ constexpr int WIDE = 4;  // vectors of columns in a tile: 32 registers hold 16 s
 #else
 constexpr int WIDE = 2;  // 16 registers hold 8
 #endif
+constexpr int SLIM = 2;  // tall tiles read a matrix fewer times: faster for states, which overflow the nearest cache
 template <int J> constexpr int ROWS = J == 4 ? 4 : J == 2 && WIDE == 2 ? 4 : 8;  // rows of a tile J vectors wide
 constexpr Int TALL = 8;                                                          // a multiple of the rows of every tile
 
