@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import time
 import os
 import subprocess
 import sys
@@ -75,6 +76,12 @@ def test_jobs_take_turns_and_short_ones_repeat_in_cache() -> None:
     medians = interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
     assert calls == (10 * ["a"] + 10 * ["b"]) * 2
     assert all(0 < seconds < 0.05 for seconds in medians.values())
+
+
+def test_the_first_call_of_a_turn_is_not_timed_where_a_job_is_short() -> None:
+    """It meets memory that the job before gave back to the system."""
+    waits = iter([0.5, 0.06, 0.06])
+    assert interleaved({"a": lambda: time.sleep(next(waits))}, rounds=1)["a"] < 0.3
 
 
 def test_the_peak_is_what_a_job_holds_at_most() -> None:

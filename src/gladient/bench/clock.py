@@ -10,6 +10,7 @@ from typing import Any
 __all__ = ["seconds", "median_seconds", "interleaved", "peak"]
 
 _FAST = 0.05  # seconds
+_WARM = 1.0  # seconds
 _SLOWEST = 5.0  # seconds: a job that needs more for one call is timed once
 
 
@@ -30,16 +31,17 @@ def interleaved(
 ) -> dict[Any, float]:
     """Median seconds of every job, one after the other in every round; those of seconds have a single round.
 
-    Short jobs run ten times in a row, their inputs in cache, as in a training loop. What some do `afterwards`, when
-    their turn is over, is not timed.
+    Jobs below a second run several times in a row, as in a training loop. Their first call is not timed: it asks the
+    system for the memory that the job before gave back. What some do `afterwards`, when their turn is over, is not
+    timed either.
     """
     times: dict[Any, list[float]] = {name: [] for name in jobs}
     for _ in range(rounds):
         for name, job in jobs.items():
             if not times[name] or times[name][0] < _SLOWEST:
-                times[name].append(seconds(job))
-            if times[name][-1] < _FAST:
-                times[name].extend(seconds(job) for _ in range(9))
+                first = seconds(job)
+                again = 9 if first < _FAST else 2 if first < _WARM else 0
+                times[name].extend([seconds(job) for _ in range(again)] or [first])
             if afterwards and name in afterwards:
                 afterwards[name]()
     return {name: median(taken) for name, taken in times.items()}
