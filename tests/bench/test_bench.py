@@ -2,10 +2,10 @@
 
 import importlib.util
 import json
-import time
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
