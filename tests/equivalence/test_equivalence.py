@@ -248,6 +248,9 @@ def test_bad_arguments() -> None:
     bare = PromptLayout(n=LAYOUT.n, d=4, contextual=False)
     with pytest.raises(ValueError, match="have rank 0"):
         construct(WPGD((Step.scaled(step.P_k, step.P_q, torch.ones(3).double(), bare),)))
+    own = PromptLayout(n=LAYOUT.n, d=4, marks="task")
+    with pytest.raises(ValueError, match="marks is 'task'"):
+        construct(WPGD((Step.scaled(step.P_k, step.P_q, torch.ones(3).double(), own),)))
     with pytest.raises(ValueError, match="different layouts"):
         construct(WPGD((step, Step.scaled(step.P_k, step.P_q, torch.ones(3).double(), bare))))
     with pytest.raises(ValueError, match="have rank 1"):

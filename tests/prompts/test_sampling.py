@@ -34,6 +34,37 @@ def test_layout_places_examples_delimiters_and_query() -> None:
     assert set(range(layout.length)) - {i for b in layout.blocks for i in range(b.start, b.stop)} == {*delimiters, 9}
 
 
+@pytest.mark.parametrize("delimiters", [True, False])
+def test_marks_tell_examples_delimiters_and_query_apart(delimiters: bool) -> None:
+    after = {"shared": 1, "query": 2, "task": 4}
+    wanted = {"shared": [0] * 6, "query": [1] * 6, "task": [1, 1, 1, 2, 3, 3]}
+    for marks, examples in wanted.items():
+        layout = PromptLayout.of(ANISOTROPIC, marks=marks, delimiters=delimiters)
+        context = layout.template[:, 3:]
+        assert (context.sum(1) == 1).all()
+        places = [i for block in layout.blocks for i in range(block.start, block.stop)]
+        assert context[places].argmax(1).tolist() == examples
+        assert context[-1].argmax() == 0
+        own = [after[marks] + k for k in range(3)] if delimiters else []
+        assert context[list(layout.delimiter_places)].argmax(1).tolist() == own
+        assert layout.length == (10 if delimiters else 7)
+        assert len(layout.data_columns) + len(layout.delimiter_columns) == context.shape[1]
+        assert sorted([*places, *layout.delimiter_places, layout.length - 1]) == list(range(layout.length))
+
+
+def test_layouts_of_one_setting_hold_the_same_examples() -> None:
+    paper = PromptSampler([ANISOTROPIC]).draw(5, [generator()])
+    bare = PromptSampler([ANISOTROPIC], marks="task", delimiters=False).draw(5, [generator()])
+    examples = [i for i in range(10) if i not in (3, 5, 8)]
+    assert torch.equal(paper.tokens[0, :, examples, :3], bare.tokens[0, :, :, :3])
+    assert torch.equal(paper.targets, bare.targets)
+
+
+def test_unknown_marks() -> None:
+    with pytest.raises(ValueError, match="choose one of shared, query, task"):
+        PromptLayout(n=(2, 1), d=1, marks="both")
+
+
 def test_without_context_the_same_prompt_has_no_features() -> None:
     full = PromptSampler([ANISOTROPIC]).draw(5, [generator()])
     bare = PromptSampler([ANISOTROPIC], contextual=False).draw(5, [generator()])

@@ -215,3 +215,10 @@ def test_bad_arguments_name_the_rule() -> None:
         DeltaRule.by_task(LAYOUT, 0.1, decays=[1.0] * 6)
     with pytest.raises(ValueError, match="erase is nan; every number must be finite"):
         DeltaRule.by_task(LAYOUT, 0.1, erase=float("nan"))
+
+
+def test_a_layout_without_delimiters_has_no_decays() -> None:
+    layout = PromptLayout(n=(2, 1), d=2, delimiters=False)
+    assert DeltaRule.by_task(layout, 0.2).keep.tolist() == [1.0] * 4
+    with pytest.raises(ValueError, match="without delimiters"):
+        DeltaRule.by_task(layout, 0.2, decays=0.5)

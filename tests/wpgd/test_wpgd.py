@@ -134,6 +134,8 @@ def test_bad_arguments_name_the_rule() -> None:
         TaskWeights(torch.tensor([0.0, torch.nan, 1.0]), LAYOUT)
     with pytest.raises(ValueError, match="gate is 'mamba'"):
         TaskWeights(torch.ones(3), LAYOUT, "mamba")
+    with pytest.raises(ValueError, match="no delimiters"):
+        TaskWeights(torch.ones(3), PromptLayout(n=(3, 1, 2), d=4, delimiters=False))
     with pytest.raises(ValueError, match="weights have shape"):
         Step(eye, eye, torch.ones(1, 9, 9, 3))
     with pytest.raises(ValueError, match="steps is empty"):

@@ -30,7 +30,8 @@ def construct(algorithm: WPGD) -> ResidualModel:
 
     Raises:
         TypeError: if a step's weights are a tensor.
-        ValueError: if the layouts differ, or their features do not set the delimiters apart.
+        ValueError: if the layouts differ or mark examples apart from the query, or their features do not set the
+            delimiters apart.
 
     Convention: gates of 0 and 1 are sigmoids of ∓40, which differ from them by 4e-18.
     Source: arXiv 2504.04308, Theorem 1 (one layer) and the multi-layer theorem; rows and gate logits are derived.
@@ -94,8 +95,11 @@ def _task_weights(algorithm: WPGD) -> list[TaskWeights]:
                 "give TaskWeights(omega, layout, gate)"
             )
         found.append(step.weights)
-    if any(weights.layout != found[0].layout for weights in found):
+    layout = found[0].layout
+    if any(weights.layout != layout for weights in found):
         raise ValueError("the steps' weights are of different layouts; one network reads one layout")
+    if layout.marks != "shared":
+        raise ValueError(f"marks is {layout.marks!r}; the construction's gates read the paper's tokens: use 'shared'")
     return found
 
 
@@ -107,6 +111,6 @@ def _fill(layer: Any, step: Step, weights: TaskWeights) -> None:
     attention.W_v[0, d] = 1.0
     layer.W_o[0, :, d] = weights.rows
     if attention.gate is not None:
-        shown = [0, *(block.stop for block in layout.blocks)]  # a data token, then each delimiter
+        shown = [0, *layout.delimiter_places]  # a data token, then each delimiter
         features = torch.as_tensor(layout.template[shown, d + 1 :]).to(step.P_k)
         attention.gate.weight[0, d + 1 :] = solve_gates(features, weights.delimiter_gates)

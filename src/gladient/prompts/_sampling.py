@@ -39,6 +39,8 @@ class PromptSampler:
     Args:
         settings: one or more settings with equal n, R, Sigma and sigma2.
         contextual: whether tokens carry contextual features and so can tell delimiters apart.
+        marks: which feature the examples carry; see `PromptLayout`.
+        delimiters: whether a delimiter follows each task.
         dtype: floating type of the tokens.
         device: where prompts are drawn.
 
@@ -58,12 +60,14 @@ class PromptSampler:
         settings: Sequence[MultitaskSetting],
         *,
         contextual: bool = True,
+        marks: str = "shared",
+        delimiters: bool = True,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
         _check_shared(settings)
         first = settings[0]
-        self.layout = PromptLayout.of(first, contextual=contextual)
+        self.layout = PromptLayout.of(first, contextual=contextual, marks=marks, delimiters=delimiters)
         self.noise = float(np.sqrt(first.sigma2))
 
         def place(array: Array) -> Tensor:

@@ -87,7 +87,8 @@ class DeltaRule:
             keys: see the class.
 
         Raises:
-            ValueError: if there are other numbers of steps, erases or decays, or one is not finite.
+            ValueError: if there are other numbers of steps, erases or decays, one is not finite, or there are decays
+                and no delimiters.
 
         >>> layout = PromptLayout(n=(1, 1), d=2)  # example, delimiter, example, delimiter, query
         >>> rule = DeltaRule.by_task(layout, [0.25, 0.5], decays=[0.75, 1.0])
@@ -95,7 +96,13 @@ class DeltaRule:
         ([1.0, 0.75, 1.0, 1.0, 1.0], [0.25, 0.0, 0.5, 0.0, 0.0])
         """
         keep = torch.ones(layout.length, dtype=torch.float64)
-        keep[[block.stop for block in layout.blocks]] = _numbers("decays", decays, (len(layout.n),))
+        decay = _numbers("decays", decays, (len(layout.n),))
+        if layout.delimiters:
+            keep[list(layout.delimiter_places)] = decay
+        elif (decay != 1.0).any():
+            raise ValueError(
+                f"decays is {decay.tolist()}; without delimiters there are none: give DeltaRule keep"
+            )
         write = _by_token("steps", steps, layout, query)
         erased = write if erase is None else _by_token("erase", erase, layout, query)
         eye = torch.eye(layout.d, dtype=torch.float64)

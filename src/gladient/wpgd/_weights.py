@@ -54,8 +54,9 @@ class TaskWeights:
         gate: what makes the weights: none (they are 1), scalar, key, or value.
 
     Raises:
-        ValueError: if the gate is unknown, ω has another shape or is not finite, or the gates cannot make it. Scalar
-            and key gates lie in [0, 1], so they make $0 \le \omega_1 \le \dots \le \omega_K \le 1$ and no other.
+        ValueError: if the gate is unknown, the layout has no delimiters, ω has another shape or is not finite, or the
+            gates cannot make it. Scalar and key gates lie in [0, 1], so they make
+            $0 \le \omega_1 \le \dots \le \omega_K \le 1$ and no other.
 
     Source: arXiv 2504.04308, section 5; the weights inside the prompt and the rows are derived.
 
@@ -71,6 +72,8 @@ class TaskWeights:
     def __post_init__(self) -> None:
         if self.gate not in ("none", "scalar", "key", "value"):
             raise ValueError(f"gate is {self.gate!r}; choose one of none, scalar, key, value")
+        if not self.layout.delimiters:
+            raise ValueError("the layout has no delimiters, whose gates make weights by task: use delimiters=True")
         K, wanted = len(self.layout.n), 2 if self.gate == "key" else 1
         if self.omega.ndim != wanted or len(self.omega) != K:
             shape = f"[{K}, m]" if wanted == 2 else f"[{K}]"
@@ -102,7 +105,7 @@ class TaskWeights:
         """Weight of token j (second T) at output i (first T)."""
         gates = self.delimiter_gates
         log_g = gates.new_zeros(1, self.layout.length, gates.shape[1])
-        log_g[0, [block.stop for block in self.layout.blocks]] = gates.log()
+        log_g[0, list(self.layout.delimiter_places)] = gates.log()
         Gamma = gate_weights(log_g)
         return (Gamma @ self.rows)[..., None] if self.gate == "value" else Gamma
 
