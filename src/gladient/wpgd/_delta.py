@@ -100,9 +100,7 @@ class DeltaRule:
         if layout.delimiters:
             keep[list(layout.delimiter_places)] = decay
         elif (decay != 1.0).any():
-            raise ValueError(
-                f"decays is {decay.tolist()}; without delimiters there are none: give DeltaRule keep"
-            )
+            raise ValueError(f"decays is {decay.tolist()}; without delimiters there are none: give DeltaRule keep")
         write = _by_token("steps", steps, layout, query)
         erased = write if erase is None else _by_token("erase", erase, layout, query)
         eye = torch.eye(layout.d, dtype=torch.float64)
