@@ -118,7 +118,7 @@ def test_rotated_keys_are_isotropic_and_stretched_ones_are_not(unit: bool) -> No
 def test_bad_arguments_name_the_rule() -> None:
     z, one = torch.zeros(2, 13, 1, 3), torch.ones(2, 13, 1)
     told = {"readout": torch.ones(1, 3), "prediction": torch.zeros(2), "layout": LAYOUT}
-    with pytest.raises(ValueError, match=r"the layout makes \[B, 13, 8\]"):
-        extract_delta(z, z, z, one, tokens=torch.zeros(2, 13, 7), **told)
+    with pytest.raises(ValueError, match=r"the layout makes \[B, 13, D\] with D > d = 4"):
+        extract_delta(z, z, z, one, tokens=torch.zeros(2, 13, 4), **told)
     with pytest.raises(ValueError, match=r"erase has shape \[2, 13, 1, 3\]; a DeltaRule has one number"):
         extract_delta(z, z, z, one, erase=z, tokens=torch.zeros(2, 13, 8), **told)

@@ -1,6 +1,7 @@
 """Algorithm and network, both ways: WPGD becomes weights, and weights with a prompt become WPGD and what is left."""
 
 from gladient.equivalence._construct import construct, solve_gates
+from gladient.equivalence._construct_delta import construct_delta
 from gladient.equivalence._delta import DeltaExtraction, extract_delta
 from gladient.equivalence._extract import Extraction, Factor, extract, residual_model
 
@@ -9,6 +10,7 @@ __all__ = [
     "Extraction",
     "Factor",
     "construct",
+    "construct_delta",
     "extract",
     "extract_delta",
     "residual_model",

@@ -70,7 +70,7 @@ def extract_delta(
         beta: write strength, [B, T, H].
         readout: h of each head; the layer's prediction is $\sum h^\top o_T$.
         prediction: the layer's predictions.
-        tokens: the prompts; at least two.
+        tokens: the prompts [x; y; …]; at least two. Their contextual features may be others than the layout's.
         layout: where the prompts' examples stand.
         g: log gates, [B, T, H]; gates are 1 if not given.
         erase: erase strength, [B, T, H]; β if not given.
@@ -135,8 +135,8 @@ def _isotropic(rules: tuple[DeltaRule, ...], x: Tensor, y: Tensor, prediction: T
 
 
 def _check(tokens: Tensor, layout: PromptLayout, numbers: dict[str, Tensor | None], heads: int) -> None:
-    if tokens.shape[1:] != (layout.length, layout.width) or len(tokens) < 2:
-        wanted = f"[B, {layout.length}, {layout.width}]"
+    if tokens.shape[1] != layout.length or tokens.shape[2] <= layout.d or len(tokens) < 2:
+        wanted = f"[B, {layout.length}, D] with D > d = {layout.d}"
         raise ValueError(f"tokens have shape {list(tokens.shape)}; the layout makes {wanted}, and B must be at least 2")
     for name, value in numbers.items():
         if value is not None and value.shape != (*tokens.shape[:2], heads):
