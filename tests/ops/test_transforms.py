@@ -7,6 +7,7 @@ import pytest
 import torch
 from ops_cases import BRIEF, FORMS, inputs, run, tensors
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from gladient.ops import gated_linear_attention
 from tolerances import TOLERANCES
@@ -37,6 +38,23 @@ def test_one_set_of_tokens_for_many_gates(form: str, backend: str, chunk: int | 
 
     expected = torch.stack([outputs(one) for one in gk])
     torch.testing.assert_close(torch.func.vmap(outputs)(gk), expected, **TOLERANCES[torch.float64])
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize(("form", "backend", "chunk", "family"), BRIEF)
+def test_gradients_through_checkpoints(
+    form: str, backend: str, chunk: int | None, family: str, reentrant: bool
+) -> None:
+    given = tensors(inputs(family, 9))
+
+    def total(*values: Tensor) -> Tensor:
+        named = dict(zip(given, values, strict=True))
+        return sum(x.square().sum() for x in run(named, form=form, backend=backend, chunk_size=chunk))  # type: ignore[return-value]
+
+    leaves = list(given.values())
+    expected = torch.autograd.grad(total(*leaves), leaves)
+    checkpoint(total, *leaves, use_reentrant=reentrant).backward()
+    torch.testing.assert_close([x.grad for x in leaves], list(expected), **TOLERANCES[torch.float64])
 
 
 TRACED = """

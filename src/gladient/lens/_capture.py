@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gladient.lens._adapter import Adapter, Emit
 from gladient.lens._record import Record
 from gladient.lens._recurrence import Recurrence, Selection, resolve
-from gladient.lens._seams import SeamError
+from gladient.lens._seams import SeamError, recomputing
 from gladient.lens.adapters import ADAPTERS
 
 __all__ = ["TESTED_TRANSFORMERS", "Trace", "capture", "gated_layers", "supported"]
@@ -127,8 +127,8 @@ def capture(
 ) -> Iterator[Trace]:
     """While the `with` lasts, keeps the operands of every call of the model's gated layers.
 
-    The model's outputs do not change by one bit. Kept are operands, linear in the tokens; weights are formed when a
-    record is asked for them.
+    The model's outputs do not change by one bit. Kept are operands, linear in the tokens and off the graph; weights are
+    formed when a record is asked for them. What a backward pass runs again (gradient checkpointing) makes no records.
 
     Args:
         model: a model with gated layers; see `supported`.
@@ -204,7 +204,7 @@ def _watched(name: str, module: nn.Module, calls: Counter[str]) -> Iterator[None
     def leave(_module: nn.Module, _args: object, output: object) -> None:
         *before.counts, count = before.counts
         told = calls[name] > count
-        if not told and output is not None:
+        if not told and output is not None and not recomputing():
             raise SeamError(f"{name} ran without calling the function that the lens reads; {_tested()}")
 
     with ExitStack() as hooks:

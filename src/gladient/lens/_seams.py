@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["Listener", "SeamError", "on_enter", "on_forward", "on_function", "on_method"]
+__all__ = ["Listener", "SeamError", "on_enter", "on_forward", "on_function", "on_method", "recomputing"]
 
 Listener = Callable[[dict[str, Any], Any], None]  # of the bound arguments and the result
 
@@ -33,6 +34,11 @@ class _Patch:
 _patches: dict[tuple[int, str], _Patch] = {}
 _lock = threading.RLock()
 _running = threading.local()  # .stack: modules whose forward runs in this thread, innermost last
+
+
+def recomputing() -> bool:
+    """Whether this thread is in a backward pass: forwards that run there (checkpointing) were heard the first time."""
+    return torch._C._current_graph_task_id() != -1
 
 
 @contextmanager
@@ -77,7 +83,7 @@ def on_forward(module: nn.Module, listener: Listener) -> Iterator[None]:
     signature = inspect.signature(module.forward)
 
     def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        listener(_bind(signature, args, kwargs), output)
+        _tell(listener, _bind(signature, args, kwargs), output)
 
     handle = module.register_forward_hook(hook, with_kwargs=True)
     try:
@@ -92,7 +98,7 @@ def on_enter(module: nn.Module, listener: Callable[[dict[str, Any]], None]) -> I
     signature = inspect.signature(module.forward)
 
     def hook(_: nn.Module, args: Any, kwargs: Any) -> None:
-        listener(_bind(signature, args, kwargs))
+        _tell(listener, _bind(signature, args, kwargs))
 
     handle = module.register_forward_pre_hook(hook, with_kwargs=True)
     try:
@@ -130,14 +136,21 @@ def _wrapper(patch: _Patch) -> Callable[..., Any]:
         heard = [entry for entry in patch.listeners if who and entry[0] is who[0]]
         bound = _bind(signature, args, kwargs) if heard else {}
         before = {name for _, changes, _ in heard for name in changes}
-        bound |= {name: bound[name].clone() for name in before if isinstance(bound.get(name), Tensor)}
+        bound |= {name: bound[name].detach().clone() for name in before if isinstance(bound.get(name), Tensor)}
         with _runs(args[0]) if heard and patch.of_class else nullcontext():
             result = patch.original(*args, **kwargs)
         for _, _, listener in heard:
-            listener(bound, result)
+            _tell(listener, bound, result)
         return result
 
     return call
+
+
+def _tell(listener: Callable[..., None], *heard: Any) -> None:
+    """What a listener computes stays off the graph."""
+    if not recomputing():
+        with torch.no_grad():
+            listener(*heard)
 
 
 def _bind(signature: inspect.Signature, args: Any, kwargs: Any) -> dict[str, Any]:

@@ -63,7 +63,8 @@ def differentiable(
         ctx.set_materialize_grads(upstream == 1)  # operators with several hold absent ones
 
     def derive(ctx: Any, *d: Tensor | None) -> tuple[Tensor | None, ...]:
-        given, saved = ctx.saved_tensors[:tensors], ctx.saved_tensors[tensors:]
+        held = ctx.saved_tensors  # once: under checkpointing a second look is an error
+        given, saved = held[:tensors], held[tensors:]
         needed = [x is not None and need for x, need in zip(given, ctx.needs_input_grad, strict=False)]
         apply = _Backward.apply if transformed() else backward
         found = iter(apply(*d[:upstream], *saved, *given, *ctx.options, needed))
