@@ -124,10 +124,11 @@ def test_the_hub_out_of_reach_is_one_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     refuse = OSError("We couldn't connect\nto the hub")
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda name: (_ for _ in ()).throw(refuse))
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", lambda *_, **__: (_ for _ in ()).throw(refuse))
     assert main(["lens", "someone/model", "--text", "a"]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    assert error.splitlines()[0] == "loading someone/model …"
+    assert len(error.splitlines()) == 2
     assert "the hub cannot be reached" in error
 
 
@@ -145,8 +146,8 @@ def test_a_model_without_gates_lists_the_supported(capsys: pytest.CaptureFixture
     GPT2LMHeadModel(GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=1)).save_pretrained(tmp_path)
     from tokenizers import Tokenizer, models
 
-    tokenizer = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="a").save_pretrained(tmp_path)
+    tokenizer = Tokenizer(models.WordLevel({"?": 0, "a": 1}, unk_token="?"))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?").save_pretrained(tmp_path)
     assert main(["lens", str(tmp_path), "--text", "a"]) == 2
     error = capsys.readouterr().err
     assert "no gated layer" in error

@@ -104,13 +104,17 @@ class Lens:
 
 
 def _models(name: str, report: Report) -> "list[Loaded]":
+    from gladient.lens._load import load_pretrained, require_transformers
+
+    require_transformers()  # before anything is trained: the demo has a model of theirs too
     if name == "demo":
         from gladient.experiments.demo.models import load_demo
 
         return load_demo(on_step=lambda model, done, steps: report(f"training {model}", done, steps))
-    from gladient.lens._load import load_pretrained
-
-    return [load_pretrained(name)]
+    report(f"loading {name}", 0, 1)
+    loaded = load_pretrained(name)
+    report(f"loading {name}", 1, 1)
+    return [loaded]
 
 
 @contextmanager
@@ -139,11 +143,14 @@ def _line(model: dict[str, Any]) -> str:
     worst = max(layers, key=lambda layer: layer["reconstruction"]["error"] / layer["reconstruction"]["tolerance"])
     error = worst["reconstruction"]
     lengths = [head["memory_length"] for layer in layers for head in layer["summary"]]
+    kinds = sorted({layer["kind"] for layer in model["not_gated"]})
+    others = ", ".join(str(layer["layer"]) for layer in model["not_gated"])
+    ungated = f"; not gated: {'/'.join(kinds)} (layers {others})" if kinds else ""
     facts = f"; {model['facts']}" if model["facts"] else ""
     return (
         f"{model['name']}: {passed} of {len(layers)} layers rebuilt, worst error {error['error']:.1e} (layer "
         f"{worst['layer']}, tolerance {error['tolerance']:g}); memory length of heads {min(lengths):.1f} to "
-        f"{max(lengths):.1f} tokens{facts}"
+        f"{max(lengths):.1f} tokens{ungated}{facts}"
     )
 
 
@@ -152,6 +159,7 @@ def _summaries(packed: list[dict[str, Any]]) -> dict[str, Any]:
         model["name"]: {
             "tokens": len(model["tokens"]),
             "facts": model["facts"],
+            "not_gated": model["not_gated"],
             "layers": [_summary(layer, model["tokens"]) for layer in model["layers"]],
         }
         for model in packed

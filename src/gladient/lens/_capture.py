@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gladient.lens._adapter import Adapter, Emit
+from gladient.lens._adapter import Emit
+from gladient.lens._layers import Ungated, gated_layers, ungated_layers
 from gladient.lens._record import Record
 from gladient.lens._recurrence import Recurrence, Selection, resolve
 from gladient.lens._seams import SeamError, recomputing
-from gladient.lens.adapters import ADAPTERS
 
-__all__ = ["TESTED_TRANSFORMERS", "Trace", "capture", "gated_layers", "supported"]
+__all__ = ["TESTED_TRANSFORMERS", "Trace", "capture"]
 
 TESTED_TRANSFORMERS = ((5, 15), (5, 23))  # oldest and newest release that the adapters were tested with
 _counting = threading.Lock()
@@ -26,7 +26,11 @@ _counting = threading.Lock()
 class Trace:
     """The records of a capture, in the order in which layers ran.
 
-    Printed, it is a table that rebuilds every record.
+    Printed, it is a table that rebuilds every record and names the layers that have no gates.
+
+    Attributes:
+        records: one for each call of a gated layer.
+        ungated: the model's layers of attention.
 
     >>> Trace().layers, Trace().passed
     ([], True)
@@ -35,6 +39,7 @@ class Trace:
     """
 
     records: list[Record] = field(default_factory=list)
+    ungated: Sequence[Ungated] = ()
 
     @property
     def layers(self) -> list[int]:
@@ -69,52 +74,13 @@ class Trace:
                 f"{record.layer:>5}  {record.call:>4}  {record.architecture:<20}  {heads:>5}  {queries:>7}  {tokens:>6}"
                 f"  {found.error:.1e}{'' if found.passed else ' fails'}"
             )
+        lines += [f"{layer.layer:>5}     -  {layer.kind:<20}  not gated" for layer in self.ungated]
         return "\n".join(lines)
 
     @property
     def nbytes(self) -> int:
         """Memory that the records keep alive."""
         return sum(record.recurrence.nbytes for record in self.records)
-
-
-def supported() -> dict[str, tuple[str, ...]]:
-    """The architectures that the lens reads, with the classes of their layers.
-
-    >>> supported()["mamba2"][0]
-    'Mamba2Mixer'
-    """
-    return {adapter.name: adapter.modules for adapter in ADAPTERS}
-
-
-def gated_layers(model: nn.Module) -> list[tuple[str, int, nn.Module, Adapter]]:
-    """Name, number, module and adapter of every gated layer of a model.
-
-    Raises:
-        ValueError: if it has none that the lens reads.
-    """
-    found: list[tuple[str, nn.Module, Adapter]] = []
-    for name, module in model.named_modules():
-        adapter = next((each for cls in type(module).__mro__ for each in ADAPTERS if each.reads(cls)), None)
-        if adapter is not None:
-            found.append((name, module, adapter))
-    if not found:
-        raise ValueError(
-            f"{type(model).__name__} has no gated layer that the lens reads; "
-            f"supported: {', '.join(sorted(supported()))}"
-        )
-    numbers = _numbers([name for name, _, _ in found])
-    return [(name, number, module, adapter) for number, (name, module, adapter) in zip(numbers, found, strict=True)]
-
-
-def _numbers(names: Sequence[str]) -> list[int]:
-    """The last number in each module's name where these tell the layers apart, else their order.
-
-    >>> _numbers(["layers.1.mixer", "layers.3.mixer"]), _numbers(["groups.0.blocks.0.scan", "groups.1.blocks.0.scan"])
-    ([1, 3], [0, 1])
-    """
-    last = [[int(part) for part in name.split(".") if part.isdigit()][-1:] for name in names]
-    told = [number for numbers in last for number in numbers]
-    return told if len(set(told)) == len(names) else list(range(len(names)))
 
 
 @contextmanager
@@ -144,13 +110,13 @@ def capture(
             `max_bytes` (said when the first layer has run).
         SeamError: if the installed transformers lacks a function that an adapter reads, or a layer ran without it.
     """
-    found = gated_layers(model)
+    found, ungated = gated_layers(model), ungated_layers(model)
     _check_transformers(model)
     numbers = sorted({number for _, number, _, _ in found})
     if layers is not None:
-        wanted = _choose_layers(layers, numbers)
+        wanted = _choose_layers(layers, numbers, ungated)
         found = [entry for entry in found if entry[1] in wanted]
-    trace, calls = Trace(), Counter[str]()
+    trace, calls = Trace(ungated=ungated), Counter[str]()
     with ExitStack() as attached:
         for name, number, module, adapter in found:
             emit = _emitter(trace, calls, (name, number, adapter.name), positions, len(found), max_bytes)
@@ -213,13 +179,14 @@ def _watched(name: str, module: nn.Module, calls: Counter[str]) -> Iterator[None
         yield
 
 
-def _choose_layers(layers: Selection, numbers: Sequence[int]) -> list[int]:
+def _choose_layers(layers: Selection, numbers: Sequence[int], ungated: Sequence[Ungated]) -> list[int]:
     if isinstance(layers, slice):
         return list(numbers)[layers]
     wanted = [layers] if isinstance(layers, int) else list(layers or ())
     wrong = [number for number in wanted if number not in numbers]
     if wrong:
-        raise ValueError(f"layer {wrong[0]} is not a gated layer; gated layers are {list(numbers)}")
+        kind = next((f" but attention ({each.kind})" for each in ungated if each.layer == wrong[0]), "")
+        raise ValueError(f"layer {wrong[0]} is not a gated layer{kind}; gated layers are {list(numbers)}")
     return wanted
 
 

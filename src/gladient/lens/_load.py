@@ -1,19 +1,25 @@
 """A language model and its tokenizer, from a folder or a hub, and one reading of a text."""
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gladient._optional import require
-from gladient.lens._capture import capture, gated_layers
+from gladient.lens._capture import capture
+from gladient.lens._layers import gated_layers
 from gladient.lens.page import ModelView
 
-__all__ = ["Loaded", "load_pretrained", "look"]
+__all__ = ["Loaded", "load_pretrained", "look", "quiet_transformers", "require_transformers"]
 
+_GIVE = "give a local folder with the model and its tokenizer, owner/name on the hub, or demo"
+_SAVE = "put its files beside the model's, as tokenizer.save_pretrained(FOLDER) does"
 _NEEDS = {"needed_for": "looking into a pretrained model", "install": "pip install 'gladient[lens]'"}
 
 
@@ -28,6 +34,7 @@ class Loaded:
         facts: one line about it.
         text: what it reads if nothing else is given.
         asked: where in the tokens a page is best opened, [1, T]; the last token if not given.
+        options: what every call of the module is given besides.
     """
 
     name: str
@@ -36,39 +43,75 @@ class Loaded:
     facts: str = ""
     text: str | None = None
     asked: Callable[[Tensor], Tensor] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def require_transformers() -> Any:
+    """The package, or an ImportError that says what to install."""
+    return require("transformers", **_NEEDS)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """While it lasts, transformers shows neither bars nor warnings, if it was imported before."""
+    logging = sys.modules.get("transformers.utils.logging")
+    if logging is None:
+        yield
+        return
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def load_pretrained(name: str) -> Loaded:
-    """A causal language model of transformers, in eval mode.
+    """A causal language model of transformers, in eval mode; code that lies beside a model is never run.
 
     Args:
         name: a local folder, or a name on the hub.
 
     Raises:
         ImportError: if transformers is absent.
-        ValueError: if there is no such model, in one line.
+        ValueError: if there is no such model, it has no tokenizer, or it needs code of its own; in one line.
     """
     if Path(name).expanduser().is_dir():
         name = str(Path(name).expanduser())
     elif Path(name).exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
         raise ValueError(f"{name} is no folder with a model; give a local folder, owner/name on the hub, or demo")
-    transformers = require("transformers", **_NEEDS)
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-        module = transformers.AutoModelForCausalLM.from_pretrained(name)
-    except Exception as error:  # whatever the library raises for a broken or absent model
-        reason = " ".join(str(error).split())[:200]
-        where = "is broken or incomplete" if Path(name).is_dir() else "was not found, or the hub cannot be reached"
-        raise ValueError(
-            f"the model {name} {where} ({type(error).__name__}: {reason}); give a local folder with the model and its "
-            "tokenizer, owner/name on the hub, or demo"
-        ) from None
+    transformers = require_transformers()
+    where = "is broken or incomplete" if Path(name).is_dir() else "was not found, or the hub cannot be reached"
+    with quiet_transformers():
+        _part(transformers.AutoConfig, name, where)
+        tokenizer = _part(transformers.AutoTokenizer, name, "has no tokenizer that can be read")
+        if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+            raise ValueError(f"the model {name} has no tokenizer: its vocabulary is empty; {_SAVE}")
+        module = _part(transformers.AutoModelForCausalLM, name, where)
 
     def encode(text: str) -> tuple[Tensor, list[str]]:
         ids = torch.tensor([tokenizer(text)["input_ids"]], dtype=torch.long)
         return ids, [tokenizer.decode([token]) for token in ids[0].tolist()]
 
-    return Loaded(Path(name).name if Path(name).is_dir() else name, module.eval(), encode)
+    shown = Path(name).name if Path(name).is_dir() else name
+    return Loaded(shown, module.eval(), encode, options={"use_cache": False})
+
+
+def _part(kind: Any, name: str, wrong: str) -> Any:
+    try:
+        return kind.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # whatever the library raises for a broken or absent model
+        reason = " ".join(str(error).split())[:200]
+        if "trust_remote_code" in str(error):
+            raise ValueError(
+                f"the model {name} needs code that lies beside it, which is never run here; if you trust that code, "
+                "load the model in Python and look with gladient.lens.capture"
+            ) from None
+        cure = _SAVE if kind.__name__ == "AutoTokenizer" else _GIVE
+        raise ValueError(f"the model {name} {wrong} ({type(error).__name__}: {reason}); {cure}") from None
 
 
 def look(
@@ -95,8 +138,8 @@ def look(
             f"the text has {len(tokens):,} tokens, more than {max_tokens:,}: one head's weights would take "
             f"{32 * len(tokens) ** 2 / 2**20:,.0f} MiB; shorten it, or raise --max-tokens"
         )
-    with torch.no_grad(), capture(loaded.module, layers=layers, max_bytes=max_bytes) as trace:
-        loaded.module(input_ids=ids)
+    with torch.no_grad(), quiet_transformers(), capture(loaded.module, layers=layers, max_bytes=max_bytes) as trace:
+        loaded.module(input_ids=ids, **loaded.options)
     places = [] if loaded.asked is None else loaded.asked(ids)[0].nonzero()[:, 0].tolist()
     records = [record for record in trace.records if record.call == 0]
-    return ModelView(loaded.name, tokens, records, loaded.facts, places[-1] if places else None)
+    return ModelView(loaded.name, tokens, records, loaded.facts, places[-1] if places else None, trace.ungated)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from gladient._files import write_atomically
+from gladient.lens._layers import Ungated
 from gladient.lens._pack import choose_heads, pack_layer
 from gladient.lens._record import Record
 
@@ -27,6 +28,7 @@ class ModelView:
         records: one for each layer, of a batch of one, with all queries.
         facts: one line about the model.
         position: the query that the page shows first; the last if not given.
+        ungated: its layers of attention.
     """
 
     name: str
@@ -34,6 +36,7 @@ class ModelView:
     records: Sequence[Record]
     facts: str = ""
     position: int | None = None
+    ungated: Sequence[Ungated] = ()
 
 
 def write_page(path: Path, views: Sequence[ModelView], *, heads: int = 32, max_bytes: int = 2**26) -> int:
@@ -119,6 +122,7 @@ def _pack_model(view: ModelView, heads: int, last: int, on_head: Callable[[], No
         "facts": view.facts,
         "tokens": list(view.tokens),
         "position": len(view.tokens) - 1 if view.position is None else view.position,
+        "not_gated": [asdict(layer) for layer in view.ungated],
         "layers": [
             pack_layer(record, choose_heads(record.recurrence, heads), last=last, on_head=on_head)
             for record in view.records

@@ -14,15 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gladient._optional import require
 from gladient.experiments.demo.story import VOCABULARY, asked, encode, split_words, story, with_spaces
-from gladient.lens._load import Loaded
+from gladient.lens._load import Loaded, quiet_transformers, require_transformers
 from gladient.nn import ResidualModel, presets
 from gladient.training import CheckpointError, TrainingConfig, load_tensors, save_tensors, train
 
 __all__ = ["DEMO", "DemoConfig", "DemoModel", "StoryGLA", "cache_folder", "demo_models", "load_demo"]
-
-_INSTALL = "pip install 'gladient[lens]'"
 
 
 @dataclass(frozen=True)
@@ -121,11 +118,20 @@ def demo_models(
 
     Raises:
         ImportError: if transformers is absent.
-        OSError: if the folder cannot be written.
+        OSError: if the folder cannot be written; said before anything is trained.
     """
+    if any(config.kind == "mamba2" for config in configs):
+        require_transformers()
     folder = cache_folder() if folder is None else folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"), _one_thread():
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock").acquire()
+    except OSError as error:
+        raise OSError(
+            f"trained models are kept in {folder}, which cannot be written ({error.strerror}); set XDG_CACHE_HOME to a "
+            "folder that can"
+        ) from None
+    with lock, _one_thread(), quiet_transformers():
         return [_trained(config, folder / f"{config.kind}.safetensors", on_step) for config in configs]
 
 
@@ -155,7 +161,7 @@ def _build(config: DemoConfig) -> nn.Module:
     sizes = {"layers": config.layers, "heads": config.heads}
     if config.kind == "gla":
         return StoryGLA(config.width, **sizes)
-    transformers = require("transformers", needed_for="the demo's Mamba-2", install=_INSTALL)
+    transformers = require_transformers()
     options = transformers.Mamba2Config(
         vocab_size=len(VOCABULARY),
         hidden_size=config.width,

@@ -1,0 +1,150 @@
+"""`gladient lens` on the folders that people have: hybrids, caches, no tokenizer, code beside the model."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gladient.cli import main
+from gladient.experiments.demo import models as demo
+
+transformers = pytest.importorskip("transformers")
+IDS = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0)
+MAMBA2 = {"num_heads": 4, "head_dim": 8, "hidden_size": 16, "state_size": 8, "n_groups": 1, "chunk_size": 8}
+NEXT = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
+NEXT |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 6}
+NEXT |= {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "num_experts": 2, "num_experts_per_tok": 1}
+XLSTM = {"hidden_size": 16, "num_heads": 2, "num_blocks": 2, "num_hidden_layers": 2, "chunk_size": 8}
+
+
+def mamba2(**options: Any) -> Any:
+    return transformers.Mamba2ForCausalLM(transformers.Mamba2Config(**MAMBA2 | IDS | options))
+
+
+def qwen3_next(*kinds: str) -> Any:
+    sizes = {"layer_types": list(kinds), "num_hidden_layers": len(kinds), "vocab_size": 8}
+    return transformers.Qwen3NextForCausalLM(transformers.Qwen3NextConfig(**NEXT | IDS | sizes))
+
+
+Save = Callable[..., Path]
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Save:
+    def save(model: Any, *, tokenizer: bool = True) -> Path:
+        from tokenizers import Tokenizer, models, pre_tokenizers
+
+        torch.manual_seed(0)
+        path = tmp_path / "model"
+        model.save_pretrained(path)
+        words = Tokenizer(models.WordLevel({"?": 0, "gates": 1, "weigh": 2, "tokens": 3}, unk_token="?"))
+        words.pre_tokenizer = pre_tokenizers.Whitespace()
+        if tokenizer:
+            transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?").save_pretrained(path)
+        return path
+
+    return save
+
+
+def look(path: Path, *options: str) -> int:
+    return main(["lens", str(path), "--text", "gates weigh tokens gates", "--json", *options])
+
+
+def changed(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | values), "utf-8")
+
+
+def test_only_its_own_lines_are_printed(save: Save, capfd: pytest.CaptureFixture[str]) -> None:
+    path = save(mamba2(vocab_size=8, num_hidden_layers=2))
+    capfd.readouterr()
+    assert look(path) == 0
+    assert capfd.readouterr().err.splitlines() == [f"loading {path} …", "weights and reconstruction …"]
+    logging = transformers.utils.logging
+    assert logging.is_progress_bar_enabled()
+    assert logging.get_verbosity() == logging.WARNING
+
+
+@pytest.mark.parametrize("kind", ["config.json", "tokenizer_config.json"])
+def test_code_beside_a_model_never_runs(
+    kind: str, save: Save, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path, mark = save(mamba2(vocab_size=8, num_hidden_layers=1)), tmp_path / "it ran"
+    (path / "theirs.py").write_text(f"open({str(mark)!r}, 'w')\n", "utf-8")
+    names = {"AutoConfig": "theirs.Config", "AutoModelForCausalLM": "theirs.Model"}
+    mapped: dict[str, Any] = names if kind == "config.json" else {"AutoTokenizer": ["theirs.Tokenizer", None]}
+    changed(path / kind, auto_map=mapped, model_type="theirs", tokenizer_class="Theirs")
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda *_: asked.append("y") or "y")
+    code = look(path)
+    assert not asked
+    assert not mark.exists()
+    if kind == "config.json":
+        assert code == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "needs code that lies beside it, which is never run here" in error
+        assert "gladient.lens.capture" in error
+
+
+@pytest.mark.parametrize("reason", ["its vocabulary is empty", "that can be read"])
+def test_a_missing_tokenizer_is_named(reason: str, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save(mamba2(vocab_size=8, num_hidden_layers=1), tokenizer=False)
+    if reason == "that can be read":
+        (path / "tokenizer.json").write_text("{", "utf-8")
+    assert look(path) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "has no tokenizer" in error
+    assert reason in error
+    assert "tokenizer.save_pretrained" in error
+
+
+@pytest.mark.parametrize("name", ["xlstm", "linear layers alone"])
+def test_models_whose_cache_would_fail(name: str, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+    linear = ["linear_attention"] * 2
+    config = transformers.xLSTMConfig(vocab_size=8, **XLSTM, **IDS)
+    model = transformers.xLSTMForCausalLM(config) if name == "xlstm" else qwen3_next(*linear)
+    assert look(save(model)) == 0
+    (found,) = json.loads(capsys.readouterr().out).values()
+    assert [layer["layer"] for layer in found["layers"]] == [0, 1]
+    assert found["not_gated"] == []
+
+
+def test_attention_of_hybrids_is_named(save: Save, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = save(qwen3_next("linear_attention", "full_attention", "linear_attention", "full_attention"))
+    assert look(path) == 0
+    (found,) = json.loads(capsys.readouterr().out).values()
+    kind = "Qwen3NextAttention"
+    assert found["not_gated"] == [
+        {"layer": layer, "module": f"model.layers.{layer}.self_attn", "kind": kind} for layer in (1, 3)
+    ]
+    out = str(tmp_path / "lens.html")
+    assert main(["lens", str(path), "--text", "gates weigh", "--out", out]) == 0
+    assert f"; not gated: {kind} (layers 1, 3)" in capsys.readouterr().out
+    assert look(path, "--layers", "3") == 2
+    assert f"layer 3 is not a gated layer but attention ({kind}); gated layers are [0, 2]" in capsys.readouterr().err
+
+
+def test_what_is_not_installed_is_named_before_anything_is_trained(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    monkeypatch.setattr(demo, "_train", lambda *_: pytest.fail("it trained first"))
+    assert main(["lens", "demo", "--json"]) == 2
+    assert "pip install 'gladient[lens]'" in capsys.readouterr().err
+    with pytest.raises(ImportError, match=r"gladient\[lens\]"):
+        demo.demo_models()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cache_that_cannot_be_written(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(demo, "_train", lambda *_: pytest.fail("it trained first"))
+    assert main(["lens", "demo", "--json"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "lens-demo, which cannot be written (Not a directory); set XDG_CACHE_HOME to a folder that can" in error
