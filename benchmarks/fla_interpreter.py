@@ -1,8 +1,8 @@
 """flash-linear-attention's Triton kernels, run by Triton's interpreter on the CPU, beside the native backend.
 
-`pip install triton`, then `python -m benchmarks.fla_interpreter` (about two minutes). Every function of the adapter's
-table is given what the adapter would give it on a GPU; the largest differences of outputs and final states, relative to
-their largest entries, must stay below 5e-6, or the exit code is 1.
+`pip install triton`, then `python -m benchmarks.fla_interpreter` (about five minutes). Every function of the adapter's
+table is given what the adapter would give it on a GPU; the largest differences of outputs, of final states and, for
+chunks, of gradients, relative to their largest entries, must stay below 5e-6, or the exit code is 1.
 """
 
 import builtins
@@ -16,7 +16,7 @@ os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
 import torch
 
 from gladient import _optional
-from gladient.ops import fla, gated_linear_attention
+from gladient.ops import fla, gated_delta_rule, gated_linear_attention
 from gladient.ops.call import prepare
 
 __all__: list[str] = []
@@ -43,8 +43,8 @@ def scalars(*bounds: Any) -> Iterator[Any]:
     return (tl.full((), i, tl.int32) for i in builtins.range(*whole))
 
 
-def differences(family: str, read: str, form: str) -> tuple[float, float]:
-    """Relative differences of outputs and final states."""
+def inputs(write: str, family: str, read: str) -> dict[str, Any]:
+    """Arguments of our operator."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -56,10 +56,33 @@ def differences(family: str, read: str, form: str) -> tuple[float, float]:
         given[name] = -torch.rand(B, T, H, *rest, generator=generator)
     given |= {"initial_state": normal(B, H, K, V), "output_final_state": True, "read": read}
     given |= {"bonus": normal(H, K)} if read == "before" else {}
-    found = fla.run(prepare(**given, form=form))
-    expected = gated_linear_attention(**given)
-    o, state = (float((x - y).abs().max() / y.abs().max()) for x, y in zip(found, expected, strict=True))  # type: ignore[operator]
-    return o, state
+    if write == "plain":
+        return given
+    given["k"] = torch.nn.functional.normalize(given["k"], dim=-1)
+    if write == "delta":
+        return given | {"beta": normal(B, T, H).sigmoid()}
+    return given | {"beta": normal(B, T, H, V).sigmoid(), "erase": normal(B, T, H, K).sigmoid()}
+
+
+def results(given: dict[str, Any], operator: Any, gradients: bool) -> list[torch.Tensor]:
+    """Outputs, final states and, of chunks, the gradients of all inputs."""
+    given = {name: x.clone().requires_grad_(gradients) if torch.is_tensor(x) else x for name, x in given.items()}
+    o, state = operator(**given)
+    if not gradients:
+        return [o, state]
+    generator = torch.Generator().manual_seed(1)
+    (o * torch.randn(o.shape, generator=generator)).sum().backward()
+    return [o.detach(), state.detach(), *(x.grad for x in given.values() if torch.is_tensor(x))]
+
+
+def differences(write: str, family: str, read: str, form: str) -> list[float]:
+    """Relative differences of outputs and final states, and the largest one of the gradients if there are any."""
+    given = inputs(write, family, read)
+    ours = gated_linear_attention if write == "plain" else gated_delta_rule
+    found = results(given, lambda **x: fla.run(prepare(**x, form=form)), form == "chunked")
+    expected = results(given, ours, form == "chunked")
+    o, state, *rest = (float((x - y).abs().max() / y.abs().max()) for x, y in zip(found, expected, strict=True))
+    return [o, state, max(rest)] if rest else [o, state]
 
 
 def main() -> None:
@@ -69,16 +92,17 @@ def main() -> None:
     except ImportError as error:
         sys.exit(str(error))
     driver.driver.set_active(Interpreter())  # after the import of fla, which would ask it for a GPU's name
-    sys.modules["fla.ops.common.chunk_h"].range = scalars  # type: ignore[attr-defined]
+    for module in ("fla.ops.common.chunk_h", "fla.ops.common.chunk_delta_h", "fla.ops.rwkv6.chunk"):
+        sys.modules[module].range = scalars  # type: ignore[attr-defined]
     worst = 0.0
-    print(f"{'function':32}{'gates':20}{'read':8}{'outputs':>10}{'states':>10}")
-    for (family, read), kernels in fla.TABLE.items():
+    print(f"{'function':34}{'gates':18}{'read':8}{'outputs':>10}{'states':>10}{'gradients':>10}")
+    for (write, family, read), kernels in fla.TABLE.items():
         for form, name in (("chunked", kernels.chunked), ("recurrent", kernels.recurrent)):
             if name is None:
                 continue
-            o, state = differences(family, read, form)
-            worst = max(worst, o, state)
-            print(f"{name:32}{family:20}{read:8}{o:10.1e}{state:10.1e}", flush=True)
+            found = differences(write, family, read, form)
+            worst = max(worst, *found)
+            print(f"{name:34}{family:18}{read:8}" + "".join(f"{x:10.1e}" for x in found), flush=True)
     print(f"largest difference {worst:.1e}, at most {LARGEST:.0e} allowed")
     sys.exit(int(not worst <= LARGEST))
 

@@ -1,5 +1,6 @@
 """Which form and backend run, what fla would be given, and what is said where something is missing."""
 
+import re
 import sys
 from types import ModuleType
 from typing import Any
@@ -89,6 +90,71 @@ def test_what_fla_holds(family: str, form: str, read: str, name: str | None) -> 
     part = slice(0, 1 if form == "step" else None)
     gates = {gate: tensor[:, part] for gate, tensor in GATES[family].items()}
     assert fla.kernel(prepare(x[:, part], x[:, part], x[:, part], **gates, form=form, read=read)) == name
+
+
+beta = torch.rand(1, 20, 2)
+
+
+@pytest.mark.parametrize(
+    ("family", "form", "options", "name"),
+    [
+        ("none", "chunked", {}, "chunk_gated_delta_rule"),
+        ("scalar", "chunked", {}, "chunk_gated_delta_rule"),
+        ("scalar", "recurrent", {}, "fused_recurrent_gated_delta_rule"),
+        ("key", "chunked", {}, "chunk_kda"),
+        ("key", "recurrent", {}, "fused_recurrent_kda"),
+        ("scalar", "chunked", {"erase": beta}, "chunk_gdn2"),
+        ("key", "recurrent", {"erase": x, "beta": x}, "fused_recurrent_gdn2"),
+        ("key", "chunked", {"read": "before"}, None),
+        ("key", "last_query", {}, None),
+    ],
+)
+def test_what_fla_holds_of_the_delta_rule(family: str, form: str, options: dict[str, Any], name: str | None) -> None:
+    assert fla.kernel(prepare(x, x, x, form=form, **{"beta": beta, **GATES[family], **options})) == name
+
+
+def test_fla_says_what_it_does_not_hold() -> None:
+    wide, rates = torch.zeros(1, 20, 2, 272), x.clone().requires_grad_()
+    for call, reason in (
+        (
+            prepare(x, x, x, beta=beta, form="last_query"),
+            "no kernel for write 'delta', form 'last_query', gates 'none'",
+        ),
+        (prepare(x, x, x, beta=beta, erase=beta, read="before"), "write 'delta with erase', .*, read 'before'"),
+        (
+            prepare(rates, x, x, beta=beta, form="recurrent"),
+            "fused_recurrent_gated_delta_rule has no gradients; form='ch",
+        ),
+        (
+            prepare(rates[:, :1], x[:, :1], x[:, :1], beta=beta[:, :1], gk=x[:, :1]),
+            "fused_recurrent_kda has no gradients",
+        ),
+        (prepare(wide, wide, x, beta=beta), "chunk_gated_delta_rule holds K up to 256 and it is 272"),
+        (prepare(x[..., :8], x[..., :8], x, beta=beta), "at least 16 and they are 8 and 16"),
+        (prepare(x.double(), x.double(), x.double(), beta=beta.double()), "float32 at most"),
+    ):
+        assert re.search(reason, str(fla.not_held(call)))
+    for held in ({"beta": beta}, {"beta": beta, "erase": beta}, {"beta": beta, "gk": x, "form": "chunked"}, {"gk": x}):
+        assert fla.not_held(prepare(rates, x, x, **held)) is None
+    with torch.no_grad():
+        assert fla.not_held(prepare(rates, x, x, beta=beta, form="recurrent")) is None
+
+
+def test_fla_gets_the_strengths_of_the_delta_rule() -> None:
+    g, few = GATES["scalar"]["g"] - 1, x[:, :, :1]
+    plain = fla.arguments(prepare(few, few, x, beta=beta, g=g), "chunk_gated_delta_rule")
+    assert plain["k"].shape == x.shape
+    assert torch.equal(plain["beta"], beta)
+    assert torch.equal(plain["g"], g)
+    assert not fla.arguments(prepare(x, x, x, beta=beta), "chunk_gated_delta_rule")["g"].any()
+    keyed = fla.arguments(prepare(x, x, x, beta=beta[..., :1], g=g, gk=x), "chunk_kda")
+    assert torch.equal(keyed["g"], x - 1)
+    assert torch.equal(keyed["beta"], beta[..., :1].expand(-1, -1, 2))
+    freed = fla.arguments(prepare(x, x, x[..., :4], beta=beta, erase=x.sigmoid()), "chunk_gdn2")
+    assert torch.equal(freed["b"], x.sigmoid())
+    assert torch.equal(freed["w"], beta[..., None].expand(-1, -1, -1, 4))
+    assert freed["g"].shape == x.shape
+    assert not freed["g"].any()
 
 
 def test_fla_is_given_its_own_names_and_our_scale(monkeypatch: pytest.MonkeyPatch) -> None:
