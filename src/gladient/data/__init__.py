@@ -1,0 +1,8 @@
+"""Would gating help on my data? From real prompts to the nearest setting, what it predicts, and what is measured."""
+
+from gladient.data._cautions import Caution
+from gladient.data._estimate import Estimated, PredictedGate, estimate_setting
+from gladient.data._prompt import Prompt
+from gladient.data._transform import Transform
+
+__all__ = ["Prompt", "estimate_setting", "Estimated", "Transform", "PredictedGate", "Caution"]

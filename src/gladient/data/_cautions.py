@@ -1,0 +1,148 @@
+"""What may be wrong with a prediction, and what to believe then."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gladient._types import Array
+from gladient.data._prompt import Prompt
+from gladient.data._transform import Transform
+
+__all__ = [
+    "Caution",
+    "about_clusters",
+    "about_fourth_moments",
+    "about_gain",
+    "about_levels",
+    "about_shift",
+    "about_tasks",
+]
+
+FEW = 20  # clusters; a standard error from fewer is itself off by a sixth and more
+NOTABLE = 0.02  # relative change of a risk
+SHIFTED = 0.25  # relative change of a second moment
+Z = 3.0
+
+
+@dataclass(frozen=True)
+class Caution:
+    """One caution.
+
+    Attributes:
+        kind: clusters, level, tasks, features, gain or shift.
+        message: what was seen, and what to believe.
+    """
+
+    kind: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
+
+def about_clusters(clusters: int) -> list[Caution]:
+    """Few clusters make standard errors unreliable."""
+    if clusters >= FEW:
+        return []
+    return [
+        Caution(
+            "clusters",
+            f"{clusters} clusters are few: standard errors are rough and often too small; take a gain for real only if "
+            "it is many standard errors from 0",
+        )
+    ]
+
+
+def about_levels(prompts: Sequence[Prompt]) -> list[Caution]:
+    """Labels of one task that share a level, which features of mean 0 do not carry; prompts in the setting's units."""
+    shared = np.array([[_pairs(y) for _, y in prompt.sources if len(y) > 1] for prompt in prompts])
+    if shared.size == 0:
+        return []
+    each = shared.mean(1)
+    level, error = float(each.mean()), float(each.std(ddof=1) / np.sqrt(len(each)))
+    if level < NOTABLE or level < Z * error:
+        return []
+    return [
+        Caution(
+            "level",
+            f"tasks differ in level: {level:.1%} of the labels' mean square is shared by a task's examples, whatever "
+            "their features; estimate with an intercept, or the level passes for noise",
+        )
+    ]
+
+
+def about_tasks(strength: Array, errors: Array) -> list[Caution]:
+    """Roles whose tasks hardly differ."""
+    weak = [k + 1 for k, (value, error) in enumerate(zip(strength, errors, strict=True)) if value < 2.0 * error]
+    if not weak:
+        return []
+    return [
+        Caution(
+            "tasks",
+            f"the tasks of role {', '.join(map(str, weak))} of {len(strength)} differ by less than two standard "
+            "errors: their correlations are a guess, and so are the weights",
+        )
+    ]
+
+
+def about_fourth_moments(kappa: float, own: Mapping[str, Any], gaussian: Mapping[str, Any]) -> list[Caution]:
+    """Features far from Gaussian fourth moments."""
+    change = own["linear_attention"].risk / gaussian["linear_attention"].risk - 1.0
+    if abs(change) < NOTABLE:
+        return []
+    return [
+        Caution(
+            "features",
+            f"the features are not Gaussian (E|x|⁴ is {kappa:.2f} times theirs), which moves the risk of linear "
+            f"attention by {change:+.1%}: believe the ladder of the features' own moments, not that of Gaussian ones",
+        )
+    ]
+
+
+def about_gain(gains: Mapping[str, tuple[float, float]]) -> list[Caution]:
+    """Gains within two standard errors of 0."""
+    lost = {name: gain for name, gain in gains.items() if gain[0] < 2.0 * gain[1]}
+    if not lost:
+        return []
+    listed = ", ".join(f"{name} {gain:.4f} ± {error:.4f}" for name, (gain, error) in lost.items())
+    return [
+        Caution(
+            "gain",
+            f"no gain over linear attention beyond two standard errors: {listed}; the tasks are nearly exchangeable or "
+            "the order is wrong for the gate, so choose without it",
+        )
+    ]
+
+
+def about_shift(transform: Transform, prompts: Sequence[Prompt]) -> list[Caution]:
+    """Other prompts whose features or labels have other second moments than those of the estimate."""
+    moved = [transform.white(prompt) for prompt in prompts]
+    features = np.stack([_mean_outer([X for X, _ in prompt.tasks]) for prompt in moved])
+    values, vectors = np.linalg.eigh(features.mean(0))
+    worst = int(np.argmax(np.abs(np.log(values.clip(1e-300)))))
+    along = np.einsum("gij,i,j->g", features, vectors[:, worst], vectors[:, worst])
+    labels = np.array([np.mean(np.concatenate([y for _, y in prompt.tasks]) ** 2) for prompt in moved])
+    found = []
+    for what, each in (("a direction of the features", along), ("the labels", labels)):
+        ratio, error = float(each.mean()), float(each.std(ddof=1) / np.sqrt(len(each))) if len(each) > 1 else np.inf
+        if abs(ratio - 1.0) > SHIFTED and abs(ratio - 1.0) > Z * error:
+            found.append(
+                Caution(
+                    "shift",
+                    f"the mean square of {what} is {ratio:.2f} times that of the prompts of the estimate: the data "
+                    "drift, and predictions for these prompts are not to be believed",
+                )
+            )
+    return found
+
+
+def _pairs(y: Array) -> float:
+    """Mean of y_i y_j over i ≠ j."""
+    return float((y.sum() ** 2 - y @ y) / (len(y) * (len(y) - 1)))
+
+
+def _mean_outer(parts: Sequence[Array]) -> Array:
+    X = np.concatenate(parts)
+    return np.asarray(X.T @ X / len(X))

@@ -1,0 +1,272 @@
+"""From prompts to the nearest setting, with standard errors, cautions and the ladder it predicts."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from gladient._types import Array, ArrayLike, Float
+from gladient.data import _cautions
+from gladient.data._cautions import Caution
+from gladient.data._ladder import Step, best_steps, gaussian_yyxx
+from gladient.data._moments import moments
+from gladient.data._nearest import Nearest, nearest
+from gladient.data._prompt import Prompt
+from gladient.data._transform import Transform, standardise
+from gladient.prompts import MultitaskSetting, PromptLayout
+
+__all__ = ["Estimated", "Features", "PredictedGate", "estimate_setting"]
+
+Features = Literal["own", "gaussian"]
+
+_MOST_BLOCKS = 50  # of the jackknife
+_MOST_FEATURES = 24  # the moments of two tasks solve d² equations for d² numbers, for each block
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedGate:
+    """What a gate family is predicted to do; risks in units of the labels' mean square after the fit to all.
+
+    Attributes:
+        risk, risk_error: expected squared error and its standard error.
+        gain, gain_error: how far the risk is below that of linear attention.
+        omega, omega_error: weight of one example of each task, the largest 1 (for a decay the mean), [K]; for the key
+            gate of each task and direction, [K, d].
+        step: what computes it.
+    """
+
+    risk: float
+    risk_error: float
+    gain: float
+    gain_error: float
+    omega: Array
+    omega_error: Array
+    step: Step
+
+
+@dataclass(frozen=True, eq=False)
+class Estimated:
+    """A setting estimated from prompts.
+
+    Attributes:
+        setting: the nearest one; M is 1 (above 1 where sigma2 would be below 0).
+        transform: from the data's units to the setting's, and back.
+        standard_errors: of R, r, spectrum (the eigenvalues of Sigma) and sigma2, by the jackknife over clusters.
+        points: the estimate, then those with one block of clusters left out each.
+        seen: cautions about the prompts.
+        kappa: mean of |x|⁴ of white features beside that of Gaussian ones, d (d + 2).
+    """
+
+    setting: MultitaskSetting
+    transform: Transform
+    standard_errors: dict[str, Array]
+    points: tuple[Nearest, ...]
+    seen: tuple[Caution, ...]
+    kappa: float
+
+    @cached_property
+    def warnings(self) -> tuple[Caution, ...]:
+        """What may be wrong with a prediction, and what to believe then."""
+        own, gaussian = self.predict_ladder(), self.predict_ladder(features="gaussian")
+        gains = {name: (own[name].gain, own[name].gain_error) for name in ("scalar_gate", "value_gate")}
+        moments = _cautions.about_fourth_moments(self.kappa, own, gaussian)
+        return (*self.seen, *moments, *_cautions.about_gain(gains))
+
+    def predict_ladder(self, n: Sequence[int] | None = None, *, features: Features = "own") -> dict[str, PredictedGate]:
+        """Risk, gain over linear attention and weights of every gate family, with standard errors.
+
+        Args:
+            n: examples of each source in a prompt; those of the setting if not given.
+            features: own, with the fourth moments of the data's features, which is exact for weighted steps whatever
+                their distribution; or gaussian, with those of Gaussian ones.
+        """
+        ladders = [_steps(point, n, features) for point in self.points]
+        return {name: _predicted(ladders, name) for name in ladders[0]}
+
+    def errors(self, prompts: Sequence[Prompt], n: Sequence[int] | None = None) -> dict[str, Float[Array, " G"]]:
+        """Mean squared error of each gate family's best step on each prompt, in the units of the risks.
+
+        Args:
+            prompts: fresh ones; of a source with more examples than n the first n are shown.
+            n: examples of each source in a prompt; those of the setting if not given.
+
+        Raises:
+            ValueError: if a prompt has other roles or features, or a source with fewer examples than n.
+        """
+        counts = tuple(self.setting.n.tolist() if n is None else n)
+        shown = [_shown(self.transform.prompt(prompt), counts) for prompt in prompts]
+        steps = _steps(self.points[0], counts, "own")
+        return {name: np.array([_error(step, prompt) for prompt in shown]) for name, step in steps.items()}
+
+    def check(self, prompts: Sequence[Prompt]) -> tuple[Caution, ...]:
+        """Whether other prompts have the second moments of those that the setting was estimated from."""
+        return tuple(_cautions.about_shift(self.transform, prompts))
+
+
+def estimate_setting(
+    prompts: Sequence[Prompt],
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    n: Sequence[int] | None = None,
+    center: bool = True,
+    intercept: bool = False,
+) -> Estimated:
+    r"""The multitask setting nearest to real prompts: unbiased moments, whatever the distributions.
+
+    The fit to all examples is taken off, features are whitened, E[y²] = 1. Haseman–Elston regression then gives
+    $C_{kl} = E[\beta_k \beta_l^\top]$ for every two roles, and the setting has
+    $\Sigma = \mathrm{psd}(\mathrm{mean}_k\, C_{kk})$,
+    $R_{kl} = \operatorname{tr} C_{kl} / \sqrt{\operatorname{tr} C_{kk} \operatorname{tr} C_{ll}}$, with features
+    multiplied by $\Sigma^{1/2}$. Assumed: coefficients that are independent of the features, noise that is independent
+    from example to example, features of the same second moments in every role.
+
+    Args:
+        prompts: at least two, with the same roles in the same order. Examples beyond n are used for the estimate too.
+        clusters: of each prompt; prompts that share data belong to one. Each prompt is its own if not given.
+        n: examples of each source in a prompt; not needed if all prompts have as many.
+        center: whether to take off means and the fit to all examples; leave out for data centred before.
+        intercept: whether each task has a level of its own: a 1 before the features.
+
+    Raises:
+        ValueError: if prompts have different roles, features or (without n) counts, there are fewer than two clusters,
+            a feature is constant or follows from others, examples are too few, or tasks do not differ.
+
+    Source: Haseman and Elston (1972) for one task; derived for pairs of tasks and the nearest setting.
+
+    >>> rng = np.random.default_rng(0)
+    >>> def prompt():
+    ...     shared = rng.normal(size=2)
+    ...     tasks = [0.8 * shared + 0.6 * rng.normal(size=2), shared, shared]
+    ...     X = rng.normal(size=(3, 20, 2))
+    ...     return [(x, x @ beta + rng.normal(size=20)) for x, beta in zip(X, tasks)]
+    >>> estimated = estimate_setting([Prompt(tasks[:2], tasks[2]) for tasks in (prompt() for _ in range(300))])
+    >>> estimated.setting.r.round(2), estimated.standard_errors["r"].round(2)
+    (array([0.84, 1.  ]), array([0.02, 0.01]))
+    """
+    counts = _check_prompts(prompts, n)
+    labels = list(range(len(prompts)) if clusters is None else clusters)
+    block, number = _blocks(labels, len(prompts))
+    first = standardise(prompts, center=center, intercept=intercept)
+    white = [first.prompt(prompt) for prompt in prompts]
+    found = moments(white, block)
+    points = tuple(nearest(found, b, counts) for b in range(len(found.yy)))
+    point = points[0]
+    transform = replace(first, map=point.map, scale=first.scale * point.scale)
+    return Estimated(
+        setting=point.setting,
+        transform=transform,
+        standard_errors={
+            "R": jackknife([each.setting.R for each in points]),
+            "r": jackknife([each.setting.r for each in points]),
+            "spectrum": jackknife([np.linalg.eigvalsh(each.setting.Sigma) for each in points]),
+            "sigma2": jackknife([each.setting.sigma2 for each in points]),
+        },
+        points=points,
+        seen=tuple(_seen(white, points, number, intercept=intercept)),
+        kappa=_kappa(white),
+    )
+
+
+def jackknife(values: ArrayLike) -> Array:
+    """Standard error of values[0], from the others with one block left out each."""
+    left_out = np.asarray(values, dtype=np.float64)[1:]
+    B = len(left_out)
+    return np.asarray(np.sqrt((B - 1) / B * np.sum((left_out - left_out.mean(0)) ** 2, axis=0)))
+
+
+def _check_prompts(prompts: Sequence[Prompt], n: Sequence[int] | None) -> np.ndarray:
+    if len(prompts) < 2:
+        raise ValueError(f"{len(prompts)} prompt came: each role has one task; give many prompts, with new tasks each")
+    for name, kinds in (
+        ("sources", {len(prompt.sources) for prompt in prompts}),
+        ("features", {prompt.d for prompt in prompts}),
+    ):
+        if len(kinds) > 1:
+            raise ValueError(f"the prompts have {sorted(kinds)} {name}; all need the same, in the same order")
+    if prompts[0].d > _MOST_FEATURES:
+        raise ValueError(
+            f"{prompts[0].d} features came; d² numbers a pair of tasks are estimated: {_MOST_FEATURES} at most"
+        )
+    if n is not None:
+        if len(n) != len(prompts[0].sources):
+            raise ValueError(
+                f"n lists {len(n)} counts and prompts have {len(prompts[0].sources)} sources; give one each"
+            )
+        return np.asarray(n)
+    counts = np.array([[len(y) for _, y in prompt.sources] for prompt in prompts])
+    if (counts != counts[0]).any():
+        k = int(np.argmax((counts != counts[0]).any(0)))
+        raise ValueError(
+            f"source {k + 1} has from {counts[:, k].min()} to {counts[:, k].max()} examples; say with n how many of "
+            "each source a prompt shows"
+        )
+    return counts[0]
+
+
+def _blocks(labels: list[Hashable], prompts: int) -> tuple[np.ndarray, int]:
+    """The jackknife's block of each prompt: a cluster, or several neighbours where there are many; and their number."""
+    if len(labels) != prompts:
+        raise ValueError(f"clusters has {len(labels)} entries for {prompts} prompts; give each prompt's cluster")
+    numbers = {label: i for i, label in enumerate(dict.fromkeys(labels))}
+    if len(numbers) < 2:
+        raise ValueError("all prompts are in one cluster; standard errors need at least two, and predictions many")
+    blocks = min(len(numbers), _MOST_BLOCKS)
+    return np.array([numbers[label] * blocks // len(numbers) for label in labels]), len(numbers)
+
+
+def _seen(white: Sequence[Prompt], points: Sequence[Nearest], clusters: int, *, intercept: bool) -> list[Caution]:
+    strength = [point.traces for point in points]
+    return [
+        *_cautions.about_clusters(clusters),
+        *([] if intercept else _cautions.about_levels(white)),
+        *_cautions.about_tasks(strength[0], jackknife(strength)),
+    ]
+
+
+def _kappa(white: Sequence[Prompt]) -> float:
+    X = np.concatenate([X for prompt in white for X, _ in prompt.tasks])
+    return float(np.mean(np.sum(X**2, axis=1) ** 2) / (X.shape[1] * (X.shape[1] + 2)))
+
+
+def _steps(point: Nearest, n: Sequence[int] | None, features: Features) -> dict[str, Step]:
+    setting = point.setting
+    if n is not None:
+        setting = MultitaskSetting(n, setting.R, setting.r, setting.Sigma, setting.sigma2)
+    if features not in ("own", "gaussian"):
+        raise ValueError(f"features is {features!r}; choose own or gaussian fourth moments")
+    return best_steps(setting, point.yyxx if features == "own" else gaussian_yyxx(setting))
+
+
+def _predicted(ladders: Sequence[dict[str, Step]], name: str) -> PredictedGate:
+    risks = np.array([steps[name].risk for steps in ladders])
+    gains = np.array([steps["linear_attention"].risk for steps in ladders]) - risks
+    omegas = [steps[name].omega for steps in ladders]
+    return PredictedGate(
+        risk=float(risks[0]),
+        risk_error=float(jackknife(risks)),
+        gain=float(gains[0]),
+        gain_error=float(jackknife(gains)),
+        omega=omegas[0],
+        omega_error=jackknife(omegas),
+        step=ladders[0][name],
+    )
+
+
+def _shown(prompt: Prompt, n: tuple[int, ...]) -> Prompt:
+    counts = [len(y) for _, y in prompt.sources]
+    if len(counts) != len(n) or any(have < count for have, count in zip(counts, n, strict=True)):
+        raise ValueError(f"a prompt's sources have {counts} examples; the gates' weights are for {list(n)}")
+    return Prompt([(X[:c], y[:c]) for (X, y), c in zip(prompt.sources, n, strict=True)], prompt.query)
+
+
+def _error(step: Step, prompt: Prompt) -> float:
+    layout = PromptLayout(tuple(len(y) for _, y in prompt.sources), d=1)
+    decay = step.gamma ** (layout.length - 1.0 - np.arange(layout.length))
+    beta = sum(
+        W @ (X.T @ (decay[block] * y))
+        for W, (X, y), block in zip(step.matrices, prompt.sources, layout.blocks, strict=True)
+    )
+    X, y = prompt.query
+    return float(np.mean((y - X @ beta) ** 2))

@@ -1,0 +1,82 @@
+"""The setting that is nearest to estimated moments."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gladient._types import Array, Float
+from gladient.data._moments import Moments
+from gladient.prompts import MultitaskSetting
+
+__all__ = ["Nearest", "nearest"]
+
+_LEAST = 1e-3  # of the strongest role's variance
+
+
+@dataclass(frozen=True, eq=False)
+class Nearest:
+    """A setting and the way to its units.
+
+    Attributes:
+        setting: Sigma is Ω, the mean of the tasks' second moments where features are white.
+        map: Ω^½ S^-½, [d, d].
+        scale: root mean square of the labels.
+        yyxx: E[y² x xᵀ] in the setting's units, [d, d]; (2 Sigma² + M Sigma) for Gaussian features.
+        traces: E[|β_k|²] of each role before it is made one for all, [K + 1].
+    """
+
+    setting: MultitaskSetting
+    map: Float[Array, "d d"]
+    scale: float
+    yyxx: Float[Array, "d d"]
+    traces: Float[Array, " K1"]
+
+
+def nearest(found: Moments, b: int, n: np.ndarray) -> Nearest:
+    r"""The setting nearest to one entry of the moments.
+
+    $\Omega = \mathrm{psd}(\mathrm{mean}_k\, C_{kk})$ and
+    $R_{kl} = \operatorname{tr} C_{kl} / \sqrt{\operatorname{tr} C_{kk} \operatorname{tr} C_{ll}}$, made a correlation
+    matrix, where features are white and E[y²] = 1.
+
+    Raises:
+        ValueError: if the tasks of a role do not differ at all as far as the prompts can tell.
+    """
+    values, vectors = np.linalg.eigh(found.xx[b])
+    root, inverse = ((vectors * power) @ vectors.T for power in (np.sqrt(values), 1.0 / np.sqrt(values)))
+    C = root @ found.C[b] @ root / found.yy[b]
+    traces = np.trace(C, axis1=2, axis2=3)
+    own = np.diag(traces)
+    strength = np.where(np.isnan(own), np.nanmean(own), own)
+    if b > 0:  # a block left out may take a weak role below 0
+        strength = strength.clip(_LEAST * strength.max())
+    if (strength <= 0).any():
+        k = int(np.argmin(strength))
+        raise ValueError(
+            f"the tasks of role {k + 1} of {len(own)} do not differ (the estimated variance of their coefficients is "
+            f"{strength[k]:.3g}): no weights help; the one fit to all examples is what the data support"
+        )
+    np.fill_diagonal(traces, strength)
+    R = _correlations(traces / np.sqrt(strength[:, None] * strength))
+    Omega = np.nanmean(C[np.diag_indices(len(C))], axis=0)
+    Omega, half = _positive((Omega + Omega.T) / 2)
+    sigma2 = max(0.0, 1.0 - float(np.trace(Omega)))
+    setting = MultitaskSetting(n, R[:-1, :-1], R[:-1, -1], Omega, sigma2)
+    map = half @ inverse
+    return Nearest(setting, map, float(np.sqrt(found.yy[b])), map @ found.yyxx[b] @ map.T / found.yy[b], strength)
+
+
+def _positive(A: Array) -> tuple[Array, Array]:
+    """The nearest positive semidefinite matrix and its root."""
+    values, vectors = np.linalg.eigh(A)
+    values = values.clip(0.0)
+    return (vectors * values) @ vectors.T, (vectors * np.sqrt(values)) @ vectors.T
+
+
+def _correlations(A: Array) -> Array:
+    """A correlation matrix from a symmetric one: eigenvalues below 0 become 0, the diagonal 1 again."""
+    found, _ = _positive(A)
+    scale = np.sqrt(np.diag(found))
+    found = found / scale[:, None] / scale
+    np.fill_diagonal(found, 1.0)
+    return (found + found.T) / 2

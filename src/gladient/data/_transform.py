@@ -1,0 +1,104 @@
+"""Between the units of the data and those of a setting."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gladient._types import Array, Float
+from gladient.data._prompt import Prompt
+
+__all__ = ["Transform", "standardise"]
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    r"""Features and labels in the units of a setting, and predictions back.
+
+    $x' = A\,[1; W (x - \bar x)]$ (the 1 only with an intercept) and $y' = (y - a - b^\top (x - \bar x)) / s$.
+
+    Attributes:
+        mean: x̄, [p].
+        whiten: W, [p, p].
+        map: A, [d, d]; d is p, or p + 1 with an intercept.
+        level: a.
+        slope: b, the fit to all examples together, [p].
+        scale: s.
+    """
+
+    mean: Float[Array, " p"]
+    whiten: Float[Array, "p p"]
+    map: Float[Array, "d d"]
+    level: float
+    slope: Float[Array, " p"]
+    scale: float
+
+    def features(self, X: Float[Array, "m p"]) -> Float[Array, "m d"]:
+        """Features of examples in the setting's units."""
+        white = (X - self.mean) @ self.whiten
+        if len(self.map) > len(self.mean):
+            white = np.column_stack([np.ones(len(X)), white])
+        return np.asarray(white @ self.map.T)
+
+    def labels(self, X: Float[Array, "m p"], y: Float[Array, " m"]) -> Float[Array, " m"]:
+        """Labels in the setting's units, without the fit to all examples."""
+        return np.asarray((y - self._fit(X)) / self.scale)
+
+    def predictions(self, X: Float[Array, "m p"], y: Float[Array, " m"]) -> Float[Array, " m"]:
+        """Predictions in the setting's units as labels of the data."""
+        return np.asarray(self.scale * y + self._fit(X))
+
+    def prompt(self, prompt: Prompt) -> Prompt:
+        """A whole prompt in the setting's units."""
+        *sources, query = [(self.features(X), self.labels(X, y)) for X, y in prompt.tasks]
+        return Prompt(sources, query)
+
+    def white(self, prompt: Prompt) -> Prompt:
+        """A whole prompt with white features, before they meet the tasks."""
+        return replace(self, map=np.eye(len(self.map))).prompt(prompt)
+
+    def _fit(self, X: Array) -> Array:
+        return np.asarray(self.level + (X - self.mean) @ self.slope)
+
+
+def standardise(prompts: Sequence[Prompt], *, center: bool, intercept: bool) -> Transform:
+    """Features of mean 0 and covariance I, labels of mean square 1 after the fit to all examples.
+
+    Without `center`, means and fit are 0: data that were centred before.
+
+    Raises:
+        ValueError: if there are fewer examples than features, a feature is constant or follows from the others, or the
+            fit explains every label.
+    """
+    X = np.concatenate([X for prompt in prompts for X, _ in prompt.tasks])
+    y = np.concatenate([y for prompt in prompts for _, y in prompt.tasks])
+    p = X.shape[1]
+    if len(X) <= p:
+        raise ValueError(f"{len(X)} examples of {p} features came; give more examples than features")
+    mean, slope, level = np.zeros(p), np.zeros(p), 0.0
+    if center:
+        mean, level = np.asarray(X.mean(0)), float(y.mean())
+    centred = X - mean
+    _check_varied(X, centred)
+    if center:
+        slope = np.asarray(np.linalg.lstsq(centred, y - level)[0])
+    rest = y - level - centred @ slope
+    scale = float(np.sqrt(np.mean(rest**2)))
+    if scale <= 1e-9 * float(np.abs(y).max()):
+        raise ValueError("one fit to all examples explains every label; there is nothing left for gates to weigh")
+    values, vectors = np.linalg.eigh(centred.T @ centred / len(X))
+    whiten = np.asarray((vectors / np.sqrt(values)) @ vectors.T)
+    return Transform(mean, whiten, np.eye(p + intercept), level, slope, scale)
+
+
+def _check_varied(X: Array, centred: Array) -> None:
+    spread = X.std(0)
+    still = np.flatnonzero(spread <= 1e-9 * np.abs(X).max(0))
+    if len(still):
+        raise ValueError(
+            f"feature {still[0] + 1} of {X.shape[1]} is {X[0, still[0]]:g} in every example; leave it out (an "
+            "intercept gives each task a level)"
+        )
+    eigenvalues = np.linalg.eigvalsh((centred / spread).T @ (centred / spread) / len(X))
+    if eigenvalues[0] <= 1e-9 * eigenvalues[-1]:
+        raise ValueError("the features follow from one another (their covariance is singular); leave one out")
