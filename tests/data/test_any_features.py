@@ -48,7 +48,7 @@ def test_predicted_risks_are_simulated(name: str) -> None:
 
 
 def test_gaussian_moments_mislead_where_features_are_sparse() -> None:
-    """The Gaussian optimum is 30% worse than the step of the features' own moments, and its prediction twice too low."""
+    """The Gaussian optimum is 30% worse than the step of the features' own moments, and 10% better on paper."""
     own = simulated.fourth_moments(HARD, 30.0)
 
     def risk(step, F: np.ndarray) -> float:

@@ -1,7 +1,6 @@
 """Each caution where it is due, and none where all is well."""
 
 import numpy as np
-import pytest
 import simulated
 
 from gladient.data import Prompt, estimate_setting
