@@ -92,7 +92,7 @@ def advantage(setting: MultitaskSetting) -> Advantage:
         tasks=tasks,
         scalar_attains=gap <= _SAME * best.risk,
         scalar_gap=gap,
-        binding=tuple(np.flatnonzero(closed & (cone_slope(reduced, scalar.omega) > _SAME)).tolist()),
+        binding=tuple(np.flatnonzero(closed & (cone_slope(reduced, scalar.omega, scalar.moments) > _SAME)).tolist()),
         delta_slope=delta_slope(reduced),
         step_slope=step_slope(reduced),
     )

@@ -71,8 +71,9 @@ def _at(reduced: Reduced, rate: float, certificate: Certificate) -> FixedDecay:
         risk=reduced.risk(m),
         gamma=float(np.exp(-rate)),
         omega=sums[0] / reduced.n,
-        P=reduced.P(m),
         certificate=certificate,
+        reduced=reduced,
+        moments=m,
     )
 
 

@@ -38,16 +38,21 @@ class Moments:
 
 @dataclass(frozen=True)
 class Reduced:
-    """A setting with Σ = V diag(s) Vᵀ diagonalised and the counts as floats."""
+    """A setting with the eigenvalues s of Σ, ascending, and the counts as floats."""
 
     n: Float[Array, " K"]
     R: Float[Array, "K K"]
     r: Float[Array, " K"]
     s: Float[Array, " d"]
-    V: Float[Array, "d d"]
     M: float
     sigma2: float
+    Sigma: Float[Array, "d d"] | None = None  # None: for the search of weights alone
     times: Float[Array, " d"] | None = None  # directions that share an eigenvalue, for the search of weights alone
+
+    @cached_property
+    def V(self) -> Float[Array, "d d"]:
+        """Eigenvectors of Σ as columns, in the order of s; most answers do without."""
+        return np.asarray(np.linalg.eigh(np.diag(self.s) if self.Sigma is None else self.Sigma)[1])
 
     @cached_property
     def pairs(self) -> Float[Array, "K K"]:
@@ -57,7 +62,8 @@ class Reduced:
     @cached_property
     def unexplained(self) -> Float[Array, "K K"]:
         """R - r rᵀ: correlations of the tasks given the query's task."""
-        return np.asarray(self.R - np.outer(self.r, self.r))
+        explained = np.outer(self.r, self.r)
+        return np.asarray(np.subtract(self.R, explained, out=explained))
 
     @property
     def r_blocks(self) -> Float[Array, " K"]:
@@ -99,7 +105,8 @@ class Reduced:
         """
         if m.energy == 0.0:
             return self.M
-        return float(self.risks(np.array([m.signal]), np.array([m.excess]), np.array([m.energy]))[0])
+        lost = self.share * (m.energy + m.excess) + m.energy
+        return self.sigma2 + float((self.s * (lost / (lost + self.share * m.signal**2))).sum())
 
     def risks(
         self, signal: Float[Array, " G"], excess: Float[Array, " G"], energy: Float[Array, " G"]
@@ -112,11 +119,11 @@ class Reduced:
             total += count * s * (lost / (lost + share * signal**2))
         return total
 
-    def profile_slope(self, omega: Float[Array, " K"]) -> Float[Array, " K"]:
-        r"""Gradient of the profile risk in ω, times $\|u\| / M$ to be free of scale, u = √n ω."""
-        m = self.moments(omega)
+    def profile_slope(self, omega: Float[Array, " K"], m: Moments) -> Float[Array, " K"]:
+        r"""Gradient of the profile risk in ω, whose moments are m, times $\|u\| / M$ to be free of scale, u = √n ω."""
+        own = self.n * omega
         D = self.share * (m.excess + m.signal**2 + m.energy) + m.energy
-        own, pairs = self.n * omega, self.pairs @ omega
+        pairs = self.n * (self.R @ own)
         slope = (
             -np.sum(self.share**2 / D) * m.signal * self.n * self.r
             + np.sum(self.share**3 / D**2) * m.signal**2 * (pairs + own)
@@ -127,7 +134,7 @@ class Reduced:
     def P(self, m: Moments) -> Float[Array, "d d"]:
         r"""Best $P = (\omega^\top r) [(\omega^\top R \omega + \|\omega\|^2) \Sigma + M \|\omega\|^2 I]^{-1}$."""
         if m.energy == 0.0:
-            return np.zeros_like(self.V)
+            return np.zeros((len(self.s), len(self.s)))
         p = m.signal / (self.s * (m.energy + m.excess + m.signal**2) + self.M * m.energy)
         return np.asarray((self.V * p) @ self.V.T)
 
@@ -143,7 +150,7 @@ class Reduced:
 
     def gain(self, t: float) -> float:
         r"""$\phi(t) = \sum_j s_j^2 / (s_j (1 + t) + M)$ in units of `unit`: the risk is M - x φ(t)."""
-        return float(np.sum(self.power / (1.0 + self.share * (1.0 + t))))
+        return float((self.power / (1.0 + self.share * (1.0 + t))).sum())
 
     @property
     def unit(self) -> float:
@@ -152,20 +159,26 @@ class Reduced:
 
     def secant(self, t0: float, t1: float) -> tuple[float, float]:
         r"""Line A + B t through $1/\phi$ at t0 and t1 (the tangent if they are equal), without cancellation."""
-        weight = self.power / ((1.0 + self.share * (1.0 + t0)) * (1.0 + self.share * (1.0 + t1)))
-        scale = self.gain(t0) * self.gain(t1)
-        return float(np.sum(weight * (1.0 + self.share)) / scale), float(np.sum(weight * self.share) / scale)
+        first = self.power / (1.0 + self.share * (1.0 + t0))
+        weight, scale = first / (1.0 + self.share * (1.0 + t1)), float(first.sum()) * self.gain(t1)
+        slope = float(weight @ self.share) / scale
+        return float(weight.sum()) / scale + slope, slope
+
+    @cached_property
+    def most_c(self) -> float:
+        r"""The largest c that a tangent of $1/\phi$ asks weights for: that at t = 0."""
+        A, B = self.secant(0.0, 0.0)
+        return B / A
 
 
 def reduce(setting: MultitaskSetting) -> Reduced:
     """Block-reduced form of `setting`; the only place where Σ is decomposed."""
-    s, V = np.linalg.eigh(setting.Sigma)
     return Reduced(
         n=setting.n.astype(np.float64),
         R=setting.R,
         r=setting.r,
-        s=np.clip(s, 0.0, None),
-        V=V,
+        s=np.clip(np.linalg.eigvalsh(setting.Sigma), 0.0, None),
         M=setting.M,
         sigma2=setting.sigma2,
+        Sigma=setting.Sigma,
     )

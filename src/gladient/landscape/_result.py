@@ -1,8 +1,10 @@
 """What a gate family can reach: the results that the rungs of the ladder return."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from gladient._types import Array, Float
+from gladient.landscape._reduced import Moments, Reduced
 
 __all__ = ["Certificate", "FixedDecay", "KeyGate", "Rung"]
 
@@ -34,14 +36,24 @@ class Rung:
         risk: expected squared error of the query's prediction; M (predicting 0) at worst.
         omega: weight of one example of each task, [K]; max |ω_k| = 1. The scale and the sign that the pair (P, ω)
             leaves open are in P, except that the unconstrained optimum has ωᵀr ≥ 0.
-        P: the best preconditioner for exactly this omega, [d, d]; 0 if no weight in the family helps.
         certificate: why no other weights of the family are better.
+        reduced: the setting.
+        moments: what the risk knows of omega.
     """
 
     risk: float
     omega: Float[Array, " K"]
-    P: Float[Array, "d d"]
     certificate: Certificate
+    reduced: Reduced = field(repr=False)
+    moments: Moments = field(repr=False)
+
+    @cached_property
+    def P(self) -> Float[Array, "d d"]:
+        """The best preconditioner for exactly this omega, [d, d]; 0 if no weight in the family helps.
+
+        Computed when it is asked for: with many features it costs more than the rest.
+        """
+        return self.reduced.P(self.moments)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,15 +64,22 @@ class FixedDecay:
         risk: expected squared error of the query's prediction.
         gamma: the gate.
         omega: mean weight of an example of each task, [K]; the last example of the last task weighs 1.
-        P: the best preconditioner for these weights, [d, d].
         certificate: the interval of γ that holds the minimum; empty for a gate that was given.
+        reduced: the setting.
+        moments: what the risk knows of the weights.
     """
 
     risk: float
     gamma: float
     omega: Float[Array, " K"]
-    P: Float[Array, "d d"]
     certificate: Certificate
+    reduced: Reduced = field(repr=False)
+    moments: Moments = field(repr=False)
+
+    @cached_property
+    def P(self) -> Float[Array, "d d"]:
+        """The best preconditioner for these weights, [d, d]; computed when it is asked for."""
+        return self.reduced.P(self.moments)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from gladient._types import Array
-from gladient.landscape._reduced import Reduced, reduce
+from gladient.landscape._reduced import Moments, Reduced, reduce
 from gladient.landscape._result import Certificate, Rung
 from gladient.landscape._weights import best_free, best_monotone
 from gladient.prompts import MultitaskSetting
@@ -59,35 +59,35 @@ def scalar_gate(setting: MultitaskSetting) -> Rung:
 
 def linear_rung(reduced: Reduced) -> Rung:
     """`linear_attention` of a reduced setting."""
-    m = reduced.moments(np.ones_like(reduced.n))
-    return _rung(reduced, np.ones_like(reduced.n), Certificate(stationarity=0.0, lower_bound=reduced.risk(m)))
+    omega = np.ones_like(reduced.n)
+    m = reduced.moments(omega)
+    risk = reduced.risk(m)
+    return Rung(risk, omega, Certificate(stationarity=0.0, lower_bound=risk), reduced, m)
 
 
 def optimum_rung(reduced: Reduced) -> Rung:
     """`optimum` of a reduced setting."""
     omega, bound = best_free(reduced)
-    slope = reduced.profile_slope(omega) / np.sqrt(reduced.n)
-    return _rung(reduced, omega, Certificate(stationarity=float(np.abs(slope).max()), lower_bound=bound))
+    m = reduced.moments(omega)
+    slope = reduced.profile_slope(omega, m) / np.sqrt(reduced.n)
+    certificate = Certificate(stationarity=float(np.abs(slope).max()), lower_bound=bound)
+    return Rung(reduced.risk(m), omega, certificate, reduced, m)
 
 
 def scalar_rung(reduced: Reduced) -> Rung:
     """`scalar_gate` of a reduced setting."""
     omega, bound = best_monotone(reduced)
-    slope = cone_slope(reduced, omega)
+    m = reduced.moments(omega)
+    slope = cone_slope(reduced, omega, m)
     rises = np.diff(omega, prepend=0.0) > 0
     certificate = Certificate(
         stationarity=float(np.abs(slope[rises]).max(initial=0.0)),
         kkt=float(np.max(-slope[~rises], initial=0.0)),
         lower_bound=bound,
     )
-    return _rung(reduced, omega, certificate)
+    return Rung(reduced.risk(m), omega, certificate, reduced, m)
 
 
-def cone_slope(reduced: Reduced, omega: Array) -> Array:
+def cone_slope(reduced: Reduced, omega: Array, m: Moments) -> Array:
     """Derivative of the risk along raising all weights from task k on, in the units of u = √n ω, [K]."""
-    return np.cumsum(reduced.profile_slope(omega)[::-1])[::-1] / np.sqrt(np.cumsum(reduced.n[::-1]))[::-1]
-
-
-def _rung(reduced: Reduced, omega: Array, certificate: Certificate) -> Rung:
-    m = reduced.moments(omega)
-    return Rung(risk=reduced.risk(m), omega=omega, P=reduced.P(m), certificate=certificate)
+    return np.cumsum(reduced.profile_slope(omega, m)[::-1])[::-1] / np.sqrt(np.cumsum(reduced.n[::-1]))[::-1]

@@ -7,25 +7,44 @@ import numpy as np
 from gladient._linalg import solve_spd
 from gladient._types import Array
 from gladient.landscape._cone import solve_monotone, solve_nonnegative
+from gladient.landscape._krylov import measure
 from gladient.landscape._reduced import Moments, Reduced
 from gladient.landscape._search import maximise
 
 __all__ = ["best_free", "best_monotone", "best_nonnegative", "weights_at"]
 
+_SQUEEZES = 2  # more save the search no more than they cost
+
 Solver = Callable[[Array, Array, Array, np.ndarray], tuple[Array, np.ndarray]]
 
 
 def best_free(reduced: Reduced) -> tuple[Array, float]:
-    """Best weights without constraint, and a lower bound of their risk; searched in the eigenbasis of the blocks."""
-    eigenvalues, a = reduced.spectrum
+    """Best weights without constraint, and a lower bound of their risk."""
+    seen = measure(reduced)
+    values, a = seen.values, seen.parts
 
     def inner(c: float) -> tuple[Moments, float]:
-        w = a / (1.0 + c * eigenvalues)
+        w = a / (1.0 + c * values)
         signal = float(a @ w)
-        return Moments(signal, float(w @ (eigenvalues * w)) - signal**2, float(w @ w)), c
+        return Moments(signal, float(w @ (values * w)) - signal**2, float(w @ w)), c
 
-    c, bound = maximise(reduced, inner, float(eigenvalues[0]), float(eigenvalues[-1]))
-    return weights_at(reduced, c), reduced.M - reduced.unit * bound * float(np.abs(reduced.r).max()) ** 2
+    c, bound = maximise(reduced, inner, *_enclosed(reduced, inner))
+    if seen.basis is None:
+        omega = weights_at(reduced, c)
+    else:
+        omega = _normalised((a / (1.0 + c * values)) @ seen.basis / np.sqrt(reduced.n))
+    return omega, reduced.M - reduced.unit * bound * float(np.abs(reduced.r).max()) ** 2
+
+
+def _enclosed(reduced: Reduced, inner: Callable[[float], tuple[Moments, float]]) -> tuple[float, float]:
+    r"""Interval that has the t of every stationary point: the map from t to the t of its tangent's weights increases.
+
+    The largest t is that of r itself, c = 0; the smallest belongs to the largest c.
+    """
+    low, high = inner(reduced.most_c)[0].t, inner(0.0)[0].t
+    for _ in range(_SQUEEZES):
+        low, high = (inner(B / A)[0].t for A, B in (reduced.secant(low, low), reduced.secant(high, high)))
+    return low * (1.0 - 1e-14), high * (1.0 + 1e-14)
 
 
 def weights_at(reduced: Reduced, c: float) -> Array:
