@@ -1,14 +1,17 @@
 """The lens: the token weights that the gates of a real model induce, proved by rebuilding each layer's own output."""
 
+from gladient.lens._adapter import Adapter
 from gladient.lens._capture import Trace, capture
-from gladient.lens._layers import Ungated, gated_layers, supported, ungated_layers
+from gladient.lens._layers import Ungated, gated_layers, register, supported, ungated_layers
+from gladient.lens._operands import record
 from gladient.lens._record import Reconstruction, Record
 from gladient.lens._recurrence import Recurrence
-from gladient.lens._seams import SeamError
 from gladient.lens._summary import Summary
 from gladient.lens._wpgd import WPGDView
+from gladient.lens.seams import SeamError
 
 __all__ = [
+    "Adapter",
     "Reconstruction",
     "Record",
     "Recurrence",
@@ -19,6 +22,8 @@ __all__ = [
     "WPGDView",
     "capture",
     "gated_layers",
+    "record",
+    "register",
     "supported",
     "ungated_layers",
 ]

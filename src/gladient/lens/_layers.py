@@ -1,4 +1,4 @@
-"""Which layers a model has: those that an adapter reads, and those of attention, which has no gates."""
+"""Which layers a model has: those that the lens reads, and those of attention, which has no gates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from torch import nn
 
 from gladient.lens._adapter import Adapter
+from gladient.lens._callers import calls_operators
 from gladient.lens.adapters import ADAPTERS
+from gladient.lens.adapters.gladient import OPERATORS
 
-__all__ = ["Ungated", "gated_layers", "supported", "ungated_layers"]
+__all__ = ["Ungated", "gated_layers", "register", "supported", "ungated_layers"]
+
+_registered: list[Adapter] = []  # newest first
 
 
 @dataclass(frozen=True)
@@ -26,13 +30,30 @@ class Ungated:
     kind: str
 
 
+def register(adapter: Adapter) -> None:
+    """Teaches the lens a kind of layer, for as long as the process lives; it goes before those that it knows already.
+
+    Raises:
+        ValueError: if another adapter has its name, or it names no class.
+    """
+    if not adapter.modules:
+        raise ValueError(f"the adapter {adapter.name!r} names no class; modules are the names of the classes it reads")
+    others = [other.name for other in (*_registered, *ADAPTERS) if other != adapter]
+    if adapter.name in others:
+        raise ValueError(f"there is another adapter {adapter.name!r}; give this one a name of its own")
+    if adapter not in _registered:
+        _registered.insert(0, adapter)
+
+
 def supported() -> dict[str, tuple[str, ...]]:
     """The architectures that the lens reads, with the classes of their layers.
+
+    It reads besides any module that calls the operators of `gladient.ops`.
 
     >>> supported()["mamba2"][0]
     'Mamba2Mixer'
     """
-    return {adapter.name: adapter.modules for adapter in ADAPTERS}
+    return {adapter.name: adapter.modules for adapter in (*_registered, *ADAPTERS)}
 
 
 def gated_layers(model: nn.Module) -> list[tuple[str, int, nn.Module, Adapter]]:
@@ -44,8 +65,8 @@ def gated_layers(model: nn.Module) -> list[tuple[str, int, nn.Module, Adapter]]:
     found = _read_layers(model)
     if not found:
         raise ValueError(
-            f"{type(model).__name__} has no gated layer that the lens reads; "
-            f"supported: {', '.join(sorted(supported()))}"
+            f"{type(model).__name__} has no gated layer that the lens reads; supported: "
+            f"{', '.join(sorted(supported()))}, and modules that call gladient.ops; for others see lens.register"
         )
     numbers = _numbers([name for name, _, _ in found])
     return [(name, number, module, adapter) for number, (name, module, adapter) in zip(numbers, found, strict=True)]
@@ -69,10 +90,16 @@ def ungated_layers(model: nn.Module) -> list[Ungated]:
 def _read_layers(model: nn.Module) -> list[tuple[str, nn.Module, Adapter]]:
     found = []
     for name, module in model.named_modules():
-        adapter = next((each for cls in type(module).__mro__ for each in ADAPTERS if each.reads(cls)), None)
+        adapter = _adapter(module)
         if adapter is not None:
             found.append((name, module, adapter))
     return found
+
+
+def _adapter(module: nn.Module) -> Adapter | None:
+    known = [*_registered, *ADAPTERS]
+    named = next((each for cls in type(module).__mro__ for each in known if each.reads(cls)), None)
+    return named or (OPERATORS if calls_operators(module) else None)
 
 
 def _holds(outer: str, inner: str) -> bool:

@@ -125,7 +125,7 @@ def gated_linear_attention(
         check_values=check_values,
         inplace=inplace,
     )
-    return _run(call, backend, initial_state)
+    return run_call(call, backend, initial_state)
 
 
 def gated_delta_rule(
@@ -219,10 +219,11 @@ def gated_delta_rule(
         check_values=check_values,
         inplace=inplace,
     )
-    return _run(call, backend, initial_state)
+    return run_call(call, backend, initial_state)
 
 
-def _run(call: Call, backend: str, initial_state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def run_call(call: Call, backend: str, initial_state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Both operators end here: the call, and the state as it was given, which holds the final one if it asks so."""
     o, final = _BACKENDS[_first_willing(call, backend)].run(call)
     if call.inplace and final is not initial_state:
         final = initial_state.copy_(final)  # type: ignore[union-attr]

@@ -5,16 +5,15 @@ Rows of a padded batch reach the kernels packed one after the other; the record 
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gladient.lens._adapter import Adapter, Emit
+from gladient.lens._operands import unpacked
 from gladient.lens._recurrence import Recurrence
-from gladient.lens._seams import SeamError, on_function
+from gladient.lens.seams import SeamError, on_function
 
 __all__ = ["ADAPTER"]
 
@@ -44,17 +43,17 @@ def _attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
 
 
 def _read(call: dict[str, Any], output: Tensor) -> Recurrence:
-    unpacked = partial(_unpacked, borders=call.get("cu_seqlens"))
-    q, k, v = (unpacked(x) for x in (call["r"] if "r" in call else call["q"], call["k"], call["v"]))
+    borders = call.get("cu_seqlens")
+    q, k, v = (unpacked(x.float(), borders) for x in (call["r"] if "r" in call else call["q"], call["k"], call["v"]))
     scale, state, bonus = call.get("scale"), call.get("initial_state"), call.get("u")
     log_gates = next((call[name] for name in ("gk", "g", "w") if call.get(name) is not None), None)
     return Recurrence(
         q=q * (q.shape[3] ** -0.5 if scale is None else scale),
         k=k,
         v=v,
-        output=_unpacked(output, call.get("cu_seqlens"), wide=False),
+        output=unpacked(output, borders),
         positions=torch.arange(q.shape[1]),
-        log_gates=q.new_ones(()).expand(q.shape[:3]) if log_gates is None else unpacked(log_gates),
+        log_gates=q.new_ones(()).expand(q.shape[:3]) if log_gates is None else unpacked(log_gates.float(), borders),
         rate=_retention(q) if log_gates is None else None,
         read="after" if bonus is None else "before",
         bonus=None if bonus is None else bonus.float(),
@@ -65,16 +64,6 @@ def _read(call: dict[str, Any], output: Tensor) -> Recurrence:
 def _retention(q: Tensor) -> Tensor:
     """Log decays of RetNet's heads, 1 - 2^(-5-h), which its kernels hold."""
     return torch.log1p(-torch.exp2(-5.0 - torch.arange(q.shape[2], device=q.device, dtype=torch.float32)))
-
-
-def _unpacked(x: Tensor, borders: Tensor | None, *, wide: bool = True) -> Tensor:
-    """[1, tokens of all rows, …] to [rows, T, …] with zeros on the left; anything else as it is."""
-    x = x.float() if wide else x
-    if borders is None:
-        return x
-    lengths = borders.diff().tolist()
-    rows = x[0].split(lengths)
-    return torch.stack([functional.pad(row, (0, 0) * (x.ndim - 2) + (max(lengths) - len(row), 0)) for row in rows])
 
 
 ADAPTER = Adapter(

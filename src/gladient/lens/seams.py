@@ -42,20 +42,23 @@ def recomputing() -> bool:
 
 
 @contextmanager
-def on_function(module: nn.Module, name: str, listener: Listener, *, changes: tuple[str, ...] = ()) -> Iterator[None]:
-    """Tells `listener` of every call that `module`'s forward makes of the function `name` of its own Python module.
+def on_function(
+    module: nn.Module, name: str, listener: Listener, *, home: ModuleType | None = None, changes: tuple[str, ...] = ()
+) -> Iterator[None]:
+    """Tells `listener` of every call that `module`'s forward makes of a function.
 
     Args:
         module: the layer.
         name: the function.
         listener: gets the bound arguments, defaults filled in, and the result; it must change neither.
+        home: the Python module that looks the function up by this name; that of the layer's class if not given.
         changes: arguments that the function writes to: the listener gets them as they were before.
 
     Raises:
         SeamError: if there is no such function.
     """
-    homes = [vars(sys.modules[cls.__module__]) for cls in type(module).__mro__ if cls.__module__ in sys.modules]
-    home = next((sys.modules[space["__name__"]] for space in homes if name in space), None)
+    homes = [sys.modules[cls.__module__] for cls in type(module).__mro__ if cls.__module__ in sys.modules]
+    home = next((each for each in ([home] if home else homes) if name in vars(each)), None)
     if home is None:
         raise SeamError(f"{type(module).__module__} has no function {name!r}")
     with _listening(home, name, module, listener, changes), _announced(module):

@@ -1,0 +1,149 @@
+"""Records of tensors that one has, and the recurrence in a call of this package's operators."""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gladient.lens._record import Record
+from gladient.lens._recurrence import Recurrence
+from gladient.ops import gated_delta_rule, gated_linear_attention
+from gladient.ops._sequences import accumulation
+from gladient.ops.call import Call, prepare
+from gladient.ops.gates import to_heads
+
+__all__ = ["record", "recurrence_of", "unpacked"]
+
+
+def record(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    output: Tensor | None = None,
+    module: str = "tensors",
+    layer: int = 0,
+    max_bytes: int = 2**31,
+    **operands: Any,
+) -> Record:
+    r"""The record of one call of a mixer, from its operands and its output; every token weight, and the proof.
+
+    The operands are those of `gladient.ops.gated_linear_attention`: $S_t = G_t \odot S_{t-1} + k_t v_t^\top$,
+    $o_t = \mathrm{scale}\; S_t^\top q_t$; with `beta` those of `gladient.ops.gated_delta_rule`.
+
+    Args:
+        q: queries of all tokens or of the last alone, [B, Q, h, K].
+        k: keys, [B, T, h, K].
+        v: values, [B, T, h, V].
+        output: what the mixer computed, to be rebuilt, [B, Q, H, V]; if not given, what the operator computes.
+        module: the record's name.
+        layer: its number.
+        max_bytes: the most memory that one request for weights may take.
+        **operands: log gates g, gk, gv, G, A with dt; beta; scale (1 if not given), initial_state, read, bonus,
+            cu_seqlens: shapes and meaning as there. Packed sequences become rows, aligned right.
+
+    Raises:
+        ValueError: if a shape breaks its rule, or the delta rule comes with `erase` or a read before the write.
+        TypeError: if a type does, or an operand is none of these.
+
+    >>> q = k = torch.ones(1, 3, 1, 1)
+    >>> v = torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1)
+    >>> output = torch.tensor([1.0, 2.5, 4.25]).view(1, 3, 1, 1)
+    >>> found = record(q, k, v, g=torch.full((1, 3, 1), 0.5).log(), output=output)
+    >>> found.gate_weights(queries=-1).tolist(), found.reconstruction_error.passed
+    ([[[[0.25, 0.5, 1.0]]]], True)
+    """
+    call = prepare(q, k, v, **operands)
+    if output is None:
+        operator = gated_linear_attention if call.beta is None else gated_delta_rule
+        output = operator(q, k, v, **operands)[0]
+    wanted = (len(k), q.shape[1], call.heads, v.shape[3])
+    if tuple(output.shape) != wanted:
+        raise ValueError(f"output has shape {tuple(output.shape)}; of these operands it is [B, Q, H, V] = {wanted}")
+    kept = recurrence_of(call, output.detach(), call.initial_state)
+    return Record(module, layer, "delta rule" if call.beta is not None else "by hand", 0, kept, max_bytes)
+
+
+def recurrence_of(call: Call, output: Tensor, initial_state: Tensor | None) -> Recurrence:
+    """What an operator was asked, beside what it returned and the state before its first token.
+
+    Gates of value channels make every value channel a head of its own, with values of one number.
+
+    Raises:
+        ValueError: for the delta rule with erase strengths of its own, and for last queries of packed sequences.
+    """
+    if call.erase is not None:
+        raise ValueError("the lens reads a delta rule that erases what it writes; leave erase out")
+    H, T, Q = call.heads, call.k.shape[1], output.shape[1]
+    if len(call.offsets) > 2 and (Q, call.q.shape[1]) != (T, T):
+        raise ValueError("the lens reads packed sequences with a query for every token; leave out last_query")
+    log_gates = call.gates.each(accumulation).to_heads(H).combined()
+    q, k, v = (to_heads(accumulation(x), H) for x in (call.q, call.k, call.v))
+    parts: dict[str, Tensor] = {"q": call.scale * q[:, -Q:], "k": k, "v": v, "output": output}
+    if log_gates is not None:
+        parts["log_gates"] = log_gates
+    if call.beta is not None:
+        parts["beta"] = to_heads(accumulation(call.beta), H)
+    if call.bonus is not None and not _same(call.bonus):  # what it adds, as a record has one for all rows
+        own = (parts["q"] * accumulation(call.bonus)[:, None] * k[:, T - Q :]).sum(3, keepdim=True)
+        parts["skip"] = own * v[:, T - Q :]
+    return _recurrence({name: unpacked(x, call.offsets) for name, x in parts.items()}, call, initial_state)
+
+
+def _recurrence(parts: dict[str, Tensor], call: Call, state: Tensor | None) -> Recurrence:
+    gates, T, Q = parts.get("log_gates"), parts["k"].shape[1], parts["q"].shape[1]
+    apart = call.v.shape[3] if gates is not None and gates.shape[4] > 1 else 1  # value channels that are heads
+    return Recurrence(
+        q=_repeat(parts["q"], apart),
+        k=_repeat(parts["k"], apart),
+        v=_split(parts["v"], apart),
+        output=_split(parts["output"], apart),
+        positions=torch.arange(T - Q, T),
+        log_gates=None if gates is None else _by_heads(gates),
+        beta=parts.get("beta"),
+        skip=_split(parts["skip"], apart) if "skip" in parts else None,
+        read=call.read,
+        bonus=_own(call.bonus).repeat_interleave(apart, 0) if call.bonus is not None and _same(call.bonus) else None,
+        initial_state=None if state is None else _split(accumulation(state).movedim(2, 1), apart).movedim(1, 2),
+    )
+
+
+def unpacked(x: Tensor, borders: Tensor | tuple[int, ...] | None) -> Tensor:
+    """[1, tokens of all sequences, …] to [sequences, T, …] with zeros on the left; one sequence a row as it is.
+
+    >>> unpacked(torch.tensor([[1, 2, 3]]), (0, 1, 3)).tolist()
+    [[0, 1], [2, 3]]
+    """
+    edges = borders.tolist() if isinstance(borders, Tensor) else borders or ()
+    lengths = [stop - start for start, stop in pairwise(edges)]
+    if len(lengths) < 2:
+        return x
+    rows = x[0].split(lengths)
+    return torch.stack([functional.pad(row, (0, 0) * (x.ndim - 2) + (max(lengths) - len(row), 0)) for row in rows])
+
+
+def _same(bonus: Tensor) -> bool:
+    """Whether all rows share it."""
+    return len(bonus) == 1 or bonus.stride(0) == 0
+
+
+def _own(bonus: Tensor) -> Tensor:
+    return accumulation(bonus[0])
+
+
+def _by_heads(gates: Tensor) -> Tensor:
+    """[B, T, H, K or 1, V or 1] to [B, T, H·V, K], or [B, T, H·V] where key channels share them."""
+    gates = gates.mT.flatten(2, 3)
+    return gates[..., 0] if gates.shape[3] == 1 else gates
+
+
+def _repeat(x: Tensor, times: int) -> Tensor:
+    """[B, T, H, K] to [B, T, H·times, K]."""
+    return x[:, :, :, None].expand(-1, -1, -1, times, -1).flatten(2, 3)
+
+
+def _split(x: Tensor, parts: int) -> Tensor:
+    """[B, T, H, V] to [B, T, H·parts, V / parts]."""
+    return x.unflatten(3, (parts, -1)).flatten(2, 3)
