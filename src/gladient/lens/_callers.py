@@ -28,7 +28,8 @@ def calls_operators(module: nn.Module) -> bool:
     (True, False)
     """
     seen: set[int] = set()
-    return any(_leads(value, seen) for value in vars(module).values()) or _class_calls(type(module))
+    cls: Any = type(module)
+    return any(_leads(value, seen) for value in vars(module).values()) or _class_calls(cls)
 
 
 @cache
