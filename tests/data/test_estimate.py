@@ -90,6 +90,14 @@ def test_the_transform_goes_both_ways() -> None:
     np.testing.assert_allclose(transform.predictions(X, transform.labels(X, y)), y)
 
 
+def test_directions_without_tasks_come_and_go() -> None:
+    """A level that no task has: the estimate is clipped at 0 with some clusters left out, and not with others."""
+    estimated = estimate_setting(simulated.prompts(SETTING, 60, np.random.default_rng(4)), intercept=True)
+    ranks = {int((np.linalg.eigvalsh(point.setting.Sigma) > 1e-9).sum()) for point in estimated.points}
+    assert len(ranks) == 2
+    assert np.isfinite(estimated.predict_ladder()["key_gate"].risk_error)
+
+
 def test_predictions_hold_on_fresh_prompts() -> None:
     rng = np.random.default_rng(3)
     estimated = estimate_setting(simulated.prompts(SETTING, 400, rng, simulated.sparse))

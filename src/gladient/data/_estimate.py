@@ -32,8 +32,9 @@ class PredictedGate:
     Attributes:
         risk, risk_error: expected squared error and its standard error.
         gain, gain_error: how far the risk is below that of linear attention.
-        omega, omega_error: weight of one example of each task, the largest 1 (for a decay the mean), [K]; for the key
-            gate of each task and direction, [K, d].
+        omega: weight of one example of each task, the largest 1 (for a decay the mean), [K]; for the key gate of each
+            task and direction with tasks in it, [K, directions].
+        omega_error: its standard error; NaN for the key gate, whose directions change with the data.
         step: what computes it.
     """
 
@@ -55,6 +56,7 @@ class Estimated:
         transform: from the data's units to the setting's, and back.
         standard_errors: of R, r, spectrum (the eigenvalues of Sigma) and sigma2, by the jackknife over clusters.
         points: the estimate, then those with one block of clusters left out each.
+        clusters: how many there are.
         seen: cautions about the prompts.
         kappa: mean of |x|⁴ of white features beside that of Gaussian ones, d (d + 2).
     """
@@ -63,8 +65,14 @@ class Estimated:
     transform: Transform
     standard_errors: dict[str, Array]
     points: tuple[Nearest, ...]
+    clusters: int
     seen: tuple[Caution, ...]
     kappa: float
+
+    @property
+    def spectrum(self) -> Float[Array, " d"]:
+        """Eigenvalues of the setting's Sigma, ascending."""
+        return np.asarray(np.linalg.eigvalsh(self.setting.Sigma))
 
     @cached_property
     def warnings(self) -> tuple[Caution, ...]:
@@ -85,6 +93,10 @@ class Estimated:
         ladders = [_steps(point, n, features) for point in self.points]
         return {name: _predicted(ladders, name) for name in ladders[0]}
 
+    def steps(self, n: Sequence[int] | None = None, *, features: Features = "own") -> dict[str, Step]:
+        """Each gate family's best step, without standard errors; see `predict_ladder`."""
+        return _steps(self.points[0], n, features)
+
     def errors(self, prompts: Sequence[Prompt], n: Sequence[int] | None = None) -> dict[str, Float[Array, " G"]]:
         """Mean squared error of each gate family's best step on each prompt, in the units of the risks.
 
@@ -97,7 +109,7 @@ class Estimated:
         """
         counts = tuple(self.setting.n.tolist() if n is None else n)
         shown = [_shown(self.transform.prompt(prompt), counts) for prompt in prompts]
-        steps = _steps(self.points[0], counts, "own")
+        steps = self.steps(counts)
         return {name: np.array([_error(step, prompt) for prompt in shown]) for name, step in steps.items()}
 
     def check(self, prompts: Sequence[Prompt]) -> tuple[Caution, ...]:
@@ -164,6 +176,7 @@ def estimate_setting(
             "sigma2": jackknife([each.setting.sigma2 for each in points]),
         },
         points=points,
+        clusters=number,
         seen=tuple(_seen(white, points, number, intercept=intercept)),
         kappa=_kappa(white),
     )
@@ -249,7 +262,7 @@ def _predicted(ladders: Sequence[dict[str, Step]], name: str) -> PredictedGate:
         gain=float(gains[0]),
         gain_error=float(jackknife(gains)),
         omega=omegas[0],
-        omega_error=jackknife(omegas),
+        omega_error=jackknife(omegas) if omegas[0].ndim == 1 else np.full_like(omegas[0], np.nan),
         step=ladders[0][name],
     )
 

@@ -1,0 +1,150 @@
+"""`gladient data`: would gating help on the data of a table?"""
+
+import json
+import shlex
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from gladient.cli._numbers import Whole, Wholes
+
+if TYPE_CHECKING:
+    from gladient.data import CrossFit
+
+__all__ = ["Data"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What each gate family is predicted to gain on a table's prompts, beside what is measured on held-out clusters.
+
+    One row an example. Rows of one task make one prompt: the role says which source a row belongs to, or that it is a
+    query. Example: gladient data FILE.csv --target y --features x1 x2 --task day --role source --cluster week
+    """
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """A CSV or Parquet file."""
+    target: str
+    """Column of labels."""
+    features: tuple[str, ...]
+    """Columns of features."""
+    task: str
+    """Column that names the task asked about: rows of one value are one prompt."""
+    role: str
+    """Column that says which source of the prompt a row belongs to."""
+    cluster: str | None = None
+    """Column of clusters, one for each prompt; prompts that share data belong to one. Each is its own if not given."""
+    query: str = "query"
+    """What the role column says of the examples asked about."""
+    roles: tuple[str, ...] = ()
+    """The other roles in the order of the prompt; that of first appearance if not given."""
+    n: Wholes = ()
+    """Examples that a prompt shows of each source, the first of each; one number for all, or one each."""
+    intercept: bool = False
+    """Each task has a level of its own."""
+    folds: Whole = 5
+    """Contiguous blocks of clusters, each held out once."""
+    gap: Whole = 0
+    """Clusters beside a held-out block that are left out too, where neighbours share examples."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+    out: Path | None = None
+    """The report to write; data.html if not given, none with --json."""
+
+    def run(self) -> None:
+        """Print the comparison, write the report."""
+        from gladient.data import cross_fit, read_table, table_prompts
+
+        out = self._out()
+        table = table_prompts(
+            read_table(self.file),
+            target=self.target,
+            features=self.features,
+            task=self.task,
+            role=self.role,
+            cluster=self.cluster,
+            query=self.query,
+            roles=self.roles,
+        )
+        n = self.n * len(table.roles) if len(self.n) == 1 else self.n
+        found = cross_fit(
+            table.prompts,
+            clusters=table.clusters,
+            n=n or None,
+            folds=self.folds,
+            gap=self.gap,
+            intercept=self.intercept,
+        )
+        print(json.dumps(_as_json(found, table.roles), allow_nan=False) if self.json else _text(found, table.roles))
+        if out is not None:
+            from gladient.data.report import write_report
+
+            write_report(out, found, roles=table.roles, command=f"gladient data {shlex.join(self._options())}")
+            print(f"report: {out}", file=sys.stderr if self.json else sys.stdout)
+
+    def _out(self) -> Path | None:
+        out = self.out or (None if self.json else Path("data.html"))
+        if out is not None and (out.is_dir() or not out.parent.is_dir()):
+            wrong = f"{out} is a folder" if out.is_dir() else f"{out.parent} is no folder"
+            raise ValueError(f"{wrong}; --out names the HTML file to write, in a folder that exists")
+        return out
+
+    def _options(self) -> list[str]:
+        """The options that decide the numbers, as they are typed."""
+        given = [self.file.name, "--target", self.target, "--features", *self.features, "--task", self.task]
+        given += ["--role", self.role, "--query", self.query, "--folds", str(self.folds), "--gap", str(self.gap)]
+        given += ["--cluster", self.cluster] if self.cluster is not None else []
+        given += ["--roles", *self.roles] if self.roles else []
+        given += ["--n", *map(str, self.n)] if self.n else []
+        return [*given, "--intercept"] if self.intercept else given
+
+
+def _as_json(found: "CrossFit", roles: tuple[str, ...]) -> dict[str, Any]:
+    estimated = found.estimated
+    return {
+        "roles": list(roles),
+        "setting": estimated.setting.to_dict(),
+        "standard_errors": {name: error.tolist() for name, error in estimated.standard_errors.items()},
+        "gates": {
+            name: {
+                "risk": asdict(found.risks[name]),
+                "gain": {**asdict(found.gains[name]), "z": found.gains[name].z},
+                **(
+                    {"omega": gate.omega.tolist(), "omega_error": gate.omega_error.tolist()}
+                    if name != "key_gate"
+                    else {}
+                ),
+            }
+            for name, gate in found.gates.items()
+        },
+        "warnings": [asdict(caution) for caution in found.warnings],
+    }
+
+
+def _text(found: "CrossFit", roles: tuple[str, ...]) -> str:
+    setting, errors = found.estimated.setting, found.estimated.standard_errors
+    lines = [f"{'gate':17}{'risk':>15}{'measured':>17}{'gain':>18}{'measured':>17}{'z':>6}  weight of one example"]
+    for name, gate in found.gates.items():
+        risk, gain = found.risks[name], found.gains[name]
+        lines.append(
+            f"{name:17}{_pair(risk.predicted, risk.predicted_error):>15}{_pair(risk.measured, risk.measured_error):>17}"
+            f"{_pair(gain.predicted, gain.predicted_error):>18}{_pair(gain.measured, gain.measured_error):>17}"
+            f"{round(gain.z, 1) + 0.0:6.1f}  {_weights(gate.omega, gate.omega_error)}"
+        )
+    r = "  ".join(f"{role} {_pair(*pair)}" for role, *pair in zip(roles, setting.r, errors["r"], strict=True))
+    lines.append(f"correlation with the query's task: {r}")
+    lines.append("risks: of 1, what is left of the labels after one fit to all examples; gain: over linear attention")
+    return "\n".join([*lines, *map(str, found.warnings)])
+
+
+def _pair(value: float, error: float) -> str:
+    return f"{value:.4f} ± {error:.4f}"
+
+
+def _weights(omega: Any, error: Any) -> str:
+    if omega.ndim == 2:
+        return "one for each direction"
+    return "  ".join(f"{weight:.2f} ± {spread:.2f}" for weight, spread in zip(omega, error, strict=True))

@@ -1,0 +1,160 @@
+"""Predictions beside what is measured on clusters that they have not seen."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from gladient._types import Array
+from gladient.data._cautions import Caution
+from gladient.data._estimate import Estimated, PredictedGate, estimate_setting
+from gladient.data._ladder import GATES
+from gladient.data._prompt import Prompt
+
+__all__ = ["Compared", "CrossFit", "clustered_error", "cross_fit", "folds_of"]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One number predicted from other clusters, and measured on these.
+
+    Attributes:
+        predicted, predicted_error: mean over the folds; the standard error is that of the estimate from all prompts.
+        measured, measured_error: mean over the prompts, each held out once; its standard error is clustered.
+    """
+
+    predicted: float
+    predicted_error: float
+    measured: float
+    measured_error: float
+
+    @property
+    def z(self) -> float:
+        """Their difference in standard errors, taken as independent; 0 if both are exact."""
+        error = float(np.hypot(self.predicted_error, self.measured_error))
+        return (self.predicted - self.measured) / error if error > 0.0 else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class CrossFit:
+    """Every prompt predicted from clusters that do not hold it.
+
+    Attributes:
+        prompts: how many there are.
+        estimated: the estimate from all of them.
+        risks: of every gate family, in units of the labels' mean square after the fit to all.
+        gains: of every gate family over linear attention.
+        gates: predictions from all prompts, with the weights.
+        warnings: of that estimate, and of folds whose held-out prompts differ from the others.
+    """
+
+    prompts: int
+    estimated: Estimated
+    risks: dict[str, Compared]
+    gains: dict[str, Compared]
+    gates: dict[str, PredictedGate]
+    warnings: tuple[Caution, ...]
+
+
+def cross_fit(
+    prompts: Sequence[Prompt],
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    n: Sequence[int] | None = None,
+    folds: int = 5,
+    gap: int = 0,
+    center: bool = True,
+    intercept: bool = False,
+) -> CrossFit:
+    """Predict every gate family's risk and gain from some clusters, and measure both on the others.
+
+    Args:
+        prompts: as for `estimate_setting`, in an order in which neighbours may be alike (time, say).
+        clusters: of each prompt; each prompt is its own if not given.
+        n: examples of each source in a prompt; not needed if all prompts have as many.
+        folds: contiguous blocks of clusters, each held out once.
+        gap: clusters on either side of a held-out block that are left out too; for prompts that share examples with
+            those of neighbouring clusters.
+        center: see `estimate_setting`.
+        intercept: see `estimate_setting`.
+
+    Raises:
+        ValueError: as `estimate_setting` does, or if folds are fewer than two or more than the clusters.
+    """
+    labels = list(range(len(prompts))) if clusters is None else list(clusters)
+
+    def estimate(chosen: Sequence[int]) -> Estimated:
+        return estimate_setting(
+            [prompts[i] for i in chosen],
+            clusters=[labels[i] for i in chosen],
+            n=n,
+            center=center,
+            intercept=intercept,
+        )
+
+    estimated = estimate(range(len(prompts)))
+    gates = estimated.predict_ladder()
+    errors = {name: np.empty(len(prompts)) for name in GATES}
+    predicted = {name: np.empty(len(prompts)) for name in GATES}
+    warnings = list(estimated.warnings)
+    for fold, (train, test) in enumerate(folds_of(labels, folds, gap), start=1):
+        fitted = estimate(train.tolist())
+        held_out, steps = [prompts[i] for i in test], fitted.steps()
+        for name, found in fitted.errors(held_out).items():
+            errors[name][test] = found
+            predicted[name][test] = steps[name].risk
+        warnings += [Caution(c.kind, f"fold {fold} of {folds}: {c.message}") for c in fitted.check(held_out)]
+
+    base = "linear_attention"
+    return CrossFit(
+        prompts=len(prompts),
+        estimated=estimated,
+        risks={name: _compared(predicted[name], gates[name].risk_error, errors[name], labels) for name in GATES},
+        gains={
+            name: _compared(
+                predicted[base] - predicted[name], gates[name].gain_error, errors[base] - errors[name], labels
+            )
+            for name in GATES
+        },
+        gates=gates,
+        warnings=tuple(warnings),
+    )
+
+
+def folds_of(labels: Sequence[Hashable], folds: int, gap: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Indices of the prompts to fit and of those held out, for each contiguous block of clusters.
+
+    >>> [(train.tolist(), test.tolist()) for train, test in folds_of("aabbcd", 2, gap=1)]
+    [([5], [0, 1, 2, 3]), ([0, 1], [4, 5])]
+    """
+    numbers = {label: i for i, label in enumerate(dict.fromkeys(labels))}
+    if not 2 <= folds <= len(numbers):
+        raise ValueError(f"folds is {folds} with {len(numbers)} clusters; there must be from 2 to as many as clusters")
+    if gap < 0:
+        raise ValueError(f"gap is {gap}; it counts clusters, 0 or more")
+    cluster = np.array([numbers[label] for label in labels])
+    ends = np.linspace(0, len(numbers), folds + 1).round().astype(int).tolist()
+    return [
+        (
+            np.flatnonzero((cluster < start - gap) | (cluster >= end + gap)),
+            np.flatnonzero((cluster >= start) & (cluster < end)),
+        )
+        for start, end in pairwise(ends)
+    ]
+
+
+def clustered_error(values: Array, labels: Sequence[Hashable]) -> float:
+    """Standard error of the mean, with the values of a cluster taken as one.
+
+    >>> round(clustered_error(np.array([1.0, 2.0, 3.0, 4.0]), "abcd"), 4)
+    0.6455
+    """
+    rest = values - values.mean()
+    names = list(dict.fromkeys(labels))
+    sums = np.array([rest[[label == name for label in labels]].sum() for name in names])
+    return float(np.sqrt(np.sum(sums**2) * len(names) / (len(names) - 1)) / len(values))
+
+
+def _compared(predicted: Array, error: float, measured: Array, labels: Sequence[Hashable]) -> Compared:
+    return Compared(float(predicted.mean()), error, float(measured.mean()), clustered_error(measured, labels))

@@ -1,0 +1,137 @@
+"""`gladient data`: what it prints is what Python returns, and each bad table ends in one line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gladient.cli import main
+from gladient.data import cross_fit, read_table, table_prompts
+
+pd = pytest.importorskip("pandas")
+COLUMNS = {"target": "y", "features": ["x1", "x2"], "task": "day", "role": "source", "cluster": "week"}
+OPTIONS = ["--target", "y", "--features", "x1", "x2", "--task", "day", "--role", "source"]
+
+
+@pytest.fixture(scope="module")
+def frame():
+    rng, rows = np.random.default_rng(0), []
+    for day in range(60):
+        beta = rng.normal(size=2)
+        for source, like in (("old", 0.2), ("new", 0.9), ("query", 1.0)):
+            own = like * beta + np.sqrt(1 - like**2) * rng.normal(size=2)
+            for _ in range(6):
+                x = rng.normal(size=2)
+                rows.append((day, source, day // 3, *x, x @ own + rng.normal()))
+    return pd.DataFrame(rows, columns=["day", "source", "week", "x1", "x2", "y"])
+
+
+def test_it_prints_what_python_returns(frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "table.parquet"
+    frame.to_parquet(path)
+    assert main(["data", str(path), *OPTIONS, "--cluster", "week", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    table = table_prompts(frame, **COLUMNS)
+    found = cross_fit(table.prompts, clusters=table.clusters)
+    assert printed["roles"] == ["old", "new"]
+    assert printed["setting"]["n"] == [6, 6]
+    for name, gate in printed["gates"].items():
+        assert gate["gain"]["measured"] == pytest.approx(found.gains[name].measured, abs=1e-12)
+        assert gate["gain"]["predicted"] == pytest.approx(found.gains[name].predicted, abs=1e-12)
+        if name != "key_gate":  # it has weights of its own for each direction
+            np.testing.assert_allclose(gate["omega"], found.gates[name].omega, atol=1e-9)
+    assert not (tmp_path / "data.html").exists()
+
+
+def test_a_table_and_a_report(frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = tmp_path / "table.csv", tmp_path / "report.html"
+    frame.sample(frac=1, random_state=0).to_csv(path, index=False)
+    options = ["--roles", "old", "new", "--n", "4", "--folds", "3", "--intercept", "--out", str(out)]
+    assert main(["data", str(path), *OPTIONS, *options]) == 0
+    printed = capsys.readouterr().out
+    assert [line.split()[0] for line in printed.splitlines()[1:6]] == [
+        "linear_attention",
+        "fixed_decay",
+        "scalar_gate",
+        "value_gate",
+        "key_gate",
+    ]
+    assert "correlation with the query's task: old" in printed
+    page = out.read_text()
+    assert "each shows 4, 4 examples" in page
+    assert "--roles old new --n 4 --intercept" in page
+
+
+def change(frame, **columns):
+    return frame.assign(**columns)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda f: f.drop(columns="x2"), "there is no column 'x2'; the table has day, source, week, x1, y"),
+        (lambda f: change(f, y=f.y.where(f.index != 7)), "column 'y' misses 1 of 1080 values; drop those rows"),
+        (lambda f: change(f, x1="red"), "column 'x1' holds 'red', which is no number; code categories as 0 and 1"),
+        (lambda f: change(f, x1=1.0), "feature 1 of 2 is 1 in every example; leave it out"),
+        (lambda f: change(f, day=0, week=0), "column 'day' has one value, so each role has one task"),
+        (
+            lambda f: f[(f.day != 5) | (f.source != "old")],
+            "day 5 has no row of role 'old'; each prompt needs every role",
+        ),
+        (lambda f: f[f.source != "query"], "column 'source' holds new, old; some rows must be 'query'"),
+        (lambda f: f[f.source == "query"], "every row of column 'source' is 'query'"),
+        (lambda f: f.drop(index=f.index[0]), "source 1 has from 5 to 6 examples; say with n how many"),
+        (lambda f: change(f, week=f.index), "day 0 lies in the clusters"),
+        (lambda f: f.iloc[:0], "has 0 rows and 6 columns; it is no table"),
+    ],
+)
+def test_bad_tables(frame, make, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "table.csv"
+    make(frame).to_csv(path, index=False)
+    assert main(["data", str(path), *OPTIONS, "--cluster", "week"]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("no.csv", None, "does not exist, or is a folder"),
+        ("no.parquet", b"PAR1 but not really", "cannot be read as Parquet"),
+        ("no.csv", b"\x89PNG\r\n\x1a\n\x00\xff\xfe", "cannot be read as CSV"),
+        ("no.csv", b"", "cannot be read as CSV"),
+        ("no.csv", b"just a line of text\nand another\n", "it is no table of examples"),
+    ],
+)
+def test_files_that_are_no_tables(
+    name: str, content: bytes | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert main(["data", str(tmp_path / name), *OPTIONS]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_bad_options(frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "table.csv"
+    frame.to_csv(path, index=False)
+    for extra, message in (
+        (["--n", "4", "4", "4"], "n lists 3 counts and prompts have 2 sources"),
+        (["--roles", "new"], "the roles are given as new and the table has new, old, query"),
+        (["--n", "9"], "a prompt's sources have [6, 6] examples; the gates' weights are for [9, 9]"),
+        (["--folds", "1"], "folds is 1 with 60 clusters"),
+        (["--out", str(tmp_path)], "is a folder; --out names the HTML file"),
+    ):
+        assert main(["data", str(path), *OPTIONS, *extra]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_without_pandas(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pandas", None)
+    with pytest.raises(
+        ImportError, match=r"reading a table needs the package 'pandas'.*pip install 'gladient\[data\]'"
+    ):
+        read_table(tmp_path / "table.csv")
