@@ -34,8 +34,8 @@ class Step:
 
     Attributes:
         risk: expected squared error of the query's prediction.
-        omega: weight of one example of each task, [K] (the mean for a decay); for the key gate of each task and direction
-            with tasks in it, [K, directions].
+        omega: weight of one example of each task, [K] (the mean for a decay); for the key gate of each task and
+            direction with tasks in it, [K, directions].
         matrices: W, [K, d, d].
         gamma: the gate on every token; 1 for all but the fixed decay.
     """
