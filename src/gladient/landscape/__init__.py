@@ -5,6 +5,7 @@ from gladient.landscape._batch import OptimumBatch, optimum_batch
 from gladient.landscape._bayes import Estimate, bayes
 from gladient.landscape._decay import fixed_decay, half_gate
 from gladient.landscape._delta import delta_risk
+from gladient.landscape._delta_batch import DeltaBatch, delta_rule_batch
 from gladient.landscape._delta_rungs import DeltaCertificate, DeltaRung, delta_rule, gated_delta_rule
 from gladient.landscape._delta_schedule import DeltaSchedule, critical_step_risk, delta_schedule
 from gladient.landscape._delta_shared import query_share, shared_step, shared_step_risk
@@ -38,6 +39,7 @@ __all__ = [
     "delta_risk",
     "delta_rule",
     "gated_delta_rule",
+    "delta_rule_batch",
     "delta_schedule",
     "critical_step_risk",
     "query_share",
@@ -54,6 +56,7 @@ __all__ = [
     # their results
     "Advantage",
     "Certificate",
+    "DeltaBatch",
     "DeltaCertificate",
     "DeltaRung",
     "DeltaSchedule",

@@ -9,7 +9,7 @@ from gladient.landscape._reduced import Reduced
 from gladient.landscape._weights import best_free
 from gladient.prompts._setting import LEAST_VARIANCE, MOST_EXAMPLES, MOST_VARIANCE
 
-__all__ = ["OptimumBatch", "optimum_batch"]
+__all__ = ["OptimumBatch", "broadcast", "is_valid", "optimum_batch"]
 
 _ENTRIES = 2_000_000  # numbers held at once in an intermediate array
 _CLOSE = 1e-10  # relative distance at which the two ends of the squeeze count as one fixed point
@@ -72,9 +72,7 @@ def optimum_batch(
     >>> print(found.risk.round(6), found.valid)
     [5.277778 5.277778      nan] [ True  True False]
     """
-    arrays = _broadcast(
-        n, R, r, spectrum, sigma2, np.ones(np.shape(spectrum)) if multiplicity is None else multiplicity
-    )
+    arrays = broadcast(n, R, r, spectrum, sigma2, np.ones(np.shape(spectrum)) if multiplicity is None else multiplicity)
     B, K = arrays[0].shape
     no, nan = np.zeros(B, dtype=bool), np.full(B, np.nan)
     found = OptimumBatch(
@@ -87,7 +85,8 @@ def optimum_batch(
     return found
 
 
-def _broadcast(*values: ArrayLike) -> tuple[Array, ...]:
+def broadcast(*values: ArrayLike) -> tuple[Array, ...]:
+    """n, R, r, spectrum, sigma2 and multiplicity as arrays of one batch size, checked."""
     arrays = [np.asarray(value, dtype=np.float64) for value in values]
     names, trailing = ("n", "R", "r", "spectrum", "sigma2", "multiplicity"), (1, 2, 1, 1, 0, 1)
     for name, array, dims in zip(names, arrays, trailing, strict=True):
@@ -125,7 +124,7 @@ def _require_ranges(n: Array, R: Array, r: Array, spectrum: Array, sigma2: Array
 
 def _solve_block(block: tuple[Array, ...], found: OptimumBatch, start: int) -> None:
     """Solve the valid settings of a block and write them into `found` from row `start`."""
-    valid = _is_valid(block[1], block[2])
+    valid = is_valid(block[1], block[2])
     rows = start + np.flatnonzero(valid)
     n, R, r, s, sigma2, times = (array[valid] for array in block)
     M = sigma2 + np.sum(times * s, axis=1)
@@ -146,7 +145,7 @@ def _solve_block(block: tuple[Array, ...], found: OptimumBatch, start: int) -> N
     found.linear_attention[rows] = _risks(n, R, r, s, sigma2, M, times, np.ones_like(omega))
 
 
-def _is_valid(R: Array, r: Array) -> np.ndarray:
+def is_valid(R: Array, r: Array) -> np.ndarray:
     """The rule of `MultitaskSetting` for correlations."""
     B, K = r.shape
     joint = np.ones((B, K + 1, K + 1))

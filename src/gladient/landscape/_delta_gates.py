@@ -27,7 +27,7 @@ def best_decays(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Arr
     rows = max(1, _ENTRIES // model.n.size**2)
     for start in range(0, len(steps), rows):
         part = np.arange(start, min(start + rows, len(steps)))
-        E, h = _kernels(model, steps[part])
+        E, h = _kernels(model.take(part), steps[part])
         free = _solve(E, h)
         rises = np.diff(free * np.where(free[:, -1:] < 0.0, -1.0, 1.0), axis=1, prepend=0.0)
         inside = (rises >= 0.0).all(axis=1)
@@ -36,7 +36,7 @@ def best_decays(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Arr
         while len(open_):
             done, gates = _alike(E[open_], h[open_])
             twice, tried = part[np.repeat(open_[done], 2)], ratios(gates.reshape(-1, gates.shape[-1]))
-            best = model.risks(steps[twice], tried).reshape(-1, 2).argmin(axis=1)
+            best = model.take(twice).risks(steps[twice], tried).reshape(-1, 2).argmin(axis=1)
             decays[part[open_[done]]] = tried.reshape(-1, 2, tried.shape[-1])[np.arange(len(best)), best]
             open_ = open_[~done]
     return model.risks(steps, decays), decays
@@ -113,6 +113,6 @@ def _kernels(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Array,
         w[:, j] = own[:, j]
     unit = np.abs(w).max(axis=1, keepdims=True)
     E, w = E / unit[:, :, None] ** 2, w / unit
-    E += w[:, :, None] * w[:, None, :] * (model.R - np.outer(model.r, model.r))
+    E += w[:, :, None] * w[:, None, :] * (model.R - model.r[..., :, None] * model.r[..., None, :])
     E[:, range(K), range(K)] += _OWN * w**2 + _FORGOTTEN
     return E, w * model.r

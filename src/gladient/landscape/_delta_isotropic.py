@@ -1,15 +1,16 @@
 """The delta rule's risk for Σ ∝ I: a weight per task and one variance, block by block, whatever the counts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gladient._linalg import psd_factor
 from gladient._types import Array, Float
 from gladient.landscape._delta_keys import KeyMoments, key_moments
 from gladient.landscape._reduced import Reduced
 
-__all__ = ["Isotropic", "Powers", "is_isotropic", "noise_share", "require_isotropic", "task_factor"]
+__all__ = ["Isotropic", "Powers", "is_isotropic", "noise_share", "require_isotropic", "task_factor", "task_factors"]
 
 _ZERO = 1e-140  # steps whose squares underflow are the limit of step 0
 
@@ -60,9 +61,9 @@ class Isotropic:
     scale: float
     offset: float
     moments: KeyMoments
-    factor: Float[Array, "K J"]  # rows f_k: f_k · f_l = R_kl, first entry r_k
+    factor: Float[Array, "*G K J"]  # rows f_k: f_k · f_l = R_kl, first entry r_k
     R: Float[Array, "K K"]
-    r: Float[Array, " K"]
+    r: Float[Array, "*G K"]  # one for all rows of steps, or one for each
     step_unit: float
 
     @classmethod
@@ -81,6 +82,10 @@ class Isotropic:
             r=reduced.r,
             step_unit=1.0 / scale if keys == "gaussian" else 1.0,
         )
+
+    def take(self, rows: NDArray[np.integer]) -> "Isotropic":
+        """The model of these rows of steps."""
+        return self if self.r.ndim == 1 else replace(self, r=self.r[rows], factor=self.factor[rows])
 
     @property
     def critical(self) -> float:
@@ -120,8 +125,9 @@ class Isotropic:
     def risks(self, steps: Float[Array, "G K"], decays: Float[Array, "G K"]) -> Float[Array, " G"]:
         """Risk after the best read-out scale, of many steps and decays at once."""
         p = self.powers(steps)
-        z, nu = np.zeros((len(steps), self.factor.shape[1])), np.zeros(len(steps))
-        for k, f in enumerate(self.factor):
+        z, nu = np.zeros((len(steps), self.factor.shape[-1])), np.zeros(len(steps))
+        for k in range(len(self.n)):
+            f = self.factor[..., k, :]
             u = p.beta[:, k, None] * z - (self.moments.signal * p.write[:, k, None]) * f
             nu = p.keep_square[:, k] * nu + p.mixing[:, k] * np.einsum("gj,gj->g", u, u) + p.noise[:, k]
             z = p.keep[:, k, None] * z + p.weight[:, k, None] * f
@@ -151,6 +157,16 @@ def require_isotropic(reduced: Reduced, rule: str) -> None:
 def task_factor(reduced: Reduced) -> Float[Array, "K J"]:
     """Rows f_k with f_k · f_l = R_kl; the first entry of each is r_k, its part along the query's task."""
     return np.column_stack((reduced.r, _factor(reduced.unexplained)))
+
+
+def task_factors(R: Float[Array, "K K"], r: Float[Array, "B K"]) -> Float[Array, "B K J"]:
+    """`task_factor` of many r, with columns of 0 where one needs fewer."""
+    factors = np.zeros((*r.shape, r.shape[1] + 1))
+    factors[:, :, 0] = r
+    for factor, one in zip(factors, r, strict=True):
+        rest = _factor(R - np.outer(one, one))
+        factor[:, 1 : 1 + rest.shape[1]] = rest
+    return factors
 
 
 def _factor(A: Array) -> Array:

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gladient._types import Array, Float
 from gladient.landscape._delta_diagonal import Diagonal
 from gladient.landscape._delta_isotropic import Isotropic
 
-__all__ = ["Found", "Score", "scan", "search"]
+__all__ = ["Found", "Scanned", "Score", "scan", "scan_rows", "search", "step_grid"]
 
 Score: TypeAlias = Callable[[Array], tuple[Array, Array]]  # steps [G, K] → risks [G] and decays [G, K]
+RowScore: TypeAlias = Callable[[NDArray[np.integer], Array], tuple[Array, Array]]
 
 _DENSITY = 10  # steps of the grid per factor e
 _MINIMA = 6  # minima of the grid that are refined
@@ -21,6 +23,17 @@ _WHOLE = 41  # points along the whole range of a coordinate
 _SIZES = np.concatenate(([4.0, 2.0], np.geomspace(1.0, 1e-5, 10)))  # of a quasi-Newton step
 _ROUNDING = 1e-14  # of a risk
 _DIFFERENCE = 1e-5  # between two points, for a slope
+
+
+@dataclass(frozen=True, eq=False)
+class Scanned:
+    """Best step of many settings: its risk [B], its size [B] between low and high [B], its decays [B, K]."""
+
+    risk: Float[Array, " B"]
+    size: Float[Array, " B"]
+    decays: Float[Array, "B K"]
+    low: Float[Array, " B"]
+    high: Float[Array, " B"]
 
 
 @dataclass(frozen=True)
@@ -34,32 +47,55 @@ class Found:
 
 def scan(model: Isotropic | Diagonal, score: Score, line: Float[Array, " K"]) -> tuple[Found, int, tuple[float, float]]:
     """Best multiple of `line`, largest entry 1, as steps; how many steps the grid has; the bracket of the multiple."""
-    grid = _grid(model)
-    risks, decays = score(grid[:, None] * line)
-    fenced = np.concatenate(([np.inf], risks, [np.inf]))
-    minima = np.flatnonzero((risks < fenced[:-2]) & (risks <= fenced[2:]))
-    minima = minima[np.argsort(risks[minima], kind="stable")[:_MINIMA]]
-    low, high = grid[np.maximum(minima - 1, 0)], grid[np.minimum(minima + 1, len(grid) - 1)]
-    best, least, gates = grid[minima], risks[minima], decays[minima]
-    rows = np.arange(len(minima))
+    grid = step_grid(model)
+    best = scan_rows(grid, lambda _, size: score(size[:, None] * line), 1)
+    found = Found(float(best.risk[0]), best.size[0] * line, best.decays[0])
+    return found, len(grid), (float(best.low[0]), float(best.high[0]))
+
+
+def scan_rows(grid: Float[Array, " G"], score: RowScore, count: int) -> Scanned:
+    """Best size of the step for each of `count` settings, from a grid whose lowest minima are refined together.
+
+    Args:
+        grid: sizes, ascending; the first is 0, the limit of small steps.
+        score: numbers of settings [N] and sizes [N] → risks [N] and decays [N, K].
+        count: how many settings there are.
+    """
+    which = np.arange(count)
+    risks, decays = score(np.repeat(which, len(grid)), np.tile(grid, count))
+    risks, decays = risks.reshape(count, -1), decays.reshape(count, len(grid), -1)
+    fenced = np.pad(risks, ((0, 0), (1, 1)), constant_values=np.inf)
+    dips = np.where((risks < fenced[:, :-2]) & (risks <= fenced[:, 2:]), risks, np.inf)
+    chosen = np.argsort(dips, axis=1, kind="stable")[:, :_MINIMA]
+    row, rank = np.nonzero(np.isfinite(np.take_along_axis(dips, chosen, axis=1)))
+    i = chosen[row, rank]
+    low, high, best = grid[np.maximum(i - 1, 0)], grid[np.minimum(i + 1, len(grid) - 1)], grid[i]
+    least, gates, each = risks[row, i], decays[row, i], np.arange(len(row))
     for _ in range(40):
         fine = np.linspace(low, high, _FINE)  # not the best itself: beside its double a bracket would lose one side
-        found, ways = score(fine.T.reshape(-1, 1) * line)
-        found, ways = found.reshape(len(minima), -1), ways.reshape(len(minima), len(fine), -1)
+        found, ways = score(np.repeat(row, _FINE), fine.T.ravel())
+        found, ways = found.reshape(len(row), -1), ways.reshape(len(row), _FINE, -1)
         i = found.argmin(axis=1)
-        better = found[rows, i] <= least
-        best, least = np.where(better, fine[i, rows], best), np.where(better, found[rows, i], least)
-        gates = np.where(better[:, None], ways[rows, i], gates)
-        low, high = fine[np.maximum(i - 1, 0), rows], fine[np.minimum(i + 1, len(fine) - 1), rows]
+        better = found[each, i] <= least
+        best, least = np.where(better, fine[i, each], best), np.where(better, found[each, i], least)
+        gates = np.where(better[:, None], ways[each, i], gates)
+        low, high = fine[np.maximum(i - 1, 0), each], fine[np.minimum(i + 1, _FINE - 1), each]
         if (high - low <= 2e-7 * high + 1e-14 * grid[1]).all():
             break
-    i = int(least.argmin())
-    if least[i] >= risks[0] - _ROUNDING * abs(risks[0]):  # the limit of small steps, whose neighbours round to it
-        return Found(float(risks[0]), grid[0] * line, decays[0]), len(grid), (0.0, float(grid[1]))
-    return Found(float(least[i]), best[i] * line, gates[i]), len(grid), (float(low[i]), float(high[i]))
+    order = np.lexsort((least, row))
+    first = order[np.searchsorted(row[order], which)]
+    limit = risks[:, 0]
+    none = least[first] >= limit - _ROUNDING * np.abs(limit)  # the limit of small steps, whose neighbours round to it
+    return Scanned(
+        risk=np.where(none, limit, least[first]),
+        size=np.where(none, 0.0, best[first]),
+        decays=np.where(none[:, None], decays[:, 0], gates[first]),
+        low=np.where(none, 0.0, low[first]),
+        high=np.where(none, grid[1], high[first]),
+    )
 
 
-def _grid(model: Isotropic | Diagonal) -> Float[Array, " G"]:
+def step_grid(model: Isotropic | Diagonal) -> Float[Array, " G"]:
     """0, all scales of small steps up to the critical one, and from there to the bound of stability."""
     total, d = float(np.sum(model.n)), (model.d if isinstance(model, Isotropic) else len(model.s))
     start = 1e-3 / (total + d + 2.0)
