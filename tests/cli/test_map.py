@@ -1,12 +1,13 @@
 """`gladient map`: files, blank cells, the scalar border, and bad ranges."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
 
 from gladient.cli import main
-from gladient.landscape import linear_attention, optimum, scalar_gate
+from gladient.landscape import delta_rule, gated_delta_rule, linear_attention, optimum, scalar_gate
 from gladient.prompts import MultitaskSetting
 
 
@@ -67,6 +68,10 @@ def test_same_files_twice(tmp_path):
         (["--sigma2", "-1"], "noise variance"),
         (["--r1", "0.8:1", "--r2", "0.8:1"], "no point of"),
         (["--rho", "2"], "no point of"),
+        (["--over", "gate"], "give --gain-of delta"),
+        (["--gain-of", "delta", "--spectrum", "2", "1"], "needs Σ = I"),
+        (["--gain-of", "delta", "--sigma2", "-1"], "noise variance"),
+        (["--gain-of", "delta", "--rho", "2"], "no point of"),
     ],
 )
 def test_bad_input(capsys, tmp_path, arguments, message):
@@ -103,3 +108,39 @@ def test_any_number_of_equal_features(tmp_path):
         best = d - d * np.sum(n * r**2 / (n + d + 1))
         assert float(row["linear_attention"]) == pytest.approx(none, rel=1e-12)
         assert float(row["optimum"]) == pytest.approx(best, rel=1e-12)
+
+
+@pytest.mark.parametrize("over", ["linear", "gate"])
+def test_delta_rules(capsys, tmp_path, over):
+    options = ["--r1=-0.6:0.9", "--r2", "0:0.8", "--points", "6", "--n", "5", "40", "--rho", "0.3", "--sigma2", "0.1"]
+    arguments = ["map", "--gain-of", "delta", "--over", over, *options, "--d", "4", "--out", str(tmp_path / "delta")]
+    assert main([*arguments, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [(tmp_path / name).stat().st_size > 0 for name in printed["files"]] == [True] * 3
+    found = rows(tmp_path / "delta.csv")
+    possible = [row for row in found if row["possible"] == "1"]
+    assert (printed["points"], printed["blank"]) == (len(possible), 36 - len(possible))
+    gains = []
+    for row in possible:
+        r = [float(row["r1"]), float(row["r2"])]
+        setting = MultitaskSetting.isotropic(n=[5, 40], r=r, R=[[1, 0.3], [0.3, 1]], d=4, sigma2=0.1)
+        other, best = (
+            (linear_attention(setting), delta_rule(setting))
+            if over == "linear"
+            else (optimum(setting), gated_delta_rule(setting))
+        )
+        assert float(row["linear_attention" if over == "linear" else "optimum"]) == pytest.approx(other.risk, rel=1e-10)
+        assert float(row["delta_rule" if over == "linear" else "gated_delta_rule"]) == pytest.approx(
+            best.risk, rel=1e-12
+        )
+        assert float(row["gain"]) == pytest.approx(other.risk - best.risk, abs=1e-10)
+        assert float(row["step"]) == pytest.approx(best.steps[0], rel=1e-4, abs=1e-9)
+        if over == "gate" and best.certificate.attained:
+            assert float(row["decay"]) == pytest.approx(best.decays[0], abs=1e-4)
+        gains.append(1 - best.risk / other.risk)
+    assert printed["least_gain"]["gain"] == pytest.approx(min(gains), abs=1e-9)
+    assert printed["largest_gain"]["gain"] == pytest.approx(max(gains), abs=1e-9)
+    assert (min(gains) < -1e-3) == (over == "gate")  # where gates without a delta rule win
+    assert printed["better"] == pytest.approx(np.mean(np.array(gains) > 1e-9))
+    assert main(arguments) == 0
+    assert f"above 0 at {printed['better']:.1%} of the points" in capsys.readouterr().out

@@ -1,30 +1,40 @@
-"""`gladient map`: the gain of gating over the plane of two tasks' correlations with the query's task."""
+"""`gladient map`: what gates or the delta rule gain, over the plane of both tasks' correlations with the query's."""
 
-import csv
-import io
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from gladient._files import save_figure, write_atomically
+from gladient.cli._map_files import draw, write_csv
 from gladient.cli._numbers import Floats, Whole, Wholes
 from gladient.cli._setting import require_memory
 
 if TYPE_CHECKING:
     from gladient._types import Array
-    from gladient.landscape import OptimumBatch
+    from gladient.cli._map_files import Plane
 
 __all__ = ["Map"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Map:
-    """Heat map of the gain of gating over linear attention on the plane of (r1, r2).
+    """Heat map of a gain on the plane of (r1, r2), the correlations of two tasks with the query's task.
 
-    Blank cells: correlations that cannot occur together. The line is the border where a scalar gate stops attaining the
-    optimum. Writes PATH.png, PATH.svg and PATH.csv. Example: gladient map --r1 0:1 --r2 0:1
+    * --gain-of gate                 the best gates over linear attention; the line is the border where a scalar gate
+                                     stops attaining the optimum
+    * --gain-of delta                the best delta rule without gates (DeltaNet, one step β) over linear attention;
+                                     beyond the line no step helps: the best is β → 0, linear attention itself
+    * --gain-of delta --over gate    the best gated delta rule (Gated DeltaNet) over the best gates, a value gate's;
+                                     the line is where both are equal, and beyond it gates without a delta rule win
+
+    The gain is 1 - risk / the other risk. Blank cells: correlations that cannot occur together. Writes PATH.png,
+    PATH.svg and PATH.csv. Example: gladient map --gain-of delta --over gate --r1 0:1 --r2 0:1
     """
 
+    gain_of: Literal["gate", "delta"] = "gate"
+    """What gains."""
+    over: Literal["linear", "gate"] = "linear"
+    """What it is measured against; "gate" goes with --gain-of delta, which then has gates too."""
     r1: str = "0:1"
     """Range of the first task's correlation with the query's task, low:high."""
     r2: str = "0:1"
@@ -36,21 +46,40 @@ class Map:
     d: Whole = 10
     """Number of features; ignored if --spectrum is given."""
     spectrum: Floats = ()
-    """Eigenvalues of the features' covariance Σ; left out: all 1."""
+    """Eigenvalues of the features' covariance Σ; left out: all 1. The delta rule's map needs Σ = I."""
     sigma2: float = 0.0
     """Variance of the label noise."""
     points: Whole = 101
     """Points along each axis."""
-    out: Path = Path("gain-of-gating")
+    out: Path = Path("gain")
     """Path of the files, without suffix."""
+    json: bool = False
+    """Print one JSON object instead of sentences."""
 
     def run(self) -> None:
         """Compute, write and say where."""
         import numpy as np
 
-        from gladient.landscape import optimum_batch
-        from gladient.prompts import correlation_matrix
+        self._check()
+        out = self.out
+        r1, r2 = (np.linspace(*_range(name, text), self.points) for name, text in (("r1", self.r1), ("r2", self.r2)))
+        plane = self._computed(r1, r2)
+        if not plane.valid.any():
+            raise ValueError(
+                f"no point of r1 {self.r1}, r2 {self.r2} is possible with --rho {self.rho}: "
+                "[[R, r], [rᵀ, 1]] must be positive semidefinite; choose smaller ranges"
+            )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_csv(out.with_name(out.name + ".csv"), plane)
+        draw(out, plane, f"n = {self.n[0]} + {self.n[1]}, ρ = {self.rho:g}")
+        print(json.dumps(_summary(out, plane), allow_nan=False) if self.json else _sentences(out, plane))
 
+    def _check(self) -> None:
+        """Refuse what the theory does not."""
+        if self.gain_of == "gate" and self.over == "gate":
+            raise ValueError("--over gate is what --gain-of gate is itself; give --gain-of delta, or --over linear")
+        if self.gain_of == "delta" and self.spectrum:
+            raise ValueError("--spectrum is given; the delta rule's map needs Σ = I: give --d, or use gladient risk")
         if len(self.n) != 2:
             raise ValueError(f"--n lists {len(self.n)} numbers; a map has two tasks, e.g. --n 25 25")
         if self.points < 2:
@@ -65,21 +94,31 @@ class Map:
         for suffix in (".png", ".svg", ".csv"):
             if self.out.with_name(self.out.name + suffix).is_dir():
                 raise ValueError(f"{self.out}{suffix} is a folder; give another --out")
-        r1, r2 = (np.linspace(*_range(name, text), self.points) for name, text in (("r1", self.r1), ("r2", self.r2)))
+
+    def _computed(self, r1: "Array", r2: "Array") -> "Plane":
+        import numpy as np
+
+        from gladient.cli._map_files import Plane
+        from gladient.landscape import delta_rule_batch, optimum_batch
+        from gladient.prompts import correlation_matrix
+
         r = np.stack(np.meshgrid(r1, r2), axis=-1).reshape(-1, 2)
         R = correlation_matrix((self.rho,), 2)
         spectrum, times = (self.spectrum, None) if self.spectrum else ([1.0], [float(self.d)])
-        best = optimum_batch(self.n, R, r, spectrum, self.sigma2, times)
-        if not best.valid.any():
-            raise ValueError(
-                f"no point of r1 {self.r1}, r2 {self.r2} is possible with --rho {self.rho}: "
-                "[[R, r], [rᵀ, 1]] must be positive semidefinite; choose smaller ranges"
-            )
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        _write_csv(self.out.with_name(self.out.name + ".csv"), r, best)
-        _draw(self, r1, r2, best)
-        blank = int((~best.valid).sum())
-        print(f"{self.out}.png, .svg, .csv: {best.valid.sum()} points, {blank} blank (impossible correlations)")
+        gates = optimum_batch(self.n, R, r, spectrum, self.sigma2, times)
+        if self.gain_of == "gate":
+            attains = np.where(gates.valid, gates.scalar_margin >= -1e-9, np.nan)
+            columns = {"linear_attention": gates.linear_attention, "optimum": gates.risk}
+            return Plane("gates", r1, r2, gates.valid, columns, {"scalar_attains": attains}, gates.scalar_margin)
+        gated = self.over == "gate"
+        delta = delta_rule_batch(self.n, R, r, self.d, self.sigma2, gated=gated)
+        if gated:
+            columns = {"optimum": gates.risk, "gated_delta_rule": delta.risk}
+            more = {"step": delta.steps, "decay": delta.decays[:, 0]}
+            return Plane("gated delta", r1, r2, delta.valid, columns, more, gates.risk - delta.risk)
+        columns = {"linear_attention": gates.linear_attention, "delta_rule": delta.risk}
+        border = np.where(delta.valid, np.where(delta.steps > 0.0, 1.0, -1.0), np.nan)
+        return Plane("delta", r1, r2, delta.valid, columns, {"step": delta.steps}, border)
 
 
 def _range(name: str, text: str) -> tuple[float, float]:
@@ -92,34 +131,20 @@ def _range(name: str, text: str) -> tuple[float, float]:
     return low, high
 
 
-def _write_csv(path: Path, r: "Array", best: "OptimumBatch") -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["r1", "r2", "possible", "linear_attention", "optimum", "gain", "scalar_attains"])
-    columns = (best.valid, best.linear_attention, best.risk, best.scalar_margin >= -1e-9)
-    for (r1, r2), valid, none, risk, attains in zip(r.tolist(), *(column.tolist() for column in columns), strict=True):
-        values = [none, risk, none - risk, int(attains)] if valid else ["", "", "", ""]
-        writer.writerow([r1, r2, int(valid), *values])
-    write_atomically(path, text.getvalue())
+def _summary(out: Path, plane: "Plane") -> dict[str, object]:
+    least, most = plane.ends
+    return {
+        "files": [f"{out}{suffix}" for suffix in (".png", ".svg", ".csv")],
+        "points": int(plane.valid.sum()),
+        "blank": int((~plane.valid).sum()),
+        "least_gain": least,
+        "largest_gain": most,
+        "better": plane.better,
+    }
 
 
-def _draw(options: Map, r1: "Array", r2: "Array", best: "OptimumBatch") -> None:
-    import numpy as np
-    from matplotlib.figure import Figure
-
-    shape = (len(r2), len(r1))
-    gain = (1.0 - best.risk / best.linear_attention).reshape(shape)
-    margin = best.scalar_margin.reshape(shape)
-    figure = Figure(figsize=(6.0, 5.0), layout="constrained")
-    axes = figure.add_subplot()
-    mesh = axes.pcolormesh(r1, r2, np.ma.masked_invalid(gain), cmap="viridis", shading="nearest", rasterized=True)
-    figure.colorbar(mesh, label="gain of gating: 1 - risk of the optimum / risk of linear attention")
-    if np.nanmin(margin) < 0.0 < np.nanmax(margin):
-        axes.contour(r1, r2, np.ma.masked_invalid(margin), levels=[0.0], colors="white", linewidths=1.5)
-    axes.set_xlabel("r1, first task")
-    axes.set_ylabel("r2, second task")
-    axes.set_title(
-        f"n = {options.n[0]} + {options.n[1]}, ρ = {options.rho:g}; white: border of what a scalar gate attains",
-        fontsize="medium",
-    )
-    save_figure(figure, options.out, dpi=150)
+def _sentences(out: Path, plane: "Plane") -> str:
+    least, most = ("{gain:.2%} at r1 = {r1:.4g}, r2 = {r2:.4g}".format(**end) for end in plane.ends)
+    count, blank = int(plane.valid.sum()), int((~plane.valid).sum())
+    files = f"{out}.png, .svg, .csv: {count} points, {blank} blank (impossible correlations)"
+    return f"{files}\n{plane.label}: from {least}, to {most}; above 0 at {plane.better:.1%} of the points"
