@@ -49,14 +49,22 @@ CASES: dict[str, tuple[Callable[[Tiny], list[dict[str, Any]]], bool, bool, torch
     "decoding": (lambda tiny: _continued(tiny, (20, 1, 1)), False, True, torch.float32),
     "padded decoding": (_padded_decoding, True, True, torch.float32),
     "bf16": (lambda tiny: _prefill(tiny, 70), False, False, torch.bfloat16),
+    "fp16": (lambda tiny: _prefill(tiny, 70), False, False, torch.float16),
+    "double": (lambda tiny: _prefill(tiny, 70), False, False, torch.float64),
     "bf16 decoding": (lambda tiny: _continued(tiny, (20, 1, 1)), False, True, torch.bfloat16),
 }
 
 
+# Their experts' grouped product is not written for float64.
+NO_DOUBLE = {"qwen3-next", "qwen3.5-moe", "qwen4-exp", "minimax", "jamba", "granite moe hybrid", "nemotron h"}
+
+
 def applies(name: str, case: str) -> bool:
     """Whether a model can run a case."""
-    _, padding, cache, _ = CASES[case]
+    _, padding, cache, dtype = CASES[case]
     tiny = MODELS[name]
+    if dtype == torch.float64 and name in NO_DOUBLE:
+        return False
     return (tiny.padding or not padding) and (tiny.cache is not None or not cache)
 
 

@@ -8,7 +8,15 @@ import pytest
 import torch
 from lens_cases import applies, run_case
 from tiny import MODELS
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import (
+    Mamba2Config,
+    Mamba2ForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    Qwen3NextConfig,
+    Qwen3NextForCausalLM,
+)
 
 from gladient import lens
 
@@ -41,6 +49,18 @@ BREAKS: dict[str, tuple[str, Break]] = {
     "no skip": ("skip", _gone),
     "no output gate": ("output_gate", _gone),
 }
+
+
+REAL: dict[str, Callable[[], nn.Module]] = {  # the first layer of models of published sizes
+    "mamba2": lambda: Mamba2ForCausalLM(
+        Mamba2Config(num_heads=24, head_dim=64, hidden_size=768, state_size=128, n_groups=1, **ONE)
+    ),
+    "mamba": lambda: MambaForCausalLM(MambaConfig(hidden_size=768, **ONE)),
+    "qwen3-next": lambda: Qwen3NextForCausalLM(
+        Qwen3NextConfig(hidden_size=2048, num_experts=2, num_experts_per_tok=1, **ONE)
+    ),
+}
+ONE = {"num_hidden_layers": 1, "vocab_size": 64, "pad_token_id": 0}
 
 
 @cache
@@ -77,3 +97,18 @@ def test_a_forgotten_initial_state_is_caught(name: str) -> None:
     for record in decoded:
         lost = replace(record.recurrence, initial_state=None, initial_normaliser=None)
         assert not replace(record, recurrence=lost).reconstruction_error.passed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_a_broken_formula_is_caught_at_real_size(name: str) -> None:
+    torch.manual_seed(0)
+    model = REAL[name]().eval()
+    with torch.no_grad(), lens.capture(model) as trace:
+        model(input_ids=torch.randint(64, (1, 1000)), use_cache=False)
+    (record,) = trace.records
+    some = replace(record, recurrence=record.recurrence.select(slice(0, 64)))
+    assert some.reconstruction_error.passed
+    for what, (field, change) in BREAKS.items():
+        broken = _broken(some, field, change)
+        assert broken is None or not broken.reconstruction_error.passed, what

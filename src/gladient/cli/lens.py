@@ -140,16 +140,18 @@ def _progress() -> Iterator[Report]:
 def _line(model: dict[str, Any]) -> str:
     layers = model["layers"]
     passed = sum(layer["reconstruction"]["passed"] for layer in layers)
-    worst = max(layers, key=lambda layer: layer["reconstruction"]["error"] / layer["reconstruction"]["tolerance"])
-    error = worst["reconstruction"]
+    found = [layer["reconstruction"] for layer in layers]
+    own = max(layers, key=lambda layer: layer["reconstruction"]["error"] / layer["reconstruction"]["tolerance"])
+    rounding = own["reconstruction"]
     lengths = [head["memory_length"] for layer in layers for head in layer["summary"]]
     kinds = sorted({layer["kind"] for layer in model["not_gated"]})
     others = ", ".join(str(layer["layer"]) for layer in model["not_gated"])
     ungated = f"; not gated: {'/'.join(kinds)} (layers {others})" if kinds else ""
     facts = f"; {model['facts']}" if model["facts"] else ""
     return (
-        f"{model['name']}: {passed} of {len(layers)} layers rebuilt, worst error {error['error']:.1e} (layer "
-        f"{worst['layer']}, tolerance {error['tolerance']:g}); memory length of heads {min(lengths):.1f} to "
+        f"{model['name']}: {passed} of {len(layers)} layers proved: rebuilt outputs equal the exact recurrence to "
+        f"{max(each['lens'] for each in found):.1e}, the model's own differ by {rounding['error']:.1e} (layer "
+        f"{own['layer']}; rounding explains {rounding['tolerance']:.1e}); memory length of heads {min(lengths):.1f} to "
         f"{max(lengths):.1f} tokens{ungated}{facts}"
     )
 

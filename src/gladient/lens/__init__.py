@@ -4,7 +4,8 @@ from gladient.lens._adapter import Adapter
 from gladient.lens._capture import Trace, capture
 from gladient.lens._layers import Ungated, gated_layers, register, supported, ungated_layers
 from gladient.lens._operands import record
-from gladient.lens._record import Reconstruction, Record
+from gladient.lens._proof import Reconstruction
+from gladient.lens._record import Record
 from gladient.lens._recurrence import Recurrence
 from gladient.lens._summary import Summary
 from gladient.lens._wpgd import WPGDView

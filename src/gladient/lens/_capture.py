@@ -26,7 +26,8 @@ _counting = threading.Lock()
 class Trace:
     """The records of a capture, in the order in which layers ran.
 
-    Printed, it is a table that rebuilds every record and names the layers that have no gates.
+    Printed, it is a table that proves every record, and names the layers that have no gates: `lens` is the rebuilt
+    output's distance from the exact recurrence, `rounding` that of the layer's own.
 
     Attributes:
         records: one for each call of a gated layer.
@@ -35,7 +36,7 @@ class Trace:
     >>> Trace().layers, Trace().passed
     ([], True)
     >>> print(Trace())
-    layer  call  architecture          heads  queries  tokens    error
+    layer  call  architecture          heads  queries  tokens     lens  rounding
     """
 
     records: list[Record] = field(default_factory=list)
@@ -62,17 +63,17 @@ class Trace:
 
     @property
     def passed(self) -> bool:
-        """Whether every record rebuilds its layer's output within the tolerance."""
+        """Whether every record is proved."""
         return all(record.reconstruction_error.passed for record in self.records)
 
     def __str__(self) -> str:
-        lines = ["layer  call  architecture          heads  queries  tokens    error"]
+        lines = ["layer  call  architecture          heads  queries  tokens     lens  rounding"]
         for record in self.records:
             _, queries, heads, tokens = record.shape
             found = record.reconstruction_error
             lines.append(
                 f"{record.layer:>5}  {record.call:>4}  {record.architecture:<20}  {heads:>5}  {queries:>7}  {tokens:>6}"
-                f"  {found.error:.1e}{'' if found.passed else ' fails'}"
+                f"  {found.lens:.1e}   {found.error:.1e}{'' if found.passed else ' fails'}"
             )
         lines += [f"{layer.layer:>5}     -  {layer.kind:<20}  not gated" for layer in self.ungated]
         return "\n".join(lines)

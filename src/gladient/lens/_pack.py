@@ -1,7 +1,6 @@
 """Records as the operands that a page computes weights from: linear in the tokens, base64 inside JSON."""
 
 import base64
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gladient.lens import _weights
-from gladient.lens._record import TOLERANCES, Reconstruction, Record
+from gladient.lens._exact import compute_exact
+from gladient.lens._proof import Reconstruction
+from gladient.lens._record import Record
 from gladient.lens._recurrence import Recurrence
 
 __all__ = ["choose_heads", "pack_layer"]
+
+_SUMMED = 64  # queries, spread evenly, whose means a summary takes
 
 
 def choose_heads(x: Recurrence, most: int) -> list[int]:
@@ -48,14 +51,10 @@ def pack_layer(
             f"{record.module} has {x.q.shape[0]} texts and {x.q.shape[1]} of {x.tokens} queries; a page shows one "
             "text: capture a batch of 1 with positions=None"
         )
-    summaries, squares, shares = [], torch.zeros(2, dtype=torch.float64), []
+    summaries = []
     for head in heads:
         summaries.append(_summarise(record, head, last))
-        shares.append(_normalisers(x.select(head).double()))
-        wanted = record.output(head).double()
-        squares += torch.stack([(record.rebuild(head) - wanted).square().sum(), wanted.square().sum()]).cpu()
         on_head()
-    error = math.sqrt(squares[0] / squares[1].clamp_min(1e-300))
     chosen = x.select(heads)
     return {
         "layer": record.layer,
@@ -67,26 +66,27 @@ def pack_layer(
         "of": x.heads,
         "heads": heads,
         "last": last,
-        "reconstruction": _verdict(error, record),
+        "reconstruction": _verdict(record.reconstruction_error),
         "summary": summaries,
         "size": int(x.k.shape[3]),
-        **_operands(chosen, torch.stack(shares)),
+        **_operands(chosen),
     }
 
 
-def _verdict(error: float, record: Record) -> dict[str, Any]:
-    found = Reconstruction(error, TOLERANCES[record.dtype])
-    return {"error": error, "tolerance": found.tolerance, "passed": found.passed}
+def _verdict(found: Reconstruction) -> dict[str, Any]:
+    return {**vars(found), "passed": found.passed}
 
 
 def _summarise(record: Record, head: int, last: int) -> dict[str, Any]:
-    found = record.summary(head, last=last)
+    positions = record.recurrence.positions
+    some = torch.linspace(0, len(positions) - 1, min(_SUMMED, len(positions))).round().long()
+    found = record.summary(head, positions[some].tolist(), last=last)
     names = ("mass", "memory_length", "half_life", "last", "entropy")
     closing = [] if record.recurrence.log_gates is None else found.closing_tokens(0)
     return {name: getattr(found, name).item() for name in names} | {"closing": closing}
 
 
-def _operands(x: Recurrence, normalisers: Float[Tensor, "H 2 T"]) -> dict[str, Any]:
+def _operands(x: Recurrence) -> dict[str, Any]:
     found: dict[str, Any] = {"q": _shared(x.q[0], _half), "k": _shared(x.k[0], _half)}
     gates, rate = _gates(x)
     if gates is not None:
@@ -100,7 +100,9 @@ def _operands(x: Recurrence, normalisers: Float[Tensor, "H 2 T"]) -> dict[str, A
     if x.bonus is not None:
         found["bonus"] = _single(x.bonus)
     if x.normalise != "none":
-        found["norm"], found["scale"] = _single(normalisers[:, 0]), _single(normalisers[:, 1])
+        doubled = x.double()
+        found["norm"] = _single(1 / compute_exact(doubled).normaliser[0].T)
+        found["scale"] = _single(_weights.largest_log_weight(doubled)[0])
     return found | {"sizes": _single(torch.linalg.vector_norm(x.v[0].double(), dim=2).T)}
 
 
@@ -121,14 +123,6 @@ def _mean_log_gate(x: Recurrence) -> Float[Tensor, " H"]:
     means = gates.double().clamp_min(-1e6).mean((0, 1))
     means = means if rate is None else means[:, None] * rate.double()
     return means if means.ndim == 1 else means.mean(1)
-
-
-def _normalisers(x: Recurrence) -> Float[Tensor, "2 T"]:
-    """Of one head: 1 / n_t, and the largest log weight m_t."""
-    if x.normalise == "none":
-        return x.q.new_zeros(2, x.tokens)
-    _, norm = _weights._attend(x)
-    return torch.stack([1 / norm[0, 0], _weights._scale(x)[0, 0]])
 
 
 def _shared(x: Float[Tensor, "T H *K"], encode: Callable[[Tensor], dict[str, Any]]) -> dict[str, Any]:

@@ -166,6 +166,10 @@ class Recurrence:
             changed["log_gates"] = changed["log_gates"][..., 0]
         return replace(self, **changed)
 
+    def operands(self) -> list[Tensor]:
+        """All tensors but the positions and the output."""
+        return [tensor for name, tensor in self._tensors() if name != "output"]
+
     def _tensors(self) -> list[tuple[str, Tensor]]:
         found = ((field.name, getattr(self, field.name)) for field in fields(self) if field.name != "positions")
         return [(name, value) for name, value in found if isinstance(value, Tensor)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,17 +12,20 @@ from gladient.lens._decay import Decays
 from gladient.lens._recurrence import Recurrence
 
 __all__ = [
+    "DELTA_TOKENS",
     "block_bytes",
     "carry",
     "channel_weights",
     "gate_weights",
     "implicit_attention",
+    "largest_log_weight",
     "rebuild",
     "similarity",
 ]
 
 _BLOCK_BYTES = 2**22  # of the largest temporary: what a cache holds
 _BYTES = 8
+DELTA_TOKENS = 64  # whose overwriting is solved for together
 _QUERY_BLOCK = 32  # queries whose weights with key gates are formed together
 
 
@@ -98,9 +102,7 @@ def rebuild(x: Recurrence) -> Float[Tensor, "B Q H V"]:
 
 def _attend(x: Recurrence) -> tuple[Float[Tensor, "B H Q T"], Float[Tensor, "B H Q"]]:
     """The implicit attention, and the normaliser that it was divided by."""
-    scores = _scores(x, x.q, x.k)
-    if x.beta is not None:
-        scores = _solve_delta(x, scores).mul_(x.beta.movedim(1, 2)[:, :, None])
+    scores = _scores(x, x.q, x.k) if x.beta is None else _delta_scores(x)
     normaliser = _normaliser(x, scores)
     return (scores if x.normalise == "none" else scores.div_(normaliser[..., None])), normaliser
 
@@ -136,7 +138,7 @@ def _scores(x: Recurrence, a: Tensor, b: Tensor, positions: Tensor | None = None
     if x.bonus is not None:
         own = torch.einsum("bhqk,hk,bhqk->bhq", a, x.bonus, b[:, :, x.positions])
         if x.log_write is not None:
-            own = own * (x.log_write.movedim(1, 2)[:, :, x.positions] - _scale(x)).exp()
+            own = own * (x.log_write.movedim(1, 2)[:, :, x.positions] - largest_log_weight(x)).exp()
         out.scatter_(3, x.positions.expand(own.shape)[..., None], own[..., None])
     return out
 
@@ -181,11 +183,37 @@ def _key_blocks(ends: Tensor, span: int) -> Iterator[slice]:
             begin = row
 
 
-def _solve_delta(x: Recurrence, scores: Tensor) -> Tensor:
-    """Scores · (I + diag(β) tril(KKᵀ ⊙ Γ, −1))⁻¹."""
+def _delta_scores(x: Recurrence) -> Float[Tensor, "B H Q T"]:
+    """Implicit attention of the delta rule, some tokens at a time, backwards from the queries.
+
+    What a query reads of the state before these tokens is read by another query, less what they overwrite.
+    """
+    out, reading = x.q.new_zeros(x.q.shape[0], x.heads, x.q.shape[1], x.tokens), x.q.movedim(1, 2).clone()
+    for start in reversed(range(0, int(x.positions.max()) + 1, DELTA_TOKENS)):
+        some, rows = slice(start, start + DELTA_TOKENS), (x.positions >= start).nonzero()[:, 0]
+        part = _part(x, some, rows, reading[:, :, rows].movedim(1, 2))
+        out[:, :, rows, some] = attention = _solve_delta(part)
+        keys = _read_initial(part, part.k, _tokens(part))
+        reading[:, :, rows] = _read_initial(part, part.q, part.positions) - attention @ keys
+    return out
+
+
+def _part(x: Recurrence, some: slice, rows: Tensor, q: Tensor) -> Recurrence:
+    """Some tokens of a delta rule, from no state, and some of its queries: those after them stand at the last."""
+    tokens = {
+        name: value[:, some] for name in ("k", "v", "log_gates", "beta") if (value := getattr(x, name)) is not None
+    }
+    queries: dict[str, Any] = {"q": q, "output": x.output[:, rows], "skip": None, "output_gate": None}
+    positions = (x.positions[rows] - some.start).clamp_max(tokens["k"].shape[1] - 1)
+    return replace(x, positions=positions, initial_state=None, **queries, **tokens)
+
+
+def _solve_delta(x: Recurrence) -> Tensor:
+    """(QKᵀ ⊙ Γ) (I + diag(β) tril(KKᵀ ⊙ Γ, −1))⁻¹ diag(β)."""
     assert x.beta is not None
-    recall = _scores(x, x.k, x.k, _tokens(x)).tril_(-1).mul_(x.beta.movedim(1, 2)[..., None])
-    return torch.linalg.solve_triangular(recall, scores, upper=False, left=False, unitriangular=True)
+    beta, scores = x.beta.movedim(1, 2), _scores(x, x.q, x.k)
+    recall = _scores(x, x.k, x.k, _tokens(x)).tril_(-1).mul_(beta[..., None])
+    return torch.linalg.solve_triangular(recall, scores, upper=False, left=False, unitriangular=True) * beta[:, :, None]
 
 
 def _normaliser(x: Recurrence, scores: Tensor) -> Tensor:
@@ -197,14 +225,14 @@ def _normaliser(x: Recurrence, scores: Tensor) -> Tensor:
         total = total + torch.einsum("bhqk,bhk->bhq", _read_initial(x, x.q, x.positions), x.initial_normaliser)
     if x.normalise == "sum":
         return total
-    return torch.maximum(total.abs(), (-_scale(x)).exp()) + x.eps
+    return torch.maximum(total.abs(), (-largest_log_weight(x)).exp()) + x.eps
 
 
 def _read_initial(x: Recurrence, a: Tensor, positions: Tensor) -> Float[Tensor, "B H Q K"]:
     """a_t ⊙ Γ_{0→t}, with the initial scale."""
     log_decay = _decays(x).logs(positions + (x.read == "after"), torch.zeros(1, dtype=torch.long, device=a.device))
     log_decay = log_decay[:, :, :, 0] if log_decay.ndim == 5 else log_decay
-    scale = _initial_scale(x)[..., None] - (0.0 if x.log_write is None else _scale(x))
+    scale = _initial_scale(x)[..., None] - (0.0 if x.log_write is None else largest_log_weight(x))
     log_decay = log_decay + scale[..., None]
     return a.movedim(1, 2) * log_decay.exp()
 
@@ -225,7 +253,7 @@ def _log_weights(x: Recurrence, positions: Tensor | None = None) -> Iterator[tup
     positions = x.positions if positions is None else positions
     decays, ends, tokens = _decays(x), positions + (x.read == "after"), _tokens(x)
     size = max(1, _BLOCK_BYTES // max(_BYTES * decays.coarse[:, :, 0].numel() * x.tokens, 1))
-    scale = None if x.log_write is None else _scale(x)
+    scale = None if x.log_write is None else largest_log_weight(x)
     for begin in range(0, len(positions), size):
         rows = slice(begin, begin + size)
         columns = slice(0, int(positions[rows].max()) + 1)
@@ -239,7 +267,7 @@ def _log_weights(x: Recurrence, positions: Tensor | None = None) -> Iterator[tup
         yield rows, columns, logs
 
 
-def _scale(x: Recurrence) -> Tensor:
+def largest_log_weight(x: Recurrence) -> Tensor:
     """m_t, the largest log weight that enters each query, [B, H, Q]: what layers with input gates are stabilised by."""
     if x.log_write is None or x.normalise == "none":
         return x.q.new_zeros(x.q.shape[0], x.heads, x.q.shape[1])

@@ -77,7 +77,8 @@ def _recurrence(
 
 
 def _to_heads(x: Tensor, heads: int) -> Tensor:
-    return x.repeat_interleave(heads // x.shape[2], dim=2)
+    """[B, T, groups, N] to [B, T, heads, N]; a view of a single group."""
+    return x[:, :, :, None].expand(-1, -1, -1, heads // x.shape[2], -1).flatten(2, 3)
 
 
 ADAPTER = Adapter(
