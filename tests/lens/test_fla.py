@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -6,30 +7,55 @@ import pytest
 import torch
 from lens_cases import run_case
 from tiny import MODELS
+from tiny._fla_kernels import KERNELS
 from tiny.fla import AVAILABLE
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gladient import lens
 from gladient.nn import GatedLinearAttention
-from gladient.ops import gated_linear_attention
 
 B, T, H, K, V = 2, 9, 2, 3, 4
 
 
 def chunk_gla(q: Any, k: Any, v: Any, g: Any, scale: Any = None, initial_state: Any = None, cu_seqlens: Any = None,
-              state_v_first: bool = False) -> tuple[Tensor, None]:  # fmt: skip
-    options = {"initial_state": initial_state.mT if state_v_first else initial_state, "cu_seqlens": cu_seqlens}
-    return gated_linear_attention(q, k, v, gk=g, scale=scale or K**-0.5, **options)[0], None
+              state_v_first: bool = False) -> tuple[Tensor, Any]:  # fmt: skip
+    return KERNELS["chunk_gla"](locals())
 
 
-def chunk_retention(q: Any, k: Any, v: Any, scale: Any = None, initial_state: Any = None) -> tuple[Tensor, None]:
-    decays = torch.tensor([1 - 1 / 32, 1 - 1 / 64]).log()
-    return gated_linear_attention(q, k, v, g=decays, scale=scale or K**-0.5, initial_state=initial_state)[0], None
+def chunk_simple_gla(q: Any, k: Any, v: Any, g: Any, initial_state: Any = None) -> tuple[Tensor, Any]:
+    return KERNELS["chunk_simple_gla"](locals())
+
+
+def chunk_retention(q: Any, k: Any, v: Any, scale: Any = None, initial_state: Any = None) -> tuple[Tensor, Any]:
+    return KERNELS["chunk_retention"](locals())
 
 
 def chunk_rwkv6(r: Any, k: Any, v: Any, w: Any, u: Any, scale: Any = None, initial_state: Any = None) -> Any:
-    return gated_linear_attention(r, k, v, gk=w, bonus=u, read="before", scale=scale, initial_state=initial_state)
+    return KERNELS["chunk_rwkv6"](locals())
+
+
+def chunk_linear_attn(q: Any, k: Any, v: Any, initial_state: Any = None, normalize: bool = True) -> tuple[Tensor, Any]:
+    return KERNELS["chunk_linear_attn"](locals())
+
+
+def chunk_hgrn(x: Any, g: Any, initial_state: Any = None) -> tuple[Tensor, Any]:
+    return KERNELS["chunk_hgrn"](locals())
+
+
+def chunk_delta_rule(q: Any, k: Any, v: Any, beta: Any, use_qk_l2norm_in_kernel: bool = False,
+                     initial_state: Any = None) -> tuple[Tensor, Any]:  # fmt: skip
+    return KERNELS["chunk_delta_rule"](locals())
+
+
+def chunk_gated_delta_rule(q: Any, k: Any, v: Any, g: Any, beta: Any, use_qk_l2norm_in_kernel: bool = False,
+                           initial_state: Any = None, **kwargs: Any) -> tuple[Tensor, Any]:  # fmt: skip
+    return KERNELS["chunk_gated_delta_rule"](locals() | kwargs)
+
+
+def chunk_kda(q: Any, k: Any, v: Any, g: Any, beta: Any, use_qk_l2norm_in_kernel: bool = False,
+              initial_state: Any = None, lower_bound: Any = None, **kwargs: Any) -> tuple[Tensor, Any]:  # fmt: skip
+    return KERNELS["chunk_kda"](locals() | kwargs)
 
 
 def layer_like_theirs(name: str, kernel: Any, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
@@ -75,6 +101,71 @@ def test_arguments_of_their_kernels_are_read(
     assert record.reconstruction_error.passed
 
 
+LEFT_TO_THE_KERNEL = {"use_gate_in_kernel": True, "use_beta_sigmoid_in_kernel": True}
+
+
+@pytest.mark.parametrize("options", [{}, {"use_qk_l2norm_in_kernel": True}])
+@pytest.mark.parametrize("heads", [H, 2 * H])
+@pytest.mark.parametrize(
+    ("name", "kernel", "gates", "left"),
+    [
+        ("DeltaNet", chunk_delta_rule, None, {}),
+        ("GatedDeltaNet", chunk_gated_delta_rule, (), {}),
+        ("GatedDeltaNet", chunk_gated_delta_rule, (), LEFT_TO_THE_KERNEL | {"allow_neg_eigval": True}),
+        ("KimiDeltaAttention", chunk_kda, (K,), {}),
+        ("KimiDeltaAttention", chunk_kda, (K,), LEFT_TO_THE_KERNEL),
+        ("KimiDeltaAttention", chunk_kda, (K,), LEFT_TO_THE_KERNEL | {"lower_bound": -5.0}),
+    ],
+)
+def test_the_delta_rule_is_read(
+    name: str,
+    kernel: Any,
+    gates: tuple[int, ...] | None,
+    left: dict[str, Any],
+    heads: int,
+    options: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: dict[str, Any] = operands("q") | options | left
+    given |= {"v": torch.randn(B, T, heads, V), "initial_state": torch.randn(B, heads, K, V)}
+    given["beta"] = torch.randn(B, T, heads) if left else torch.rand(B, T, heads)
+    given["k"] = given["k"] if options else functional.normalize(given["k"], dim=3)
+    if gates is not None:
+        given["g"] = functional.logsigmoid(torch.randn(B, T, heads, *gates))
+    if left:
+        given |= {"A_log": torch.rand(heads), "dt_bias": torch.randn(heads, *gates or ()).flatten()}
+    record = caught(layer_like_theirs(name, kernel, monkeypatch), **given)
+    assert record.shape == (B, T, heads, T)
+    assert record.reconstruction_error.passed
+    lost = replace(record, recurrence=replace(record.recurrence, beta=record.recurrence.beta * 1.01))  # type: ignore[operator]
+    assert not lost.reconstruction_error.passed
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("started", [False, True])
+def test_linear_attention_is_read(normalise: bool, started: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {name: x.abs() for name, x in operands("q").items()}
+    state = given.pop("initial_state")
+    if started:
+        given["initial_state"] = (state, torch.rand(B, 1, H, K)) if normalise else state
+    record = caught(layer_like_theirs("LinearAttention", chunk_linear_attn, monkeypatch), **given, normalize=normalise)
+    assert record.reconstruction_error.passed
+
+
+def test_channels_of_hgrn_are_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, g, state = torch.randn(B, T, 5), functional.logsigmoid(torch.randn(B, T, 5)), torch.randn(B, 5)
+    record = caught(layer_like_theirs("HGRNAttention", chunk_hgrn, monkeypatch), x=x, g=g, initial_state=state)
+    assert record.shape == (B, T, 5, T)
+    assert record.reconstruction_error.passed
+
+
+def test_scalar_gates_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = operands("q") | {"g": functional.logsigmoid(torch.randn(B, T, H))}
+    record = caught(layer_like_theirs("SimpleGatedLinearAttention", chunk_simple_gla, monkeypatch), **given)
+    assert record.family == "scalar"
+    assert record.reconstruction_error.passed
+
+
 def test_packed_rows_are_rows_again(monkeypatch: pytest.MonkeyPatch) -> None:
     given = operands("q", "g")
     packed: dict[str, Any] = {name: x.flatten(0, 1)[None, :14] for name, x in given.items() if name != "initial_state"}
@@ -101,4 +192,4 @@ def test_their_own_layers_are_read() -> None:
         pytest.skip("flash-linear-attention's layers need Triton; install them with: pip install 'gladient[gpu]'")
     assert "fla" in MODELS
     modules = [record.module for record in run_case("fla", "L=70")[1]]
-    assert modules == ["layers.0", "layers.1", "layers.2", "layers.3"]
+    assert modules == [f"layers.{number}" for number in range(12)]

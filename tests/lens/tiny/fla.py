@@ -1,13 +1,13 @@
 """flash-linear-attention's layers; where there is no GPU, plain torch stands in for their Triton functions.
 
 The layers do not run on a CPU, kernels and norms alike, and their package does not import without Triton: then there
-is no model here. What stands in for a kernel is this package's operator, which the operator's own tests hold against
-flash-linear-attention's naive functions.
+is no model here. What stands in for a kernel is the naive function that flash-linear-attention has for it.
 """
 
 import functools
 import importlib
 import importlib.util
+import inspect
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.utils import ModelOutput
 
-from gladient.ops import gated_linear_attention
+from tiny._fla_kernels import KERNELS
 from tiny._tiny import Tiny, perturb
 
 __all__ = ["AVAILABLE", "MODELS"]
 
 _WIDTH = 16
-_SIZES: dict[str, Any] = {"hidden_size": _WIDTH, "num_heads": 2, "layer_idx": 0}
 
 
 def _available() -> bool:
@@ -65,41 +64,9 @@ class _SideBySide(nn.Module):
         return ModelOutput(y=torch.stack(y), caches=tuple(caches))
 
 
-def _kernel(
-    q: Any = None,
-    k: Any = None,
-    v: Any = None,
-    g: Any = None,
-    gk: Any = None,
-    r: Any = None,
-    w: Any = None,
-    u: Any = None,
-    scale: float | None = None,
-    initial_state: Any = None,
-    output_final_state: bool = False,
-    state_v_first: bool = False,
-    cu_seqlens: Any = None,
-) -> tuple[Tensor, Tensor | None]:
-    q, gates = (q if r is None else r), next(x for x in (g, gk, w) if x is not None)
-    state = initial_state.mT if state_v_first and initial_state is not None else initial_state
-    options: dict[str, Any] = {"initial_state": state, "output_final_state": True, "cu_seqlens": cu_seqlens}
-    options |= {"read": "after" if u is None else "before", "bonus": u, "backend": "torch"}
-    o, last = gated_linear_attention(q, k, v, gk=gates, scale=q.shape[3] ** -0.5 if scale is None else scale, **options)
-    return o, last.mT if state_v_first and last is not None else last
-
-
-def _retention(
-    q: Any, k: Any, v: Any, scale: float | None = None, initial_state: Any = None, output_final_state: bool = False,
-    cu_seqlens: Any = None,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    decays = (1 - 2.0 ** (-5 - torch.arange(q.shape[2]))).log().to(q.dtype)
-    gates = decays[:, None].expand(*q.shape)
-    return _kernel(q, k, v, gates, scale=scale, initial_state=initial_state, cu_seqlens=cu_seqlens)
-
-
 class _NoRotation(nn.Module):
-    def forward(self, q: Tensor, k: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
-        return q, k
+    def forward(self, *x: Tensor, **_: Any) -> Any:
+        return x if len(x) > 1 else x[0]
 
 
 def _norm_then_linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, out_bias: Tensor | None) -> Tensor:
@@ -111,44 +78,79 @@ def _shift(x: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
 
 
 def _stand_in(home: ModuleType) -> None:
-    others = {"swish": functional.silu, "rms_norm_linear": _norm_then_linear, "token_shift": _shift}
-    for name in [name for name in vars(home) if name.startswith(("chunk_", "fused_", "parallel_")) or name in others]:
-        stand_in = others.get(name, _retention if name.endswith("retention") else _kernel)
-        setattr(home, name, _named_as(getattr(home, name), stand_in))
+    others = {"swish": functional.silu, "rms_norm_linear": _norm_then_linear, "token_shift": _shift, "swiglu": _swiglu}
+    for name in {*KERNELS, *others} & vars(home).keys():
+        original = getattr(home, name)
+        setattr(home, name, others.get(name) or functools.wraps(original)(functools.partial(_call, original, name)))
 
 
-def _named_as(original: Callable[..., Any], stand_in: Callable[..., Any]) -> Callable[..., Any]:
-    """Has the original's signature, which the lens reads arguments by."""
+def _call(original: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Any:
+    """By the original's signature, which the lens reads arguments by."""
+    bound = inspect.signature(original).bind(*args, **kwargs)
+    bound.apply_defaults()
+    given = bound.arguments | bound.arguments.get("kwargs", {})
+    o, last = KERNELS[name](given)
+    return o.to(given["v" if "v" in given else "x"].dtype), last
 
-    @functools.wraps(original)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return stand_in(*args, **kwargs)
 
-    return call
+def _swiglu(x: Tensor, y: Tensor) -> Tensor:
+    return functional.silu(x) * y
+
+
+class _Norm(nn.Module):
+    """In place of their norms, with a gate or without."""
+
+    def __init__(self, theirs: nn.Module) -> None:
+        super().__init__()
+        weight, self.bias = getattr(theirs, "weight", None), None
+        self.weight = None if weight is None else nn.Parameter(torch.ones(weight.shape))
+
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        y = functional.rms_norm(x, x.shape[-1:], self.weight)
+        return y if gate is None else y * functional.silu(gate)
+
+
+# Each layer's file and options.
+_LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "GatedLinearAttention": ("gla", {"num_heads": 2, "fuse_norm": False}),
+    "HGRN2Attention": ("hgrn2", {"num_heads": 2, "expand_ratio": 8}),
+    "MultiScaleRetention": ("multiscale_retention", {"num_heads": 2, "fuse_norm": False}),
+    "RWKV6Attention": ("rwkv6", {"num_heads": 2}),
+    "SimpleGatedLinearAttention": ("simple_gla", {"num_heads": 2, "fuse_norm": False, "use_short_conv": False}),
+    "YOCOGatedRetention": ("yoco", {"num_heads": 2, "fuse_norm": False}),
+    "RodimusAttention": ("rodimus", {"expand_ratio": 4, "use_short_conv": False}),
+    "LinearAttention": ("linear_attn", {"num_heads": 2, "feature_map": "elu", "do_feature_map_norm": True}),
+    "HGRNAttention": ("hgrn", {}),
+    "DeltaNet": ("delta_net", {"num_heads": 2, "use_short_conv": False}),
+    "GatedDeltaNet": (
+        "gated_deltanet",
+        {"num_heads": 2, "num_v_heads": 4, "head_dim": 8, "expand_v": 1, "use_short_conv": False},
+    ),
+    "KimiDeltaAttention": ("kda", {"num_heads": 2, "head_dim": 8, "use_short_conv": False}),
+}
 
 
 def _fla(seed: int) -> nn.Module:
-    layers = {"gla": "GatedLinearAttention", "hgrn2": "HGRN2Attention", "multiscale_retention": "MultiScaleRetention"}
-    layers |= {"rwkv6": "RWKV6Attention"}
-    options = {"gla": {"fuse_norm": False}, "hgrn2": {"expand_ratio": 8}, "multiscale_retention": {"fuse_norm": False}}
     found = []
     with warnings.catch_warnings(action="ignore"):  # of their own, on import and on RWKV-6
-        for file, name in layers.items():
+        for name, (file, options) in _LAYERS.items():
             home = importlib.import_module(f"fla.layers.{file}")
             torch.manual_seed(seed)
-            found.append(getattr(home, name)(**_SIZES, **options.get(file, {})))
+            found.append(getattr(home, name)(hidden_size=_WIDTH, layer_idx=0, **options))
             if not torch.cuda.is_available():
                 _stand_in(home)
                 _without_triton(found[-1])
-    return perturb(_SideBySide(*found), "bonus", "gk_proj.1.bias", "f_proj.weight")
+    return perturb(_SideBySide(*found), "bonus", "gk_proj.1.bias", "f_proj.weight", "dt_bias")
 
 
 def _without_triton(layer: Any) -> None:
-    layer.gate_fn = nn.SiLU()
+    if hasattr(layer, "gate_fn"):
+        layer.gate_fn = nn.SiLU()
     if hasattr(layer, "rotary"):
         layer.rotary = _NoRotation()
-    layer.g_norm = nn.RMSNorm(len(layer.g_norm.weight))
-    layer.g_norm.register_parameter("bias", None)
+    for name, part in list(layer.named_children()):
+        if "Norm" in type(part).__name__:
+            setattr(layer, name, _Norm(part))
 
 
 AVAILABLE = _available()

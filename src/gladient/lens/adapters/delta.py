@@ -11,7 +11,7 @@ from gladient.lens._adapter import Adapter, Emit
 from gladient.lens._recurrence import Recurrence
 from gladient.lens.seams import on_function
 
-__all__ = ["ADAPTER", "attach_delta"]
+__all__ = ["ADAPTER", "attach_delta", "unit"]
 
 _L2_EPS = 1e-6  # of every transformers model that follows the rule, as in flash-linear-attention
 
@@ -35,7 +35,7 @@ def _read(call: dict[str, Any], output: Tensor) -> Recurrence:
     q, k, v, state = (call[name] for name in ("query", "key", "value", "initial_state"))
     q, k = q.float(), k.float()
     if call["use_qk_l2norm_in_kernel"]:
-        q, k = _unit(q), _unit(k)
+        q, k = unit(q), unit(k)
     shared = v.shape[2] // k.shape[2]  # value heads that read one key head
     return Recurrence(
         q=(q * q.shape[3] ** -0.5).repeat_interleave(shared, 2),
@@ -49,7 +49,8 @@ def _read(call: dict[str, Any], output: Tensor) -> Recurrence:
     )
 
 
-def _unit(x: Tensor) -> Tensor:
+def unit(x: Tensor) -> Tensor:
+    """Vectors of length 1, as these models and flash-linear-attention normalise them."""
     return x * torch.rsqrt((x * x).sum(3, keepdim=True) + _L2_EPS)
 
 

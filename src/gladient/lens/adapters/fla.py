@@ -1,39 +1,40 @@
-"""flash-linear-attention's layers GLA, HGRN-2, RetNet and RWKV-6, as they call their kernels; imports none of them.
+"""flash-linear-attention's layers, as they call their kernels; imports none of them.
 
 Rows of a padded batch reach the kernels packed one after the other; the record has them as rows again, aligned right.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gladient.lens._adapter import Adapter, Emit
 from gladient.lens._operands import unpacked
 from gladient.lens._recurrence import Recurrence
+from gladient.lens.adapters.delta import unit
 from gladient.lens.seams import SeamError, on_function
 
 __all__ = ["ADAPTER"]
 
-_GLA = ("chunk_gla", "fused_chunk_gla", "fused_recurrent_gla")
-_RETENTION = ("chunk_retention", "fused_chunk_retention", "fused_recurrent_retention", "parallel_retention")
-_RWKV6 = ("chunk_rwkv6", "fused_recurrent_rwkv6")
+Given = dict[str, Any]
 
 
 @contextmanager
 def _attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
     """Some releases lack some of the kernels; a layer that runs another one is noticed."""
 
-    def listen(call: dict[str, Any], result: Any) -> None:
-        emit(_read(call, result[0]))
+    def listen(read: Callable[[Given, Tensor], Recurrence], call: Given, result: Any) -> None:
+        emit(read(call, result[0]))
 
     heard, missing = 0, ""
     with ExitStack() as seams:
-        for name in (*_GLA, *_RETENTION, *_RWKV6):
+        for name, read in _KERNELS.items():
             try:
-                seams.enter_context(on_function(layer, name, listen))
+                seams.enter_context(on_function(layer, name, partial(listen, read)))
                 heard += 1
             except SeamError as error:
                 missing = str(error)
@@ -42,33 +43,116 @@ def _attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
         yield
 
 
-def _read(call: dict[str, Any], output: Tensor) -> Recurrence:
-    borders = call.get("cu_seqlens")
-    q, k, v = (unpacked(x.float(), borders) for x in (call["r"] if "r" in call else call["q"], call["k"], call["v"]))
+def _read(call: Given, output: Tensor, **special: Any) -> Recurrence:
+    """Queries r or q, scaled by 1 / √K unless told otherwise; log gates g or gk, w in RWKV-6, whose bonus is u."""
+    row = partial(_rows, call)
+    q, k, v = (row(x) for x in (call["r"] if "r" in call else call["q"], call["k"], call["v"]))
     scale, state, bonus = call.get("scale"), call.get("initial_state"), call.get("u")
     log_gates = next((call[name] for name in ("gk", "g", "w") if call.get(name) is not None), None)
-    return Recurrence(
-        q=q * (q.shape[3] ** -0.5 if scale is None else scale),
-        k=k,
-        v=v,
-        output=unpacked(output, borders),
-        positions=torch.arange(q.shape[1]),
-        log_gates=q.new_ones(()).expand(q.shape[:3]) if log_gates is None else unpacked(log_gates.float(), borders),
-        rate=_retention(q) if log_gates is None else None,
-        read="after" if bonus is None else "before",
-        bonus=None if bonus is None else bonus.float(),
-        initial_state=None if state is None else state.mT.float() if call.get("state_v_first") else state.float(),
+    found: Given = {
+        "q": q * (q.shape[3] ** -0.5 if scale is None else scale),
+        "k": k,
+        "v": v,
+        "output": unpacked(output, call.get("cu_seqlens")),
+        "positions": torch.arange(q.shape[1]),
+        "log_gates": None if log_gates is None else row(log_gates),
+        "read": "after" if bonus is None else "before",
+        "bonus": None if bonus is None else bonus.float(),
+        "initial_state": None if state is None else state.mT.float() if call.get("state_v_first") else state.float(),
+    }
+    return Recurrence(**found | special)
+
+
+def _rows(call: Given, x: Tensor) -> Tensor:
+    return unpacked(x.float(), call.get("cu_seqlens"))
+
+
+def _read_retention(call: Given, output: Tensor) -> Recurrence:
+    """RetNet: the kernels hold the log decays of its heads, log(1 - 2^(-5-h))."""
+    q = _rows(call, call["q"])
+    decays = torch.log1p(-torch.exp2(-5.0 - torch.arange(q.shape[2], device=q.device, dtype=torch.float32)))
+    return _read(call, output, log_gates=q.new_ones(()).expand(q.shape[:3]), rate=decays)
+
+
+def _read_linear(call: Given, output: Tensor) -> Recurrence:
+    """No gates; if normalised, the state comes with the sum of the keys before."""
+    given, normalised = call["initial_state"], call["normalize"]
+    state, keys = given if isinstance(given, tuple) else (given, None)
+    return _read(
+        call | {"initial_state": state},
+        output,
+        normalise="sum" if normalised else "none",
+        initial_normaliser=keys[:, 0].float() if normalised and keys is not None else None,
     )
 
 
-def _retention(q: Tensor) -> Tensor:
-    """Log decays of RetNet's heads, 1 - 2^(-5-h), which its kernels hold."""
-    return torch.log1p(-torch.exp2(-5.0 - torch.arange(q.shape[2], device=q.device, dtype=torch.float32)))
+def _read_hgrn(call: Given, output: Tensor) -> Recurrence:
+    """HGRN: every channel is a head of one number."""
+    x, state = _rows(call, call["x"]), call["initial_state"]
+    ones = x.new_ones(()).expand(*x.shape, 1)
+    return Recurrence(
+        q=ones,
+        k=ones,
+        v=x[..., None],
+        output=unpacked(output, call.get("cu_seqlens"))[..., None],
+        positions=torch.arange(x.shape[1]),
+        log_gates=_rows(call, call["g"]),
+        initial_state=None if state is None else state.float()[..., None, None],
+    )
 
+
+def _read_delta(call: Given, output: Tensor) -> Recurrence:
+    """DeltaNet, Gated DeltaNet and KDA: the kernel may have norms, gates and steps to do; q and k may share heads."""
+    q, k, v, beta = (call[name].float() for name in ("q", "k", "v", "beta"))
+    if call.get("use_qk_l2norm_in_kernel"):
+        q, k = unit(q), unit(k)
+    if call.get("use_beta_sigmoid_in_kernel"):
+        beta = beta.sigmoid() * (2 if call.get("allow_neg_eigval") else 1)
+    shared = v.shape[2] // q.shape[2]
+    operands = {"q": q.repeat_interleave(shared, 2), "k": k.repeat_interleave(shared, 2), "g": _delta_gates(call)}
+    return _read(call | operands, output, beta=_rows(call, beta))
+
+
+def _delta_gates(call: Given) -> Tensor | None:
+    g, A, bias = call.get("g"), call.get("A_log"), call.get("dt_bias")
+    if g is None or not call.get("use_gate_in_kernel"):
+        return g
+    g = g.float() if bias is None else g.float() + bias.float().view(g.shape[2:])
+    rate = g.new_ones(()) if A is None else A.float().exp().view(-1, *[1] * (g.ndim - 3))
+    bound = call.get("lower_bound")
+    return -rate * functional.softplus(g) if bound is None else bound * torch.sigmoid(rate * g)
+
+
+_KERNELS: dict[str, Callable[[Given, Tensor], Recurrence]] = {
+    **dict.fromkeys(("chunk_gla", "fused_chunk_gla", "fused_recurrent_gla"), _read),
+    **dict.fromkeys(("chunk_simple_gla", "fused_recurrent_simple_gla"), _read),
+    **dict.fromkeys(("chunk_rwkv6", "fused_recurrent_rwkv6"), _read),
+    **dict.fromkeys(
+        ("chunk_retention", "fused_chunk_retention", "fused_recurrent_retention", "parallel_retention"), _read_retention
+    ),
+    **dict.fromkeys(("chunk_linear_attn", "fused_chunk_linear_attn", "fused_recurrent_linear_attn"), _read_linear),
+    **dict.fromkeys(("chunk_hgrn", "fused_recurrent_hgrn"), _read_hgrn),
+    **dict.fromkeys(("chunk_delta_rule", "fused_recurrent_delta_rule"), _read_delta),
+    **dict.fromkeys(("chunk_gated_delta_rule", "fused_recurrent_gated_delta_rule"), _read_delta),
+    **dict.fromkeys(("chunk_kda", "fused_recurrent_kda"), _read_delta),
+}
 
 ADAPTER = Adapter(
     name="fla",
-    modules=("GatedLinearAttention", "HGRN2Attention", "MultiScaleRetention", "RWKV6Attention"),
+    modules=(
+        "DeltaNet",
+        "GatedDeltaNet",
+        "GatedLinearAttention",
+        "HGRN2Attention",
+        "HGRNAttention",
+        "KimiDeltaAttention",
+        "LinearAttention",
+        "MultiScaleRetention",
+        "RWKV6Attention",
+        "RodimusAttention",
+        "SimpleGatedLinearAttention",
+        "YOCOGatedRetention",
+    ),
     attach=_attach,
     package="fla",
 )
