@@ -82,7 +82,7 @@ def _outputs(x: Recurrence) -> tuple[Tensor, Tensor]:
         return o, o.new_ones(*o.shape[:3], 1)
     o, total = o[..., :-1], o[..., -1:]
     floor = (-scale).exp()[..., None]
-    return o, total if x.normalise == "sum" else torch.maximum(total.abs(), floor) + x.eps
+    return o, (total if x.normalise == "sum" else torch.maximum(total.abs(), floor)) + x.eps
 
 
 def _run(x: Recurrence, k: Tensor, v: Tensor, gates: Tensor | None, state: Tensor | None) -> Tensor:

@@ -42,10 +42,11 @@ class Recurrence:
         read: "after" the write at t, or "before" it and before the decay at t (RWKV).
         bonus: weight of the current token's key where `read` is "before", [H, K].
         initial_state: $S_0$, [B, H, K, V]; None for zeros.
-        normalise: $n_t$: "none"; "sum", the same recurrence with values of 1; "mlstm", max(|sum|, e^-m) + `eps`.
+        normalise: $n_t$: "none"; "sum", the same recurrence with values of 1, and `eps`; "mlstm", max(|sum|, e^-m) and
+            `eps`.
         initial_normaliser: the sum's initial state, [B, H, K].
         initial_log_scale: $m_0$: both initial states are multiplied by $e^{m_0}$, [B, H].
-        eps: see normalise.
+        eps: added to the normaliser.
         skip: added to the output, D ⊙ x, [B, Q, H, V].
         output_gate: multiplied into the output, [B, Q, H, V].
 

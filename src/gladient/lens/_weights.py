@@ -224,7 +224,7 @@ def _normaliser(x: Recurrence, scores: Tensor) -> Tensor:
     if x.initial_normaliser is not None:
         total = total + torch.einsum("bhqk,bhk->bhq", _read_initial(x, x.q, x.positions), x.initial_normaliser)
     if x.normalise == "sum":
-        return total
+        return total + x.eps
     return torch.maximum(total.abs(), (-largest_log_weight(x)).exp()) + x.eps
 
 

@@ -21,6 +21,7 @@ from gladient.lens.seams import SeamError, on_function
 __all__ = ["ADAPTER"]
 
 Given = dict[str, Any]
+_EPS = 1e-10  # added to the normaliser of linear attention
 
 
 @contextmanager
@@ -82,6 +83,7 @@ def _read_linear(call: Given, output: Tensor) -> Recurrence:
         call | {"initial_state": state},
         output,
         normalise="sum" if normalised else "none",
+        eps=_EPS if normalised else 0.0,
         initial_normaliser=keys[:, 0].float() if normalised and keys is not None else None,
     )
 
