@@ -22,6 +22,8 @@ _GIVE = "give a local folder with the model and its tokenizer, owner/name on the
 _SAVE = "put its files beside the model's, as tokenizer.save_pretrained(FOLDER) does"
 _NEEDS = {"needed_for": "looking into a pretrained model", "install": "pip install 'gladient[lens]'"}
 
+_NEXT = 5  # predictions to show
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -35,6 +37,7 @@ class Loaded:
         text: what it reads if nothing else is given.
         asked: where in the tokens a page is best opened, [1, T]; the last token if not given.
         options: what every call of the module is given besides.
+        word: a token's text; without it a page has no predictions.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Loaded:
     text: str | None = None
     asked: Callable[[Tensor], Tensor] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    word: Callable[[int], str] | None = None
 
 
 def require_transformers() -> Any:
@@ -94,10 +98,13 @@ def load_pretrained(name: str) -> Loaded:
 
     def encode(text: str) -> tuple[Tensor, list[str]]:
         ids = torch.tensor([tokenizer(text)["input_ids"]], dtype=torch.long)
-        return ids, [tokenizer.decode([token]) for token in ids[0].tolist()]
+        return ids, [word(token) for token in ids[0].tolist()]
+
+    def word(token: int) -> str:
+        return tokenizer.decode([token])
 
     shown = Path(name).name if Path(name).is_dir() else name
-    return Loaded(shown, module.eval(), encode, options={"use_cache": False})
+    return Loaded(shown, module.eval(), encode, options={"use_cache": False}, word=word)
 
 
 def _part(kind: Any, name: str, wrong: str) -> Any:
@@ -139,7 +146,18 @@ def look(
             f"{32 * len(tokens) ** 2 / 2**20:,.0f} MiB; shorten it, or raise --max-tokens"
         )
     with torch.no_grad(), quiet_transformers(), capture(loaded.module, layers=layers, max_bytes=max_bytes) as trace:
-        loaded.module(input_ids=ids, **loaded.options)
+        output = loaded.module(input_ids=ids, **loaded.options)
     places = [] if loaded.asked is None else loaded.asked(ids)[0].nonzero()[:, 0].tolist()
     records = [record for record in trace.records if record.call == 0]
-    return ModelView(loaded.name, tokens, records, loaded.facts, places[-1] if places else None, trace.ungated)
+    position = places[-1] if places else None
+    predictions = _predict(getattr(output, "logits", output), loaded.word)
+    return ModelView(loaded.name, tokens, records, loaded.facts, position, trace.ungated, predictions)
+
+
+def _predict(logits: Any, word: Callable[[int], str] | None) -> list[list[tuple[str, float]]] | None:
+    """The likeliest next tokens after each of the first text's; None without logits."""
+    if word is None or not isinstance(logits, Tensor) or logits.ndim != 3:
+        return None
+    best = logits[0].float().softmax(1).topk(min(_NEXT, logits.shape[2]))
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [[(word(token), round(p, 4)) for token, p in zip(*pair, strict=True)] for pair in pairs]

@@ -1,21 +1,20 @@
 """Records as the operands that a page computes weights from: linear in the tokens, base64 inside JSON."""
 
-import base64
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from gladient.lens import _weights
+from gladient.lens._encode import FINE, encode_logs, encode_rows, encode_single, find_equal
 from gladient.lens._exact import compute_exact
-from gladient.lens._proof import Reconstruction
 from gladient.lens._record import Record
 from gladient.lens._recurrence import Recurrence
 
-__all__ = ["choose_heads", "pack_layer"]
+__all__ = ["choose_heads", "count_numbers", "pack_layer"]
 
 _SUMMED = 64  # queries, spread evenly, whose means a summary takes
 
@@ -34,13 +33,21 @@ def choose_heads(x: Recurrence, most: int) -> list[int]:
     return sorted(order[torch.linspace(0, x.heads - 1, most).round().long()].tolist())
 
 
-def pack_layer(
-    record: Record, heads: list[int], *, last: int = 8, on_head: Callable[[], None] = lambda: None
-) -> dict[str, Any]:
-    """What the page keeps of a layer's call on one text: chosen heads' operands, summaries, and their reconstruction.
+def count_numbers(record: Record, heads: list[int]) -> tuple[int, int]:
+    """How many numbers the page keeps of a layer's queries and keys, and how many others."""
+    x = record.recurrence.select(heads)
+    own = sum(len(find_equal(each[0])[0]) * each[0, :, 0].numel() for each in (x.q, x.k))
+    gates = 0 if x.log_gates is None else x.log_gates[0].numel()
+    return own, gates + x.tokens * x.heads
 
-    Queries and keys become float16, each head scaled by its largest entry; heads that share them share them here.
-    Gates, input gates, normalisers and the values' sizes are float32.
+
+def pack_layer(
+    record: Record, heads: list[int], *, steps: int = FINE, last: int = 8, on_head: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """What the page keeps of a layer's call on one text: chosen heads' operands, summaries, and the layer's proof.
+
+    Queries and keys are whole multiples, up to `steps`, of a step of each token's; heads that share them share them
+    here. Sums of log gates are within 2⁻¹³; sizes of values are in 127 steps, all else in float32.
 
     Raises:
         ValueError: if the call had several texts, or queries were left out of the capture.
@@ -51,11 +58,10 @@ def pack_layer(
             f"{record.module} has {x.q.shape[0]} texts and {x.q.shape[1]} of {x.tokens} queries; a page shows one "
             "text: capture a batch of 1 with positions=None"
         )
-    summaries = []
-    for head in heads:
-        summaries.append(_summarise(record, head, last))
+    found = record.reconstruction_error
+    summaries = _summarise(record, heads, last)
+    for _ in heads:
         on_head()
-    chosen = x.select(heads)
     return {
         "layer": record.layer,
         "module": record.module,
@@ -66,44 +72,47 @@ def pack_layer(
         "of": x.heads,
         "heads": heads,
         "last": last,
-        "reconstruction": _verdict(record.reconstruction_error),
+        "steps": steps,
+        "reconstruction": {**vars(found), "passed": found.passed},
         "summary": summaries,
         "size": int(x.k.shape[3]),
-        **_operands(chosen),
+        **_operands(x.select(heads), steps),
     }
 
 
-def _verdict(found: Reconstruction) -> dict[str, Any]:
-    return {**vars(found), "passed": found.passed}
-
-
-def _summarise(record: Record, head: int, last: int) -> dict[str, Any]:
+def _summarise(record: Record, heads: list[int], last: int) -> list[dict[str, Any]]:
     positions = record.recurrence.positions
     some = torch.linspace(0, len(positions) - 1, min(_SUMMED, len(positions))).round().long()
-    found = record.summary(head, positions[some].tolist(), last=last)
+    found = record.summary(heads, positions[some].tolist(), last=last)
     names = ("mass", "memory_length", "half_life", "last", "entropy")
-    closing = [] if record.recurrence.log_gates is None else found.closing_tokens(0)
-    return {name: getattr(found, name).item() for name in names} | {"closing": closing}
+    gated = record.recurrence.log_gates is not None
+    return [
+        {name: getattr(found, name)[place].item() for name in names}
+        | {"closing": found.closing_tokens(place) if gated else []}
+        for place in range(len(heads))
+    ]
 
 
-def _operands(x: Recurrence) -> dict[str, Any]:
-    found: dict[str, Any] = {"q": _shared(x.q[0], _half), "k": _shared(x.k[0], _half)}
+def _operands(x: Recurrence, steps: int) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        name: _shared(getattr(x, name)[0], partial(encode_rows, steps=steps)) for name in ("q", "k")
+    }
     gates, rate = _gates(x)
     if gates is not None:
-        found["gates"] = _shared(gates[0], _single)
+        found["gates"] = _shared(gates[0], partial(encode_logs, rate=1.0 if rate is None else rate.abs().max().item()))
     if rate is not None:
-        found["rate"] = _single(rate)
+        found["rate"] = encode_single(rate)
     if x.log_write is not None:
-        found["write"] = _single(x.log_write[0].T)
+        found["write"] = encode_single(x.log_write[0].T)
     if x.beta is not None:
-        found["beta"] = _single(x.beta[0].T)
+        found["beta"] = encode_single(x.beta[0].T)
     if x.bonus is not None:
-        found["bonus"] = _single(x.bonus)
+        found["bonus"] = encode_single(x.bonus)
     if x.normalise != "none":
         doubled = x.double()
-        found["norm"] = _single(1 / compute_exact(doubled).normaliser[0].T)
-        found["scale"] = _single(_weights.largest_log_weight(doubled)[0])
-    return found | {"sizes": _single(torch.linalg.vector_norm(x.v[0].double(), dim=2).T)}
+        found["norm"] = encode_single(1 / compute_exact(doubled).normaliser[0].T)
+        found["scale"] = encode_single(_weights.largest_log_weight(doubled)[0])
+    return found | {"sizes": encode_rows(torch.linalg.vector_norm(x.v[0].double(), dim=2).T, 127)}
 
 
 def _gates(x: Recurrence) -> tuple[Tensor | None, Tensor | None]:
@@ -127,24 +136,5 @@ def _mean_log_gate(x: Recurrence) -> Float[Tensor, " H"]:
 
 def _shared(x: Float[Tensor, "T H *K"], encode: Callable[[Tensor], dict[str, Any]]) -> dict[str, Any]:
     """Heads one after the other, equal ones once: `of` says which is whose."""
-    x = x.movedim(1, 0)
-    unique, of = [0], [0]
-    for head in range(1, len(x)):
-        same = next((place for place, other in enumerate(unique) if torch.equal(x[head], x[other])), None)
-        of.append(len(unique) if same is None else same)
-        unique += [head] if same is None else []
-    return {"of": of, **encode(x[unique])}
-
-
-def _half(x: Float[Tensor, "U *S"]) -> dict[str, Any]:
-    x = x.double().flatten(1)
-    scales = x.abs().amax(1).clamp_min(1e-300)
-    return {"f16": _base64((x / scales[:, None]).numpy(force=True).astype("<f2")), "scales": scales.tolist()}
-
-
-def _single(x: Tensor) -> dict[str, Any]:
-    return {"f32": _base64(x.detach().double().numpy(force=True).astype("<f4"))}
-
-
-def _base64(x: np.ndarray) -> str:
-    return base64.b64encode(np.ascontiguousarray(x).tobytes()).decode()
+    unique, of = find_equal(x)
+    return {"of": of, **encode(x[:, unique].movedim(1, 0))}

@@ -1,110 +1,15 @@
 "use strict";
-// Weights from operands, one query at a time, backwards from it: what `gladient.lens._weights` computes in float64.
-const lens = (() => {
-  const models = JSON.parse(document.getElementById("data").textContent);
-  const cache = new WeakMap();
-
-  function bytes(text) {
-    const raw = atob(text), out = new Uint8Array(raw.length);
-    for (let i = 0; i < raw.length; i++) out[i] = raw.charCodeAt(i);
-    return out;
-  }
-  let halves = null;
-  function half(bits) {
-    if (!halves) {
-      halves = new Float32Array(65536);
-      for (let b = 0; b < 65536; b++) {
-        const e = (b >> 10) & 31, f = b & 1023, sign = b & 32768 ? -1 : 1;
-        halves[b] = sign * (e ? 2 ** (e - 15) * (1 + f / 1024) : 2 ** -14 * (f / 1024));
-      }
-    }
-    return halves[bits];
-  }
-  function decode(packed) {
-    if (!cache.has(packed)) {
-      if (packed.f32 !== undefined) cache.set(packed, new Float32Array(bytes(packed.f32).buffer));
-      else {
-        const bits = new Uint16Array(bytes(packed.f16).buffer), each = bits.length / packed.scales.length;
-        cache.set(packed, Float32Array.from(bits, (b, i) => half(b) * packed.scales[Math.floor(i / each)]));
-      }
-    }
-    return cache.get(packed);
-  }
-  function ofHead(packed, head, heads) {
-    if (!packed) return null;
-    const all = decode(packed), parts = packed.of ? Math.max(...packed.of) + 1 : heads;
-    const size = all.length / parts, place = packed.of ? packed.of[head] : head;
-    return all.subarray(place * size, (place + 1) * size);
-  }
-  function operands(layer, head) {
-    const pick = name => ofHead(layer[name], head, layer.heads.length);
-    const x = { K: layer.size, before: layer.before, separable: layer.separable };
-    for (const name of ["q", "k", "gates", "rate", "write", "beta", "bonus", "norm", "scale", "sizes"]) x[name] = pick(name);
-    x.T = x.k.length / x.K;
-    x.each = x.gates ? x.gates.length / x.T : 0;                 // gates kept a token
-    x.channels = x.rate ? x.rate.length : x.each;                // gates a token has
-    return x;
-  }
-  function dot(a, i, b, j, K) {
-    let sum = 0;
-    for (let c = 0; c < K; c++) sum += a[i + c] * b[j + c];
-    return sum;
-  }
-  const gate = (x, i, c) => !x.channels ? 0 : x.rate ? x.gates[i] * x.rate[c] : x.gates[i * x.each + c];
-
-  function row(x, t) {
-    const gates = new Float64Array(t + 1), similarity = new Float64Array(t + 1), product = new Float64Array(t + 1);
-    if (!x.separable) return { gates: null, similarity: null, product: deltaRow(x, t, product) };
-    const { q, k, K } = x, many = x.channels > 1, past = new Float64Array(Math.max(1, x.channels));
-    const shift = i => x.write ? x.write[i] - (x.scale ? x.scale[t] : 0) : 0;
-    if (x.before && x.bonus) {
-      for (let c = 0; c < K; c++) similarity[t] += q[t * K + c] * x.bonus[c] * k[t * K + c];
-      gates[t] = Math.exp(shift(t));
-      product[t] = similarity[t] * gates[t];
-    }
-    for (let i = x.before ? t - 1 : t; i >= 0; i--) {
-      similarity[i] = dot(q, t * K, k, i * K, K);
-      const late = shift(i);
-      if (many) {
-        for (let c = 0; c < K; c++) {
-          const weight = Math.exp(past[c] + late);
-          gates[i] += weight / K;
-          product[i] += q[t * K + c] * weight * k[i * K + c];
-        }
-      } else {
-        gates[i] = Math.exp(past[0] + late);
-        product[i] = similarity[i] * gates[i];
-      }
-      for (let c = 0; c < x.channels; c++) past[c] += gate(x, i, c);
-    }
-    if (x.norm) for (let i = 0; i <= t; i++) product[i] *= x.norm[t];
-    return { gates, similarity, product };
-  }
-  function deltaRow(x, t, product) {
-    const { k, K } = x, u = Float64Array.from(x.q.subarray(t * K, (t + 1) * K));
-    for (let i = t; i >= 0; i--) {
-      product[i] = x.beta[i] * dot(k, i * K, u, 0, K);
-      for (let c = 0; c < K; c++) u[c] = (u[c] - product[i] * k[i * K + c]) * Math.exp(gate(x, i, x.channels > 1 ? c : 0));
-    }
-    return product;
-  }
-  function matrix(x) {
-    const names = x.separable ? ["gates", "similarity", "product"] : ["product"];
-    const found = Object.fromEntries(names.map(name => [name, new Float32Array(x.T * x.T)]));
-    for (let t = 0; t < x.T; t++) {
-      const one = row(x, t);
-      for (const name of names) found[name].set(one[name], t * x.T);
-    }
-    return found;
-  }
-  return { models, operands, row, matrix, gate };
-})();
-
+// What the page draws, and what it does when it is asked; `weights.js` computes.
 (() => {
   const $ = id => document.getElementById(id);
-  const NAMES = { gates: "gates, Γ", similarity: "similarity, qᵀk", product: "implicit attention" };
+  const NAMES = {
+    gates: "gates, Γ", similarity: "similarity, qᵀk", kept: "before erasing, β Γ qᵀk", product: "implicit attention", erased: "what erasing changes",
+  };
   const LONG = {
     gates: "<b>Γ</b>, the gates' weight", similarity: "<b>qᵀk</b>, similarity", product: "<b>Their product</b>, the implicit attention",
+  };
+  const LONG_DELTA = {
+    gates: "<b>Γ</b>, the gates alone", kept: "<b>β Γ qᵀk</b>, if nothing were erased", product: "<b>Implicit attention</b>, exact", erased: "<b>What erasing changes</b>, their difference",
   };
   const RAMPS = {
     light: { up: ["#f1f4f8", "#c9dcf2", "#86b4e4", "#3b82c9", "#14579f", "#08305f"], down: ["#f1f4f8", "#fadcc6", "#f0a675", "#d86b33", "#a5431a", "#5f2409"] },
@@ -112,12 +17,13 @@ const lens = (() => {
   };
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const state = { model: 0, layer: 0, head: 0, t: 0, near: null, quantity: "product" };
-  let x = null, whole = null, current = null, size = {}, tables = null;
+  let xs = null, x = null, whole = null, current = null, size = {}, tables = null, asked = 0;
 
   const model = () => lens.models[state.model];
   const layer = () => model().layers[state.layer];
   const escape = text => String(text).replace(/[&<>"]/g, c => `&#${c.charCodeAt(0)};`);
-  const shown = i => model().tokens[i].replace(/\n/g, "⏎").trim() || "␣";
+  const clean = token => token.replace(/\n/g, "⏎").trim() || "␣";
+  const shown = i => clean(model().tokens[i]);
   const number = v => v === null || v === undefined || Number.isNaN(v) ? "–" : v === 0 ? "0"
     : Math.abs(v) < 1e-3 || Math.abs(v) >= 1e5 ? v.toExponential(2).replace("-", "−").replace("e−", "e−") : Number(v.toPrecision(3)).toString().replace("-", "−");
 
@@ -147,22 +53,12 @@ const lens = (() => {
   }
 
   // What a token says when it is pointed at
-  const share = i => {
-    let total = 0;
-    for (let j = 0; j <= state.t; j++) total += Math.abs(current.product[j]) * x.sizes[j];
-    return total ? Math.abs(current.product[i]) * x.sizes[i] / total : 0;
-  };
+  const closed = i => lens.closedBy(xs, i);
   function describe(t, i, values) {
     const head = `“${shown(i)}” at ${i}` + (t === i ? ", the query itself" : ` seen from “${shown(t)}” at ${t}, ${t - i} later`);
     if (i > t) return `“${shown(i)}” at ${i} comes after the query: weight 0`;
-    return [head, ...["gates", "similarity", "product"].filter(n => values[n]).map(n => `${NAMES[n]}: ${number(values[n][i])}`)].join("\n");
+    return [head, ...Object.keys(NAMES).filter(n => values[n]).map(n => `${NAMES[n]}: ${number(values[n][i])}`)].join("\n");
   }
-  const CLOSED = i => {
-    if (!x.channels) return null;
-    let sum = 0;
-    for (let c = 0; c < x.channels; c++) sum += Math.exp(lens.gate(x, i, c));
-    return 1 - sum / x.channels;
-  };
   function tip(text, event) {
     const box = $("tip");
     box.textContent = text;
@@ -174,12 +70,27 @@ const lens = (() => {
   const untip = () => { $("tip").hidden = true; };
 
   // Panels
+  const fails = l => !l.reconstruction.passed;
+  function unusual(l) {                                           // rounding far beyond that of the other layers
+    const errors = model().layers.map(m => m.reconstruction.error).sort((a, b) => a - b), median = errors[errors.length >> 1];
+    return l.reconstruction.error > 10 * median ? l.reconstruction.error / median : 0;
+  }
+  function reason(l) {
+    const r = l.reconstruction;
+    if (!(r.lens <= r.lens_tolerance)) return "the lens' weights do not rebuild the recurrence";
+    if (!(r.error <= r.tolerance)) return `head ${r.head}: farther from the recurrence than rounding explains`;
+    return unusual(l) ? `head ${r.head} rounds ${number(unusual(l))} times as much as the median layer` : "";
+  }
   function drawHeader() {
-    const m = model(), good = m.layers.filter(l => l.reconstruction.passed).length;
+    const m = model(), good = m.layers.filter(l => !fails(l)).length;
     $("title").textContent = `${m.name}, ${m.tokens.length} tokens, ${m.layers.length} ${m.layers.length === 1 ? "layer" : "layers"}`;
-    $("verdict").textContent = good === m.layers.length ? `✓ ${good} of ${good} layers rebuilt within tolerance` : `✗ ${m.layers.length - good} of ${m.layers.length} layers are NOT rebuilt within tolerance`;
+    $("verdict").textContent = good === m.layers.length ? `✓ ${good} of ${good} layers proved` : `✗ ${m.layers.length - good} of ${m.layers.length} layers are NOT proved`;
     $("verdict").className = "verdict " + (good === m.layers.length ? "pass" : "fail");
     $("facts").textContent = m.facts;
+  }
+  function drawNext() {
+    const next = model().predictions?.[state.t];
+    $("next").innerHTML = next ? "The model's next token here: " + next.map(([token, p]) => `<b>${escape(clean(token))}</b> ${(100 * p).toFixed(p < 0.1 ? 1 : 0)}%`).join(" · ") : "";
   }
   function drawStrip() {
     const box = $("strip");
@@ -190,7 +101,7 @@ const lens = (() => {
     const q = state.quantity, values = q === "closed" ? null : current[q] || current.product;
     const most = q === "closed" ? largestClosed() : Math.max(1e-300, ...Array.from(values, Math.abs));
     [...box.children].forEach((span, i) => {
-      const seen = q === "closed" || i <= state.t, rgb = seen ? colour(q === "closed" ? -(CLOSED(i) || 0) : values[i], most) : null;
+      const seen = q === "closed" || i <= state.t, rgb = seen ? colour(q === "closed" ? -(closed(i) || 0) : values[i], most) : null;
       span.style.background = rgb ? `rgb(${rgb})` : "";
       span.style.color = rgb ? ink(rgb) : "";
       span.className = (i === state.t ? "query" : i > state.t ? "later" : "") + (i === state.near ? " near" : "");
@@ -200,19 +111,23 @@ const lens = (() => {
   }
   function largestClosed() {
     let most = 1e-300;
-    for (let i = 0; i < x.T; i++) most = Math.max(most, CLOSED(i) || 0);
+    for (let i = 0; i < x.T; i++) most = Math.max(most, closed(i) || 0);
     return most;
   }
   function drawMaps() {
-    const names = x.separable ? ["gates", "similarity", "product"] : ["product"];
-    $("maps-note").textContent = "Row: the query, from the first token down. Column: the token that it weighs. Gates alone say what a head can still "
-      + "remember; similarity, what it looks for; their product is what it reads." + (x.channels > 1 && x.separable
-        ? ` Each of ${x.channels} key channels has gates of its own: Γ is their mean, and the product is taken channel by channel.` : "")
-      + (x.norm ? " The product is divided by the layer's normaliser." : "");
-    $("maps").innerHTML = names.map(n => `<figure><figcaption>${LONG[n]}</figcaption><div class="frame"><canvas id="map-${n}" tabindex="0" role="application"
-      aria-label="Heat map of ${escape(NAMES[n])}; arrow keys move the query and the token"></canvas><div class="cross row"></div><div class="cross column"></div></div>
-      <div class="legend"></div></figure>`).join("") + (x.separable ? "" : `<p class="only">The delta rule's weights depend on the keys between a token and
-      the query: gates and similarity do not separate. Only the exact product is shown.</p>`);
+    const names = lens.quantities(x), long = x.separable ? LONG : LONG_DELTA;
+    $("h-maps").textContent = x.separable ? "Gates × similarity = implicit attention" : "Delta rule: before erasing + what erasing changes = implicit attention";
+    $("maps-note").textContent = "Row: the query, from the first token down. Column: the token that it weighs. " + (x.separable
+      ? "Gates alone say what a head can still remember; similarity, what it looks for; their product is what it reads."
+        + (x.channels > 1 ? ` Each of ${x.channels} key channels has gates of its own: Γ is their mean, and the product is taken channel by channel.` : "")
+      : "Every write first erases what the state holds for its key, so a token's weight depends on the keys written after it: gates and similarity do not separate.")
+      + (x.norm ? " The product is divided by the layer's normaliser." : "")
+      + ` Queries and keys of this layer are kept in ${Math.ceil(Math.log2(2 * layer().steps + 1))} bits.`;
+    $("maps").style.setProperty("--maps", names.length);
+    $("maps").innerHTML = names.map(n => `<figure><figcaption>${long[n]} <button type="button" data-n="${n}" title="Download as NPY">.npy</button></figcaption>
+      <div class="frame"><canvas id="map-${n}" tabindex="0" role="application" aria-label="Heat map of ${escape(NAMES[n])}; arrow keys move the query and the token"></canvas>
+      <div class="cross row"></div><div class="cross column"></div></div><div class="legend"></div></figure>`).join("");
+    for (const button of $("maps").querySelectorAll("button")) button.onclick = () => save(lens.npy(whole[button.dataset.n], x.T), `${named()}-${button.dataset.n}.npy`);
     size = {};
     for (const n of names) {
       size[n] = n === "gates" ? Math.max(largest(whole.gates), 1e-300) : largest(whole[n]);
@@ -272,44 +187,47 @@ const lens = (() => {
   }
   function drawStep() {
     const t = state.t, W = 720, H = 210, L = 46, R = 8, n = t + 1, at = i => L + (W - L - R) * (i + 0.5) / n;
-    const part = Array.from(current.product, (v, i) => Math.sign(v) * share(i)), top = Math.max(1e-300, ...part.map(Math.abs));
+    const part = Array.from(current.product, (v, i) => Math.sign(v) * current.share[i]), top = Math.max(1e-300, ...part.map(Math.abs));
+    $("h-step").textContent = x.separable ? "This position as a gradient step" : "What this position reads";
     $("step-note").innerHTML = x.separable
       ? `One step of weighted, preconditioned gradient descent from zero: features k<sub>i</sub>, targets v<sub>i</sub>, weights <b>ω<sub>i</sub> = Γ</b> (line${x.channels > 1 ? "; mean over key channels" : ""}). Bars: each token's share of the output, |attention|·‖v‖, <b>blue</b> added, <b>orange</b> subtracted.`
-      : `The delta rule is not one gradient step but one a token, so it has no single weights ω. Bars: each token's share of the output, |attention|·‖v‖, blue added, orange subtracted.`;
+      : `The delta rule is one gradient step for each token, so it has no single weights ω. Line: Γ, the gates alone. Bars: each token's share of the output, |attention|·‖v‖, blue added, orange subtracted.`;
     const half = H / 2, bars = sign => part.map((v, i) => v * sign > 0 ? `M${at(i).toFixed(1)} ${half + 62}v${(-v / top * 40).toFixed(1)}` : "").join("");
     const thick = Math.max(1, Math.min(14, (W - L - R) / n - 1)).toFixed(1), most = current.gates ? Math.max(1e-300, ...current.gates) : 1;
     const line = current.gates ? Array.from(current.gates, (v, i) => `${i ? "L" : "M"}${at(i).toFixed(1)} ${(half - 10 - v / most * (half - 22)).toFixed(1)}`).join("") : "";
     $("step").innerHTML = `<svg viewBox="0 0 ${W} ${H + 18}" role="img" aria-label="Weights and contributions of the tokens before position ${t}">
       ${current.gates ? `<line class="axis" x1="${L}" x2="${W - R}" y1="${half - 10}" y2="${half - 10}"/><path class="line" d="${line}"/>${n === 1 ? `<circle cx="${at(0)}" cy="12" r="3" fill="var(--accent)"/>` : ""}
-      <text x="${L - 6}" y="16" text-anchor="end">${number(most)}</text><text x="${L - 6}" y="${half - 7}" text-anchor="end">0</text><text x="0" y="${half / 2 + 4}">ω</text>` : ""}
+      <text x="${L - 6}" y="16" text-anchor="end">${number(most)}</text><text x="${L - 6}" y="${half - 7}" text-anchor="end">0</text><text x="0" y="${half / 2 + 4}">${x.separable ? "ω" : "Γ"}</text>` : ""}
       <line class="axis" x1="${L}" x2="${W - R}" y1="${half + 62}" y2="${half + 62}"/>
       <path class="more" stroke-width="${thick}" d="${bars(1)}"/><path class="less" stroke-width="${thick}" d="${bars(-1)}"/>
       <text x="${L - 6}" y="${half + 26}" text-anchor="end">${(100 * top).toFixed(0)}%</text><text x="0" y="${half + 66}">share</text>
       <text x="${L}" y="${H + 16}">0</text><text x="${W - R}" y="${H + 16}" text-anchor="end">${t}</text><text x="${W / 2}" y="${H + 16}" text-anchor="middle">token</text></svg>`;
     $("step").firstChild.onmousemove = event => {
       const r = event.currentTarget.getBoundingClientRect(), i = Math.floor(((event.clientX - r.left) / r.width * W - L) / (W - L - R) * n);
-      if (i >= 0 && i <= t) tip(describe(t, i, current) + `\nshare of the output: ${(100 * share(i)).toFixed(1)}%`, event);
+      if (i >= 0 && i <= t) tip(describe(t, i, current) + `\nshare of the output: ${(100 * current.share[i]).toFixed(1)}%`, event);
     };
     $("step").firstChild.onmouseleave = untip;
+    const columns = lens.quantities(x), SHORT = { gates: "Γ", similarity: "similarity", kept: "before erasing", product: "attention", erased: "erased" };
     const order = part.map((v, i) => i).sort((a, b) => Math.abs(part[b]) - Math.abs(part[a])).slice(0, 6);
-    $("largest").innerHTML = `<table><thead><tr><th class="text">largest contributions</th><th>position</th><th>age</th>${x.separable ? "<th>ω</th><th>similarity</th>" : ""}<th>attention</th><th>share</th></tr></thead><tbody>` +
-      order.map(i => `<tr><td class="text">${escape(shown(i))}</td><td>${i}</td><td>${t - i}</td>${x.separable ? `<td>${number(current.gates[i])}</td><td>${number(current.similarity[i])}</td>` : ""}<td>${number(current.product[i])}</td><td>${(100 * Math.abs(part[i])).toFixed(1)}%</td></tr>`).join("") + "</tbody></table>";
+    $("largest").innerHTML = `<table><thead><tr><th class="text">largest contributions</th><th>position</th><th>age</th>${columns.map(n => `<th>${n === "gates" && x.separable ? "ω" : SHORT[n]}</th>`).join("")}<th>share</th></tr></thead><tbody>` +
+      order.map(i => `<tr><td class="text">${escape(shown(i))}</td><td>${i}</td><td>${t - i}</td>${columns.map(n => `<td>${number(current[n][i])}</td>`).join("")}<td>${(100 * Math.abs(part[i])).toFixed(1)}%</td></tr>`).join("") + "</tbody></table>";
   }
   function drawMemory() {
     const W = 460, H = 250, L = 40, B = 34, layers = model().layers, most = Math.max(2, ...layers.flatMap(l => l.summary.map(s => s.memory_length)));
-    const y = v => H - B - (H - B - 14) * Math.log1p(v) / Math.log1p(most), at = i => L + (W - L - 12) * (i + 0.5) / layers.length;
+    const y = v => H - B - (H - B - 14) * Math.log1p(v) / Math.log1p(most), places = [...layers, ...model().not_gated].sort((a, b) => a.layer - b.layer), at = i => L + (W - L - 12) * (places.indexOf(layers[i]) + 0.5) / places.length;
     const ticks = [0, 1, 3, 10, 30, 100, 300, 1000].filter(v => v <= most);
     const dots = layers.flatMap((l, i) => l.summary.map((s, h) => {
-      const spread = l.summary.length > 1 ? (h / (l.summary.length - 1) - 0.5) * Math.min(26, 0.6 * (W - L) / layers.length) : 0;
+      const spread = l.summary.length > 1 ? (h / (l.summary.length - 1) - 0.5) * Math.min(26, 0.6 * (W - L) / places.length) : 0;
       const chosen = i === state.layer && h === state.head;
       return [chosen, `<circle class="head${chosen ? " chosen" : ""}" data-l="${i}" data-h="${h}" cx="${(at(i) + spread).toFixed(1)}" cy="${y(s.memory_length).toFixed(1)}" r="${chosen ? 6 : 4}"/>`];
     })).sort((a, b) => a[0] - b[0]).map(d => d[1]).join("");
     const median = layers.map(l => l.summary.map(s => s.memory_length).sort((a, b) => a - b)).map(s => (s[(s.length - 1) >> 1] + s[s.length >> 1]) / 2);
-    const every = Math.ceil(layers.length / 12);
+    const every = Math.ceil(places.length / 12), slot = i => L + (W - L - 12) * (i + 0.5) / places.length;
     $("memory").innerHTML = `<svg viewBox="0 0 ${W} ${H}" role="img" aria-label="Memory length of every head over layers; the table of heads has the numbers">
       ${ticks.map(v => `<line class="axis" x1="${L}" x2="${W - 8}" y1="${y(v)}" y2="${y(v)}"/><text x="${L - 6}" y="${y(v) + 4}" text-anchor="end">${v}</text>`).join("")}
-      ${layers.map((l, i) => i % every ? "" : `<text x="${at(i)}" y="${H - B + 16}" text-anchor="middle">${l.layer}</text>`).join("")}
-      <text x="${(W + L) / 2}" y="${H - 2}" text-anchor="middle">layer (line: median)</text>
+      ${places.map((l, i) => i % every ? "" : `<text x="${slot(i)}" y="${H - B + 16}" text-anchor="middle">${l.layer}</text>`).join("")}
+      ${places.map((l, i) => l.kind ? `<rect class="ungated" x="${slot(i) - 5}" width="10" y="14" height="${H - B - 14}"><title>layer ${l.layer}: ${escape(l.kind)}, not gated</title></rect>` : "").join("")}
+      <text x="${(W + L) / 2}" y="${H - 2}" text-anchor="middle">layer (line: median${model().not_gated.length ? "; grey: attention, not gated" : ""})</text>
       <path class="line" style="opacity:.45" d="${median.map((v, i) => `${i ? "L" : "M"}${at(i).toFixed(1)} ${y(v).toFixed(1)}`).join("")}"/>${dots}</svg>`;
     for (const dot of $("memory").querySelectorAll(".head")) {
       const l = layers[dot.dataset.l], s = l.summary[dot.dataset.h];
@@ -320,50 +238,79 @@ const lens = (() => {
   }
   function drawTables() {
     const l = layer(), tokens = model().tokens;
-    $("heads-note").textContent = `Means over all queries, of the gates alone, in float64. ` + (l.heads.length < l.of ? `${l.heads.length} of ${l.of} heads, from the fastest to forget to the slowest.` : "")
+    $("heads-note").textContent = `Means over up to 64 queries, of the gates alone, in float64. ` + (l.heads.length < l.of ? `${l.heads.length} of ${l.of} heads, from the fastest to forget to the slowest.` : "")
       + (l.separable ? "" : " Gates alone are not this layer's weights: the delta rule erases by key as well.");
     $("heads").innerHTML = `<thead><tr><th>head</th><th>memory length</th><th>half-life</th><th>last ${l.last}</th><th>entropy</th><th>mass</th><th class="text">closes most at</th></tr></thead><tbody>` +
       l.summary.map((s, h) => `<tr class="${h === state.head ? "chosen" : ""}"><td><button type="button" data-h="${h}" aria-label="Choose head ${l.heads[h]}">${l.heads[h]}</button></td><td>${number(s.memory_length)}</td><td>${number(s.half_life)}</td>
       <td>${(100 * s.last).toFixed(1)}%</td><td>${number(s.entropy)}</td><td>${number(s.mass)}</td><td class="text">${s.closing.map(i => escape(shown(i))).join(" · ") || "–"}</td></tr>`).join("") + "</tbody>";
     for (const button of $("heads").querySelectorAll("button")) button.onclick = () => choose({ head: +button.dataset.h });
-    $("proof").innerHTML = `<thead><tr><th>layer</th><th class="text">kind</th><th>error</th><th>tolerance</th><th></th></tr></thead><tbody>` + model().layers.map((m, i) =>
-      `<tr class="${i === state.layer ? "chosen" : ""}"><td><button type="button" data-l="${i}" aria-label="Choose layer ${m.layer}">${m.layer}</button></td><td class="text" title="${escape(m.module)}">${escape(m.architecture)}</td><td>${number(m.reconstruction.error)}</td><td>${number(m.reconstruction.tolerance)}</td>
-      <td class="${m.reconstruction.passed ? "pass" : "fail"}">${m.reconstruction.passed ? "✓ pass" : "✗ fail"}</td></tr>`).join("") + "</tbody>";
+    const rank = m => fails(m) ? 0 : unusual(m) ? 1 : 2, every = model().layers.map((m, i) => [m, i]).sort((a, b) => rank(a[0]) - rank(b[0]) || a[1] - b[1]);
+    $("proof").innerHTML = `<thead><tr><th>layer</th><th></th><th class="text">kind</th><th>lens</th><th>own rounding</th><th>explained</th><th class="text">why it is listed first</th></tr></thead><tbody>` + every.map(([m, i]) =>
+      `<tr class="${i === state.layer ? "chosen" : ""}"><td><button type="button" data-l="${i}" aria-label="Choose layer ${m.layer}">${m.layer}</button></td><td class="${fails(m) ? "fail" : "pass"}">${fails(m) ? "✗" : "✓"}</td>
+      <td class="text" title="${escape(m.module)}">${escape(m.architecture)}</td><td>${number(m.reconstruction.lens)}</td><td>${number(m.reconstruction.error)}</td><td>${number(m.reconstruction.tolerance)}</td><td class="text">${escape(reason(m))}</td></tr>`).join("")
+      + model().not_gated.map(m => `<tr class="ungated"><td>${m.layer}</td><td></td><td class="text" title="${escape(m.module)}">${escape(m.kind)}</td><td class="text" colspan="4">attention: it has no gates</td></tr>`).join("") + "</tbody>";
     for (const button of $("proof").querySelectorAll("button")) button.onclick = () => choose({ layer: +button.dataset.l });
   }
 
   // Choosing
   function fill(select, entries, value) {
-    select.innerHTML = entries.map(([v, text]) => `<option value="${v}">${escape(text)}</option>`).join("");
+    select.innerHTML = entries.map(([v, text]) => `<option value="${v}"${v === "" ? " disabled" : ""}>${escape(text)}</option>`).join("");
     select.value = value;
   }
   const longest = l => l.summary.reduce((best, s, h) => s.memory_length > l.summary[best].memory_length ? h : best, 0);
-  function choose(change) {
-    if ("model" in change) change = { layer: lens.models[change.model].layers.length - 1, t: lens.models[change.model].position, ...change };
+  async function choose(change) {
+    const mine = ++asked;
+    if ("model" in change) change = { layer: lens.models[change.model].opens, t: lens.models[change.model].position, ...change };
     Object.assign(state, change);
     if ("layer" in change && !("head" in change)) state.head = longest(layer());
     state.near = null;
-    x = lens.operands(layer(), state.head);
-    whole = lens.matrix(x);
-    fill($("model"), lens.models.map((m, i) => [i, m.name]), state.model);
-    fill($("layer"), model().layers.map((l, i) => [i, `${l.layer}: ${l.architecture}`]), state.layer);
-    fill($("head"), layer().heads.map((h, i) => [i, `${h}: memory ${number(layer().summary[i].memory_length)}`]), state.head);
-    const quantities = [["product", NAMES.product], ...(x.separable ? [["gates", NAMES.gates], ["similarity", NAMES.similarity]] : []), ...(x.channels ? [["closed", "how far gates close"]] : [])];
-    if (!quantities.some(q => q[0] === state.quantity)) state.quantity = "product";
-    fill($("quantity"), quantities, state.quantity);
+    const l = layer(), all = l.heads.map((_, h) => h), mean = state.head < 0;
+    fillAll(l);
+    const read = await Promise.all((mean ? all : [state.head]).map(h => lens.operands(l, h)));
+    const matrices = await lens.readAll(read, done => {
+      $("said").textContent = `${done} of ${all.length} heads averaged`;
+      return mine === asked;
+    });
+    if (mine !== asked) return;
+    xs = read, x = read[0], whole = matrices;
+    fillQuantities();
     $("position").max = x.T - 1;
     drawHeader(); drawMaps(); drawMemory(); drawTables();
     move(state.t, null);
+    document.body.dataset.ready = mine;
+  }
+  function fillAll(l) {
+    fill($("model"), lens.models.map((m, i) => [i, m.name]), state.model);
+    const others = model().not_gated.map(m => [m.layer, ["", `${m.layer}: ${m.kind}, not gated`]]);
+    const ours = model().layers.map((m, i) => [m.layer, [i, `${fails(m) ? "✗ " : ""}${m.layer}: ${m.architecture}`]]);
+    fill($("layer"), [...ours, ...others].sort((a, b) => a[0] - b[0]).map(entry => entry[1]), state.layer);
+    fill($("head"), [...l.heads.map((h, i) => [i, `${h}: memory ${number(l.summary[i].memory_length)}`]), ...(l.heads.length > 1 ? [[-1, `mean of ${l.heads.length} heads`]] : [])], state.head);
+  }
+  function fillQuantities() {
+    const listed = ["product", ...lens.quantities(x).filter(n => n !== "product")].map(n => [n, NAMES[n]]);
+    const found = [...listed, ...(x.channels ? [["closed", "how far gates close"]] : [])];
+    if (!found.some(q => q[0] === state.quantity)) state.quantity = "product";
+    fill($("quantity"), found, state.quantity);
+  }
+  const named = () => `${model().name}-layer${layer().layer}-${state.head < 0 ? "mean" : "head" + layer().heads[state.head]}`.replace(/[^\w.-]+/g, "_");
+  function save(blob, name) {
+    const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   }
   function move(t, near) {
     state.t = Math.max(0, Math.min(x.T - 1, t));
     state.near = near === null ? null : Math.max(0, Math.min(state.t, near));
-    current = lens.row(x, state.t);
+    current = lens.read(xs, state.t);
     $("position").value = state.t;
     $("where").textContent = `${state.t}, “${shown(state.t)}”`;
-    drawStrip(); drawStep(); cross();
+    drawStrip(); drawNext(); drawStep(); cross();
     $("said").textContent = state.near === null ? `Query ${shown(state.t)} at ${state.t}` : describe(state.t, state.near, current);
   }
+  $("csv").onclick = () => {
+    const columns = Object.fromEntries([...lens.quantities(x), "share"].map(n => [n, current[n]]));
+    save(lens.csv(model().tokens, columns), `${named()}-query${state.t}.csv`);
+  };
   $("controls").onsubmit = event => event.preventDefault();
   for (const name of ["model", "layer", "head"]) $(name).onchange = event => choose({ [name]: +event.target.value });
   $("position").oninput = event => move(+event.target.value, null);
@@ -377,7 +324,7 @@ const lens = (() => {
   $("strip").onmousemove = event => {
     const i = event.target.dataset.i;
     if (i === undefined) return untip();
-    const closed = CLOSED(+i);
+    const closed = closed(+i);
     tip(describe(state.t, +i, current) + (closed === null ? "" : `\nits gates close by: ${number(closed)}`), event);
   };
   $("strip").onmouseleave = untip;
