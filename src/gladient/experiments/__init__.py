@@ -4,9 +4,10 @@ from typing import Any
 
 from gladient.experiments._figure import Column, Config, Figure, Reproducible
 from gladient.experiments._make import Made, make
-from gladient.experiments._models import MODELS, RUNGS
+from gladient.experiments._models import MODELS
 from gladient.experiments._panels import draw_points, legend_below, panel_grid
 from gladient.experiments._results import ExactPoint, Row, summarise
+from gladient.experiments._rungs import RUNGS
 from gladient.experiments._stack import Panel, Stack
 from gladient.experiments._work import Outcome, Record, Work
 from gladient.experiments.depth.figure import Depth

@@ -1,18 +1,24 @@
-"""The kinds of one-layer models that are trained, and the exact risk that each is held against."""
+"""The kinds of one-layer models that are trained."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-import numpy as np
-
-from gladient import landscape
+from gladient.experiments._delta import build_delta
 from gladient.experiments._presets import assign_roles, build_preset
 from gladient.nn import Gate, InContextRegressor, LayerConfig
-from gladient.nn.presets import retnet
-from gladient.prompts import MultitaskSetting, PromptLayout
+from gladient.prompts import PromptLayout
 
-__all__ = ["MODELS", "RUNGS", "Kind", "own_decay"]
+__all__ = ["MODELS", "TOKENS", "Kind"]
+
+# What tokens tell a layer, as options of `PromptLayout`.
+TOKENS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {},
+    "without_context": {"contextual": False},
+    "task": {"marks": "task"},
+    "stream": {"marks": "query", "delimiters": False},
+}
 
 
 @dataclass(frozen=True)
@@ -23,50 +29,28 @@ class Kind:
         rung: the name in `RUNGS` of what it is held against.
         build: makes the untrained models of a layout, one for each seed, with `key_channels` channels of the keys per
             feature where the kind has a choice.
-        contextual: whether its tokens carry contextual features; without them the rung is drawn for comparison only.
+        tokens: a name in `TOKENS`.
         gate_rate: step size of its gates; that of the training if not given.
         cost: time per token, beside that of linear attention.
     """
 
     rung: str
     build: Callable[..., InContextRegressor]
-    contextual: bool = True
+    tokens: str = "paper"
     gate_rate: float | None = None
     cost: float = 1.0
 
-
-def own_decay(setting: MultitaskSetting) -> float:
-    """Exact risk of RetNet's one-head decay with the best preconditioner; the state decays at every token.
-
-    Weights fall from example to example, so each example is treated as a separate task.
-
-    >>> print(f"{own_decay(MultitaskSetting.isotropic(n=[10, 10], r=[0.2, 0.8], d=4)):.6f}")
-    2.427220
-    """
-    layout = PromptLayout.of(setting)
-    places = np.concatenate([np.arange(block.start, block.stop) for block in layout.blocks])
-    task = np.repeat(np.arange(setting.K), setting.n)
-    each = MultitaskSetting(
-        np.ones(len(task)), setting.R[np.ix_(task, task)], setting.r[task], setting.Sigma, setting.sigma2
-    )
-    (decay,) = retnet(layout.width).decays
-    return landscape.profile_risk(decay ** (layout.length - 1.0 - places), each)
-
-
-RUNGS: Mapping[str, Callable[[MultitaskSetting], float]] = {
-    "linear_attention": lambda setting: landscape.linear_attention(setting).risk,
-    "own_decay": own_decay,
-    "scalar_gate": lambda setting: landscape.scalar_gate(setting).risk,
-    "value_gate": lambda setting: landscape.optimum(setting).risk,
-    "half_gate": lambda setting: landscape.half_gate(setting).risk,
-}
+    @property
+    def contextual(self) -> bool:
+        """Whether its tokens tell delimiters apart; without that the rung is drawn for comparison only."""
+        return self.tokens != "without_context"
 
 
 def _family(gate: Gate, layout: PromptLayout, seeds: Sequence[int], key_channels: int) -> InContextRegressor:
     """A layer that has only this gate; a key has as many channels as a token."""
     config = LayerConfig(
         gate=gate,
-        value_dim=len(layout.n),  # one row of state for each task is enough for any weights
+        value_dim=len(layout.delimiter_places) or 1,  # a row of state for each task is enough for any weights
         open_columns=layout.data_columns,
         delimiter_columns=layout.delimiter_columns,
         scale=1 / sum(layout.n),
@@ -83,11 +67,24 @@ MODELS: Mapping[str, Kind] = {
     "linear_attention": Kind("linear_attention", partial(_family, "none")),
     "scalar_gate": Kind("scalar_gate", partial(_family, "scalar"), cost=1.4),
     "value_gate": Kind("value_gate", partial(_family, "value"), cost=1.6),
-    "without_context": Kind("half_gate", partial(_family, "scalar"), contextual=False, cost=1.4),
+    "without_context": Kind("half_gate", partial(_family, "scalar"), tokens="without_context", cost=1.4),
     "retnet": Kind("own_decay", partial(build_preset, "retnet")),
     "mamba2": Kind("scalar_gate", partial(build_preset, "mamba2"), gate_rate=0.03),
     "gla": Kind("value_gate", partial(build_preset, "gla"), cost=1.5),
     "rwkv6": Kind("value_gate", partial(build_preset, "rwkv6"), gate_rate=0.03, cost=1.5),
     "mamba": Kind("value_gate", partial(build_preset, "mamba"), gate_rate=0.03, cost=5.0),
     "hgrn2": Kind("value_gate", partial(build_preset, "hgrn2"), gate_rate=0.01, cost=3.0),
+    "deltanet": Kind("linear_attention", partial(build_preset, "deltanet"), cost=3.0),
+    "gated_deltanet": Kind("scalar_gate", partial(build_preset, "gated_deltanet"), gate_rate=0.03, cost=3.0),
+    "kda": Kind("value_gate", partial(build_preset, "kda"), gate_rate=0.03, cost=4.0),
+    "delta_rule": Kind("shared_step", partial(build_delta, "none"), cost=2.0),
+    "gated_delta_rule": Kind("gated_shared_step", partial(build_delta, "scalar"), cost=2.0),
+    "gated_delta_rule_unit": Kind("gated_delta_rule_unit", partial(build_delta, "scalar", unit=True), cost=2.0),
+    "delta_rule_per_task": Kind("delta_rule_per_task", partial(build_delta, "scalar"), "task", cost=2.0),
+    "delta_rule_per_task_unit": Kind(
+        "delta_rule_per_task_unit", partial(build_delta, "scalar", unit=True), "task", cost=2.0
+    ),
+    "stream_gate": Kind("constant_gate", partial(_family, "scalar"), "stream"),
+    "stream_delta_rule": Kind("constant_step", partial(build_delta, "none"), "stream", cost=2.0),
+    "stream_gated_delta_rule": Kind("constant_gate_and_step", partial(build_delta, "scalar"), "stream", cost=2.0),
 }

@@ -10,7 +10,7 @@ from gladient.nn import GatedLinearAttention, InContextRegressor, LayerConfig
 from gladient.nn.presets import PRESETS
 from gladient.prompts import PromptLayout
 
-__all__ = ["assign_roles", "build_preset"]
+__all__ = ["assign_roles", "build_preset", "start_steps"]
 
 _OPEN = 6.0  # logit of an open gate
 _SHUT = 0.05  # where the delimiters' gates are spread to
@@ -23,7 +23,7 @@ def build_preset(
     r"""A preset's recurrence, gate, write and read with one head, a value channel a task and a read-out.
 
     Output norm and output gate are left out: a norm divides by the size of the estimate, and neither is a gate of the
-    state. Keys have `key_channels` channels per feature, and as many pairs of channels where they are complements of
+    state. Queries keep their length, to which the answer is proportional. Keys have `key_channels` channels per feature, and as many pairs of channels where they are complements of
     gates: only the difference of two such keys is odd in the features, as a plain key is.
 
     The start gives roles, as Theorem 1 of arXiv 2504.04308 does, and plants no weights: keys and queries begin blind to
@@ -48,7 +48,8 @@ def build_preset(
         value_dim=len(layout.n),
         open_columns=layout.data_columns,
         delimiter_columns=layout.delimiter_columns,
-        scale=_scale(config) / sum(layout.n),
+        scale=_scale(config, sum(layout.n)),
+        normalise="none" if config.normalise == "none" else "keys",
         norm=False,
         output_gate=False,
     )
@@ -59,10 +60,10 @@ def build_preset(
     return model
 
 
-def _scale(config: LayerConfig) -> float:
-    """What brings writes of open gates to order one."""
+def _scale(config: LayerConfig, n: int) -> float:
+    """What brings writes of open gates to order one; the delta rule's state is of order one by itself."""
     shut = float(torch.tensor(-_OPEN).sigmoid())
-    return {"plain": 1.0, "step": 1 / shut, "complement": 1 / (_MIRROR * shut)}[config.write]
+    return {"plain": 1 / n, "step": 1 / (n * shut), "complement": 1 / (n * _MIRROR * shut), "delta": 1.0}[config.write]
 
 
 def assign_roles(layer: GatedLinearAttention, layout: PromptLayout) -> None:
@@ -79,7 +80,18 @@ def assign_roles(layer: GatedLinearAttention, layout: PromptLayout) -> None:
         layer.W_v[:, layout.d + 1 :] = 0
 
 
+def start_steps(layer: GatedLinearAttention, layout: PromptLayout) -> None:
+    """Steps of half of 1/(d + 2), the best one for one task without noise; of 1/2 for keys of length 1.
+
+    They are far below the bound of stability, so that errors do not grow before the steps have moved.
+    """
+    if layer.step is not None:
+        unit = layer.config.normalise != "none"
+        layer.step.bias.fill_(torch.tensor(0.5 if unit else 0.5 / (layout.d + 2)).logit())
+
+
 def _start(layer: GatedLinearAttention, layout: PromptLayout) -> None:
+    start_steps(layer, layout)
     if layer.gate is None:
         return
     if layer.gate.bias is not None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gladient.experiments._models import MODELS
+from gladient.experiments._models import MODELS, TOKENS
 from gladient.experiments._work import OnStep, Outcome, Record
 from gladient.nn import InContextRegressor
 from gladient.prompts import MultitaskSetting, PromptSampler, correlation_matrix
@@ -128,7 +128,7 @@ class Stack:
         """The untrained models, for each seed in turn one for each panel, and the prompts that they read."""
         kind = MODELS[self.model]
         settings = [panel.setting for panel in self.panels]
-        sampler = PromptSampler(settings, contextual=kind.contextual, device=self.device)
+        sampler = PromptSampler(settings, device=self.device, **TOKENS[kind.tokens])
         members = [seed for seed in self.seeds for _ in self.panels]
         return kind.build(sampler.layout, members, key_channels=self.key_channels).to(self.device), sampler
 

@@ -21,8 +21,9 @@ from matplotlib.figure import Figure as Picture
 
 from gladient import landscape
 from gladient.experiments._figure import Column, Config, Reproducible
-from gladient.experiments._models import MODELS, own_decay
+from gladient.experiments._models import MODELS
 from gladient.experiments._results import GAP_BOUND, Z_BOUND, ExactPoint, reached, summarise
+from gladient.experiments._rungs import own_decay
 from gladient.experiments._stack import Panel, Stack, spaced
 from gladient.experiments._work import Record
 from gladient.experiments.family.picture import draw_ladders

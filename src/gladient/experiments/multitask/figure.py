@@ -16,8 +16,9 @@ from dataclasses import dataclass, field, replace
 from matplotlib.figure import Figure as Picture
 
 from gladient.experiments._figure import Column, Config, Reproducible
-from gladient.experiments._models import MODELS, RUNGS
+from gladient.experiments._models import MODELS
 from gladient.experiments._results import GAP_BOUND, Z_BOUND, ExactPoint, Row, summarise
+from gladient.experiments._rungs import RUNGS
 from gladient.experiments._stack import Panel, Stack
 from gladient.experiments._work import Record
 from gladient.experiments.multitask.picture import draw_risk_panels

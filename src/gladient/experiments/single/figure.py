@@ -12,8 +12,9 @@ import numpy as np
 from matplotlib.figure import Figure as Picture
 
 from gladient.experiments._figure import Column, Config, Figure
-from gladient.experiments._models import MODELS, RUNGS
+from gladient.experiments._models import MODELS
 from gladient.experiments._results import GAP_BOUND, Z_BOUND, Row, reached, summarise
+from gladient.experiments._rungs import RUNGS
 from gladient.experiments._stack import Panel, Stack
 from gladient.experiments._work import Record
 from gladient.experiments.single.picture import draw_training

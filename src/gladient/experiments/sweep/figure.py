@@ -13,8 +13,9 @@ from statistics import median
 from matplotlib.figure import Figure as Picture
 
 from gladient.experiments._figure import Column, Figure
-from gladient.experiments._models import MODELS, RUNGS
+from gladient.experiments._models import MODELS
 from gladient.experiments._results import GAP_BOUND, Z_BOUND, reached
+from gladient.experiments._rungs import RUNGS
 from gladient.experiments._stack import Panel, Stack, spaced
 from gladient.experiments._work import Record
 from gladient.experiments.sweep.grid import AXES, SweepConfig
