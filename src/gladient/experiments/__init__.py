@@ -10,6 +10,7 @@ from gladient.experiments._results import ExactPoint, Row, summarise
 from gladient.experiments._rungs import RUNGS
 from gladient.experiments._stack import Panel, Stack
 from gladient.experiments._work import Outcome, Record, Work
+from gladient.experiments.delta.figure import Delta
 from gladient.experiments.depth.figure import Depth
 from gladient.experiments.family.figure import Family
 from gladient.experiments.multitask.figure import Multitask
@@ -47,5 +48,5 @@ __all__ = [
 ]
 
 FIGURES: dict[str, Reproducible[Any, Any, Any, Any]] = {
-    figure.name: figure for figure in (Multitask(), Weights(), Depth(), Family())
+    figure.name: figure for figure in (Multitask(), Weights(), Depth(), Family(), Delta())
 }

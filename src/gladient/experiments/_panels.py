@@ -61,10 +61,12 @@ def draw_points(axis: Axes, x: Sequence[float | int], rows: Sequence[Measured], 
     )
 
 
-def legend_below(figure: Figure, axis: Axes, *, columns: int) -> None:
-    """One legend for all panels, below them."""
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+def legend_below(figure: Figure, *axes: Axes, columns: int) -> None:
+    """One legend for all panels, below them: what these axes name, each once."""
+    named = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(
+        list(named.values()), list(named), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+    )
 
 
 def correlations(panel: str) -> str:

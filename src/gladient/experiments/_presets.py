@@ -23,8 +23,9 @@ def build_preset(
     r"""A preset's recurrence, gate, write and read with one head, a value channel a task and a read-out.
 
     Output norm and output gate are left out: a norm divides by the size of the estimate, and neither is a gate of the
-    state. Queries keep their length, to which the answer is proportional. Keys have `key_channels` channels per feature, and as many pairs of channels where they are complements of
-    gates: only the difference of two such keys is odd in the features, as a plain key is.
+    state. Queries keep their length, to which the answer is proportional. Keys have `key_channels` channels per
+    feature, and as many pairs of channels where they are complements of gates: only the difference of two such keys is
+    odd in the features, as a plain key is.
 
     The start gives roles, as Theorem 1 of arXiv 2504.04308 does, and plants no weights: keys and queries begin blind to
     labels, values to all else. Data gates are open; delimiters' gates are spread over the key channels from open to

@@ -1,0 +1,1 @@
+"""Trained delta rules beside their exact risk."""

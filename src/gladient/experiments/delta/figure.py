@@ -1,0 +1,184 @@
+"""The delta rule beside gates: trained layers against the best risk that their rule can reach.
+
+    gladient reproduce --figure delta
+
+Two uncorrelated tasks of n/2 examples each, d = 10, no noise, Σ = I; a panel for each (r1, r2); test risk / d over n.
+Five one-layer models are trained. Those with the paper's tokens have one step for all examples, which the query takes
+too: DeltaNet's rule, Gated DeltaNet's, and the latter with keys of length 1. Those whose examples carry their task's
+feature have a step for each task, with plain keys and with keys of length 1. Each point is held against the exact
+optimum of its rule. Where that optimum is the limit of small steps, which no layer attains, the exact value is a bound
+from below.
+
+The claim: where recent examples matter and prompts are long, the delta rule does what no gate can, since it corrects
+old estimates and does not only forget them; on short prompts a gate forgets faster than a step unlearns; where old
+examples matter, one step for all is no better than linear attention and value gates win, until steps differ from task to task.
+
+Source: `gladient.landscape`, whose delta-rule risks are derived; the panels are those of arXiv 2504.04308, section 6.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+from matplotlib.figure import Figure as Picture
+
+from gladient import landscape
+from gladient.experiments._figure import Column, Config, Reproducible
+from gladient.experiments._models import MODELS
+from gladient.experiments._results import GAP_BOUND, Z_BOUND, ExactPoint, Row, summarise
+from gladient.experiments._rungs import RUNGS
+from gladient.experiments._stack import Panel, Stack
+from gladient.experiments._work import Record
+from gladient.experiments.delta.picture import draw_delta
+from gladient.training import TrainingConfig
+
+__all__ = ["Delta", "DeltaConfig", "DeltaRow"]
+
+_GATES = ("linear_attention", "scalar_gate", "value_gate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeltaConfig(Config):
+    """What decides the figure's numbers.
+
+    Args:
+        models: names in `experiments.MODELS`.
+        n: examples in a prompt, even numbers; half of them belong to each task.
+        drawn: lengths at which exact curves are drawn.
+        r: (r1, r2) of each panel.
+        d: number of features.
+        training: steps, step sizes, schedule.
+    """
+
+    models: tuple[str, ...] = (
+        "delta_rule",
+        "gated_delta_rule",
+        "gated_delta_rule_unit",
+        "delta_rule_per_task",
+        "delta_rule_per_task_unit",
+    )
+    n: tuple[int, ...] = (10, 20, 40, 80)
+    drawn: tuple[int, ...] = (10, 14, 20, 28, 40, 56, 80)
+    r: tuple[tuple[float, float], ...] = ((0.0, 1.0), (0.2, 0.8), (0.5, 0.5), (0.8, 0.2))
+    d: int = 10
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(steps=600, learning_rate=0.02, gate_rest=0.05)
+    )
+
+
+@dataclass(frozen=True)
+class DeltaRow(Row):
+    """A point; risks are divided by d.
+
+    Attributes:
+        best_gate: the exact risk of the best value gate, the best that gates can do.
+    """
+
+    best_gate: float
+
+    @property
+    def beats_gates(self) -> bool:
+        """Whether the model lies below every gate by more than 3 standard errors."""
+        return self.risk < self.best_gate - Z_BOUND * self.standard_error
+
+
+class Delta(Reproducible[DeltaConfig, Stack, DeltaRow, ExactPoint]):
+    """Trained delta rules beside their exact risk and that of gates, over the prompt's length."""
+
+    name = "delta"
+    title = "The delta rule beside gates: trained layers against the exact theory"
+    abstract = (
+        "One-layer delta rules trained on multitask in-context regression: two uncorrelated tasks of n/2 examples each, "
+        "correlated with the query's task by (r₁, r₂). Lines are exact risks, points are trained models with two "
+        "standard errors. Where recent examples matter and prompts are long, the delta rule does what no gate can: it "
+        "corrects old estimates and does not only forget them. On short prompts a gate forgets faster than a step "
+        "unlearns. Where old examples matter, one step for all is no better than linear attention and value gates win, "
+        "until steps differ from task to task."
+    )
+    claim = "trained delta rules reach the best that their rule can do"
+    note = (
+        f"A point reaches its exact value within {GAP_BOUND:.0%} or {Z_BOUND:g} standard errors. Risks are divided by "
+        "d. gap = risk / exact − 1; z = (risk − exact) / standard error; best gate: the exact risk of the best value "
+        "gate. At (r₁, r₂) = (0.8, 0.2) the best constant step is the limit of small ones, which no model attains."
+    )
+    columns = (
+        Column("panel", "(r₁ r₂)"),
+        Column("n", form="d"),
+        Column("model"),
+        Column("risk", form=".4f"),
+        Column("standard_error", "standard error", ".4f"),
+        Column("seeds", form="d"),
+        Column("exact", form=".4f"),
+        Column("gap", form="+.2%"),
+        Column("z", form="+.1f"),
+        Column("best_gate", "best gate", ".4f"),
+    )
+    row, point = DeltaRow, ExactPoint
+
+    def config(self, *, quick: bool, seeds: int | None, device: str) -> DeltaConfig:
+        """Four lengths and five models, or one length and two models if quick; one seed."""
+        config = DeltaConfig(seeds=1 if seeds is None else seeds, device=device)
+        quick_models = ("gated_delta_rule", "delta_rule_per_task")
+        return replace(config, n=(20,), drawn=(10, 20, 40), models=quick_models) if quick else config
+
+    def work(self, config: DeltaConfig) -> list[Stack]:
+        """A stack for each length and kind of model."""
+        return [
+            Stack(
+                name=f"{model}-n{n}",
+                model=model,
+                panels=_panels(config, n),
+                seeds=tuple(range(config.seeds)),
+                training=config.training,
+                test_prompts=config.test_prompts,
+                device=config.device,
+            )
+            for n in config.n
+            for model in config.models
+        ]
+
+    def rows(self, config: DeltaConfig, records: Mapping[Stack, Sequence[Record]]) -> list[DeltaRow]:
+        """A row for each panel, length and kind of model."""
+        rows = []
+        for place in range(len(config.r)):
+            for stack, found in records.items():
+                panel, d = stack.panels[place], config.d
+                if runs := [run for run in found if run["panel"] == panel.name]:
+                    which = {"figure": self.name, "panel": panel.name, "model": stack.model}
+                    exact = RUNGS[MODELS[stack.model].rung](panel.setting) / d
+                    row = summarise(runs, n=stack.n, exact=exact, **which)
+                    best_gate = RUNGS["value_gate"](panel.setting) / d
+                    rows.append(DeltaRow(**asdict(row), best_gate=best_gate))
+        return rows
+
+    def points(self, config: DeltaConfig, records: Mapping[Stack, Sequence[Record]]) -> list[ExactPoint]:
+        """Exact risks of gates, of the delta rules, and the Bayes risk."""
+        rungs = [*_GATES, *(MODELS[model].rung for model in config.models)]
+        points = []
+        for n in config.drawn:
+            for panel in _panels(config, n):
+                bayes = landscape.bayes(panel.setting, prompts=500).risk
+                risks = {**{rung: RUNGS[rung](panel.setting) for rung in rungs}, "bayes": bayes}
+                points += [ExactPoint(panel.name, n, rung, risk / config.d) for rung, risk in risks.items()]
+        return points
+
+    def draw(self, rows: Sequence[DeltaRow], points: Sequence[ExactPoint]) -> Picture:
+        """Risk over n, a panel for each (r1, r2), one step for all tasks above and one per task below."""
+        return draw_delta(rows, points)
+
+    def judge(self, row: DeltaRow) -> bool:
+        """Whether the row hits its exact value."""
+        return row.hit
+
+    def summary(self, judged: Sequence[DeltaRow]) -> list[str]:
+        """The largest misses, and how often each kind lies below every gate."""
+        gap, z = (max((abs(getattr(row, name)) for row in judged), default=0.0) for name in ("gap", "z"))
+        below = {
+            model: [row.beats_gates for row in judged if row.model == model]
+            for model in dict.fromkeys(row.model for row in judged)
+        }
+        counts = ", ".join(f"{model} {sum(found)} of {len(found)}" for model, found in below.items())
+        return [f"largest |gap| {gap:.2%}, largest |z| {z:.1f}", f"below the best gate: {counts}"]
+
+
+def _panels(config: DeltaConfig, n: int) -> tuple[Panel, ...]:
+    return tuple(Panel.isotropic((n // 2, n // 2), r, config.d) for r in config.r)
