@@ -84,6 +84,8 @@ RUNGS: Mapping[str, Callable[[MultitaskSetting], float]] = {
     "scalar_gate": lambda setting: landscape.scalar_gate(setting).risk,
     "value_gate": lambda setting: landscape.optimum(setting).risk,
     "half_gate": lambda setting: landscape.half_gate(setting).risk,
+    "delta_rule": lambda setting: landscape.delta_rule(setting).risk,
+    "gated_delta_rule": lambda setting: landscape.gated_delta_rule(setting).risk,
     "shared_step": lambda setting: landscape.shared_step(setting).risk,
     "gated_shared_step": lambda setting: landscape.shared_step(setting, gated=True).risk,
     "gated_delta_rule_unit": lambda setting: landscape.gated_delta_rule(setting, keys="unit").risk,

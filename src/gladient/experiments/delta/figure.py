@@ -11,7 +11,8 @@ from below.
 
 The claim: where recent examples matter and prompts are long, the delta rule does what no gate can, since it corrects
 old estimates and does not only forget them; on short prompts a gate forgets faster than a step unlearns; where old
-examples matter, one step for all is no better than linear attention and value gates win, until steps differ from task to task.
+examples matter, one step for all is no better than linear attention and value gates win, until steps differ from task
+to task.
 
 Source: `gladient.landscape`, whose delta-rule risks are derived; the panels are those of arXiv 2504.04308, section 6.
 """
@@ -33,7 +34,7 @@ from gladient.training import TrainingConfig
 
 __all__ = ["Delta", "DeltaConfig", "DeltaRow"]
 
-_GATES = ("linear_attention", "scalar_gate", "value_gate")
+_CURVES = ("linear_attention", "scalar_gate", "value_gate", "delta_rule", "gated_delta_rule")  # of no trained model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,7 @@ class Delta(Reproducible[DeltaConfig, Stack, DeltaRow, ExactPoint]):
     name = "delta"
     title = "The delta rule beside gates: trained layers against the exact theory"
     abstract = (
-        "One-layer delta rules trained on multitask in-context regression: two uncorrelated tasks of n/2 examples each, "
+        "One-layer delta rules trained on multitask in-context regression: two uncorrelated tasks of n/2 examples, "
         "correlated with the query's task by (r₁, r₂). Lines are exact risks, points are trained models with two "
         "standard errors. Where recent examples matter and prompts are long, the delta rule does what no gate can: it "
         "corrects old estimates and does not only forget them. On short prompts a gate forgets faster than a step "
@@ -151,8 +152,8 @@ class Delta(Reproducible[DeltaConfig, Stack, DeltaRow, ExactPoint]):
         return rows
 
     def points(self, config: DeltaConfig, records: Mapping[Stack, Sequence[Record]]) -> list[ExactPoint]:
-        """Exact risks of gates, of the delta rules, and the Bayes risk."""
-        rungs = [*_GATES, *(MODELS[model].rung for model in config.models)]
+        """Exact risks of gates, of the delta rules (also with the query masked), and the Bayes risk."""
+        rungs = [*_CURVES, *(MODELS[model].rung for model in config.models)]
         points = []
         for n in config.drawn:
             for panel in _panels(config, n):

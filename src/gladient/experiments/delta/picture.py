@@ -32,6 +32,7 @@ _GATES = {
     "bayes": ("Bayes", (0, (5, 3)), 1.2),
 }
 _GREY = {"linear_attention": "#D9D9D9", "scalar_gate": "#A0A0A0", "value_gate": "#1b1f24", "bayes": "#1b1f24"}
+_MASKED = {"delta_rule": "#D55E00", "gated_delta_rule": "#0072B2"}
 _MODELS = {
     "delta_rule": _Style("delta rule", "#D55E00", "o", 8, False),
     "gated_delta_rule": _Style("gated delta rule", "#0072B2", "s", 6, False),
@@ -64,6 +65,9 @@ def _draw_panel(axis: Axes, rows: Sequence["DeltaRow"], exact: Sequence[ExactPoi
 
     for name, (label, line, width) in _GATES.items():
         axis.plot(*curve(name), color=_GREY[name], linestyle=line, linewidth=width, label=f"{label}, exact", zorder=1)
+    for name, colour in () if per_task else _MASKED.items():
+        label = f"{name.replace('_', ' ')} whose query has no step, exact"
+        axis.plot(*curve(name), color=colour, linestyle=(0, (4, 2)), linewidth=0.9, label=label, zorder=2)
     for model, style in _MODELS.items():
         trained = [row for row in rows if row.model == model]
         if style.per_task == per_task and trained:
