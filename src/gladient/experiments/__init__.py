@@ -12,6 +12,7 @@ from gladient.experiments._stack import Panel, Stack
 from gladient.experiments._work import Outcome, Record, Work
 from gladient.experiments.delta.figure import Delta
 from gladient.experiments.depth.figure import Depth
+from gladient.experiments.drift.figure import Drift
 from gladient.experiments.family.figure import Family
 from gladient.experiments.multitask.figure import Multitask
 from gladient.experiments.single.figure import Single, SingleConfig
@@ -48,5 +49,5 @@ __all__ = [
 ]
 
 FIGURES: dict[str, Reproducible[Any, Any, Any, Any]] = {
-    figure.name: figure for figure in (Multitask(), Weights(), Depth(), Family(), Delta())
+    figure.name: figure for figure in (Multitask(), Weights(), Depth(), Family(), Delta(), Drift())
 }

@@ -1,0 +1,1 @@
+"""Trained gates and delta rules on tasks that drift."""
