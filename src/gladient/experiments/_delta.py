@@ -34,7 +34,6 @@ def build_delta(
         key_dim=layout.d,
         value_dim=1,
         open_columns=layout.data_columns,
-        delimiter_columns=layout.delimiter_columns,
     )
     model = InContextRegressor(layout.width, config, seeds=seeds)
     assign_roles(model.layer, layout)

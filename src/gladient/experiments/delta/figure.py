@@ -61,9 +61,7 @@ class DeltaConfig(Config):
     drawn: tuple[int, ...] = (10, 14, 20, 28, 40, 56, 80)
     r: tuple[tuple[float, float], ...] = ((0.0, 1.0), (0.2, 0.8), (0.5, 0.5), (0.8, 0.2))
     d: int = 10
-    training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(steps=600, learning_rate=0.02, gate_rest=0.05)
-    )
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=1000, gate_rest=0.05))
 
 
 @dataclass(frozen=True)

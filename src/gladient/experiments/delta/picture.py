@@ -45,7 +45,7 @@ _MODELS = {
 def draw_delta(rows: Sequence["DeltaRow"], exact: Sequence[ExactPoint]) -> Figure:
     """A column for each (r1, r2): rules with one step above, with a step per task below; gates behind both."""
     panels = list(dict.fromkeys(row.panel for row in rows))
-    figure, grid = panel_grid(2, len(panels), panel=(3.1, 2.7), margin=0.9, sharex=True, sharey=True)
+    figure, grid = panel_grid(2, len(panels), panel=(3.1, 2.7), margin=1.1, sharex=True, sharey=True)
     for per_task, line in zip((False, True), grid, strict=True):
         for panel, axis in zip(panels, line, strict=True):
             curves = [point for point in exact if point.panel == panel]
@@ -54,7 +54,7 @@ def draw_delta(rows: Sequence["DeltaRow"], exact: Sequence[ExactPoint]) -> Figur
     for panel, top, bottom in zip(panels, grid[0], grid[1], strict=True):
         top.set_title(correlations(panel), fontsize=11)
         bottom.set_xlabel("examples in the prompt, n")
-    legend_below(figure, grid[0][0], grid[1][0], columns=5)
+    legend_below(figure, grid[0][0], grid[1][0], columns=4)
     return figure
 
 
