@@ -26,12 +26,13 @@ _RUNGS: dict[str, tuple[str, str, object, float]] = {
 }
 _NAMES = {"linear_attention": "linear\nattention", "retnet": "RetNet", "mamba2": "Mamba-2", "gla": "GLA"}
 _NAMES |= {"rwkv6": "RWKV-6", "mamba": "Mamba", "hgrn2": "HGRN-2"}
+_NAMES |= {"deltanet": "DeltaNet", "gated_deltanet": "Gated\nDeltaNet", "kda": "KDA"}
 
 
 def draw_ladders(rows: Sequence["FamilyRow"], exact: Sequence[ExactPoint]) -> Figure:
     """A panel for each setting: exact rungs as lines, trained models as points with two standard errors."""
     panels = list(dict.fromkeys(row.panel for row in rows))
-    figure, grid = panel_grid(1, len(panels), panel=(2.9, 4.0), margin=0.6)
+    figure, grid = panel_grid(1, len(panels), panel=(3.2, 4.0), margin=0.6)
     for panel, axis in zip(panels, grid[0], strict=True):
         rungs = {point.curve: point.risk for point in exact if point.panel == panel}
         _draw_panel(axis, [row for row in rows if row.panel == panel], rungs)
