@@ -127,6 +127,7 @@ def test_models_that_diverge_are_said_and_kept_out(tmp_path: Path, capsys: pytes
         ({"spectrum": [1, 2]}, "not both"),
         ({"rho": [[0.1, 0.2]]}, "rho lists 2 numbers"),
         ({"sigma2": -1}, "sigma2 is -1.0"),
+        ({"models": ["stream_gated_delta_rule"], "d": [], "spectrum": [3, 1]}, "came with the variances 3, 1"),
         ({"models": ["transformer"]}, f"there is no model 'transformer'; choose among {', '.join(MODELS)}"),
         ({"models": []}, "models lists nothing"),
         ({"seeds": 0}, "seeds is 0"),

@@ -10,7 +10,7 @@ from gladient.experiments._presets import assign_roles, build_preset
 from gladient.nn import Gate, InContextRegressor, LayerConfig
 from gladient.prompts import PromptLayout
 
-__all__ = ["MODELS", "TOKENS", "Kind"]
+__all__ = ["MODELS", "TOKENS", "Kind", "check_model"]
 
 # What tokens tell a layer, as options of `PromptLayout`.
 TOKENS: Mapping[str, Mapping[str, Any]] = {
@@ -31,6 +31,7 @@ class Kind:
             feature where the kind has a choice.
         tokens: a name in `TOKENS`.
         gate_rate: step size of its gates; that of the training if not given.
+        isotropic: whether its rung is exact for features of one variance alone.
         cost: time per token, beside that of linear attention.
     """
 
@@ -38,6 +39,7 @@ class Kind:
     build: Callable[..., InContextRegressor]
     tokens: str = "paper"
     gate_rate: float | None = None
+    isotropic: bool = False
     cost: float = 1.0
 
     @property
@@ -77,14 +79,34 @@ MODELS: Mapping[str, Kind] = {
     "deltanet": Kind("linear_attention", partial(build_preset, "deltanet"), cost=3.0),
     "gated_deltanet": Kind("scalar_gate", partial(build_preset, "gated_deltanet"), gate_rate=0.03, cost=3.0),
     "kda": Kind("value_gate", partial(build_preset, "kda"), gate_rate=0.03, cost=4.0),
-    "delta_rule": Kind("shared_step", partial(build_delta, "none"), cost=2.0),
-    "gated_delta_rule": Kind("gated_shared_step", partial(build_delta, "scalar"), cost=2.0),
-    "gated_delta_rule_unit": Kind("gated_delta_rule_unit", partial(build_delta, "scalar", unit=True), cost=2.0),
+    "delta_rule": Kind("shared_step", partial(build_delta, "none"), isotropic=True, cost=2.0),
+    "gated_delta_rule": Kind("gated_shared_step", partial(build_delta, "scalar"), isotropic=True, cost=2.0),
+    "gated_delta_rule_unit": Kind(
+        "gated_delta_rule_unit", partial(build_delta, "scalar", unit=True), isotropic=True, cost=2.0
+    ),
     "delta_rule_per_task": Kind("delta_rule_per_task", partial(build_delta, "scalar"), "task", cost=2.0),
     "delta_rule_per_task_unit": Kind(
-        "delta_rule_per_task_unit", partial(build_delta, "scalar", unit=True), "task", cost=2.0
+        "delta_rule_per_task_unit", partial(build_delta, "scalar", unit=True), "task", isotropic=True, cost=2.0
     ),
     "stream_gate": Kind("constant_gate", partial(_family, "scalar"), "stream"),
     "stream_delta_rule": Kind("constant_step", partial(build_delta, "none"), "stream", cost=2.0),
-    "stream_gated_delta_rule": Kind("constant_gate_and_step", partial(build_delta, "scalar"), "stream", cost=2.0),
+    "stream_gated_delta_rule": Kind(
+        "constant_gate_and_step", partial(build_delta, "scalar"), "stream", isotropic=True, cost=2.0
+    ),
 }
+
+
+def check_model(name: str, spectrum: Sequence[float]) -> None:
+    """Raises ValueError if there is no such model, or none with an exact risk for these variances of the features.
+
+    >>> check_model("delta_rule", [2.0, 1.0])
+    Traceback (most recent call last):
+    ValueError: delta_rule came with the variances 2, 1; its exact risk needs equal ones: take d in place of a spectrum
+    """
+    if name not in MODELS:
+        raise ValueError(f"there is no model {name!r}; choose among {', '.join(MODELS)}")
+    if MODELS[name].isotropic and len(set(spectrum)) > 1:
+        raise ValueError(
+            f"{name} came with the variances {', '.join(f'{one:g}' for one in spectrum)}; its exact risk needs equal "
+            "ones: take d in place of a spectrum"
+        )

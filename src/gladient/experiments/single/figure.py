@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure as Picture
 
 from gladient.experiments._figure import Column, Config, Figure
-from gladient.experiments._models import MODELS
+from gladient.experiments._models import MODELS, check_model
 from gladient.experiments._results import GAP_BOUND, Z_BOUND, Row, reached, summarise
 from gladient.experiments._rungs import RUNGS
 from gladient.experiments._stack import Panel, Stack
@@ -38,7 +38,7 @@ class SingleConfig(Config):
         test_prompts: fresh prompts that the trained model is tested on.
 
     Raises:
-        ValueError: if there is no such model.
+        ValueError: if there is no such model, or none with an exact risk for the panel's variances.
     """
 
     model: str
@@ -48,8 +48,7 @@ class SingleConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.model not in MODELS:
-            raise ValueError(f"there is no model {self.model!r}; choose among {', '.join(MODELS)}")
+        check_model(self.model, self.panel.spectrum)
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must be a whole number ≥ 0")
 

@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any
 
 from gladient.experiments._figure import Config
-from gladient.experiments._models import MODELS
+from gladient.experiments._models import check_model
 from gladient.experiments._stack import Panel, spaced
 from gladient.training import TrainingConfig
 
@@ -31,8 +31,8 @@ class SweepConfig(Config):
         training: steps, step sizes, schedule.
 
     Raises:
-        ValueError: if an axis has no value, a model is unknown, d and spectrum are both given, or no combination of
-            correlations can occur.
+        ValueError: if an axis has no value, a model is unknown or has no exact risk for a spectrum, d and spectrum are
+            both given, or no combination of correlations can occur.
     """
 
     n: tuple[tuple[int, ...], ...]
@@ -47,9 +47,8 @@ class SweepConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for model in self.models:
-            if model not in MODELS:
-                raise ValueError(f"there is no model {model!r}; choose among {', '.join(MODELS)}")
+        for model, spectrum in product(self.models, self.spectrum or ((1.0,),)):
+            check_model(model, spectrum)
         if bool(self.d) == bool(self.spectrum):
             raise ValueError("a sweep needs d (numbers of features) or spectrum (their variances), and not both")
         for name in ("n", "r", "rho", "sigma2", "models"):
