@@ -1,0 +1,137 @@
+"""Whole models of transformers with and without this package's kernels: the table of docs/transformers.md.
+
+    python -m benchmarks.transformers [--threads 2] [--tokens 1024] [--rounds 3]
+
+Models have their published widths, a few of their layers, random weights and no head over a vocabulary. Ways alternate
+in every round: milliseconds of a forward, of a forward and backward, and of a token of generation; medians. "products"
+is the share of our forward that is spent in matrix products, which both ways have.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers as library
+import tyro
+from torch import nn
+from torch.profiler import profile
+from transformers.utils import logging
+
+from gladient.bench.clock import interleaved
+from gladient.integrations.transformers import accelerated
+
+__all__: list[str] = []
+
+VOCABULARY = 512
+PREFIX, STEPS = 16, 16
+PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model: how it is made, the keyword of its cache, and tokens of its training where all would take too long."""
+
+    name: str
+    model: Callable[[], nn.Module]
+    cache: str = "past_key_values"
+    training_tokens: int | None = None
+
+
+def _mamba2() -> nn.Module:
+    sizes = {"hidden_size": 768, "num_heads": 24, "head_dim": 64, "state_size": 128, "n_groups": 1}
+    return library.Mamba2Model(library.Mamba2Config(vocab_size=VOCABULARY, num_hidden_layers=2, **sizes))
+
+
+def _falcon_h1() -> nn.Module:
+    sizes = {"hidden_size": 1024, "intermediate_size": 2048, "num_attention_heads": 8, "num_key_value_heads": 2}
+    sizes |= {"head_dim": 64, "mamba_d_ssm": 1536, "mamba_n_heads": 24, "mamba_d_head": 64, "mamba_d_state": 128}
+    return library.FalconH1Model(library.FalconH1Config(vocab_size=VOCABULARY, num_hidden_layers=2, **sizes))
+
+
+def _mamba() -> nn.Module:
+    sizes = {"hidden_size": 768, "state_size": 16, "num_hidden_layers": 2}
+    return library.MambaModel(library.MambaConfig(vocab_size=VOCABULARY, **sizes))
+
+
+def _qwen3_5() -> nn.Module:
+    layers = ["linear_attention", "linear_attention", "linear_attention", "full_attention"]
+    sizes = {"hidden_size": 1024, "intermediate_size": 3584, "num_attention_heads": 8, "num_key_value_heads": 2}
+    sizes |= {"linear_num_key_heads": 16, "linear_num_value_heads": 16, "num_hidden_layers": 4}
+    config = library.Qwen3_5TextConfig(vocab_size=VOCABULARY, layer_types=layers, **sizes)
+    return library.Qwen3_5TextModel(config)
+
+
+def _kimi_linear() -> nn.Module:
+    layers = {"layer_types": ["linear_attention", "full_attention"], "mlp_layer_types": ["dense", "dense"]}
+    sizes = {"hidden_size": 2304, "intermediate_size": 9216, "num_attention_heads": 32, "num_key_value_heads": 32}
+    config = library.KimiLinearConfig(vocab_size=VOCABULARY, num_hidden_layers=2, pad_token_id=0, **layers, **sizes)
+    return library.KimiLinearModel(config)
+
+
+CASES = (
+    Case("Mamba-2 130M", _mamba2, cache="cache_params"),
+    Case("Falcon-H1 0.5B", _falcon_h1),
+    Case("Mamba 130M", _mamba, cache="cache_params", training_tokens=128),
+    Case("Qwen3.5 0.8B", _qwen3_5),
+    Case("Kimi Linear 48B", _kimi_linear),
+)
+
+
+def _jobs(case: Case, model: nn.Module, tokens: int) -> dict[str, Callable[[], Any]]:
+    prompt = torch.randint(VOCABULARY, (1, tokens), generator=torch.Generator().manual_seed(0))
+
+    @torch.no_grad()
+    def forward() -> None:
+        model.eval()(prompt, use_cache=False)
+
+    def training() -> None:
+        model.zero_grad()
+        model.train()(prompt[:, : case.training_tokens], use_cache=False)[0].square().mean().backward()
+
+    @torch.no_grad()
+    def decoding() -> None:
+        output = model.eval()(prompt[:, :PREFIX], use_cache=True)
+        for t in range(PREFIX, PREFIX + STEPS):
+            cache = {case.cache: getattr(output, case.cache)}
+            output = model(prompt[:, t : t + 1], use_cache=True, **cache)
+
+    return {"forward": forward, "forward and backward": training, "decoding": decoding}
+
+
+def _both(job: Callable[[], Any], model: nn.Module, rounds: int) -> tuple[float, float]:
+    def ours() -> None:
+        with accelerated(model):
+            job()
+
+    job(), ours()
+    times = interleaved({"plain": job, "ours": ours}, rounds)
+    return times["plain"], times["ours"]
+
+
+def _products(job: Callable[[], Any], model: nn.Module) -> float:
+    with accelerated(model), profile() as seen:
+        job()
+    times = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
+    return sum(time for name, time in times.items() if name in PRODUCTS) / sum(times.values())
+
+
+def main(threads: int = 2, tokens: int = 1024, rounds: int = 3) -> None:
+    torch.set_num_threads(threads)
+    logging.set_verbosity_error()
+    print(f"torch {torch.__version__}, transformers {library.__version__}, {threads} threads, {tokens} tokens")
+    heads = "".join(f"{head:^27}" for head in ("forward", "forward + backward", "a token of decoding"))
+    print(f"{'':16}{heads}\n{'':16}" + f"{'plain':>9}{'ours':>9}{'':9}" * 3 + "products")
+    for case in CASES:
+        torch.manual_seed(0)
+        model, row = case.model(), ""
+        jobs = _jobs(case, model, tokens)
+        for name, job in jobs.items():
+            plain, ours = (1e3 * time / (STEPS if name == "decoding" else 1) for time in _both(job, model, rounds))
+            row += f"{plain:9.1f}{ours:9.1f}{plain / ours:8.2f}×"
+        note = f"  ({case.training_tokens} tokens of training)" if case.training_tokens else ""
+        print(f"{case.name:16}{row}{_products(jobs['forward'], model):9.0%}{note}", flush=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,3 @@
+"""This package's kernels inside other people's models."""
+
+__all__: list[str] = []

@@ -1,0 +1,73 @@
+"""What transformers' layers of the delta rule call, by this package's kernels: Gated DeltaNet and KDA."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gladient.integrations._sequences import operate, wide
+from gladient.ops import gated_delta_rule
+
+__all__ = ["delta_rule", "kimi_delta_rule"]
+
+
+def delta_rule(
+    query: Float[Tensor, "B T h K"],
+    key: Float[Tensor, "B T h K"],
+    value: Float[Tensor, "B T H V"],
+    g: Float[Tensor, "B T H"],
+    beta: Float[Tensor, "B T H"],
+    *,
+    initial_state: Float[Tensor, "n H K V"] | None = None,
+    output_final_state: bool = False,
+    use_qk_l2norm_in_kernel: bool = False,
+    cu_seqlens: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """`chunk_gated_delta_rule` and `fused_recurrent_gated_delta_rule` of flash-linear-attention."""
+    options: Any = {"initial_state": initial_state, "output_final_state": output_final_state, "cu_seqlens": cu_seqlens}
+    return _run(query, key, value, beta, use_qk_l2norm_in_kernel, {"g": g}, **options)
+
+
+def kimi_delta_rule(
+    query: Float[Tensor, "B T H K"],
+    key: Float[Tensor, "B T H K"],
+    value: Float[Tensor, "B T H V"],
+    g: Float[Tensor, "B T H K"],
+    beta: Float[Tensor, "B T H"],
+    *,
+    initial_state: Float[Tensor, "n H K V"] | None = None,
+    output_final_state: bool = False,
+    use_qk_l2norm_in_kernel: bool = False,
+    cu_seqlens: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """`chunk_kda` and `fused_recurrent_kda` of flash-linear-attention."""
+    options: Any = {"initial_state": initial_state, "output_final_state": output_final_state, "cu_seqlens": cu_seqlens}
+    return _run(query, key, value, beta, use_qk_l2norm_in_kernel, {"gk": g}, **options)
+
+
+def _run(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    beta: Tensor,
+    normalise: bool,
+    gate: dict[str, Tensor],
+    *,
+    initial_state: Tensor | None,
+    **options: Any,
+) -> tuple[Tensor, Tensor | None]:
+    q = wide(query)
+    k, v, beta = (x.to(q.dtype) for x in (key, value, beta))
+    if normalise:
+        q, k = _unit(q), _unit(k)
+    options |= {name: g.to(q.dtype) for name, g in gate.items()}
+    options["initial_state"] = None if initial_state is None else initial_state.to(q.dtype)
+    o, state = operate(gated_delta_rule, q, k, v, beta, scale=None, **options)
+    return o.to(query.dtype), state
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)

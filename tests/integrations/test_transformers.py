@@ -1,0 +1,221 @@
+"""Models of transformers with and without our kernels: logits, gradients, generation, packed rows; nothing stays."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from lens_cases import CASES
+from tiny import MODELS
+from torch import Tensor, nn
+
+from gladient import lens
+from gladient.integrations.transformers import SUPPORTED, accelerate, accelerated
+
+KNOWN = {name for names in SUPPORTED.values() for name in names}
+
+
+def homes(model: nn.Module) -> list[Any]:
+    """The modules of transformers that hold the model's layers and functions of ours."""
+    names = {type(part).__module__ for part in model.modules()}
+    return [sys.modules[name] for name in sorted(names) if name.rpartition("modeling_")[2] in KNOWN]
+
+
+NAMES = [name for name in MODELS if homes(MODELS[name].build(0))]
+CALLS = [
+    (name, case) for name in NAMES for case in CASES if case != "L=700" and (MODELS[name].padding or "padd" not in case)
+]
+LARGE = {"qwen3-next", "qwen3.5-moe", "qwen4-exp", "jamba", "granite moe hybrid", "nemotron h"}  # experts: no float64
+ROUNDING = 2e-5  # of the largest logit
+
+
+@torch.no_grad()
+def outputs(model: nn.Module, name: str, case: str) -> list[Tensor]:
+    """First outputs of the case's successive calls, which carry the cache on."""
+    found, cache, key = [], {}, MODELS[name].cache
+    for inputs in CASES[case][0](MODELS[name]):
+        output = model(**inputs, **cache)
+        found.append(output[0])
+        if key and inputs.get("use_cache"):
+            cache = {key: getattr(output, key)}
+    return found
+
+
+def assert_close(ours: Tensor, plain: Tensor) -> None:
+    assert ours.dtype == plain.dtype
+    assert (ours - plain).abs().max() <= ROUNDING * plain.abs().max()
+
+
+@pytest.mark.parametrize(("name", "case"), [call for call in CALLS if "bf16" not in call[1]])
+def test_logits(name: str, case: str) -> None:
+    model = MODELS[name].build(0)
+    plain = outputs(model, name, case)
+    with accelerated(model):
+        ours = outputs(model, name, case)
+    for mine, theirs in zip(ours, plain, strict=True):
+        assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in LARGE])
+def test_logits_in_float64_differ_by_the_float32_inside_the_library(name: str) -> None:
+    model = MODELS[name].build(0).double()
+    plain = outputs(model, name, "L=70")
+    with accelerated(model):
+        ours = outputs(model, name, "L=70")
+    assert_close(ours[0], plain[0])
+
+
+@pytest.mark.parametrize(("name", "case"), [call for call in CALLS if "bf16" in call[1]])
+def test_logits_in_bfloat16_err_no_more_than_the_librarys(name: str, case: str) -> None:
+    model = MODELS[name].build(0).to(torch.bfloat16)
+    plain = outputs(model, name, case)
+    with accelerated(model):
+        ours = outputs(model, name, case)
+    exact = torch.cat(outputs(model.float(), name, case), 1)
+    assert [x.dtype for x in ours] == [x.dtype for x in plain]
+    mine, theirs = ((torch.cat(found, 1) - exact).norm() for found in (ours, plain))
+    assert mine <= 1.5 * theirs  # a few hundred numbers: on average it is less
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients(name: str) -> None:
+    model = MODELS[name].build(0).train()
+    tokens = torch.randint(3, 64, (2, 40), generator=torch.Generator().manual_seed(0))
+
+    def gradients() -> list[Tensor]:
+        model.zero_grad()
+        model(tokens, use_cache=False)[0].square().mean().backward()
+        return [x.grad.clone() for x in model.parameters() if x.grad is not None]
+
+    torch.manual_seed(0)
+    plain = gradients()
+    with accelerated(model):
+        torch.manual_seed(0)
+        ours = gradients()
+    for mine, theirs in zip(ours, plain, strict=True):
+        assert (mine - theirs).norm() <= 1e-4 * theirs.norm() + 1e-7
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if hasattr(MODELS[name].build(0), "generate")])
+def test_generation(name: str) -> None:
+    model = MODELS[name].build(0)
+    prompt = torch.randint(3, 64, (2, 11), generator=torch.Generator().manual_seed(0))
+    options = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    plain = model.generate(prompt, **options)
+    with accelerated(model):
+        assert torch.equal(model.generate(prompt, **options), plain)
+
+
+def test_packed_rows_are_separate_ones() -> None:
+    """Pure Mamba-2: `seq_idx` alone keeps sequences apart, which transformers refuses on a CPU."""
+    model = MODELS["mamba2"].build(0).backbone  # the head's forward drops what it does not know
+    tokens = torch.randint(3, 64, (1, 30), generator=torch.Generator().manual_seed(0))
+    seq_idx = torch.tensor([[0] * 12 + [1] * 18])
+    with torch.no_grad(), pytest.raises(ValueError, match="packed sequences"):
+        model(tokens, seq_idx=seq_idx)
+    with torch.no_grad(), accelerated(model):
+        packed = model(tokens, seq_idx=seq_idx)[0]
+        apart = torch.cat([model(part)[0] for part in (tokens[:, :12], tokens[:, 12:])], 1)
+    assert_close(packed, apart)
+
+
+def test_packed_rows_of_the_delta_rule_are_separate_ones() -> None:
+    """Attention beside it needs the positions, the delta rule the borders, the convolution the numbers."""
+    model = MODELS["qwen3-next"].build(0)
+    tokens = torch.randint(3, 64, (1, 30), generator=torch.Generator().manual_seed(0))
+    packing = {
+        "seq_idx": torch.tensor([[0] * 12 + [1] * 18]),
+        "cu_seq_lens_q": torch.tensor([0, 12, 30]),
+        "position_ids": torch.cat([torch.arange(12), torch.arange(18)])[None],
+        "use_cache": False,
+    }
+    with torch.no_grad(), accelerated(model):
+        packed = model(tokens, **packing).logits
+        apart = torch.cat([model(part).logits for part in (tokens[:, :12], tokens[:, 12:])], 1)
+    assert_close(packed, apart)
+
+
+def snapshot(model: nn.Module) -> list[dict[str, Any]]:
+    return [dict(vars(each)) for each in (*homes(model), *model.modules())]
+
+
+def assert_same(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> None:
+    for one, other in zip(before, after, strict=True):
+        assert one.keys() == other.keys()
+        assert all(one[name] is other[name] for name in one)
+
+
+def stop(home: Any, before: list[dict[str, Any]]) -> None:
+    assert any(vars(home).get(key) is not old[key] for old in before for key in old)
+    raise RuntimeError("stop")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_left_behind_after_an_exception(name: str) -> None:
+    model = MODELS[name].build(0)
+    before = snapshot(model)
+    with pytest.raises(RuntimeError, match="stop"), accelerated(model):
+        stop(homes(model)[-1], before)
+    assert_same(before, snapshot(model))
+
+
+def test_two_models_share_and_either_may_end_first() -> None:
+    one, other = MODELS["mamba2"].build(0), MODELS["mamba2"].build(1)
+    before = snapshot(one)
+    first, second = accelerate(one), accelerate(other)
+    assert "transformers.models.mamba2.modeling_mamba2.mamba2_chunk_scan" in first.functions
+    first.remove()
+    first.remove()
+    assert first.functions == ()
+    assert vars(homes(one)[0])["mamba2_chunk_scan"] is not before[0]["mamba2_chunk_scan"]
+    second.remove()
+    assert_same(before, snapshot(one))
+
+
+def test_the_lens_looks_into_an_accelerated_model() -> None:
+    """The lens wraps the functions that it finds; if they are ours, they must end in the library's after `remove`."""
+    model, tokens = MODELS["mamba2"].build(0), torch.arange(3, 40)[None]
+    before = snapshot(model)
+    with torch.no_grad():
+        plain = model(tokens).logits
+        with accelerated(model), lens.capture(model) as trace:
+            assert_close(model(tokens).logits, plain)
+        assert len(trace.records) == 2
+        assert_same(before, snapshot(model))
+        handle = accelerate(model)
+        with lens.capture(model) as trace:
+            handle.remove()
+            assert torch.equal(model(tokens).logits, plain)
+        assert len(trace.records) == 2
+        assert torch.equal(model(tokens).logits, plain)
+
+
+def test_other_models_are_refused_by_name() -> None:
+    sizes = {
+        "vocab_size": 8,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+    }
+    llama = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, num_key_value_heads=1))
+    with pytest.raises(ValueError, match=r"LlamaForCausalLM has no layer .* supported are Mamba: mamba, .*qwen3_next"):
+        accelerate(llama)
+
+
+def test_without_transformers_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ImportError, match=r"pip install 'gladient\[lens\]'"):
+        accelerate(nn.Linear(1, 1))
+
+
+def test_what_is_supported_is_what_the_library_has() -> None:
+    """Every architecture of the installed version whose module has one of the functions, and no other."""
+    function = re.compile(
+        r"^def (mamba2?_\w*scan|torch_chunk_gated_delta_rule|chunk_kimi_delta_attention)\(", re.MULTILINE
+    )
+    files = Path(transformers.__file__).parent.glob("models/*/modeling_*.py")
+    assert {file.parent.name for file in files if function.search(file.read_text())} == KNOWN
