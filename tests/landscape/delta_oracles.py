@@ -59,12 +59,7 @@ def plain_risk(setting, erase, write, decays):
 def scalar_moments(setting, steps, decays, keys, write=None):
     """Risks and read-outs for Σ = c I of rows of steps and decays, [G, K], by the table of moments."""
     d, c = setting.d, setting.Sigma[0, 0]
-    mu = math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
-    e1, e2, c1, c3, c2, ce = {
-        "gaussian": (c, (d + 2) * c * c, c, (d + 2) * c * c, (d + 2) * c * c, c),
-        "unit": (1 / d, 1 / d, mu * c**0.5 / d, mu * c**0.5 / d, c, 1 / d),
-        "nlms": (1 / d, 1 / d, 1 / d, 1 / d, 1 / d, 1 / (c * d * max(d - 2, 1e-9))),
-    }[keys]
+    e1, e2, c1, c3, c2, ce = token_moments(setting, keys)
     G, write = len(steps), steps if write is None else write
     a, m = np.zeros(G), np.zeros((G, setting.K + 1))
     R = np.column_stack((setting.R, setting.r))
@@ -79,6 +74,53 @@ def scalar_moments(setting, steps, decays, keys, write=None):
         a, m = decays[:, k] ** 2 * a, decays[:, k, None] * m
     safe = np.where(a > 0, a, 1.0)
     return setting.sigma2 + c * d * (1.0 - m[:, -1] ** 2 / safe), m[:, -1] / safe
+
+
+def token_moments(setting, keys):
+    """e1, e2, c1, c3, c2, ce of one token for Σ = c I, by the table of moments."""
+    d, c = setting.d, setting.Sigma[0, 0]
+    mu = math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
+    return {
+        "gaussian": (c, (d + 2) * c * c, c, (d + 2) * c * c, (d + 2) * c * c, c),
+        "unit": (1 / d, 1 / d, mu * c**0.5 / d, mu * c**0.5 / d, c, 1 / d),
+        "nlms": (1 / d, 1 / d, 1 / d, 1 / d, 1 / d, 1 / (c * d * max(d - 2, 1e-9))),
+    }[keys]
+
+
+def block_risks(setting, steps, decays, keys):
+    """Risks of rows of steps and decays, [G, K]: a block of n tokens is the n-th power of one token's matrix.
+
+    The state is (a, m, 1) in the eigenbasis of Σ, one a and one m for a direction of it, or one each for Σ = c I.
+    """
+    s = np.linalg.eigvalsh(setting.Sigma)
+    general = keys == "gaussian" and s[-1] - s[0] > 1e-12 * s[-1]
+    D = len(s) if general else 1
+    if not general:
+        e1, e2, c1, c3, c2, ce = token_moments(setting, keys)
+    G, eye = len(steps), np.eye(D)
+    R = np.column_stack((setting.R, setting.r))
+    a, m = np.zeros((G, D)), np.zeros((G, setting.K + 1, D))
+    for k, n in enumerate(setting.n):
+        q = steps[:, k, None]
+        T = np.zeros((G, 2 * D + 1, 2 * D + 1))
+        T[:, -1, -1] = 1.0
+        if general:
+            outer, q2 = np.outer(s, s), q[:, :, None] ** 2
+            T[:, :D, :D] = eye * (1 - 2 * q * s + 2 * q**2 * s**2)[:, None] + q2 * outer
+            T[:, :D, D : 2 * D] = 2 * q[:, :, None] * (eye * (s * (1 - 2 * q * s))[:, None] - q[:, :, None] * outer)
+            T[:, :D, -1] = q**2 * (setting.M * s + 2 * s**2)
+            keep, write = 1 - q * s, q * s
+        else:
+            T[:, 0, 0], T[:, 0, 1] = (1 - 2 * q * e1 + q**2 * e2)[:, 0], (2 * q * (c1 - q * c3))[:, 0]
+            T[:, 0, 2] = (q**2 * (c2 + setting.sigma2 * ce))[:, 0]
+            keep, write = 1 - q * e1, q * c1
+        T[:, D : 2 * D, D : 2 * D], T[:, D : 2 * D, -1] = eye * keep[:, None], write
+        block = np.linalg.matrix_power(T, int(n))
+        a = (block @ np.concatenate((a, m[:, k], np.ones((G, 1))), axis=1)[:, :, None])[:, :D, 0]
+        m = keep[:, None] ** int(n) * m + R[k][:, None] * block[:, None, D : 2 * D, -1]
+        a, m = decays[:, k, None] ** 2 * a, decays[:, k, None, None] * m
+    gain = m[:, -1] ** 2 / np.where(a > 0, a, 1.0)
+    return setting.M - gain @ (s if general else [s.sum()])
 
 
 def simulated(rng, setting, steps, decays, keys, P, prompts):

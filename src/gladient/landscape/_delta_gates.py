@@ -112,6 +112,7 @@ def _kernels(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Array,
         w[:, :j] *= p.keep[:, j, None]
         w[:, j] = own[:, j]
     unit = np.abs(w).max(axis=1, keepdims=True)
+    unit[unit == 0.0] = 1.0  # nothing is left of any task
     E, w = E / unit[:, :, None] ** 2, w / unit
     E += w[:, :, None] * w[:, None, :] * (model.R - model.r[..., :, None] * model.r[..., None, :])
     E[:, range(K), range(K)] += _OWN * w**2 + _FORGOTTEN

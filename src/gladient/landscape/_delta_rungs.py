@@ -10,15 +10,17 @@ from gladient.landscape._delta import delta_model
 from gladient.landscape._delta_diagonal import Diagonal
 from gladient.landscape._delta_gates import best_decays, ratios
 from gladient.landscape._delta_isotropic import Isotropic
-from gladient.landscape._delta_search import Found, Score, scan, search
+from gladient.landscape._delta_search import Found, Score, cloud, scan, search
 from gladient.landscape._reduced import Reduced, reduce
 from gladient.landscape._rungs import optimum_rung, scalar_rung
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["DeltaCertificate", "DeltaRung", "delta_rule", "delta_rung", "gated_delta_rule", "gated_delta_rung"]
 
-_STARTS = 3  # directions of steps that a search begins along
+_STARTS = 2  # of a search: the best multiples of that many directions, and as many points of a cloud
+_FEWEST, _CLOUD = 64, 16_000  # points of the cloud: at the least, and for one task
 _MOST = 6000  # risks that one search looks at
+_FORGOTTEN = 1e-12  # a decay that is searched no further down
 _LARGE = 100  # tasks times directions, for other Σ, above which gates are not searched
 
 
@@ -122,7 +124,10 @@ def _constant(model: Isotropic | Diagonal, score: Score, K: int) -> DeltaRung:
 
 
 def _searched(model: Isotropic | Diagonal, reduced: Reduced, per_task: bool) -> DeltaRung:
-    """Scans along lines of steps, then searches from the best: over steps, and for `Diagonal` over decays too."""
+    """Scans along lines of steps, then searches from the best: over steps, and for `Diagonal` over decays too.
+
+    All in logarithms: where the best steps and decays are limits at 0 whose ratio counts, they lie on straight lines.
+    """
     K = len(reduced.n)
     J, D = (K if per_task else 1), (K - 1 if isinstance(model, Diagonal) else 0)
 
@@ -130,17 +135,21 @@ def _searched(model: Isotropic | Diagonal, reduced: Reduced, per_task: bool) -> 
         steps = np.minimum(np.broadcast_to(np.exp(x[:, :J]), (len(x), K)), model.bound)
         if isinstance(model, Isotropic):
             return *best_decays(model, steps), steps
-        decays = np.column_stack((x[:, J:], np.ones(len(x))))
+        decays = np.column_stack((np.where(x[:, J:] > low[J:], np.exp(x[:, J:]), 0.0), np.ones(len(x))))
         return model.risks(steps, decays), decays, steps
 
     scanned = [scan(model, gates, line) for line in _lines(reduced, per_task) for gates in _gates(model, reduced)]
     points = sum(grid for _, grid, _ in scanned)
     starts = sorted((found for found, _, _ in scanned), key=lambda found: found.risk)
     best, least = starts[0], 1e-9 * model.bound / float(np.sum(model.n))  # so small a step that nothing changes
-    low = np.concatenate((np.full(J, np.log(least)), np.zeros(D)))
-    high = np.concatenate((np.full(J, np.log(model.bound)), np.ones(D)))
-    for start in starts[:_STARTS] if D == 0 or K * len(reduced.s) <= _LARGE else ():
-        x = np.concatenate((np.log(np.maximum(start.steps[:J], least)), start.decays[:D]))
+    low = np.log(np.append(np.full(J, least), np.full(D, _FORGOTTEN)))
+    high = np.log(np.append(np.full(J, model.bound), np.ones(D)))
+    small = D == 0 or K * len(reduced.s) <= _LARGE
+    begin = [np.maximum(np.log(np.append(one.steps[:J], one.decays[:D]).clip(1e-300)), low) for one in starts[:_STARTS]]
+    if small:
+        begin += cloud(lambda x: score(x)[0], low, high, count := max(_FEWEST, _CLOUD // K**2), _STARTS)
+        points += count
+    for x in begin if small else ():
         x, value, count = search(lambda x: score(x)[0], x, low, high, _MOST)
         points += count
         if value < best.risk:

@@ -11,7 +11,7 @@ from gladient._types import Array, Float
 from gladient.landscape._delta_diagonal import Diagonal
 from gladient.landscape._delta_isotropic import Isotropic
 
-__all__ = ["Found", "Scanned", "Score", "scan", "scan_rows", "search", "step_grid"]
+__all__ = ["Found", "Scanned", "Score", "cloud", "scan", "scan_rows", "search", "step_grid"]
 
 Score: TypeAlias = Callable[[Array], tuple[Array, Array]]  # steps [G, K] → risks [G] and decays [G, K]
 RowScore: TypeAlias = Callable[[NDArray[np.integer], Array], tuple[Array, Array]]
@@ -22,6 +22,7 @@ _FINE = 17  # steps of one refinement
 _WHOLE = 41  # points along the whole range of a coordinate
 _SIZES = np.concatenate(([4.0, 2.0], np.geomspace(1.0, 1e-5, 10)))  # of a quasi-Newton step
 _ROUNDING = 1e-14  # of a risk
+_DECAY, _APART = 2.0, 0.5  # of the logarithms in a cloud: their mean distance from the bound; two starts differ by it
 _DIFFERENCE = 1e-5  # between two points, for a slope
 
 
@@ -103,6 +104,24 @@ def step_grid(model: Isotropic | Diagonal) -> Float[Array, " G"]:
     up = np.geomspace(start, 1.0, count)
     down = np.geomspace(1e-3, 1.0, 3 * _DENSITY)
     return model.critical * np.concatenate(([0.0], up, 2.0 - down[-2::-1], [2.0]))
+
+
+def cloud(value: Callable[[Array], Array], low: Array, high: Array, count: int, most: int) -> list[Float[Array, " m"]]:
+    """The lowest of `count` random points, at most `most`, each some way from those below it.
+
+    Coordinates are logarithms, dense near their largest value; one in eight is at each end of its range.
+    """
+    rng = np.random.default_rng(0)
+    x = np.maximum(high - rng.exponential(_DECAY, (count, len(low))), low)
+    end = rng.integers(0, 8, x.shape)
+    x = np.where(end == 0, low, np.where(end == 1, high, x))
+    found: list[Array] = []
+    for point in x[np.argsort(value(x), kind="stable")]:
+        if all(np.abs(point - other).max() > _APART for other in found):
+            found.append(point)
+            if len(found) == most:
+                break
+    return found
 
 
 def search(
