@@ -1,11 +1,8 @@
 """The best steps and decays against published digits, against the gates, and against brute force."""
 
-import time
-
 import numpy as np
 import pytest
-from delta_oracles import bound, one_kind, plain_risk, scalar_moments
-from scipy.optimize import minimize
+from delta_oracles import one_kind
 
 from gladient.landscape import (
     critical_step_risk,
@@ -109,13 +106,13 @@ def test_steps_per_task_beat_every_value_gate_of_positive_weights():
 
 
 def test_work_does_not_depend_on_the_counts():
-    found, seconds = [], []
+    found, points = [], []
     for n in (100, 10**9, 10**12):
         setting = MultitaskSetting.isotropic(n=[n] * 3, r=[0.2, 0.1, 0.8], d=10, sigma2=0.1)
-        start = time.perf_counter()
-        found.append(gated_delta_rule(setting).risk)
-        seconds.append(time.perf_counter() - start)
-    assert max(seconds) < 0.5
+        best = gated_delta_rule(setting)
+        found.append(best.risk)
+        points.append(best.certificate.points)
+    assert max(points) < 500  # the scales of the step: ten a factor e
     assert found[0] > found[1] > found[2] > 0.1 + 10 * (1 - 0.8**2 - 0.1**2 - 0.2**2)
 
 
@@ -131,73 +128,6 @@ def test_scale_of_the_features_is_a_unit(scale):
     tiny = MultitaskSetting(noise.n, noise.R, noise.r, 1e-260 * np.eye(3), 1e260)
     for setting in (noise, tiny):
         assert gated_delta_rule(setting).risk == pytest.approx(1e260)
-
-
-def brute_force_step(setting):
-    """Dense scan of the step in plain code, its lowest points refined by the densest neighbours."""
-    top = bound(setting, "gaussian")
-    grid = top * np.concatenate((np.geomspace(1e-6, 1, 1500), np.linspace(0, 1, 500)[1:]))
-    grid.sort()
-
-    def risks(beta):
-        rows = np.repeat(beta[:, None], setting.K, axis=1)
-        return scalar_moments(setting, rows, np.ones_like(rows), "gaussian")[0]
-
-    values = risks(grid)
-    least = values.min()
-    for i in np.argsort(values)[:3]:
-        least = min(least, risks(np.linspace(grid[max(i - 1, 0)], grid[min(i + 1, len(grid) - 1)], 400)).min())
-    return least
-
-
-def brute_force_gates(setting, rng, starts):
-    """L-BFGS-B over the logarithm of the step and the decays, in plain code, from many starts."""
-    top, K = bound(setting, "gaussian"), setting.K
-
-    def value(x, K=K):
-        rows = np.vstack((x, x + 1e-7 * np.eye(K)))
-        steps = np.repeat(np.exp(rows[:, :1]), K, axis=1)
-        risks = scalar_moments(setting, steps, np.column_stack((rows[:, 1:], np.ones(K + 1))), "gaussian")[0]
-        return risks[0] / setting.M, (risks[1:] - risks[0]) / 1e-7 / setting.M
-
-    least = np.inf
-    for start in range(starts):
-        log_step = np.log(top) - rng.exponential(2.0)
-        decays = rng.choice([0.0, 1.0], K - 1) if start % 2 else rng.uniform(0, 1, K - 1)
-        limits = [(np.log(top) - 12, np.log(top) - 1e-6)] + [(0.0, 1.0)] * (K - 1)
-        options = {"ftol": 1e-15, "gtol": 1e-10, "maxiter": 200}
-        found = minimize(value, np.append(log_step, decays), jac=True, bounds=limits, options=options)
-        least = min(least, found.fun * setting.M)
-    return least
-
-
-def small(rng):
-    """Signs of all kinds, up to 4 tasks; every fifth like the setting with two dips."""
-    if rng.random() < 0.2:
-        n = rng.integers(20, 60, 4)
-        return MultitaskSetting.isotropic(n=n, r=[0.6, 0, 0, 0.6] * rng.choice([-1, 1], 4), d=int(rng.integers(2, 7)))
-    return one_kind(rng, "gaussian", "isotropic", K=int(rng.integers(1, 5)), most=30)
-
-
-def test_best_step_against_brute_force():
-    rng = np.random.default_rng(7)
-    for _ in range(60):
-        setting = small(rng)
-        assert delta_rule(setting).risk <= brute_force_step(setting) + 1e-8 * setting.M
-
-
-@pytest.mark.slow
-def test_best_steps_and_gates_against_brute_force():
-    rng = np.random.default_rng(8)
-    for _ in range(220):
-        setting = small(rng)
-        delta, gated = delta_rule(setting), gated_delta_rule(setting)
-        assert delta.risk <= brute_force_step(setting) + 1e-8 * setting.M
-        assert gated.risk <= brute_force_gates(setting, rng, 8) + 1e-8 * setting.M
-        for found in (delta, gated):
-            if found.certificate.attained:
-                again = plain_risk(setting, found.steps, found.steps, found.decays)[0]
-                assert found.risk == pytest.approx(again, rel=1e-7, abs=1e-8 * setting.M)
 
 
 def test_gates_alone_for_step_0_are_the_scalar_gate():
