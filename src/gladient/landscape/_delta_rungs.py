@@ -81,7 +81,8 @@ def gated_delta_rule(setting: MultitaskSetting, per_task: bool = False, *, keys:
 
     For Σ ∝ I the decays are exact for each step (the cone problem of the scalar gate), and the step is scanned as in
     `delta_rule`. One step per task (`per_task`), and gates with other Σ, are searched from several starts, the best
-    multiples of some directions and the best of random points: an upper bound, no proof. For other Σ with K d > 100 the better of no decays and the scalar gate's decays is taken, with its best step.
+    multiples of some directions and the best of random points: an upper bound, no proof. For other Σ with K d > 100
+    the better of no decays and the scalar gate's decays is taken, with its best step.
 
     Source: derived.
 
