@@ -35,7 +35,7 @@ def make(
     Args:
         B, T, H, K, V: its sizes.
         gates: none, scalar, key, or those by a rate: rate, channel rate.
-        kind: plain, bonus, unread (before the write, without bonus), write, sum, mlstm, rwkv or delta.
+        kind: plain, bonus, unread (before the write, without bonus), write, sum, mlstm, rwkv, delta or erase.
         initial: whether it starts from a state.
         extremes: whether gates are drawn from `EXTREMES`.
         extras: whether it has a skip and an output gate.
@@ -72,7 +72,9 @@ def make(
         log_gates=log_gates,
         rate=None if by_rate is None else -uniform(*by_rate),
         log_write=3 * normal(B, T, H) if kind in ("write", "sum", "mlstm", "rwkv") else None,
-        beta=2 * uniform(B, T, H) if kind == "delta" else None,
+        beta=2 * uniform(B, T, H) if kind in ("delta", "erase") else None,
+        erase_query=normal(B, T, H, K) / K if kind == "erase" else None,
+        erase_key=normal(B, T, H, K) / K if kind == "erase" else None,
         read="before" if kind in ("bonus", "unread", "rwkv") else "after",
         bonus=uniform(H, K) if kind in ("bonus", "rwkv") else None,
         initial_state=normal(B, H, K, V) if initial else None,
@@ -91,7 +93,7 @@ def recurrences(draw: st.DrawFn) -> Recurrence:
     return make(
         **sizes,
         gates=draw(st.sampled_from(["none", "scalar", "key", "rate", "channel rate"])),
-        kind=draw(st.sampled_from(["plain", "bonus", "unread", "write", "sum", "mlstm", "rwkv", "delta"])),
+        kind=draw(st.sampled_from(["plain", "bonus", "unread", "write", "sum", "mlstm", "rwkv", "delta", "erase"])),
         initial=draw(st.booleans()),
         extremes=draw(st.booleans()),
         extras=draw(st.booleans()),
@@ -160,7 +162,10 @@ def _head(x: Recurrence, b: int, h: int) -> dict[int, tuple[Tensor, Tensor, Tens
         if x.beta is None:
             state = state + exp(write) * torch.outer(k, value)
         else:
-            state = state + x.beta[b, t, h].double() * torch.outer(k, value - k @ state)
+            beta = x.beta[b, t, h].double()
+            reads = beta * k if x.erase_query is None else x.erase_query[b, t, h].double()
+            erased = torch.outer(k if x.erase_key is None else x.erase_key[b, t, h].double(), reads @ state)
+            state = state + beta * torch.outer(k, value) - erased
         decays[t] = exp(write)
         m = max(m + gate.log().max().item(), write)
         if t not in rows:

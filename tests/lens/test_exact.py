@@ -11,7 +11,7 @@ from gladient.lens import Record, Recurrence, _weights
 from gladient.lens._exact import compute_exact
 from gladient.ops import gated_linear_attention
 
-KINDS = ["plain", "bonus", "unread", "write", "sum", "mlstm", "rwkv", "delta"]
+KINDS = ["plain", "bonus", "unread", "write", "sum", "mlstm", "rwkv", "delta", "erase"]
 GATES = ["none", "scalar", "key", "rate", "channel rate"]
 
 

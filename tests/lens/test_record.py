@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gladient.lens import Record, Recurrence
 
-KINDS = ["plain", "bonus", "unread", "write", "sum", "mlstm", "rwkv", "delta"]
+KINDS = ["plain", "bonus", "unread", "write", "sum", "mlstm", "rwkv", "delta", "erase"]
 
 
 def record_of(x: Recurrence, **options: Any) -> Record:
@@ -40,7 +40,7 @@ ASKED: dict[str, Callable[[Record, Any], object]] = {
 
 
 @pytest.mark.filterwarnings("ignore")  # the profiler's own
-@pytest.mark.parametrize("kind", ["plain", "rwkv", "mlstm", "delta"])
+@pytest.mark.parametrize("kind", ["plain", "rwkv", "mlstm", "delta", "erase"])
 @pytest.mark.parametrize("gates", ["scalar", "key"])
 @pytest.mark.parametrize("what", [{}, {"heads": 1}, {"queries": [90]}, {"heads": [0, 2], "queries": slice(50, 60)}])
 def test_no_request_takes_more_than_it_says(kind: str, gates: str, what: dict[str, Any]) -> None:
@@ -53,7 +53,7 @@ def test_no_request_takes_more_than_it_says(kind: str, gates: str, what: dict[st
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", ["plain", "mlstm", "delta"])
+@pytest.mark.parametrize("kind", ["plain", "mlstm", "delta", "erase"])
 @pytest.mark.parametrize("gates", ["scalar", "key"])
 def test_what_it_says_is_near_what_long_texts_take(kind: str, gates: str) -> None:
     record = record_of(make(B=1, T=1500, H=1, K=8, gates=gates, kind=kind, dtype=torch.float32))

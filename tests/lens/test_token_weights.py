@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gladient.lens import Recurrence, _weights
 
-KINDS = ["plain", "bonus", "unread", "write", "sum", "mlstm", "rwkv", "delta"]
+KINDS = ["plain", "bonus", "unread", "write", "sum", "mlstm", "rwkv", "delta", "erase"]
 GATES = ["none", "scalar", "key", "rate", "channel rate"]
 
 
@@ -68,7 +68,7 @@ def test_every_channel_has_its_own_weights(extremes: bool) -> None:
 
 
 @pytest.mark.parametrize("every", [1, 7, 50, 199])
-@pytest.mark.parametrize("kind", ["plain", "bonus", "delta"])
+@pytest.mark.parametrize("kind", ["plain", "bonus", "delta", "erase"])
 def test_blocks_of_queries_do_not_show(every: int, kind: str) -> None:
     assert_true(make(B=1, H=1, K=2, T=200, gates="key", kind=kind, every=every, extremes=every == 7))
 

@@ -90,9 +90,25 @@ def _run(x: Recurrence, k: Tensor, v: Tensor, gates: Tensor | None, state: Tenso
     named = {"g" if gates is None or gates.ndim == 3 else "gk": gates, "initial_state": state, "read": x.read}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LayoutWarning)  # there may be fewer tokens than heads
+        if x.erase_query is not None or x.erase_key is not None:
+            return _erase(x, q, k, v, gates, state)[:, x.positions]
         if x.beta is not None:
             return gated_delta_rule(q, k, v, x.beta, **named)[0][:, x.positions]  # type: ignore[arg-type]
         return gated_linear_attention(q, k, v, **named)[0][:, x.positions]  # type: ignore[arg-type]
+
+
+def _erase(x: Recurrence, q: Tensor, k: Tensor, v: Tensor, gates: Tensor | None, state: Tensor | None) -> Tensor:
+    """A delta rule with keys of its own to erase by, token by token."""
+    assert x.beta is not None
+    S, outputs = k.new_zeros(*k[:, 0].shape, v.shape[3]) if state is None else state, []
+    (m, b), written = x.erasing, x.beta[..., None] * v
+    for t in range(x.tokens):
+        if gates is not None:
+            S = S * (gates[:, t, :, None] if gates.ndim == 3 else gates[:, t]).exp()[..., None]
+        erased = torch.einsum("bhk,bhkv->bhv", m[:, t], S)
+        S = S - b[:, t, :, :, None] * erased[:, :, None] + k[:, t, :, :, None] * written[:, t, :, None]
+        outputs.append(torch.einsum("bhk,bhkv->bhv", q[:, t], S))
+    return torch.stack(outputs, 1)
 
 
 def _with_ones(x: Recurrence) -> tuple[Tensor, Tensor]:
@@ -136,7 +152,7 @@ def _absolute(x: Recurrence) -> Recurrence:
     names = ("q", "k", "v", "bonus", "initial_state", "initial_normaliser")
     positive: dict[str, Any] = {name: value.abs() for name in names if (value := getattr(x, name)) is not None}
     if x.beta is not None:
-        positive |= {"v": positive["v"] * x.beta.abs()[..., None], "beta": None}
+        positive |= {"v": positive["v"] * x.beta.abs()[..., None], "beta": None, "erase_query": None, "erase_key": None}
     return replace(x, **positive)
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 from gladient.lens._record import Record
 from gladient.lens._recurrence import Recurrence
 from gladient.ops import gated_delta_rule, gated_linear_attention
-from gladient.ops._sequences import accumulation
+from gladient.ops._sequences import accumulation, strengthened
 from gladient.ops.call import Call, prepare
 from gladient.ops.gates import to_heads
 
@@ -41,11 +41,11 @@ def record(
         module: the record's name.
         layer: its number.
         max_bytes: the most memory that one request for weights may take.
-        **operands: log gates g, gk, gv, G, A with dt; beta; scale (1 if not given), initial_state, read, bonus,
+        **operands: log gates g, gk, gv, G, A with dt; beta, erase; scale (1 if not given), initial_state, read, bonus,
             cu_seqlens: shapes and meaning as there. Packed sequences become rows, aligned right.
 
     Raises:
-        ValueError: if a shape breaks its rule, or the delta rule comes with `erase` or a read before the write.
+        ValueError: if a shape breaks its rule, or the delta rule comes with a read before the write.
         TypeError: if a type does, or an operand is none of these.
 
     >>> q = k = torch.ones(1, 3, 1, 1)
@@ -72,10 +72,8 @@ def recurrence_of(call: Call, output: Tensor, initial_state: Tensor | None) -> R
     Gates of value channels make every value channel a head of its own, with values of one number.
 
     Raises:
-        ValueError: for the delta rule with erase strengths of its own, and for last queries of packed sequences.
+        ValueError: for last queries of packed sequences.
     """
-    if call.erase is not None:
-        raise ValueError("the lens reads a delta rule that erases what it writes; leave erase out")
     H, T, Q = call.heads, call.k.shape[1], output.shape[1]
     if len(call.offsets) > 2 and (Q, call.q.shape[1]) != (T, T):
         raise ValueError("the lens reads packed sequences with a query for every token; leave out last_query")
@@ -85,11 +83,19 @@ def recurrence_of(call: Call, output: Tensor, initial_state: Tensor | None) -> R
     if log_gates is not None:
         parts["log_gates"] = log_gates
     if call.beta is not None:
-        parts["beta"] = to_heads(accumulation(call.beta), H)
+        parts |= _delta(call, k, v)
     if call.bonus is not None and not _same(call.bonus):  # what it adds, as a record has one for all rows
         own = (parts["q"] * accumulation(call.bonus)[:, None] * k[:, T - Q :]).sum(3, keepdim=True)
         parts["skip"] = own * v[:, T - Q :]
     return _recurrence({name: unpacked(x, call.offsets) for name, x in parts.items()}, call, initial_state)
+
+
+def _delta(call: Call, k: Tensor, v: Tensor) -> dict[str, Tensor]:
+    """Write strengths, those of value channels in the values; erase strengths in the keys that are read and erased."""
+    assert call.beta is not None
+    beta = to_heads(accumulation(call.beta), call.heads)
+    found = {"beta": beta} if beta.ndim == 3 else {"beta": k.new_ones(k.shape[:3]), "v": beta * v}
+    return found if call.erase is None else found | {"erase_query": strengthened(call.k, call.erase, call.heads)}
 
 
 def _recurrence(parts: dict[str, Tensor], call: Call, state: Tensor | None) -> Recurrence:
@@ -103,6 +109,7 @@ def _recurrence(parts: dict[str, Tensor], call: Call, state: Tensor | None) -> R
         positions=torch.arange(T - Q, T),
         log_gates=None if gates is None else _by_heads(gates),
         beta=parts.get("beta"),
+        erase_query=parts.get("erase_query"),
         skip=_split(parts["skip"], apart) if "skip" in parts else None,
         read=call.read,
         bonus=_own(call.bonus).repeat_interleave(apart, 0) if call.bonus is not None and _same(call.bonus) else None,

@@ -93,7 +93,7 @@ class Record:
         x, H = self.recurrence, len(resolve(heads, self.heads, "head"))
         B, T, K, V = x.q.shape[0], x.tokens, x.q.shape[3], x.v.shape[3]
         Q = len(x.positions) if queries is None else len(resolve(queries, T, "position"))
-        rows = Q if x.beta is None else max(Q, _weights.DELTA_TOKENS)  # the delta rule solves for some tokens at once
+        rows = Q if x.separable else max(Q, _weights.DELTA_TOKENS)  # the delta rule solves for some tokens at once
         squares, operands = _SQUARES * rows * T, _OPERANDS * (T + Q + 1) * (K + V)
         block = _weights.block_bytes(B * H * (K if x.family == "key" else 1), rows, T)
         return 8 * B * H * (squares + operands) + _BLOCKS * block

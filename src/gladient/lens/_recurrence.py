@@ -26,7 +26,8 @@ class Recurrence:
        \text{output}_t = (o_t / n_t + \text{skip}_t) \odot \text{output\_gate}_t $$
 
     with log gates $\log \Gamma_t$ = `rate` · `log_gates`. With `beta` it is the gated delta rule,
-    $S_t = (I - \beta_t k_t k_t^\top)(\Gamma_t \odot S_{t-1}) + \beta_t k_t v_t^\top$. A layer whose channels
+    $S_t = (I - b_t m_t^\top)(\Gamma_t \odot S_{t-1}) + \beta_t k_t v_t^\top$, where $b_t = k_t$ and
+    $m_t = \beta_t k_t$ unless a layer erases by keys of its own. A layer whose channels
     are gated one by one (Mamba, RG-LRU, RWKV-4) has as many heads as channels, with values of one number. Tensors may
     be expanded views.
 
@@ -39,6 +40,8 @@ class Recurrence:
         rate: factor of the log gates, [H] or [H, K]; None for 1.
         log_write: log of an input gate, $w_t$, [B, T, H].
         beta: write strength of the delta rule, [B, T, H].
+        erase_query: what is erased is what the decayed state holds for it, $m_t$, [B, T, H, K]; None for β k.
+        erase_key: where it is erased, $b_t$, [B, T, H, K]; None for k.
         read: "after" the write at t, or "before" it and before the decay at t (RWKV).
         bonus: weight of the current token's key where `read` is "before", [H, K].
         initial_state: $S_0$, [B, H, K, V]; None for zeros.
@@ -52,7 +55,7 @@ class Recurrence:
 
     Raises:
         ValueError: if `read` or `normalise` is none of these, gates or queries do not fit the keys, or the delta rule
-            comes with an input gate, a bonus, a normaliser or a read before the write.
+            comes with an input gate, a bonus, a normaliser or a read before the write, or erases without `beta`.
 
     Source: equations of gated linear attention in section 2 of arXiv 2504.04308; delta rule: arXiv 2412.06464.
 
@@ -71,6 +74,8 @@ class Recurrence:
     rate: Tensor | None = None
     log_write: Float[Tensor, "B T H"] | None = None
     beta: Float[Tensor, "B T H"] | None = None
+    erase_query: Float[Tensor, "B T H K"] | None = None
+    erase_key: Float[Tensor, "B T H K"] | None = None
     read: str = "after"
     bonus: Float[Tensor, "H K"] | None = None
     initial_state: Float[Tensor, "B H K V"] | None = None
@@ -90,6 +95,8 @@ class Recurrence:
         if len(self.positions) != self.q.shape[1]:
             raise ValueError(f"{self.q.shape[1]} queries stand at {len(self.positions)} positions; give one for each")
         plain = self.read == "after" and self.normalise == "none" and self.log_write is None and self.bonus is None
+        if self.beta is None and (self.erase_query is not None or self.erase_key is not None):
+            raise ValueError("erase_query and erase_key belong to the delta rule; give beta too, 1 for whole writes")
         if self.beta is not None and not plain:
             raise ValueError("the delta rule (beta) reads after the write, without log_write, bonus or normaliser")
 
@@ -129,6 +136,14 @@ class Recurrence:
         """Memory that the operands keep alive."""
         stores = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for _, t in self._tensors()}
         return sum(stores.values())
+
+    @property
+    def erasing(self) -> tuple[Tensor, Tensor]:
+        """Of the delta rule, m and b: what it reads of the decayed state, and where it takes that away."""
+        if self.beta is None:
+            raise ValueError("a recurrence without beta erases nothing")
+        query = self.beta[..., None] * self.k if self.erase_query is None else self.erase_query
+        return query, self.k if self.erase_key is None else self.erase_key
 
     def select(self, heads: Selection = None, queries: Selection = None) -> "Recurrence":
         """The same recurrence for some heads, and for the queries at some of the captured positions.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -72,24 +72,23 @@ def implicit_attention(x: Recurrence) -> Float[Tensor, "B H Q T"]:
 
     $A_{ti} = q_t^\top (\Gamma_{i \to t} \odot k_i)$, divided by the layer's normaliser if it has one; for the delta
     rule $A = (QK^\top \odot \Gamma)(I + \mathrm{diag}(\beta)\,
-    \mathrm{tril}(KK^\top \odot \Gamma, -1))^{-1}\mathrm{diag}(\beta)$.
+    \mathrm{tril}(KK^\top \odot \Gamma, -1))^{-1}\mathrm{diag}(\beta)$, and where it erases by keys of its own
+    $A = (QK^\top \odot \Gamma - Z\, \mathrm{tril}(MK^\top \odot \Gamma, -1))\, \mathrm{diag}(\beta)$ with
+    $Z = (QB^\top \odot \Gamma)(I + \mathrm{tril}(MB^\top \odot \Gamma, -1))^{-1}$.
     """
     return _attend(x)[0]
 
 
-def carry(x: Recurrence, attended: tuple[Tensor, Tensor] | None = None) -> Float[Tensor, "B Q H V"]:
+def carry(x: Recurrence, attended: "_Attended | None" = None) -> Float[Tensor, "B Q H V"]:
     """What the initial state adds to each output; zeros if there is none. `attended` is `_attend(x)`, if known."""
     if x.initial_state is None:
         return torch.zeros_like(x.output)
-    read = _read_initial(x, x.q, x.positions)
+    if not x.separable or x.normalise != "none":
+        attended = attended or _attend(x)
+    known = None if attended is None else attended.initial
+    read = _read_initial(x, x.q, x.positions) if known is None else known
     o = torch.einsum("bhqk,bhkv->bqhv", read, x.initial_state)
-    if x.beta is None and x.normalise == "none":
-        return o
-    attention, normaliser = attended or _attend(x)
-    if x.beta is not None:  # what the old state already predicts of every value is not written again
-        recalled = torch.einsum("bhtk,bhkv->bthv", _read_initial(x, x.k, _tokens(x)), x.initial_state)
-        o = o - torch.einsum("bhqt,bthv->bqhv", attention, recalled)
-    return o / normaliser.movedim(1, 2)[..., None]
+    return o if attended is None else o / attended.normaliser.movedim(1, 2)[..., None]
 
 
 def rebuild(x: Recurrence) -> Float[Tensor, "B Q H V"]:
@@ -100,11 +99,24 @@ def rebuild(x: Recurrence) -> Float[Tensor, "B Q H V"]:
     return o if x.output_gate is None else o * x.output_gate
 
 
-def _attend(x: Recurrence) -> tuple[Float[Tensor, "B H Q T"], Float[Tensor, "B H Q"]]:
-    """The implicit attention, and the normaliser that it was divided by."""
-    scores = _scores(x, x.q, x.k) if x.beta is None else _delta_scores(x)
+class _Attended(NamedTuple):
+    """The implicit attention, [B, H, Q, T], and the normaliser that it was divided by, [B, H, Q].
+
+    Of the delta rule also what queries read of the initial state, [B, H, Q, K].
+    """
+
+    attention: Tensor
+    normaliser: Tensor
+    initial: Tensor | None = None
+
+
+def _attend(x: Recurrence) -> _Attended:
+    if not x.separable:
+        attention, initial = _delta_scores(x)
+        return _Attended(attention, _normaliser(x, attention), initial)
+    scores = _scores(x, x.q, x.k)
     normaliser = _normaliser(x, scores)
-    return (scores if x.normalise == "none" else scores.div_(normaliser[..., None])), normaliser
+    return _Attended(scores if x.normalise == "none" else scores.div_(normaliser[..., None]), normaliser)
 
 
 def _tokens(x: Recurrence) -> Tensor:
@@ -183,8 +195,8 @@ def _key_blocks(ends: Tensor, span: int) -> Iterator[slice]:
             begin = row
 
 
-def _delta_scores(x: Recurrence) -> Float[Tensor, "B H Q T"]:
-    """Implicit attention of the delta rule, some tokens at a time, backwards from the queries.
+def _delta_scores(x: Recurrence) -> tuple[Float[Tensor, "B H Q T"], Float[Tensor, "B H Q K"]]:
+    """Implicit attention of the delta rule, some tokens at a time, backwards from the queries to the initial state.
 
     What a query reads of the state before these tokens is read by another query, less what they overwrite.
     """
@@ -192,28 +204,30 @@ def _delta_scores(x: Recurrence) -> Float[Tensor, "B H Q T"]:
     for start in reversed(range(0, int(x.positions.max()) + 1, DELTA_TOKENS)):
         some, rows = slice(start, start + DELTA_TOKENS), (x.positions >= start).nonzero()[:, 0]
         part = _part(x, some, rows, reading[:, :, rows].movedim(1, 2))
-        out[:, :, rows, some] = attention = _solve_delta(part)
-        keys = _read_initial(part, part.k, _tokens(part))
-        reading[:, :, rows] = _read_initial(part, part.q, part.positions) - attention @ keys
-    return out
+        out[:, :, rows, some], erased = _solve_delta(part)
+        erasing = _read_initial(part, part.erasing[0], _tokens(part))
+        reading[:, :, rows] = _read_initial(part, part.q, part.positions) - erased @ erasing
+    return out, reading
 
 
 def _part(x: Recurrence, some: slice, rows: Tensor, q: Tensor) -> Recurrence:
     """Some tokens of a delta rule, from no state, and some of its queries: those after them stand at the last."""
-    tokens = {
-        name: value[:, some] for name in ("k", "v", "log_gates", "beta") if (value := getattr(x, name)) is not None
-    }
+    names = ("k", "v", "log_gates", "beta", "erase_query", "erase_key")
+    tokens = {name: value[:, some] for name in names if (value := getattr(x, name)) is not None}
     queries: dict[str, Any] = {"q": q, "output": x.output[:, rows], "skip": None, "output_gate": None}
     positions = (x.positions[rows] - some.start).clamp_max(tokens["k"].shape[1] - 1)
     return replace(x, positions=positions, initial_state=None, **queries, **tokens)
 
 
-def _solve_delta(x: Recurrence) -> Tensor:
-    """(QKᵀ ⊙ Γ) (I + diag(β) tril(KKᵀ ⊙ Γ, −1))⁻¹ diag(β)."""
+def _solve_delta(x: Recurrence) -> tuple[Tensor, Tensor]:
+    """The attention, and Z: how much of what each token erases is missing at each query."""
     assert x.beta is not None
-    beta, scores = x.beta.movedim(1, 2), _scores(x, x.q, x.k)
-    recall = _scores(x, x.k, x.k, _tokens(x)).tril_(-1).mul_(beta[..., None])
-    return torch.linalg.solve_triangular(recall, scores, upper=False, left=False, unitriangular=True) * beta[:, :, None]
+    (m, b), beta = x.erasing, x.beta.movedim(1, 2)[:, :, None]
+    recall, scores = _scores(x, m, b, _tokens(x)).tril_(-1), _scores(x, x.q, b)
+    Z = torch.linalg.solve_triangular(recall, scores, upper=False, left=False, unitriangular=True)
+    if x.erase_query is None and x.erase_key is None:
+        return Z * beta, Z
+    return (_scores(x, x.q, x.k) - Z @ _scores(x, m, x.k, _tokens(x)).tril_(-1)) * beta, Z
 
 
 def _normaliser(x: Recurrence, scores: Tensor) -> Tensor:
