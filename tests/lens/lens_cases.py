@@ -55,8 +55,8 @@ CASES: dict[str, tuple[Callable[[Tiny], list[dict[str, Any]]], bool, bool, torch
 }
 
 
-# Their experts' grouped product is not written for float64.
-NO_DOUBLE = {"qwen3-next", "qwen3.5-moe", "qwen4-exp", "minimax", "jamba", "granite moe hybrid", "nemotron h"}
+# Their experts' grouped product, or fla's naive functions, are not written for float64.
+NO_DOUBLE = {"fla", "qwen3-next", "qwen3.5-moe", "qwen4-exp", "minimax", "jamba", "granite moe hybrid", "nemotron h"}
 
 
 def applies(name: str, case: str) -> bool:

@@ -45,6 +45,8 @@ BREAKS: dict[str, tuple[str, Break]] = {
     "queries a token late": ("q", _late),
     "input gate a token late": ("log_write", _late),
     "write strength 1% off": ("beta", _scaled),
+    "erasing a token late": ("erase_query", _late),
+    "erased a token late": ("erase_key", _late),
     "no bonus": ("bonus", _gone),
     "no skip": ("skip", _gone),
     "no output gate": ("output_gate", _gone),

@@ -58,6 +58,21 @@ def chunk_kda(q: Any, k: Any, v: Any, g: Any, beta: Any, use_qk_l2norm_in_kernel
     return KERNELS["chunk_kda"](locals() | kwargs)
 
 
+def chunk_gdn2(q: Any, k: Any, v: Any, g: Any, b: Any, w: Any, use_qk_l2norm_in_kernel: bool = False,
+               initial_state: Any = None) -> tuple[Tensor, Any]:  # fmt: skip
+    return KERNELS["chunk_gdn2"](locals())
+
+
+def chunk_rwkv7(r: Any, w: Any, k: Any, v: Any, a: Any, b: Any, scale: float = 1.0,
+                initial_state: Any = None) -> tuple[Tensor, Any]:  # fmt: skip
+    return KERNELS["chunk_rwkv7"](locals())
+
+
+def fused_mul_recurrent_rwkv7(r: Any, w: Any, k: Any, v: Any, kk: Any, a: Any, scale: float = 1.0,
+                              initial_state: Any = None) -> tuple[Tensor, Any]:  # fmt: skip
+    return KERNELS["fused_mul_recurrent_rwkv7"](locals())
+
+
 def layer_like_theirs(name: str, kernel: Any, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
     home = ModuleType("fla.layers.like_theirs")
     monkeypatch.setitem(sys.modules, home.__name__, home)
@@ -152,6 +167,27 @@ def test_linear_attention_is_read(normalise: bool, started: bool, monkeypatch: p
     assert record.reconstruction_error.passed
 
 
+@pytest.mark.parametrize("normalise", [False, True])
+def test_gated_delta_net_2_is_read(normalise: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = operands("q", "g") | {"use_qk_l2norm_in_kernel": normalise}
+    given |= {"b": torch.rand(B, T, H, K), "w": torch.rand(B, T, H, V)}
+    record = caught(layer_like_theirs("GatedDeltaNet2", chunk_gdn2, monkeypatch), **given)
+    assert record.reconstruction_error.passed
+
+
+@pytest.mark.parametrize("kernel", [chunk_rwkv7, fused_mul_recurrent_rwkv7])
+def test_rwkv7_is_read(kernel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = operands("r")
+    kk, a = functional.normalize(torch.randn(B, T, H, K), dim=3), torch.rand(B, T, H, K)
+    given |= {"a": -kk, "b": kk * a} if kernel is chunk_rwkv7 else {"kk": kk, "a": a}
+    given["w"] = -0.6065306597126334 * torch.rand(B, T, H, K)
+    record = caught(layer_like_theirs("RWKV7Attention", kernel, monkeypatch), **given)
+    assert record.reconstruction_error.passed
+    for name in ("erase_query", "erase_key"):
+        late = {name: getattr(record.recurrence, name).roll(1, 1)}
+        assert not replace(record, recurrence=replace(record.recurrence, **late)).reconstruction_error.passed
+
+
 def test_channels_of_hgrn_are_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     x, g, state = torch.randn(B, T, 5), functional.logsigmoid(torch.randn(B, T, 5)), torch.randn(B, 5)
     record = caught(layer_like_theirs("HGRNAttention", chunk_hgrn, monkeypatch), x=x, g=g, initial_state=state)
@@ -192,4 +228,4 @@ def test_their_own_layers_are_read() -> None:
         pytest.skip("flash-linear-attention's layers need Triton; install them with: pip install 'gladient[gpu]'")
     assert "fla" in MODELS
     modules = [record.module for record in run_case("fla", "L=70")[1]]
-    assert modules == [f"layers.{number}" for number in range(12)]
+    assert modules == [f"layers.{number}" for number in range(14)]

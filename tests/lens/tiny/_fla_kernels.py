@@ -114,6 +114,23 @@ def _delta(given: Given, state: Tensor | None) -> tuple[Tensor, Tensor]:
     return naive("gated_delta_rule/naive.py", "naive_recurrent_gated_delta_rule")(q, k, v, beta, g, **options)  # type: ignore[no-any-return]
 
 
+def _gdn2(given: Given, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    q, k = given["q"], given["k"]
+    if given.get("use_qk_l2norm_in_kernel"):
+        q, k = (x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt() for x in (q, k))
+    operands = (given[name] for name in ("v", "g", "b", "w"))
+    options = {"scale": given.get("scale"), "initial_state": state, "output_final_state": True}
+    return naive("gdn2/naive.py", "naive_recurrent_gdn2")(q, k, *operands, **options)  # type: ignore[no-any-return]
+
+
+def _rwkv7(given: Given, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    function = naive("generalized_delta_rule/dplr/naive.py", "dplr_recurrence")  # it scales by 1 / √K
+    a, b = (-given["kk"], given["kk"] * given["a"]) if "kk" in given else (given["a"], given["b"])
+    r = given["r"] * given["r"].shape[3] ** 0.5
+    o, last = function(*(x.transpose(1, 2) for x in (r, given["k"], given["v"], a, b, given["w"])), state)
+    return o.transpose(1, 2), last
+
+
 def _gate(given: Given) -> Tensor:
     """As the docstrings of their gates have it."""
     g, A, bound = given["g"], given["A_log"].exp(), given.get("lower_bound")
@@ -132,5 +149,7 @@ _FAMILIES: dict[str, tuple[str, Callable[[Given], tuple[Tensor, Any]]]] = {
     "delta_rule": ("chunk fused_recurrent", _with_state(_delta)),
     "gated_delta_rule": ("chunk fused_recurrent", _with_state(_delta)),
     "kda": ("chunk fused_recurrent", _with_state(_delta)),
+    "gdn2": ("chunk fused_recurrent", _with_state(_gdn2)),
+    "rwkv7": ("chunk fused_mul_recurrent", _with_state(_rwkv7)),
 }
 KERNELS = {f"{form}_{name}": run for name, (forms, run) in _FAMILIES.items() for form in forms.split()}

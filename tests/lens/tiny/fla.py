@@ -73,12 +73,32 @@ def _norm_then_linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tenso
     return functional.linear(functional.rms_norm(x, x.shape[-1:], weight), out, out_bias)
 
 
-def _shift(x: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
-    return functional.pad(x, (0, 0, 1, -1)) - x
+def _shift(x: Tensor, cu_seqlens: Tensor | None = None, output_cache: bool = False, cache: Tensor | None = None) -> Any:
+    first = torch.zeros_like(x[:, :1]) if cache is None else cache[:, None]
+    delta = torch.cat([first, x[:, :-1]], 1) - x
+    return (delta, x[:, -1]) if output_cache else delta
+
+
+def _mixed(x: Tensor, delta: Tensor, *shares: Tensor) -> list[Tensor]:
+    return [x + delta * share for share in shares]
+
+
+def _key(k: Tensor, a: Tensor, share: Tensor) -> Tensor:
+    return k + k * (a - 1) * share
+
+
+def _corrected(o: Tensor, r: Tensor, k: Tensor, share: Tensor, v: Tensor, g: Tensor) -> Tensor:
+    return (o + ((r * k * share).sum(3, keepdim=True) * v).view(o.shape)) * g
 
 
 def _stand_in(home: ModuleType) -> None:
-    others = {"swish": functional.silu, "rms_norm_linear": _norm_then_linear, "token_shift": _shift, "swiglu": _swiglu}
+    others: dict[str, Any] = {
+        "swish": functional.silu,
+        "rms_norm_linear": _norm_then_linear,
+        "token_shift": _shift,
+        "swiglu": _swiglu,
+    }
+    others |= {"fused_addcmul_rwkv7": _mixed, "fused_k_rwkv7": _key, "gate_output_correction": _corrected}
     for name in {*KERNELS, *others} & vars(home).keys():
         original = getattr(home, name)
         setattr(home, name, others.get(name) or functools.wraps(original)(functools.partial(_call, original, name)))
@@ -126,6 +146,8 @@ _LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
         "gated_deltanet",
         {"num_heads": 2, "num_v_heads": 4, "head_dim": 8, "expand_v": 1, "use_short_conv": False},
     ),
+    "GatedDeltaNet2": ("gdn2", {"num_heads": 2, "head_dim": 8, "use_short_conv": False}),
+    "RWKV7Attention": ("rwkv7", {"head_dim": 8, "num_hidden_layers": 2}),
     "KimiDeltaAttention": ("kda", {"num_heads": 2, "head_dim": 8, "use_short_conv": False}),
 }
 

@@ -125,6 +125,30 @@ def _delta_gates(call: Given) -> Tensor | None:
     return -rate * functional.softplus(g) if bound is None else bound * torch.sigmoid(rate * g)
 
 
+def _read_rwkv7(call: Given, output: Tensor) -> Recurrence:
+    """RWKV-7 erases what the state before the decay holds for kk: what the decayed state holds for kk / decay."""
+    erased, where = (-call["a"], call["b"]) if "b" in call else (call["kk"], call["kk"] * call["a"])
+    query = erased.float() * (-call["w"].float()).exp()
+    return _read(call, output, **_erasing(call, query, where))
+
+
+def _read_gdn2(call: Given, output: Tensor) -> Recurrence:
+    """Gated DeltaNet-2: strengths of channels, b to erase and w to write."""
+    q, k = call["q"].float(), call["k"].float()
+    if call["use_qk_l2norm_in_kernel"]:
+        q, k = unit(q), unit(k)
+    written = call | {"q": q, "k": k, "v": call["w"].float() * call["v"].float()}
+    return _read(written, output, **_erasing(call, call["b"].float() * k, k))
+
+
+def _erasing(call: Given, query: Tensor, key: Tensor) -> Given:
+    return {
+        "beta": _rows(call, torch.ones_like(query[..., 0])),
+        "erase_query": _rows(call, query),
+        "erase_key": _rows(call, key),
+    }
+
+
 _KERNELS: dict[str, Callable[[Given, Tensor], Recurrence]] = {
     **dict.fromkeys(("chunk_gla", "fused_chunk_gla", "fused_recurrent_gla"), _read),
     **dict.fromkeys(("chunk_simple_gla", "fused_recurrent_simple_gla"), _read),
@@ -137,6 +161,8 @@ _KERNELS: dict[str, Callable[[Given, Tensor], Recurrence]] = {
     **dict.fromkeys(("chunk_delta_rule", "fused_recurrent_delta_rule"), _read_delta),
     **dict.fromkeys(("chunk_gated_delta_rule", "fused_recurrent_gated_delta_rule"), _read_delta),
     **dict.fromkeys(("chunk_kda", "fused_recurrent_kda"), _read_delta),
+    **dict.fromkeys(("chunk_gdn2", "fused_recurrent_gdn2"), _read_gdn2),
+    **dict.fromkeys(("chunk_rwkv7", "fused_mul_recurrent_rwkv7"), _read_rwkv7),
 }
 
 ADAPTER = Adapter(
@@ -144,6 +170,7 @@ ADAPTER = Adapter(
     modules=(
         "DeltaNet",
         "GatedDeltaNet",
+        "GatedDeltaNet2",
         "GatedLinearAttention",
         "HGRN2Attention",
         "HGRNAttention",
@@ -151,6 +178,7 @@ ADAPTER = Adapter(
         "LinearAttention",
         "MultiScaleRetention",
         "RWKV6Attention",
+        "RWKV7Attention",
         "RodimusAttention",
         "SimpleGatedLinearAttention",
         "YOCOGatedRetention",
