@@ -5,13 +5,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: reproduce test lint bench clean
+BROWSERS := command -v chromium || command -v chromium-browser || command -v google-chrome
+
+.PHONY: reproduce test browser lint bench clean
 
 reproduce: $(VENV)/.installed
 	$(BIN)/gladient reproduce --resume $(ARGS)
 
-test: lint
+test: lint browser
 	$(BIN)/pytest -n auto $(ARGS)
+
+browser: # for the tests of the lens' page: Debian's Chromium, where it can be installed
+	@($(BROWSERS)) >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq --no-install-recommends chromium; } >/dev/null 2>&1 \
+	  || echo "No Chromium, and none could be installed: the lens' page is not tested in a browser."
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
