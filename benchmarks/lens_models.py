@@ -2,9 +2,9 @@
 
     python -m benchmarks.lens_models [--only mamba2] [--json]
 
-Every row runs in a process of its own, on one core. `proved`: layers whose proof holds. `lens`: the largest distance of a
-rebuilt output from the exact recurrence; `own`: that of a layer's own output, in the head nearest to its bound, which is
-`explained`. CPU seconds, which other programs hardly disturb, of the forward pass and of what the lens adds to it:
+Every row runs in a process of its own, on one core. `proved`: layers whose proof holds. `lens`: the largest distance of
+a rebuilt output from the exact recurrence; `own`: that of a layer's own output, in the head nearest to its bound, which
+is `explained`. CPU seconds, which other programs hardly disturb, of the forward pass and of what the lens adds to it:
 capture, proof of every head, summaries, page. Peak memory of the forward pass, and of all from capture to page.
 """
 

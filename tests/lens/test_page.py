@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from browser import CHROMIUM, Page, open_page
+from recurrences import make
 from tiny import MODELS
 
 from gladient import lens
@@ -189,6 +190,19 @@ def test_the_browser_computes_the_records_weights(shown: tuple[list[page.ModelVi
                     found = {name: np.reshape(values, (24, 24)) for name, values in opened.run(script).items()}
                     compare(record, head, found)
         assert opened.errors == []
+
+
+@needs_browser
+@pytest.mark.parametrize("gates", ["scalar", "key"])
+def test_a_delta_rule_that_erases_by_keys_of_its_own(gates: str, tmp_path: Path) -> None:
+    x = make(B=1, T=24, gates=gates, kind="erase", initial=False)
+    record = lens.Record("mixer", 0, "by hand", 0, x)
+    page.write_page(tmp_path / "lens.html", [page.ModelView("by hand", ["a"] * 24, [record])])
+    with open_page(tmp_path / "lens.html") as opened:
+        script = "lens.operands(lens.models[0].layers[0], 1).then(x => [...lens.matrix(x).product])"
+        found = np.reshape(opened.run(script), (24, 24))
+    wanted = record.implicit_attention(1)[0, 0].numpy()
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
 
 
 def compare(record: lens.Record, head: int, found: dict[str, np.ndarray]) -> None:

@@ -36,7 +36,8 @@ def choose_heads(x: Recurrence, most: int) -> list[int]:
 def count_numbers(record: Record, heads: list[int]) -> tuple[int, int]:
     """How many numbers the page keeps of a layer's queries and keys, and how many others."""
     x = record.recurrence.select(heads)
-    own = sum(len(find_equal(each[0])[0]) * each[0, :, 0].numel() for each in (x.q, x.k))
+    keys = (x.q, x.k, x.erase_query, x.erase_key)
+    own = sum(len(find_equal(each[0])[0]) * each[0, :, 0].numel() for each in keys if each is not None)
     gates = 0 if x.log_gates is None else x.log_gates[0].numel()
     return own, gates + x.tokens * x.heads
 
@@ -94,9 +95,9 @@ def _summarise(record: Record, heads: list[int], last: int) -> list[dict[str, An
 
 
 def _operands(x: Recurrence, steps: int) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        name: _shared(getattr(x, name)[0], partial(encode_rows, steps=steps)) for name in ("q", "k")
-    }
+    keys = {name: getattr(x, name) for name in ("q", "k", "erase_query", "erase_key")}
+    rows = partial(encode_rows, steps=steps)
+    found: dict[str, Any] = {name: _shared(value[0], rows) for name, value in keys.items() if value is not None}
     gates, rate = _gates(x)
     if gates is not None:
         found["gates"] = _shared(gates[0], partial(encode_logs, rate=1.0 if rate is None else rate.abs().max().item()))

@@ -36,7 +36,7 @@ const lens = (() => {
   }
   async function operands(layer, head) {
     const x = { K: layer.size, before: layer.before, separable: layer.separable };
-    for (const name of ["q", "k", "gates", "rate", "write", "beta", "bonus", "norm", "scale", "sizes"])
+    for (const name of ["q", "k", "gates", "rate", "write", "beta", "bonus", "norm", "scale", "sizes", "erase_query", "erase_key"])
       x[name] = await ofHead(layer[name], head, layer.heads.length);
     x.T = x.k.length / x.K;
     x.each = x.gates ? x.gates.length / x.T : 0;                 // gates kept for each token
@@ -91,7 +91,8 @@ const lens = (() => {
     const kept = found.product.map((v, i) => v * x.beta[i]), product = new Float64Array(t + 1);
     for (let i = t; i >= 0; i--) {
       product[i] = x.beta[i] * dot(k, i * K, u, 0, K);
-      for (let c = 0; c < K; c++) u[c] = (u[c] - product[i] * k[i * K + c]) * Math.exp(gate(x, i, x.channels > 1 ? c : 0));
+      const m = x.erase_query ?? k, strength = x.erase_query ? 1 : x.beta[i], taken = strength * dot(x.erase_key ?? k, i * K, u, 0, K);
+      for (let c = 0; c < K; c++) u[c] = (u[c] - taken * m[i * K + c]) * Math.exp(gate(x, i, x.channels > 1 ? c : 0));
     }
     return { gates: found.gates, similarity: found.similarity, kept, product, erased: product.map((v, i) => v - kept[i]) };
   }
