@@ -56,6 +56,12 @@ def on_function(
 
     Raises:
         SeamError: if there is no such function.
+
+    >>> heard, layer = [], nn.ReLU()
+    >>> with on_function(layer, "relu", lambda call, result: heard.append(result.tolist()), home=nn.functional):
+    ...     _ = layer(torch.tensor([-1.0, 2.0]))
+    >>> heard
+    [[0.0, 2.0]]
     """
     homes = [sys.modules[cls.__module__] for cls in type(module).__mro__ if cls.__module__ in sys.modules]
     home = next((each for each in ([home] if home else homes) if name in vars(each)), None)
@@ -71,6 +77,20 @@ def on_method(module: nn.Module, name: str, listener: Listener, *, changes: tupl
 
     Arguments are those of `on_function`; a method's include self. What a method calls counts as called by the module,
     so that layers are read that others run past their forward.
+
+    Raises:
+        SeamError: if there is no such method.
+
+    >>> class Double(nn.Module):
+    ...     def forward(self, x):
+    ...         return self.scale(x, by=2)
+    ...     def scale(self, x, by):
+    ...         return by * x
+    >>> heard, layer = [], Double()
+    >>> with on_method(layer, "scale", lambda call, result: heard.append((call["x"], call["by"], result))):
+    ...     _ = layer(3)
+    >>> heard
+    [(3, 2, 6)]
     """
     owners: list[Any] = [module, *type(module).__mro__]
     owner = next((each for each in owners if name in vars(each)), None)
@@ -82,7 +102,14 @@ def on_method(module: nn.Module, name: str, listener: Listener, *, changes: tupl
 
 @contextmanager
 def on_forward(module: nn.Module, listener: Listener) -> Iterator[None]:
-    """Tells `listener` of every forward of `module`: its bound arguments and its output."""
+    """Tells `listener` of every forward of `module`: its bound arguments and its output.
+
+    >>> heard, layer = [], nn.Linear(2, 4)
+    >>> with on_forward(layer, lambda call, output: heard.append((list(call), tuple(output.shape)))):
+    ...     _ = layer(torch.zeros(3, 2))
+    >>> heard
+    [(['input'], (3, 4))]
+    """
     signature = inspect.signature(module.forward)
 
     def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -97,7 +124,14 @@ def on_forward(module: nn.Module, listener: Listener) -> Iterator[None]:
 
 @contextmanager
 def on_enter(module: nn.Module, listener: Callable[[dict[str, Any]], None]) -> Iterator[None]:
-    """Tells `listener` of every start of a forward of `module`: its bound arguments, before it writes to any."""
+    """Tells `listener` of every start of a forward of `module`: its bound arguments, before it writes to any.
+
+    >>> heard, layer = [], nn.Linear(2, 4)
+    >>> with on_enter(layer, lambda call: heard.append(list(call))):
+    ...     _ = layer(torch.zeros(3, 2))
+    >>> heard
+    [['input']]
+    """
     signature = inspect.signature(module.forward)
 
     def hook(_: nn.Module, args: Any, kwargs: Any) -> None:
