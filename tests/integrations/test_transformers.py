@@ -175,6 +175,16 @@ def test_two_models_share_and_either_may_end_first() -> None:
     assert_same(before, snapshot(one))
 
 
+def test_other_devices_get_the_librarys_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = MODELS["mamba"].build(0)
+    (home,) = homes(model)
+    monkeypatch.setattr(home, "causal_conv1d_fn", lambda *_, **__: "the library's")
+    x, weight = torch.ones(1, 2, 3), torch.ones(2, 4)
+    with accelerated(model):
+        assert home.causal_conv1d_fn(x, weight)[0, 0].tolist() == [1, 2, 3]
+        assert home.causal_conv1d_fn(x.to("meta"), weight.to("meta")) == "the library's"
+
+
 def test_the_lens_looks_into_an_accelerated_model() -> None:
     """The lens wraps the functions that it finds; if they are ours, they must end in the library's after `remove`."""
     model, tokens = MODELS["mamba2"].build(0), torch.arange(3, 40)[None]
