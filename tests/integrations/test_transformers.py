@@ -1,6 +1,7 @@
 """Models of transformers with and without our kernels: logits, gradients, generation, packed rows; nothing stays."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,27 @@ def test_gradients(name: str) -> None:
         ours = gradients()
     for mine, theirs in zip(ours, plain, strict=True):
         assert (mine - theirs).norm() <= 1e-4 * theirs.norm() + 1e-7
+
+
+COMPILED = """
+import torch
+from transformers import Mamba2Config, Mamba2ForCausalLM
+from gladient.integrations.transformers import accelerated
+
+sizes = {"vocab_size": 64, "hidden_size": 16, "num_heads": 8, "head_dim": 4, "state_size": 8, "n_groups": 1}
+model = Mamba2ForCausalLM(Mamba2Config(**sizes, num_hidden_layers=1)).eval()
+for length in (40, 3):  # 3: fewer tokens than heads
+    tokens = torch.arange(3, 3 + length)[None]
+    with torch.no_grad(), accelerated(model):
+        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(compiled(tokens, use_cache=False).logits, model(tokens).logits)
+"""
+
+
+@pytest.mark.slow
+def test_compiled_models() -> None:
+    """In a process of its own: the shape checks of this one are nothing that dynamo traces."""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", COMPILED], check=True)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if hasattr(MODELS[name].build(0), "generate")])

@@ -32,7 +32,7 @@ def restarted(g: Float[Tensor, "B T H"], seq_idx: Int[Tensor, "B T"] | None) -> 
 
 def operate(operator: Callable[..., Any], q: Tensor, k: Tensor, v: Tensor, *args: Any, **options: Any) -> Any:
     """Calls an operator on a layout that is known to be right: a prompt may have fewer tokens than heads."""
-    if not 1 < q.shape[1] < v.shape[2]:
+    if torch.compiler.is_compiling() or not 1 < q.shape[1] < v.shape[2]:
         return operator(q, k, v, *args, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LayoutWarning)
