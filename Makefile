@@ -1,6 +1,6 @@
 # Two commands, each of which does all its own set-up on a fresh clone:
 #   make reproduce   the paper's figure with the exact theory over it, into results/multitask/report.html
-#   make test        style, types, layers, tests
+#   make test        style, types, layers, tests; the slow ones too where CI is set
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
@@ -13,7 +13,7 @@ reproduce: $(VENV)/.installed
 	$(BIN)/gladient reproduce --resume $(ARGS)
 
 test: lint browser
-	$(BIN)/pytest -n auto $(ARGS)
+	$(BIN)/pytest -n auto $(if $(CI),,-m "not slow") $(ARGS)
 
 browser: # for the tests of the lens' page: Debian's Chromium, where it can be installed
 	@($(BROWSERS)) >/dev/null \
