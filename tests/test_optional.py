@@ -15,6 +15,8 @@ def test_absent_packages_and_files_come_with_their_cure() -> None:
         _optional.require("nobody.there", **CURE)
     with pytest.raises(ImportError, match=message):
         _optional.require_file("nobody", "there.py", **CURE)
+    with pytest.raises(ImportError, match=message):
+        _optional.find_file("nobody", "there.csv", **CURE)
     with pytest.raises(ImportError, match=r"'json' \(no file there\.py in it\)"):
         _optional.require_file("json", "there.py", **CURE)
 

@@ -5,7 +5,7 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["have", "require", "require_file"]
+__all__ = ["find_file", "have", "require", "require_file"]
 
 
 def have(module: str) -> bool:
@@ -32,6 +32,21 @@ def require(module: str, *, needed_for: str, install: str) -> ModuleType:
         raise _missing(module.split(".")[0], needed_for, install, error) from None
 
 
+def find_file(package: str, path: str, *, needed_for: str, install: str) -> Path:
+    """The place of one file of `package`, which is not imported.
+
+    Raises:
+        ImportError: if the package or the file is absent.
+
+    >>> find_file("json", "scanner.py", needed_for="numbers", install="pip install json").name
+    'scanner.py'
+    """
+    try:
+        return _find(package, path)
+    except ImportError as error:
+        raise _missing(package, needed_for, install, error) from None
+
+
 def require_file(package: str, path: str, *, needed_for: str, install: str) -> ModuleType:
     """Imports one file of `package` by its path and runs no `__init__`, which may want more than the file does.
 
@@ -42,11 +57,7 @@ def require_file(package: str, path: str, *, needed_for: str, install: str) -> M
     2
     """
     try:
-        spec = importlib.util.find_spec(package)
-        folders = (spec and spec.submodule_search_locations) or ()
-        file = next((Path(folder, path) for folder in folders if Path(folder, path).is_file()), None)
-        if file is None:
-            raise ImportError(f"no file {path} in it" if spec else f"No module named {package!r}")
+        file = _find(package, path)
         found = importlib.util.spec_from_file_location(f"{package}.{path[:-3].replace('/', '.')}", file)
         assert found is not None
         assert found.loader is not None
@@ -55,6 +66,15 @@ def require_file(package: str, path: str, *, needed_for: str, install: str) -> M
     except ImportError as error:
         raise _missing(package, needed_for, install, error) from None
     return module
+
+
+def _find(package: str, path: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    folders = (spec and spec.submodule_search_locations) or ()
+    for folder in folders:
+        if Path(folder, path).is_file():
+            return Path(folder, path)
+    raise ImportError(f"no file {path} in it" if spec else f"No module named {package!r}")
 
 
 def _missing(package: str, needed_for: str, install: str, error: ImportError) -> ImportError:

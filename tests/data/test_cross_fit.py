@@ -5,7 +5,7 @@ import pytest
 import simulated
 
 from gladient.data import cross_fit, estimate_setting
-from gladient.data._cross_fit import clustered_error, folds_of
+from gladient.data.folds import clustered_error, folds_of
 from gladient.data.report import write_report
 from gladient.prompts import MultitaskSetting
 

@@ -15,6 +15,7 @@ from gladient.experiments.depth.figure import Depth
 from gladient.experiments.drift.figure import Drift
 from gladient.experiments.family.figure import Family
 from gladient.experiments.multitask.figure import Multitask
+from gladient.experiments.real.figure import Real
 from gladient.experiments.single.figure import Single, SingleConfig
 from gladient.experiments.sweep.figure import Sweep
 from gladient.experiments.sweep.grid import SweepConfig, read_grid
@@ -49,5 +50,5 @@ __all__ = [
 ]
 
 FIGURES: dict[str, Reproducible[Any, Any, Any, Any]] = {
-    figure.name: figure for figure in (Multitask(), Weights(), Depth(), Family(), Delta(), Drift())
+    figure.name: figure for figure in (Multitask(), Weights(), Depth(), Family(), Delta(), Drift(), Real())
 }
