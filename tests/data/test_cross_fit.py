@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import simulated
 
-from gladient.data import cross_fit, estimate_setting
+from gladient.data import Compared, cross_fit, estimate_setting
 from gladient.data.folds import clustered_error, folds_of
 from gladient.data.report import write_report
 from gladient.prompts import MultitaskSetting
@@ -34,6 +34,11 @@ def test_each_prompt_is_measured_by_an_estimate_that_has_not_seen_it(found) -> N
         fitted = estimate_setting([prompts[i] for i in train], clusters=[i // 6 for i in train])
         total += fitted.errors([prompts[i] for i in test])["value_gate"].sum()
     assert found.risks["value_gate"].measured == pytest.approx(total / 240)
+
+
+def test_rounding_is_no_difference() -> None:
+    assert Compared(0.0, 1e-18, 1e-17, 1e-19).z == 0.0
+    assert Compared(0.5, 0.3, 0.1, 0.4).z == pytest.approx(0.8)
 
 
 def test_folds_never_share_a_cluster() -> None:

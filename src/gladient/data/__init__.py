@@ -1,7 +1,6 @@
 """Would gating help on my data? From real prompts to the nearest setting, what it predicts, and what is measured."""
 
-from gladient.data._cautions import Caution
-from gladient.data._cross_fit import CrossFit, cross_fit
+from gladient.data._cross_fit import Compared, CrossFit, cross_fit
 from gladient.data._estimate import Estimated, PredictedGate, estimate_setting
 from gladient.data._prompt import Prompt
 from gladient.data._table import read_table, table_prompts
@@ -17,5 +16,5 @@ __all__ = [
     "Transform",
     "PredictedGate",
     "CrossFit",
-    "Caution",
+    "Compared",
 ]

@@ -31,9 +31,11 @@ class Compared:
 
     @property
     def z(self) -> float:
-        """Their difference in standard errors, taken as independent; 0 if both are exact."""
-        error = float(np.hypot(self.predicted_error, self.measured_error))
-        return (self.predicted - self.measured) / error if error > 0.0 else 0.0
+        """Their difference in standard errors, taken as independent; 0 if only rounding tells them apart."""
+        difference = self.predicted - self.measured
+        return (
+            difference / float(np.hypot(self.predicted_error, self.measured_error)) if abs(difference) > 1e-9 else 0.0
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,7 +54,7 @@ def moments(prompts: Sequence[Prompt], block: np.ndarray) -> Moments:
     K, d = len(roles), prompts[0].d
     C = np.empty((block.max() + 2, K, K, d, d))
     for k in range(K):
-        C[:, k, k] = _solve(*roles[k].own())
+        C[:, k, k] = _solve(*roles[k].own(), symmetric=True)
         for j in range(k):
             C[:, k, j] = _solve(*roles[k].beside(roles[j]))
             C[:, j, k] = C[:, k, j].swapaxes(1, 2)
@@ -136,11 +136,15 @@ def _left_out(sums: Array) -> Array:
     return np.concatenate([total[None], total - sums])
 
 
-def _solve(left: Array, right: Array) -> Array:
+def _solve(left: Array, right: Array, *, symmetric: bool = False) -> Array:
+    """C from both sides' sums over each block; a symmetric one from that part of the equations alone."""
     d = right.shape[-1]
     A, b = _left_out(left), _left_out(right).reshape(-1, d * d, 1)
     if not A[0].any():  # one example a prompt
         return np.full((len(A), d, d), np.nan)
+    if symmetric:  # features that are one number a task say nothing of C - Cᵀ, which is 0
+        swap = np.eye(d * d).reshape(d, d, d, d).swapaxes(0, 1).reshape(d * d, d * d)
+        A = A + np.trace(A[0]) / d**2 * (np.eye(d * d) - swap) / 2
     try:
         if np.linalg.cond(A[0]) > 1e12:
             raise np.linalg.LinAlgError
