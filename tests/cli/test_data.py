@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from gladient.cli import main
 from gladient.data import cross_fit, read_table, table_prompts
 
-pd = pytest.importorskip("pandas")
 COLUMNS = {"target": "y", "features": ["x1", "x2"], "task": "day", "role": "source", "cluster": "week"}
 OPTIONS = ["--target", "y", "--features", "x1", "x2", "--task", "day", "--role", "source"]
 

@@ -42,7 +42,7 @@ def test_it_is_consistent() -> None:
         found = [estimate_setting(simulated.prompts(SETTING, count, rng)).setting.r for _ in range(6)]
         return float(np.sqrt(np.mean((np.array(found) - SETTING.r) ** 2)))
 
-    assert 2.0 < error(40) / error(640) < 8.0  # 4 in the limit
+    assert 2.0 < error(40) / error(480) < 7.0  # 3.5 in the limit
 
 
 @pytest.mark.slow
@@ -67,7 +67,7 @@ def test_standard_errors_cover(name: str) -> None:
     assert 0.85 <= np.mean(inside) <= 0.99
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.integers(0, 10**6))
 def test_units_do_not_matter(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -79,7 +79,7 @@ def test_units_do_not_matter(seed: int) -> None:
         np.linalg.eigvalsh(second.setting.Sigma), np.linalg.eigvalsh(first.setting.Sigma), atol=1e-8
     )
     for name, errors in first.errors(prompts).items():
-        np.testing.assert_allclose(second.errors(moved)[name], errors, rtol=1e-6)
+        np.testing.assert_allclose(second.errors(moved)[name], errors, rtol=1e-4)  # where a search ends
 
 
 def test_the_transform_goes_both_ways() -> None:
@@ -101,7 +101,7 @@ def test_directions_without_tasks_come_and_go() -> None:
 def test_predictions_hold_on_fresh_prompts() -> None:
     rng = np.random.default_rng(3)
     estimated = estimate_setting(simulated.prompts(SETTING, 400, rng, simulated.sparse))
-    errors = estimated.errors(simulated.prompts(SETTING, 1500, rng, simulated.sparse))
+    errors = estimated.errors(simulated.prompts(SETTING, 800, rng, simulated.sparse))
     for name, gate in estimated.predict_ladder().items():
         gain = errors["linear_attention"] - errors[name]
         measured, error = gain.mean(), gain.std(ddof=1) / np.sqrt(len(gain))

