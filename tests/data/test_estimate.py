@@ -23,7 +23,7 @@ def scaled(prompts: list[Prompt], A: np.ndarray, shift: np.ndarray, trend: np.nd
 
 @pytest.mark.slow
 def test_risks_are_within_two_percent() -> None:
-    """The mean over four data sets of 300 prompts; one alone is off by two to four percent, as its errors say."""
+    """The mean over four data sets of 300 prompts; each of them is within 8%."""
     ladder = landscape.ladder(PAPER)
     ratios = []
     for seed in range(4):

@@ -20,7 +20,8 @@ class Reproduce(RunOptions):
     figure: str = "multitask"
     """Which figure: multitask (risk against prompt length, four task correlations), weights (what trained gates make of
     each example, beside the best weights), depth (layers as steps), family (presets on the ladder of gates),
-    real (gains of gating on flights, schools and others, predicted and measured)."""
+    delta (delta rules beside gates), drift (a task that moves), real (gains of gating on flights, schools and others,
+    predicted and measured)."""
     quick: bool = False
     """Fewer points, each trained in full."""
     seeds: int | None = None
