@@ -26,7 +26,7 @@ _RUNGS: dict[str, tuple[str, str, object, float]] = {
 }
 _NAMES = {"linear_attention": "linear\nattention", "retnet": "RetNet", "mamba2": "Mamba-2", "gla": "GLA"}
 _NAMES |= {"rwkv6": "RWKV-6", "mamba": "Mamba", "hgrn2": "HGRN-2"}
-_NAMES |= {"deltanet": "DeltaNet", "gated_deltanet": "Gated\nDeltaNet", "kda": "KDA"}
+_NAMES |= {"deltanet": "DeltaNet", "gated_deltanet": "Gated DeltaNet", "kda": "KDA"}
 
 
 def draw_ladders(rows: Sequence["FamilyRow"], exact: Sequence[ExactPoint]) -> Figure:
