@@ -1,6 +1,6 @@
 """Whole models of transformers with and without this package's kernels: the table of docs/transformers.md.
 
-    python -m benchmarks.transformers [--threads 2] [--tokens 1024] [--rounds 3] [--processor-time]
+    python -m benchmarks.whole_models [--threads 2] [--tokens 1024] [--rounds 3] [--processor-time]
 
 Models have their published widths, a few of their layers, random weights and no head over a vocabulary. Ways alternate
 in every round: milliseconds of a forward, of a forward and backward, and of a token of generation; medians. "products"
