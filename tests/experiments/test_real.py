@@ -139,6 +139,7 @@ def test_gates_that_see_roles_alone_stay_blind() -> None:
     assert not torch.equal(model.layer.gate.weight, before)
 
 
+@pytest.mark.slow
 def test_trained_layers_learn(small: RealSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("gladient.experiments.real.layers.SETS", {"small": lambda: small})
     training = TrainingConfig(steps=40, batch_size=64, gate_learning_rate=0.03)

@@ -42,6 +42,7 @@ def brute_force(setting, rng, starts=20):
     return best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("K", [1, 2, 3, 4, 5])
 def test_equals_brute_force_on_the_cone(K):
     rng = np.random.default_rng(10 + K)

@@ -87,6 +87,7 @@ def test_more_landscapes_with_several_minima():
             assert negative == (1 if point.kind == "saddle" else 0)
 
 
+@pytest.mark.slow
 def test_never_unique_wrongly():
     rng = np.random.default_rng(1)
     for i in range(90):

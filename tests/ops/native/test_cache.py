@@ -135,6 +135,7 @@ def test_no_home(kernels: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     assert "home directory" in warning
 
 
+@pytest.mark.slow
 def test_what_is_made_for_one_process_goes_with_it(kernels: Path, tmp_path: Path) -> None:
     script = "import sys; from pathlib import Path; from gladient.ops.native import build; "
     script += "build._KERNELS = Path(sys.argv[1]); assert build.library().answer() == 42; "
@@ -191,6 +192,7 @@ def test_a_compilation_that_was_killed_leaves_nothing_for_long(tmp_path: Path) -
     assert sorted(x.suffix for x in left.parent.iterdir()) == ["", ".sha256", ".so"]
 
 
+@pytest.mark.slow
 def test_of_processes_that_start_together_one_compiles(kernels: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     wrapper = tmp_path / "c++"
