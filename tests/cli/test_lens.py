@@ -96,10 +96,10 @@ def test_a_layer_that_is_not_rebuilt_fails(
         (["demo", "--file", "absent.txt"], "absent.txt"),
         (["demo", "--text", STORY, "--layers", "7"], "layer 7 is not a gated layer"),
         (["demo", "--text", STORY, "--heads", "0"], "at least 1"),
-        (["demo", "--text", STORY, "--out", "absent/lens.html"], "absent is no folder"),
+        (["demo", "--text", STORY, "--out", "absent/lens.html"], "absent is not a folder"),
         (["FOLDER"], "no text is given"),
         (["FOLDER", "--text", ""], "the text is empty"),
-        (["./absent", "--text", "a"], "is no folder with a model"),
+        (["./absent", "--text", "a"], "is not a folder with a model"),
         (["PAGE", "--text", "a"], "is broken or incomplete"),
     ],
 )

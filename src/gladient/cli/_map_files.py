@@ -32,8 +32,8 @@ class Plane:
 
     Attributes:
         kind: what gains.
-        r1: of the columns, [C].
-        r2: of the rows, [S].
+        r1: correlation of each column, [C].
+        r2: correlation of each row, [S].
         valid: whether the correlations are possible, [S C].
         risks: by name, what it gains over first, then what gains, [S C] each.
         more: other columns of the table by name, [S C] each.

@@ -66,7 +66,7 @@ class Lens:
     def _out(self) -> Path | None:
         out = self.out or (None if self.json else Path("lens.html"))
         if out is not None and (out.is_dir() or not out.parent.is_dir()):
-            wrong = f"{out} is a folder" if out.is_dir() else f"{out.parent} is no folder"
+            wrong = f"{out} is a folder" if out.is_dir() else f"{out.parent} is not a folder"
             raise ValueError(f"{wrong}; --out names the HTML file to write, in a folder that exists")
         return out
 

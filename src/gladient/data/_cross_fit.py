@@ -48,7 +48,7 @@ class CrossFit:
         risks: of every gate family, in units of the labels' mean square after the fit to all.
         gains: of every gate family over linear attention.
         gates: predictions from all prompts, with the weights.
-        warnings: of that estimate, and of folds whose held-out prompts differ from the others.
+        warnings: cautions about that estimate, and about folds whose held-out prompts differ from the others.
     """
 
     prompts: int

@@ -18,7 +18,7 @@ def build_delta(
 
     Args:
         gate: none or scalar.
-        layout: of the prompts.
+        layout: where the prompts' tokens stand.
         seeds: one for each member of the stack.
         key_channels: not used: more channels of the keys than features change no rule.
         unit: whether keys have length 1.

@@ -34,7 +34,7 @@ def build_preset(
 
     Args:
         preset: a name in `nn.presets.PRESETS`.
-        layout: of the prompts.
+        layout: where the prompts' tokens stand.
         seeds: one for each member of the stack.
         key_channels: channels of the keys per feature.
 

@@ -12,7 +12,18 @@ import numpy as np
 from gladient._files import write_atomically
 from gladient.experiments._work import Record
 
-__all__ = ["GAP_BOUND", "Z_BOUND", "ExactPoint", "Row", "mean_risk", "read_rows", "reached", "summarise", "write_rows"]
+__all__ = [
+    "GAP_BOUND",
+    "Z_BOUND",
+    "ExactPoint",
+    "Row",
+    "largest_misses",
+    "mean_risk",
+    "read_rows",
+    "reached",
+    "summarise",
+    "write_rows",
+]
 
 GAP_BOUND, Z_BOUND = 0.02, 3.0
 
@@ -65,6 +76,12 @@ def reached(gap: float, z: float) -> bool:
     (True, True, True, False)
     """
     return gap <= GAP_BOUND or z <= Z_BOUND
+
+
+def largest_misses(rows: Sequence[Row]) -> str:
+    """The largest gap and z of a figure's rows, in one line."""
+    gap, z = (max((abs(getattr(row, name)) for row in rows), default=0.0) for name in ("gap", "z"))
+    return f"largest |gap| {gap:.2%}, largest |z| {z:.1f}"
 
 
 T = TypeVar("T")

@@ -30,7 +30,7 @@ class ConstantRule:
 
 
 def by_example(setting: MultitaskSetting) -> MultitaskSetting:
-    """The same prompts with each example as a task of its own, which rules that decay at every token need.
+    """The same prompts with a separate task for each example, for rules that decay at every token.
 
     >>> by_example(MultitaskSetting.isotropic(n=[2, 1], r=[0.2, 0.8], d=4)).r.tolist()
     [0.2, 0.2, 0.8]

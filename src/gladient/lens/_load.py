@@ -86,7 +86,7 @@ def load_pretrained(name: str) -> Loaded:
     if Path(name).expanduser().is_dir():
         name = str(Path(name).expanduser())
     elif Path(name).exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
-        raise ValueError(f"{name} is no folder with a model; give a local folder, owner/name on the hub, or demo")
+        raise ValueError(f"{name} is not a folder with a model; give a local folder, owner/name on the hub, or demo")
     transformers = require_transformers()
     where = "is broken or incomplete" if Path(name).is_dir() else "was not found, or the hub cannot be reached"
     with quiet_transformers():

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure as Picture
 from gladient import landscape
 from gladient.experiments._figure import Column, Config, Reproducible
 from gladient.experiments._models import MODELS
-from gladient.experiments._results import GAP_BOUND, Z_BOUND, ExactPoint, Row, summarise
+from gladient.experiments._results import GAP_BOUND, Z_BOUND, ExactPoint, Row, largest_misses, summarise
 from gladient.experiments._rungs import RUNGS
 from gladient.experiments._stack import Panel, Stack
 from gladient.experiments._work import Record
@@ -170,13 +170,12 @@ class Delta(Reproducible[DeltaConfig, Stack, DeltaRow, ExactPoint]):
 
     def summary(self, judged: Sequence[DeltaRow]) -> list[str]:
         """The largest misses, and how often each kind lies below every gate."""
-        gap, z = (max((abs(getattr(row, name)) for row in judged), default=0.0) for name in ("gap", "z"))
         below = {
             model: [row.beats_gates for row in judged if row.model == model]
             for model in dict.fromkeys(row.model for row in judged)
         }
         counts = ", ".join(f"{model} {sum(found)} of {len(found)}" for model, found in below.items())
-        return [f"largest |gap| {gap:.2%}, largest |z| {z:.1f}", f"below the best gate: {counts}"]
+        return [largest_misses(judged), f"below the best gate: {counts}"]
 
 
 def _panels(config: DeltaConfig, n: int) -> tuple[Panel, ...]:

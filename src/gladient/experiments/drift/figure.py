@@ -2,7 +2,7 @@
 
     gladient reproduce --figure drift
 
-Each example has a task of its own, θ_t = γ θ_{t-1} + √(1 - γ²) ξ_t; the query comes one step after the last of T
+The task moves with every example, θ_t = γ θ_{t-1} + √(1 - γ²) ξ_t; the query comes one step after the last of T
 examples. d = 10, no noise, Σ = I; test risk / d over γ, a panel for each T. Tokens have no delimiters and tell examples
 from the query alone, so a layer has one decay and one step for all examples: linear attention with a scalar gate, the
 delta rule, and the gated delta rule. Each is held against the best constants of its kind.
@@ -22,7 +22,7 @@ from matplotlib.figure import Figure as Picture
 
 from gladient import landscape
 from gladient.experiments._figure import Column, Config, Reproducible
-from gladient.experiments._results import GAP_BOUND, Z_BOUND, Row, summarise
+from gladient.experiments._results import GAP_BOUND, Z_BOUND, Row, largest_misses, summarise
 from gladient.experiments._rungs import ConstantRule, constant_rule
 from gladient.experiments._stack import Panel, Stack
 from gladient.experiments._work import Record
@@ -185,10 +185,9 @@ class Drift(Reproducible[DriftConfig, Streaming, DriftRow, DriftPoint]):
 
     def summary(self, judged: Sequence[DriftRow]) -> list[str]:
         """The largest misses, of risks and of decays."""
-        gap, z = (max((abs(getattr(row, name)) for row in judged), default=0.0) for name in ("gap", "z"))
         away = max((abs(row.decay - row.best_decay) for row in judged), default=0.0)
         return [
-            f"largest |gap| {gap:.2%}, largest |z| {z:.1f}",
+            largest_misses(judged),
             f"largest distance of a decay from the best {away:.3f}",
         ]
 

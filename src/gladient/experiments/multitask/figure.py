@@ -17,7 +17,7 @@ from matplotlib.figure import Figure as Picture
 
 from gladient.experiments._figure import Column, Config, Reproducible
 from gladient.experiments._models import MODELS
-from gladient.experiments._results import GAP_BOUND, Z_BOUND, ExactPoint, Row, summarise
+from gladient.experiments._results import GAP_BOUND, Z_BOUND, ExactPoint, Row, largest_misses, summarise
 from gladient.experiments._rungs import RUNGS
 from gladient.experiments._stack import Panel, Stack
 from gladient.experiments._work import Record
@@ -128,5 +128,4 @@ class Multitask(Reproducible[MultitaskConfig, Stack, Row, ExactPoint]):
 
     def summary(self, judged: Sequence[Row]) -> list[str]:
         """The largest misses."""
-        gap, z = (max((abs(getattr(row, name)) for row in judged), default=0.0) for name in ("gap", "z"))
-        return [f"largest |gap| {gap:.2%}, largest |z| {z:.1f}"]
+        return [largest_misses(judged)]

@@ -64,7 +64,7 @@ class RealConfig(Config):
         n: examples of each source that a prompt shows; those of the plan if empty.
         trained: the data sets whose prompts layers are trained on, at n = 8.
         folds: contiguous blocks of clusters, each held out once.
-        training: of the layers.
+        training: how the layers are trained.
     """
 
     sets: tuple[str, ...] = ("flights", "schools", "temperature", "stocks")
