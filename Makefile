@@ -7,7 +7,7 @@ PYTHON ?= python3
 
 BROWSERS := command -v chromium || command -v chromium-browser || command -v google-chrome
 
-.PHONY: reproduce test browser lint bench clean
+.PHONY: reproduce test browser lint bench dist check-dist clean
 
 reproduce: $(VENV)/.installed
 	$(BIN)/gladient reproduce --resume $(ARGS)
@@ -30,6 +30,14 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.landscape
 	$(BIN)/python -m benchmarks.ops
+
+dist: $(VENV)/.installed # what a release uploads: the sdist, and of it the wheel, with kernels on x86-64 Linux
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+
+check-dist: # the wheel in fresh environments, with the versions that the tests run with
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python .ci/fresh_install.py $(ARGS)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

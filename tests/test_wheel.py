@@ -3,13 +3,17 @@
 import hashlib
 import importlib.util
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
+
+import gladient
 
 pytest.importorskip("hatchling", reason="the build backend; the dev extra installs it")
 ROOT = Path(__file__).parents[1]
@@ -26,9 +30,9 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package of this name with the hook, the compiler's file and one kernel."""
     tree = tmp_path / "tree"
     (tree / NATIVE / "kernels").mkdir(parents=True)
-    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", f"{NATIVE}/compiler.py"):
+    files = ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", "src/gladient/__init__.py")
+    for name in (*files, f"{NATIVE}/compiler.py"):
         shutil.copy(ROOT / name, tree / name)
-    (tree / "src/gladient/__init__.py").write_text("")
     (tree / NATIVE / "kernels" / "one.cpp").write_text(SOURCE.format(LOOP))
     for name in ("CXX", "GLADIENT_PREBUILT"):
         monkeypatch.delenv(name, raising=False)
@@ -92,6 +96,23 @@ def test_otherwise_the_wheel_is_pure(reason: str, tree: Path, monkeypatch: pytes
     assert str(wheel.filename).endswith("-py3-none-any.whl")
     assert not [x for x in wheel.namelist() if "prebuilt" in x]
     assert "gladient/ops/native/kernels/one.cpp" in wheel.namelist()
+
+
+def test_metadata_stands_alone(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version is the package's; the README is there without links to files that a reader of it does not have."""
+    monkeypatch.setenv("GLADIENT_PREBUILT", "0")
+    wheel = build(tree)
+    (path,) = [x for x in wheel.namelist() if x.endswith(".dist-info/METADATA")]
+    said = message_from_bytes(wheel.read(path))
+    assert said["Version"] == gladient.__version__
+    assert said["Project-URL"] == "Paper, https://arxiv.org/abs/2504.04308"
+    assert said["Description-Content-Type"] == "text/markdown"
+    described = wheel.read(path).decode().split("\n\n", 1)[1]
+    code = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
+    assert code.findall(described) == code.findall((ROOT / "README.md").read_text())  # nothing was cut from code
+    links = re.findall(r"\]\(([^)]*)\)", code.sub("", described))
+    assert links
+    assert [link for link in links if not link.startswith("https://")] == []
 
 
 @on_linux

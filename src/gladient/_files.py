@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and the folder of what is kept between runs."""
 
 import hashlib
 import io
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["save_figure", "sha256", "write_atomically"]
+__all__ = ["save_figure", "sha256", "user_cache", "write_atomically"]
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -39,6 +39,20 @@ def sha256(content: bytes) -> str:
     'e3b0c442'
     """
     return hashlib.sha256(content).hexdigest()
+
+
+def user_cache() -> Path:
+    """The folder for what gladient keeps between runs: ~/.cache/gladient on Linux. It is not made here.
+
+    Raises:
+        RuntimeError: for a user without a home.
+    """
+    import platformdirs
+
+    folder = platformdirs.user_cache_path("gladient", appauthor=False)
+    if not folder.is_absolute():  # early releases take "~" for a folder's name where there is no home
+        raise RuntimeError(f"no home folder to keep a cache in, only {folder}; set HOME or XDG_CACHE_HOME")
+    return folder
 
 
 def save_figure(figure: "Figure", stem: Path, *, dpi: int) -> None:

@@ -4,11 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from gladient import __version__
 from gladient.cli import main
 from gladient.cli.risk import Risk
 
@@ -40,7 +40,7 @@ def test_a_full_disk_is_told_once():
 
 def test_version(capsys):
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"gladient {version('gladient')}\n"
+    assert capsys.readouterr().out == f"gladient {__version__}\n"
 
 
 @pytest.mark.parametrize(

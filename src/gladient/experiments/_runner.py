@@ -12,14 +12,13 @@ from typing import cast
 from uuid import uuid4
 
 import dask
-import platformdirs
 import torch
 from distributed import Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
 from distributed.security import Security
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from gladient._files import sha256
+from gladient._files import sha256, user_cache
 from gladient.experiments._output import OutputFolder
 from gladient.experiments._versions import versions
 from gladient.experiments._work import Outcome, Work
@@ -174,7 +173,7 @@ def _scratch(output: OutputFolder) -> Path:
     except OSError:
         pass
     run = sha256(f"{output.path} {output.config}".encode())[:16]
-    return platformdirs.user_cache_path("gladient") / "checkpoints" / run
+    return user_cache() / "checkpoints" / run
 
 
 def _check_versions(expected: dict[str, str]) -> None:

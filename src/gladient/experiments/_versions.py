@@ -3,11 +3,12 @@
 import platform
 from importlib.metadata import version
 
+from gladient import __version__
+
 __all__ = ["versions"]
 
 
 def versions() -> dict[str, str]:
     """The version of each package that results depend on, and of Python."""
-    return {name: version(name) for name in ("gladient", "torch", "numpy", "scipy", "matplotlib")} | {
-        "python": platform.python_version()
-    }
+    others = {name: version(name) for name in ("torch", "numpy", "scipy", "matplotlib")}
+    return {"gladient": __version__} | others | {"python": platform.python_version()}

@@ -4,13 +4,13 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from gladient import __version__
 from gladient._files import write_atomically
 from gladient.lens._encode import FINE
 from gladient.lens._layers import Ungated
@@ -115,7 +115,7 @@ def render(packed: Sequence[dict[str, Any]]) -> str:
         weights=_part("weights.js"),
         script=_part("page.js"),
         data=json.dumps(packed, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
-        version=version("gladient"),
+        version=__version__,
     )
 
 

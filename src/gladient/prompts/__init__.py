@@ -4,20 +4,6 @@
 for, so that the theory, which needs only settings, answers without waiting for torch.
 """
 
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-from gladient.prompts._layout import PromptLayout
-from gladient.prompts._setting import MultitaskSetting, correlation_matrix
-
-if TYPE_CHECKING:
-    from gladient.prompts._sampling import Prompts, PromptSampler
-
-__all__ = ["MultitaskSetting", "PromptLayout", "PromptSampler", "Prompts", "correlation_matrix"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in ("PromptSampler", "Prompts"):
-        from gladient.prompts import _sampling
-
-        return getattr(_sampling, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,6 +1,5 @@
 """Two small models that learn, on this machine, to remember who has what: nothing is downloaded."""
 
-import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gladient import __version__
+from gladient._files import user_cache
 from gladient.experiments.demo.story import VOCABULARY, asked, encode, split_words, story, with_spaces
 from gladient.lens._load import Loaded, quiet_transformers, require_transformers
 from gladient.nn import ResidualModel, presets
@@ -95,9 +96,8 @@ class StoryGLA(nn.Module):
 
 
 def cache_folder() -> Path:
-    """Where trained demo models are kept: $XDG_CACHE_HOME/gladient, or ~/.cache/gladient."""
-    home = os.environ.get("XDG_CACHE_HOME") or ""
-    return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "gladient" / "lens-demo"
+    """Where trained demo models are kept: ~/.cache/gladient/lens-demo on Linux."""
+    return user_cache() / "lens-demo"
 
 
 def demo_models(
@@ -136,7 +136,7 @@ def demo_models(
 
 
 def _trained(config: DemoConfig, path: Path, on_step: Callable[[str, int, int], None]) -> DemoModel:
-    run = asdict(config) | {"words": list(VOCABULARY), "torch": version("torch"), "gladient": version("gladient")}
+    run = asdict(config) | {"words": list(VOCABULARY), "torch": version("torch"), "gladient": __version__}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = _build(config)

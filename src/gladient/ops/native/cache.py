@@ -14,6 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from gladient._files import user_cache
+
 __all__ = ["distrust", "ready", "record"]
 
 _log = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ def ready(name: str, make: Callable[[Path], None]) -> Path:
     """
     try:
         folder = _folder()
-    except (OSError, RuntimeError) as error:  # RuntimeError: pathlib's, for a user without a home
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
         return _make_for_this_process(name, make, str(error))
     path = folder / name
     if distrust(path) is None:
@@ -73,8 +75,7 @@ def record(path: Path) -> Path:
 
 
 def _folder() -> Path:
-    asked = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    folder = (asked if asked.is_absolute() else Path.home() / ".cache") / "gladient"
+    folder = user_cache()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     info = folder.stat()
     if hasattr(os, "getuid") and info.st_uid == os.getuid() and info.st_mode & _OTHERS:

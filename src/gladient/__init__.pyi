@@ -1,0 +1,17 @@
+from . import bench, data, equivalence, experiments, integrations, landscape, lens, nn, ops, prompts, training, wpgd
+
+__all__ = [
+    "bench",
+    "data",
+    "equivalence",
+    "experiments",
+    "integrations",
+    "landscape",
+    "lens",
+    "nn",
+    "ops",
+    "prompts",
+    "training",
+    "wpgd",
+]
+__version__: str

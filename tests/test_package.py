@@ -1,0 +1,40 @@
+"""The package's front: rooms that are imported when they are asked for."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gladient
+
+SOURCE = Path(gladient.__file__).parent
+
+
+def test_rooms_are_there_after_import_and_torch_stays_out() -> None:
+    script = (
+        "import sys, gladient; assert not {x for x in sys.modules if x.startswith('gladient.')}; "
+        "gladient.landscape.optimum; gladient.data.estimate_setting; assert 'torch' not in sys.modules; "
+        "gladient.ops.gated_linear_attention; assert 'torch' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_every_room_is_listed() -> None:
+    rooms = {path.parent.name for path in SOURCE.glob("*/__init__.py")} - {"cli"}  # a command, not a room
+    assert set(gladient.__all__) == set(dir(gladient)) == rooms
+    for room in rooms:
+        assert getattr(gladient, room) is importlib.import_module(f"gladient.{room}")
+
+
+@pytest.mark.parametrize("stub", sorted(SOURCE.rglob("*.pyi")), ids=lambda path: path.parent.name)
+def test_stubs_list_what_is_there(stub: Path) -> None:
+    module = importlib.import_module(".".join(stub.parent.relative_to(SOURCE.parent).parts))
+    names = [ast.literal_eval(x.value) for x in ast.parse(stub.read_text()).body if isinstance(x, ast.Assign)]
+    assert names == [module.__all__]  # __all__, in the order that lazy_loader gives it
+    for name in module.__all__:
+        getattr(module, name)
+    with pytest.raises(AttributeError, match="nothing_of_this_name"):
+        _ = module.nothing_of_this_name
