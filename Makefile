@@ -7,7 +7,7 @@ PYTHON ?= python3
 
 BROWSERS := command -v chromium || command -v chromium-browser || command -v google-chrome
 
-.PHONY: reproduce test browser lint bench dist check-dist clean
+.PHONY: reproduce test browser lint docs bench dist check-dist clean
 
 reproduce: $(VENV)/.installed
 	$(BIN)/gladient reproduce --resume $(ARGS)
@@ -25,6 +25,10 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.installed # the site, into site/index.html; it needs no other host
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python -m doctools.check site
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.training

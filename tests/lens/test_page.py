@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from browser import CHROMIUM, Page, open_page
 from recurrences import make
 from tiny import MODELS
 
+from browser import CHROMIUM, Page, open_page
 from gladient import lens
 from gladient.lens import page
 from gladient.lens._encode import SHUT

@@ -33,7 +33,8 @@ class Recurrence:
 
     Args:
         q: queries, [B, Q, H, K]; Q positions of the T tokens.
-        k, v: keys [B, T, H, K] and values [B, T, H, V].
+        k: keys, [B, T, H, K].
+        v: values, [B, T, H, V].
         output: what the layer computed, [B, Q, H, V].
         positions: the token at which each query stands, [Q].
         log_gates: [B, T, H] or [B, T, H, K]; None for gates of 1.

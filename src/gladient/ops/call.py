@@ -20,8 +20,10 @@ Read: TypeAlias = Literal["after", "before"]
 class Call(NamedTuple):
     """What is to be computed, for checked arguments.
 
-    Args:
-        q, k, v: [B, T, heads, channels] with a divisor of H heads each; q may hold one query for all tokens.
+    Attributes:
+        q: queries, [B, T, heads, K], with a divisor of H heads, as k and v; or one query for all tokens.
+        k: keys, [B, T, heads, K].
+        v: values, [B, T, heads, V].
         gates: log gates, with a divisor of H heads each.
         beta: [B, T, heads] or [B, T, heads, V], the delta rule's write strength; None for plain linear attention.
         erase: [B, T, heads] or [B, T, heads, K], the delta rule's erase strength; None takes beta.

@@ -31,7 +31,9 @@ class DemoConfig:
         kind: mamba2 or gla.
         training: steps, step size, texts per step.
         length: words per text.
-        width, layers, heads: of the model.
+        width: channels of the model.
+        layers: of the model.
+        heads: per layer.
         answer_weight: how many times more an answer counts in the loss than any other word, plus one.
         seed: of the start and of the texts.
     """

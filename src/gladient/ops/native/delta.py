@@ -24,6 +24,8 @@ _RULE = Rule(("q", "k", "v", "m", "beta", "erase", "g", "gk", "initial"), ("chec
 _LAST = _RULE.inputs[:-1]
 
 delta = _RULE.define("delta")  # outputs, final states, checkpoints, and what the tokens wrote
+step: Any  # one token: its outputs and the state after it
+step_: Any  # the same, into the state that was given
 step, step_ = _RULE.define_steps("delta_step")
 
 

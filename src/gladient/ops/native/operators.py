@@ -18,6 +18,8 @@ _RULE = Rule(("q", "k", "v", "g", "gk", "gv", "G", "A", "dt", "bonus", "initial"
 _LAST = ("q", "k", "v", "g", "gk", "gv")
 
 scan = _RULE.define("scan")  # outputs, final states and checkpoints
+step: Any  # one token: its outputs and the state after it
+step_: Any  # the same, into the state that was given
 step, step_ = _RULE.define_steps("step")
 
 

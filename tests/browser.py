@@ -32,8 +32,8 @@ class Page:
         self.errors: list[str] = []
         self._loaded = False
 
-    def open(self, path: Path, *, width: int = 1280, height: int = 1000, dark: bool = False) -> None:
-        """Loads a local file and waits for it."""
+    def open(self, where: Path | str, *, width: int = 1280, height: int = 1000, dark: bool = False) -> None:
+        """Loads a local file or an address and waits for it."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
@@ -44,7 +44,7 @@ class Page:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.requests.clear()
         self._loaded = False
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=where if isinstance(where, str) else where.resolve().as_uri())
         while not self._loaded:
             self._receive()
 
@@ -96,8 +96,8 @@ class Page:
 
 
 @contextmanager
-def open_page(path: Path, **options: Any) -> Iterator[Page]:
-    """A browser of its own, with an empty profile, that shows `path`."""
+def open_page(where: Path | str, **options: Any) -> Iterator[Page]:
+    """A browser of its own, with an empty profile, that shows `where`."""
     to_browser, from_browser = os.pipe(), os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         shell = f'exec "$0" "$@" 3<&{to_browser[0]} 4>&{from_browser[1]}'
@@ -108,7 +108,7 @@ def open_page(path: Path, **options: Any) -> Iterator[Page]:
             os.close(end)
         page = Page(to_browser[1], from_browser[0])
         try:
-            page.open(path, **options)
+            page.open(where, **options)
             yield page
         finally:
             browser.kill()

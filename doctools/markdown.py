@@ -1,0 +1,67 @@
+"""A Markdown extension: equations between dollars become MathML, and the bare `>>>` sessions of docstrings code.
+
+Browsers draw MathML by themselves, so that no page needs a script or a font from elsewhere.
+"""
+
+import html
+import re
+from collections.abc import Iterator
+
+from latex2mathml.converter import convert
+from markdown import Markdown
+from markdown.postprocessors import Postprocessor
+from markdown.preprocessors import Preprocessor
+from pymdownx.arithmatex import ArithmatexExtension
+
+__all__ = ["SiteExtension", "makeExtension"]
+
+_MARKED = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+
+
+class SiteExtension(ArithmatexExtension):
+    """Arithmatex finds the equations; what it marks is converted."""
+
+    def __init__(self) -> None:
+        super().__init__(generic=True)
+
+    def extendMarkdown(self, md: Markdown) -> None:
+        """Sessions are fenced before fences are read (25), equations converted after stored blocks are back (30)."""
+        super().extendMarkdown(md)
+        md.preprocessors.register(_Sessions(md), "sessions", 26)
+        md.postprocessors.register(_Equations(md), "mathml", 0)
+
+
+class _Sessions(Preprocessor):
+    def run(self, lines: list[str]) -> list[str]:
+        return list(_fenced(lines))
+
+
+def _fenced(lines: list[str]) -> Iterator[str]:
+    in_fence = in_session = False
+    for line in lines:
+        if line.lstrip().startswith("```"):
+            in_fence = not in_fence
+        if line.startswith(">>> ") and not (in_fence or in_session):
+            in_session = True
+            yield "```pycon"
+        elif in_session and not line.strip():
+            in_session = False
+            yield "```"
+        yield re.sub(r"\s*# doctest:.*", "", line) if in_session else line
+    if in_session:
+        yield "```"
+
+
+class _Equations(Postprocessor):
+    def run(self, text: str) -> str:
+        return _MARKED.sub(_mathml, text)
+
+
+def _mathml(marked: re.Match[str]) -> str:
+    display = "block" if marked[1] == "div" else "inline"
+    return convert(html.unescape(marked[2]).strip(), display=display)
+
+
+def makeExtension() -> SiteExtension:
+    """What Markdown calls."""
+    return SiteExtension()
