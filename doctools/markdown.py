@@ -27,8 +27,16 @@ class SiteExtension(ArithmatexExtension):
     def extendMarkdown(self, md: Markdown) -> None:
         """Sessions are fenced before fences are read (25), equations converted after stored blocks are back (30)."""
         super().extendMarkdown(md)
+        md.preprocessors.register(_Included(md), "included", 27)
         md.preprocessors.register(_Sessions(md), "sessions", 26)
         md.postprocessors.register(_Equations(md), "mathml", 0)
+
+
+class _Included(Preprocessor):
+    """CONTRIBUTING.md and its like link to docs/…; included in a page of docs/ they link to its neighbours."""
+
+    def run(self, lines: list[str]) -> list[str]:
+        return [line.replace("](docs/", "](") for line in lines]
 
 
 class _Sessions(Preprocessor):
