@@ -36,6 +36,13 @@ def test_there_are_sessions() -> None:
     assert sessions()
 
 
+@pytest.mark.slow
+def test_traced_model(tmp_path: Path) -> None:  # in a process of its own: the hook that checks shapes cannot be traced
+    (script,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "your-model.md").read_text(), re.DOTALL)
+    assert "torch.compile" in script
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
+
+
 def test_links_lead_somewhere() -> None:
     for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)  # code is no link
