@@ -60,7 +60,7 @@ class Exact:
         return self.risk([Fraction(1)] * len(self.n))
 
     def key_gate(self) -> Fraction:
-        """M - Σ_j s_j² r̃ᵀ (s_j (R̃ + I) + M I)⁻¹ r̃; with Σ ∝ I also the optimum of one step."""
+        """M - Σ_j s_j² r̃ᵀ (s_j (R̃ + I) + M I)⁻¹ r̃; with Σ ∝ I also the WPGD optimum."""
         risk = self.M
         for s, times in self.s.items():
             x = self._solve(s, s + self.M)

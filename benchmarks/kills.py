@@ -36,7 +36,7 @@ class Options:
     kills: int = 10
     """How often."""
     seed: int = 0
-    """Of the times."""
+    """Seed of the times at which it is killed."""
 
 
 def sweep(file: Path, out: Path) -> "subprocess.Popen[bytes]":

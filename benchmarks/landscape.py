@@ -96,7 +96,7 @@ def growth(rng: np.random.Generator, largest: int) -> list[dict[str, float]]:
 
 
 def batched(rng: np.random.Generator, batch: int) -> dict[str, float]:
-    """A sweep over (r1, r2) with 10 anisotropic features: settings a second, batched and one by one."""
+    """A sweep over (r1, r2) with 10 anisotropic features: settings per second, batched and one by one."""
     r, spectrum = rng.uniform(-0.7, 0.7, (batch, 2)), 10 ** rng.uniform(-2.0, 1.0, 10)
     few = min(batch, 300)
     Sigma = np.diag(spectrum)

@@ -86,7 +86,7 @@ def errors(found: Tensor, exact: Tensor) -> tuple[float, float]:
 
 
 def measured(family: str, adversarial: bool) -> dict[str, list[tuple[float, float]]]:
-    """Of every contender, the errors of its outputs and of the worst gradient, the worst of all seeds."""
+    """Every contender's errors: of its outputs and of the worst gradient, the worst of all seeds."""
     table: dict[str, list[tuple[float, float]]] = {}
     for seed in range(SEEDS):
         given = inputs(family, adversarial, seed)

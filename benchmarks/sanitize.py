@@ -192,7 +192,7 @@ def tensors(case: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def differences(case: dict[str, Any]) -> Iterator[float]:
-    """Of each output and gradient from eager's in float64, the largest, relative to that one's largest entry or 1."""
+    """The largest distance of each output and gradient from eager's in float64, relative to its largest entry or 1."""
     native = results(case, "native", getattr(torch, case["dtype"]))
     eager = results(case, "eager", torch.float64)
     yield 0.0

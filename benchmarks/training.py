@@ -30,7 +30,7 @@ class Options:
     n: int = 50
     """Examples in a prompt."""
     batch: int = 512
-    """Prompts a step."""
+    """Prompts per step."""
     threads: int = 1
     """Threads; `gladient reproduce` trains with one per process."""
     rounds: int = 60
@@ -73,7 +73,7 @@ class Bench:
         return (predictions - prompts.targets).square().mean(1).sum()
 
     def row(self) -> dict[str, float]:
-        """Prompts a second, shares, and the plain layer's ratio."""
+        """Prompts per second, shares, and the plain layer's ratio."""
         medians = {phase: median(values[len(values) // 6 :]) for phase, values in self.seconds.items()}
         step = sum(medians[phase] for phase in PHASES)
         shares = {phase: medians[phase] / step for phase in PHASES}

@@ -19,7 +19,7 @@ _KEY = "gladient"
 
 
 class CheckpointError(ValueError):
-    """A file that is no checkpoint, is damaged, or belongs to another run."""
+    """A file that is not a checkpoint, is damaged, or belongs to another run."""
 
 
 def pack_tensors(tensors: Mapping[str, Tensor], *, run: Mapping[str, Any], **state: Any) -> bytes:

@@ -72,7 +72,7 @@ def change(frame, **columns):
     [
         (lambda f: f.drop(columns="x2"), "there is no column 'x2'; the table has day, source, week, x1, y"),
         (lambda f: change(f, y=f.y.where(f.index != 7)), "column 'y' misses 1 of 1080 values; drop those rows"),
-        (lambda f: change(f, x1="red"), "column 'x1' holds 'red', which is no number; code categories as 0 and 1"),
+        (lambda f: change(f, x1="red"), "column 'x1' holds 'red', which is not a number; code categories as 0 and 1"),
         (lambda f: change(f, x1=1.0), "feature 1 of 2 is 1 in every example; leave it out"),
         (lambda f: change(f, day=0, week=0), "column 'day' has one value, so each role has one task"),
         (
@@ -83,7 +83,7 @@ def change(frame, **columns):
         (lambda f: f[f.source == "query"], "every row of column 'source' is 'query'"),
         (lambda f: f.drop(index=f.index[0]), "source 1 has from 5 to 6 examples; say with n how many"),
         (lambda f: change(f, week=f.index), "day 0 lies in the clusters"),
-        (lambda f: f.iloc[:0], "has 0 rows and 6 columns; it is no table"),
+        (lambda f: f.iloc[:0], "has 0 rows and 6 columns; it is not a table"),
     ],
 )
 def test_bad_tables(frame, make, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,7 +103,7 @@ def test_bad_tables(frame, make, message: str, tmp_path: Path, capsys: pytest.Ca
         ("no.parquet", b"PAR1 but not really", "cannot be read as Parquet"),
         ("no.csv", b"\x89PNG\r\n\x1a\n\x00\xff\xfe", "cannot be read as CSV"),
         ("no.csv", b"", "cannot be read as CSV"),
-        ("no.csv", b"just a line of text\nand another\n", "it is no table of examples"),
+        ("no.csv", b"just a line of text\nand another\n", "it is not a table of examples"),
     ],
 )
 def test_files_that_are_no_tables(

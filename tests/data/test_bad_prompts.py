@@ -28,7 +28,7 @@ def with_features(make) -> list[Prompt]:
         ([PAIR], ([[1.0]], [1.0]), r"tasks have \[1, 2\] features"),
         ([([[np.nan, 1.0]], [1.0])], PAIR, "source 1 has a missing or infinite value; drop"),
         ([PAIR], ([[1.0, 2.0]], [np.inf]), "the query has a missing or infinite value"),
-        ([([["red", "blue"]], [1.0])], PAIR, "source 1 holds something that is no number; code categories"),
+        ([([["red", "blue"]], [1.0])], PAIR, "source 1 holds something that is not a number; code categories"),
         ([([1.0, 2.0], [1.0])], PAIR, r"source 1 has X \[2\] and y \[1\]; give X \[n, d\]"),
         ([(np.ones((0, 2)), [])], PAIR, r"X \[0, 2\]"),
     ],

@@ -143,7 +143,7 @@ def test_keys_that_are_complements_start_odd() -> None:
 @pytest.mark.parametrize("r", [(0.8, 0.2), (0.2, 0.8), (0.6, -0.3)])
 @pytest.mark.parametrize("Sigma", [(1.0, 1.0, 1.0), (4.0, 1.0, 0.25)])
 def test_keys_that_are_complements_reach_any_weights(r: tuple[float, float], Sigma: tuple[float, ...]) -> None:
-    """HGRN-2 with parameters set by hand predicts what the optimum of WPGD does, also where its weights fall.
+    """HGRN-2 with parameters set by hand predicts what the WPGD optimum does, also where its weights fall.
 
     Data gates are sigmoid(L ± a x_j), so keys are about e^-L (1 ∓ a x_j). Read with opposite signs, a pair of channels
     leaves 2 a e^-L x_j (1 + O(a² x²)); its decay over the prompt is O(n e^-L). A pair whose gates stay open on both
@@ -210,4 +210,4 @@ def test_from_the_command_line(
     assert (tmp_path / "out" / "results.csv").read_bytes() == first
     printed = capsys.readouterr().out
     assert "of 4 trained models reach their rung or lie below it" in printed
-    assert "tiny, r = 0.8 0.2: below the optimum of WPGD by more than 3 standard errors:" in printed
+    assert "tiny, r = 0.8 0.2: below the WPGD optimum by more than 3 standard errors:" in printed

@@ -1,4 +1,4 @@
-"""Random valid settings for the tests of the landscape, and a plain expansion to one task an example."""
+"""Random valid settings for the tests of the landscape, and a plain expansion to one task per example."""
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def random_setting(
 
 
 def per_example(setting: MultitaskSetting) -> MultitaskSetting:
-    """The same data with every example as a task of its own: the paper's R and r, one row an example."""
+    """The same data with every example as a task of its own: the paper's R and r, one row per example."""
     task = np.repeat(np.arange(setting.K), setting.n)
     return MultitaskSetting(
         n=np.ones(len(task)),

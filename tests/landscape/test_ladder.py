@@ -26,7 +26,7 @@ from gladient.prompts import MultitaskSetting
 
 
 def decay_weights(setting, gamma):
-    """γ to the number of tokens after each example: examples, one delimiter a task, the query."""
+    """γ to the number of tokens after each example: examples, one delimiter per task, the query."""
     tokens = [(k, i) for k in range(setting.K) for i in [*range(setting.n[k]), -1]] + [(-1, -1)]
     return np.array([gamma ** (len(tokens) - 1 - t) for t, (_, i) in enumerate(tokens) if i >= 0])
 

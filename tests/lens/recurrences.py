@@ -40,8 +40,8 @@ def make(
         extremes: whether gates are drawn from `EXTREMES`.
         extras: whether it has a skip and an output gate.
         every: every how many tokens there is a query, counted from the last.
-        seed: of all numbers.
-        dtype: of all numbers.
+        seed: seed of all numbers.
+        dtype: dtype of all numbers.
     """
     generator = torch.Generator().manual_seed(seed)
 

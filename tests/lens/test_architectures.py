@@ -112,7 +112,7 @@ def _layers() -> dict[str, object]:
 
 
 def _folder(layer: object) -> str:
-    """Of transformers, where the layer is theirs."""
+    """Its folder in transformers, where the layer is theirs."""
     package, *path = type(layer).__module__.split(".")
     return path[1] if package == "transformers" else ""
 

@@ -16,7 +16,7 @@ TOKENS = torch.randint(3, 60, (2, 20), generator=torch.Generator().manual_seed(0
 
 
 def gradients(model: nn.Module, loss: Callable[[], Tensor], *, inside: bool | None) -> Iterator[Tensor]:
-    """Of all parameters; `inside`: whether the backward pass runs inside the capture, None for no capture."""
+    """Gradients of all parameters; `inside`: whether the backward pass runs inside the capture, None for no capture."""
     model.zero_grad()
     if inside is None:
         loss().backward()

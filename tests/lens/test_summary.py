@@ -9,7 +9,7 @@ from gladient.lens import Record, Recurrence, Summary
 
 
 def summary_of(gates: Sequence[float], *, last: int = 8, **what: object) -> Summary:
-    """Of one head with these gates, at the last token."""
+    """The summary of one head with these gates, at the last token."""
     T = len(gates)
     ones = torch.ones(1, T, 1, 1, dtype=torch.float64)
     x = Recurrence(

@@ -72,7 +72,7 @@ def inputs(
     if "A" in names:
         made["A"] = -rng.exponential(1.0, (B, h, K, V) if rows else (h, K, V))
         made["dt"] = -log_gates(B, T, h, V)
-        made["dt"][np.isinf(made["dt"])] = 1e4  # 0 · inf is no gate
+        made["dt"][np.isinf(made["dt"])] = 1e4  # 0 · inf is not a gate
     if gates == "fixed":
         made["g"][:] = log_gates(h)
     if "delta" in family:

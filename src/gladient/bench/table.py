@@ -79,7 +79,7 @@ def share(result: Result) -> float:
 
 
 def _rate(case: Case, ours: Row) -> tuple[float, str]:
-    """FLOP or bytes a second of ours, and how they are counted."""
+    """FLOP or bytes per second of ours, and how they are counted."""
     heads = case.B * case.T * case.H
     if case.step:
         return 8 * case.K * case.V * heads / ours.forward, "the state read and written once"

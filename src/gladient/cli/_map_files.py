@@ -1,4 +1,4 @@
-"""The files of `gladient map`: one row a point, and the picture."""
+"""The files of `gladient map`: one row per point, and the picture."""
 
 import csv
 import io
@@ -81,7 +81,7 @@ class Plane:
 
 
 def write_csv(path: Path, plane: Plane) -> None:
-    """One row a point; empty where the correlations are impossible."""
+    """One row per point; empty where the correlations are impossible."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["r1", "r2", "possible", *plane.risks, "gain", *plane.more])

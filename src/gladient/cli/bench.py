@@ -34,7 +34,7 @@ class Bench:
     """Print one JSON object a case instead of tables."""
 
     def run(self) -> None:
-        """Print one table a case."""
+        """Print one table per case."""
         self._hold_to_level()
         import torch
 

@@ -21,7 +21,7 @@ __all__ = ["Data"]
 class Data:
     """What each gate family is predicted to gain on a table's prompts, beside what is measured on held-out clusters.
 
-    One row an example. Rows of one task make one prompt: the role says which source a row belongs to, or that it is a
+    One row per example. Rows of one task make one prompt: the role says which source a row belongs to, or that it is a
     query. Example: gladient data FILE.csv --target y --features x1 x2 --task day --role source --cluster week
     """
 

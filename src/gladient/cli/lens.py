@@ -42,7 +42,7 @@ class Lens:
     layers: tuple[int, ...] = ()
     """Numbers of the layers to show; all if not given."""
     heads: int = 32
-    """The most heads a layer to show, from the fastest to forget to the slowest."""
+    """The most heads to show per layer, from the fastest to forget to the slowest."""
     max_tokens: int = 2048
     """The longest text: one head's weights take 32 bytes times its square."""
     json: bool = False
@@ -119,7 +119,7 @@ def _models(name: str, report: Report) -> "list[Loaded]":
 
 @contextmanager
 def _progress() -> Iterator[Report]:
-    """Bars on stderr, one a task, where it is a terminal; else one line a task."""
+    """Bars on stderr, one per task, where it is a terminal; else one line per task."""
     from rich.console import Console
     from rich.progress import Progress, TaskID
 

@@ -14,7 +14,7 @@ _ROWS = {
     "linear_attention": "no gate: every example weighs 1",
     "fixed_decay": "the best single gate γ, the same on every token (RetNet)",
     "scalar_gate": "one gate per token (Mamba-2): weights that do not fall from task to task",
-    "value_gate": "one gate per value channel, enough of them: any weight per task, the optimum of one step",
+    "value_gate": "one gate per value channel, enough of them: any weight per task, the WPGD optimum",
     "key_gate": "one gate per key channel (GLA), repeated: any weight per task and direction of Σ",
     "delta_rule": "no gate, one step β of error correction (DeltaNet); β = 0: the limit of small steps",
     "gated_delta_rule": "one step β, and a decay after each task (Gated DeltaNet, gates between tasks alone)",
@@ -33,7 +33,7 @@ class Risk(SettingOptions):
     * linear_attention  no gate: every example weighs 1
     * fixed_decay       the best single gate γ, the same on every token (RetNet)
     * scalar_gate       one gate per token (Mamba-2): weights that do not fall from task to task
-    * value_gate        one gate per value channel, enough of them: any weight per task, the optimum of one step
+    * value_gate        one gate per value channel, enough of them: any weight per task, the WPGD optimum
     * key_gate          one gate per key channel (GLA), repeated: any weight per task and direction of Σ
     * delta_rule        no gate, one step β of error correction (DeltaNet); β = 0: the limit of small steps
     * gated_delta_rule  one step β, and a decay after each task (Gated DeltaNet, gates between tasks alone)

@@ -45,8 +45,8 @@ class CrossFit:
     Attributes:
         prompts: how many there are.
         estimated: the estimate from all of them.
-        risks: of every gate family, in units of the labels' mean square after the fit to all.
-        gains: of every gate family over linear attention.
+        risks: the risk of every gate family, in units of the labels' mean square after the fit to all.
+        gains: the gain of every gate family over linear attention.
         gates: predictions from all prompts, with the weights.
         warnings: cautions about that estimate, and about folds whose held-out prompts differ from the others.
     """
@@ -73,7 +73,7 @@ def cross_fit(
 
     Args:
         prompts: as for `estimate_setting`, in an order in which neighbours may be alike (time, say).
-        clusters: of each prompt; each prompt is its own if not given.
+        clusters: the cluster of each prompt; each prompt is its own if not given.
         n: examples of each source in a prompt; not needed if all prompts have as many.
         folds: contiguous blocks of clusters, each held out once.
         gap: clusters on either side of a held-out block that are left out too; for prompts that share examples with

@@ -54,7 +54,7 @@ class Estimated:
     Attributes:
         setting: the nearest one; M is 1 (above 1 where sigma2 would be below 0).
         transform: from the data's units to the setting's, and back.
-        standard_errors: of R, r, spectrum (the eigenvalues of Sigma) and sigma2, by the jackknife over clusters.
+        standard_errors: those of R, r, spectrum (the eigenvalues of Sigma) and sigma2, by the jackknife over clusters.
         points: the estimate, then those with one block of clusters left out each.
         clusters: how many there are.
         seen: cautions about the prompts.
@@ -136,7 +136,7 @@ def estimate_setting(
 
     Args:
         prompts: at least two, with the same roles in the same order. Examples beyond n are used for the estimate too.
-        clusters: of each prompt; prompts that share data belong to one. Each prompt is its own if not given.
+        clusters: each prompt's cluster; prompts that share data belong to one. Each prompt is its own if not given.
         n: examples of each source in a prompt; not needed if all prompts have as many.
         center: whether to take off means and the fit to all examples; leave out for data centred before.
         intercept: whether each task has a level of its own: a 1 before the features.

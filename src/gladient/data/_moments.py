@@ -140,9 +140,9 @@ def _solve(left: Array, right: Array, *, symmetric: bool = False) -> Array:
     """C from both sides' sums over each block; a symmetric one from that part of the equations alone."""
     d = right.shape[-1]
     A, b = _left_out(left), _left_out(right).reshape(-1, d * d, 1)
-    if not A[0].any():  # one example a prompt
+    if not A[0].any():  # one example per prompt
         return np.full((len(A), d, d), np.nan)
-    if symmetric:  # features that are one number a task say nothing of C - Cᵀ, which is 0
+    if symmetric:  # features that are one number per task say nothing of C - Cᵀ, which is 0
         swap = np.eye(d * d).reshape(d, d, d, d).swapaxes(0, 1).reshape(d * d, d * d)
         A = A + np.trace(A[0]) / d**2 * (np.eye(d * d) - swap) / 2
     try:

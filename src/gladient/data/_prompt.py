@@ -23,7 +23,7 @@ class Prompt:
         query: X [m, d] and y [m] of the task asked about; one example, or as many as there are.
 
     Raises:
-        ValueError: if there is no source, shapes do not agree, or a value is missing, infinite or no number.
+        ValueError: if there is no source, shapes do not agree, or a value is missing, infinite or not a number.
 
     >>> prompt = Prompt([([[1.0], [2.0]], [1.1, 1.9]), ([[3.0]], [3.2])], ([[4.0]], [4.1]))
     >>> len(prompt.sources), prompt.d
@@ -58,7 +58,7 @@ def _examples(name: str, X: ArrayLike, y: ArrayLike) -> Examples:
     try:
         X, y = np.asarray(X, dtype=np.float64), np.asarray(y, dtype=np.float64)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} holds something that is no number; code categories as 0 and 1") from None
+        raise ValueError(f"{name} holds something that is not a number; code categories as 0 and 1") from None
     if X.ndim != 2 or y.ndim != 1 or len(X) != len(y) or X.size == 0:
         raise ValueError(f"{name} has X {list(X.shape)} and y {list(y.shape)}; give X [n, d] and y [n], n and d ≥ 1")
     if not (np.isfinite(X).all() and np.isfinite(y).all()):

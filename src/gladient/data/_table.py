@@ -1,4 +1,4 @@
-"""Prompts from a tidy table: CSV or Parquet, one row an example."""
+"""Prompts from a tidy table: CSV or Parquet, one row per example."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Table:
 
     Attributes:
         prompts: one for each value of the task column, in the order of first appearance.
-        clusters: of each prompt.
+        clusters: the cluster of each prompt.
         roles: the sources' roles in the order of the prompt.
     """
 
@@ -35,12 +35,12 @@ def read_table(path: Path) -> Any:
     """A table of pandas from a CSV or a Parquet file.
 
     Raises:
-        ValueError: if there is no such file, or it is no table.
+        ValueError: if there is no such file, or it is not a table.
         ImportError: if pandas (or pyarrow, for Parquet) is absent.
     """
     pandas = require("pandas", **PANDAS)
     if not path.is_file():
-        raise ValueError(f"{path} does not exist, or is a folder; give a CSV or Parquet file, one row an example")
+        raise ValueError(f"{path} does not exist, or is a folder; give a CSV or Parquet file, one row per example")
     parquet = path.suffix in (".parquet", ".pq")
     if parquet:
         require("pyarrow", **PANDAS)
@@ -50,7 +50,8 @@ def read_table(path: Path) -> Any:
         kind = "Parquet" if parquet else "CSV"
         raise ValueError(f"{path} cannot be read as {kind}: {' '.join(str(error).split())}") from None
     if len(frame) == 0 or len(frame.columns) < 2:
-        raise ValueError(f"{path} has {len(frame)} rows and {len(frame.columns)} columns; it is no table of examples")
+        shape = f"{len(frame)} rows and {len(frame.columns)} columns"
+        raise ValueError(f"{path} has {shape}; it is not a table of examples")
     return frame
 
 
@@ -68,7 +69,7 @@ def table_prompts(
     """The prompts of a tidy table.
 
     Args:
-        frame: one row an example.
+        frame: one row per example.
         target: the column of labels.
         features: the columns of features.
         task: the column that names the task asked about: rows of one value are one prompt.
@@ -115,7 +116,7 @@ def _numbers(frame: Any, name: str) -> Array:
         return np.asarray(frame[name].to_numpy(dtype=np.float64))
     except (TypeError, ValueError):
         raise ValueError(
-            f"column {name!r} holds {frame[name].iloc[0]!r}, which is no number; code categories as 0 and 1"
+            f"column {name!r} holds {frame[name].iloc[0]!r}, which is not a number; code categories as 0 and 1"
         ) from None
 
 

@@ -70,7 +70,7 @@ class Figure(ABC, Generic[C, W, R, P]):
         title, abstract: the head of its report.
         claim: what a judged row shows, after "12 of 12".
         note: how to read the table; what a row has to keep for the claim.
-        columns: of the table.
+        columns: the table's columns.
         row, point: the frozen dataclasses of results.csv and exact.csv, with fields of type str, int or float.
     """
 

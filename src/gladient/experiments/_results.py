@@ -35,7 +35,7 @@ class Row:
     Attributes:
         figure, panel, n, model: which point; n counts all examples of the prompt.
         risk: mean over the seeds of the risk on fresh prompts.
-        standard_error: of that mean: test error, and the spread between seeds where that is larger.
+        standard_error: standard error of that mean: test error, and the spread between seeds where that is larger.
         seeds: training runs.
         exact: the exact risk that theory gives.
         gap: risk / exact - 1.

@@ -64,7 +64,7 @@ def optimum_batch(
 
     Raises:
         ValueError: if shapes do not agree, a number is not finite, or a count, an eigenvalue or a variance is out of
-            the range of `MultitaskSetting`. Correlations that are impossible are no error: they are marked in `valid`.
+            the range of `MultitaskSetting`. Impossible correlations are not an error: they are marked in `valid`.
 
     Source: derived.
 

@@ -40,7 +40,7 @@ def bayes(setting: MultitaskSetting, prompts: int = 1000, seed: int = 0) -> Esti
     Args:
         setting: the data.
         prompts: samples, at least 2.
-        seed: of the samples.
+        seed: seed of the samples.
 
     Raises:
         ValueError: if prompts < 2.

@@ -59,7 +59,7 @@ def delta_rule_batch(
 
     Raises:
         ValueError: if shapes do not agree, a number is not finite or out of the range of `MultitaskSetting`, or the
-            keys are unknown. Correlations that are impossible are no error: they are marked in `valid`.
+            keys are unknown. Impossible correlations are not an error: they are marked in `valid`.
 
     Source: derived.
 

@@ -57,7 +57,7 @@ def delta_schedule(setting: MultitaskSetting, *, keys: str = "gaussian") -> Delt
         keys: as in `delta_risk`.
 
     Raises:
-        ValueError: if the tasks are no such chain, Σ is not a multiple of I, or there are more than 10⁶ examples.
+        ValueError: if the tasks are not such a chain, Σ is not a multiple of I, or there are more than 10⁶ examples.
 
     Source: derived.
 
@@ -153,7 +153,7 @@ def _chain(reduced: Reduced) -> Float[Array, " K1"]:
         expected[:k, k] = expected[k, :k] = expected[:k, k - 1] * gammas[k - 1]
     if np.abs(expected - R).max() > 1e-9 or np.abs(expected[:, -1] * r[-1] - r).max() > 1e-9 or (gammas < 0.0).any():
         raise ValueError(
-            "the tasks are no chain; a schedule needs R_kl to be the product of the correlations ≥ 0 of neighbours "
+            "the tasks are not a chain; a schedule needs R_kl to be the product of the correlations ≥ 0 of neighbours "
             "between k and l, and r_k = R_kK r_K: one task, or one that drifts. Use gated_delta_rule"
         )
     return np.asarray(gammas)

@@ -16,7 +16,7 @@ def delta_slope(reduced: Reduced) -> float | None:
       \quad \omega^* = (R + (d + \sigma^2 + 1) I)^{-1} r,$$
 
     over examples, with the sign of ω* such that it is ≥ 0. None if ω* has both signs (a step cannot be negative), or Σ
-    is no multiple of I. Steps in the units of Σ = I.
+    is not a multiple of I. Steps in the units of Σ = I.
 
     Source: derived.
     """

@@ -23,7 +23,7 @@ class Ladder:
         linear_attention: every example weighs 1.
         fixed_decay: one γ on every token.
         scalar_gate: weights that do not fall from task to task.
-        value_gate: any weight per task; the optimum of WPGD.
+        value_gate: any weight per task; the WPGD optimum.
         key_gate: any weight per task and direction.
         bayes: the posterior mean, if it was asked for.
         reduced: the setting.
@@ -68,7 +68,7 @@ def ladder(setting: MultitaskSetting, *, bayes_prompts: int = 0, seed: int = 0) 
     Args:
         setting: the data.
         bayes_prompts: samples for the Bayes rung; 0 leaves it out.
-        seed: of those samples.
+        seed: seed of those samples.
 
     Source: arXiv 2504.04308, sections 4 and 5, for linear attention, scalar and value gates; the rest derived.
 

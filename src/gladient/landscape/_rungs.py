@@ -24,7 +24,7 @@ def linear_attention(setting: MultitaskSetting) -> Rung:
 
 
 def optimum(setting: MultitaskSetting) -> Rung:
-    r"""Global optimum of WPGD over all weights; a value gate with a value channel for each task reaches it.
+    r"""Global WPGD optimum over all weights; a value gate with a value channel for each task reaches it.
 
     $$\omega^* \propto (h_2(\gamma^*)\, R + I)^{-1} r, \qquad P^* \propto (\gamma^* \Sigma + M I)^{-1}.$$
 

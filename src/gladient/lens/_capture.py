@@ -164,7 +164,7 @@ def _detached(recurrence: Recurrence) -> Recurrence:
 @contextmanager
 def _watched(name: str, module: nn.Module, calls: Counter[str]) -> Iterator[None]:
     """Notices a layer that ran and told nothing: its library has another path now."""
-    before = threading.local()  # .counts: of the calls when this thread's forwards began
+    before = threading.local()  # .counts: how many calls there were when this thread's forwards began
 
     def enter(*_: object) -> None:
         before.counts = [*getattr(before, "counts", []), calls[name]]

@@ -30,7 +30,7 @@ class Loaded:
     """A model, and how text becomes its input.
 
     Attributes:
-        name: of the model.
+        name: the model's name.
         module: takes `input_ids` [1, T].
         encode: the text's tokens, [1, T], and each one as text.
         facts: one line about it.

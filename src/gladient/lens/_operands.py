@@ -118,7 +118,7 @@ def _recurrence(parts: dict[str, Tensor], call: Call, state: Tensor | None) -> R
 
 
 def unpacked(x: Tensor, borders: Tensor | tuple[int, ...] | None) -> Tensor:
-    """[1, tokens of all sequences, …] to [sequences, T, …] with zeros on the left; one sequence a row as it is.
+    """[1, tokens of all sequences, …] to [sequences, T, …] with zeros on the left; one sequence per row as it is.
 
     >>> unpacked(torch.tensor([[1, 2, 3]]), (0, 1, 3)).tolist()
     [[0, 1], [2, 3]]

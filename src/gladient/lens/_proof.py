@@ -68,7 +68,7 @@ class Distances:
 
     @classmethod
     def join(cls, parts: Sequence["Distances"]) -> "Distances":
-        """Of the heads of all parts."""
+        """The distances of all parts' heads together."""
         return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     def judge(self) -> Reconstruction:

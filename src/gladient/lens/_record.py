@@ -74,12 +74,12 @@ class Record:
 
     @property
     def family(self) -> str:
-        """Of its gates: none, scalar (one a head) or key (one for each key channel)."""
+        """The gates' family: none, scalar (one per head) or key (one per key channel)."""
         return self.recurrence.family
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the layer's output."""
+        """The dtype of the layer's output."""
         return self.recurrence.output.dtype
 
     @property

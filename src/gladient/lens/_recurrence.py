@@ -140,7 +140,7 @@ class Recurrence:
 
     @property
     def erasing(self) -> tuple[Tensor, Tensor]:
-        """Of the delta rule, m and b: what it reads of the decayed state, and where it takes that away."""
+        """The delta rule's m and b: what it reads of the decayed state, and where it takes that away."""
         if self.beta is None:
             raise ValueError("a recurrence without beta erases nothing")
         query = self.beta[..., None] * self.k if self.erase_query is None else self.erase_query

@@ -26,7 +26,7 @@ class Summary:
         half_life: how many tokens back the gates (input gates apart) last leave at least 1/2, [H].
         last: share of the weight on the last `last_tokens` tokens, [H].
         last_tokens: k of that share.
-        entropy: of the weight's distribution over tokens, in nats, [H].
+        entropy: entropy of the weight's distribution over tokens, in nats, [H].
         gate: the mean log gate at each token, -inf where one forgets all, [H, T]: its lowest entries close the gates.
 
     Gates of 1/2 throughout, at the last of four tokens (weights 1/8, 1/4, 1/2, 1):

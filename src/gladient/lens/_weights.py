@@ -102,7 +102,7 @@ def rebuild(x: Recurrence) -> Float[Tensor, "B Q H V"]:
 class _Attended(NamedTuple):
     """The implicit attention, [B, H, Q, T], and the normaliser that it was divided by, [B, H, Q].
 
-    Of the delta rule also what queries read of the initial state, [B, H, Q, K].
+    For the delta rule also what queries read of the initial state, [B, H, Q, K].
     """
 
     attention: Tensor

@@ -27,7 +27,7 @@ _LINE = 90  # characters of a strip's line
 def heat_maps(record: Record, head: int, *, batch: int = 0) -> Figure:
     """Gate weights, similarity and implicit attention of one head; rows are queries, columns tokens.
 
-    Of the delta rule, whose weights do not separate, the exact implicit attention alone.
+    For the delta rule, whose weights do not separate, the exact implicit attention alone.
     """
     names = list(_TITLES) if record.recurrence.separable else ["implicit_attention"]
     figure = _figure(3.6 * len(names), 3.6)
@@ -85,10 +85,10 @@ def token_strip(
     """The text, each token on the colour of its weight at one query, which is framed.
 
     Args:
-        record: of the layer.
-        head: of it.
+        record: the layer's record.
+        head: which of its heads.
         query: a captured position.
-        tokens: one string a token.
+        tokens: one string per token.
         weights: gate_weights, similarity or implicit_attention.
         batch: which text.
 

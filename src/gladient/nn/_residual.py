@@ -77,7 +77,7 @@ class ResidualModel(nn.Module):
 
     Args:
         width: numbers in a token, D.
-        layers: one config a layer, at least one.
+        layers: one config per layer, at least one.
         seeds: one seed for each member of the stack.
 
     Raises:

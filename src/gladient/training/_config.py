@@ -12,7 +12,7 @@ class TrainingConfig:
 
     Args:
         steps: optimiser steps.
-        batch_size: prompts a step, fresh ones each time.
+        batch_size: prompts per step, fresh ones each time.
         learning_rate: Adam's step size at its peak.
         gate_learning_rate: the same for the gates. A gate that closes travels ten units of logit and more while
             the other weights stay of order one, so it needs the larger step.

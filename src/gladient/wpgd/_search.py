@@ -61,7 +61,7 @@ def best_steps(
         gated: whether gates are free; without, they are 1.
         prompts: sampled features.
         starts: random starts of each L.
-        seed: of the sample and the starts.
+        seed: seed of the sample and the starts.
 
     Returns:
         The best found for each number of steps. The search is local: no start promises the global optimum.

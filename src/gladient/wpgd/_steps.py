@@ -115,7 +115,7 @@ class WPGD:
     >>> half = torch.eye(1) / 2
     >>> step = Step(half, half, torch.ones(3, 3).tril()[None, :, :, None])
     >>> run = WPGD((step, step))(torch.ones(1, 3, 1), torch.tensor([[1.0, 1.0, 0.0]]))
-    >>> run.predictions.tolist()  # one row a step; the query is last
+    >>> run.predictions.tolist()  # one row per step; the query is last
     [[[0.25, 0.5, 0.5]], [[0.4375, 0.8125, 0.6875]]]
     """
 

@@ -31,7 +31,7 @@ def test_cxx_may_be_several_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("sh -c 'echo warning >&2; echo it broke >&2; exit 3'", r"failed with exit code 3: it broke"),
         ("sh -c 'kill -9 $$'", r"was ended by signal 9: no word printed"),
         ("no-such-compiler -x", r"CXX='no-such-compiler -x', but there is no 'no-such-compiler'.*unset it"),
-        ("c++ 'x", r"is no command .*unset it"),
+        ("c++ 'x", r"is not a command .*unset it"),
     ],
 )
 def test_a_compiler_that_fails_is_reported(

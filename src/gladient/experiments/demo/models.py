@@ -32,10 +32,10 @@ class DemoConfig:
         training: steps, step size, texts per step.
         length: words per text.
         width: channels of the model.
-        layers: of the model.
-        heads: per layer.
+        layers: how many the model has.
+        heads: heads per layer.
         answer_weight: how many times more an answer counts in the loss than any other word, plus one.
-        seed: of the start and of the texts.
+        seed: seed of the start and of the texts.
     """
 
     kind: str
@@ -59,7 +59,7 @@ class DemoModel:
     """A trained model.
 
     Attributes:
-        name: of the model.
+        name: the model's name.
         module: takes `input_ids` [B, T].
         recall: share of questions about fresh texts that it answers right.
         questions: how many were asked.

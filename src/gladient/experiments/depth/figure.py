@@ -39,7 +39,7 @@ class DepthConfig(Config):
         n: examples in a prompt, even numbers; half of them belong to each task.
         r: correlation of each task with the query's.
         d: number of features.
-        training: of each depth; its learning rate is that of `learning_rates`.
+        training: how each depth is trained; the learning rate is that of `learning_rates`.
         learning_rates: peak step size at each depth, from one layer to the most.
         start_scale: factor of a new layer's random queries, keys and values.
         search_prompts: features that the search for the best steps sees.

@@ -32,7 +32,7 @@ class GrownModels:
         r: correlation of each task with the query's.
         d: number of features; Σ = I, uncorrelated tasks, no noise.
         seeds: one training run each.
-        training: of each depth.
+        training: how each depth is trained.
         learning_rates: peak step size at each depth, from one layer to L.
         start_scale: factor of a new layer's random queries, keys and values; its outputs start at 0.
         test_prompts: fresh prompts that each depth is tested on, the same for all.

@@ -9,9 +9,9 @@ weights increase along the prompt in every direction, by other amounts in each, 
 optimum of WPGD. Risks are in units of that of predicting 0.
 
 Linear attention is held against its own rung, RetNet against its own constant decay, Mamba-2 against the scalar rung,
-all others against the optimum of WPGD. A delta rule is held against the gates that it has, which small steps make of
+all others against the WPGD optimum. A delta rule is held against the gates that it has, which small steps make of
 it: DeltaNet against linear attention, Gated DeltaNet against the scalar rung, KDA against WPGD. Mamba, whose full gates
-take the longest, is left out of the last setting: with these steps it does not reach the optimum of WPGD there. Gates
+take the longest, is left out of the last setting: with these steps it does not reach the WPGD optimum there. Gates
 that move with the features can do better than any weights that are the same for all prompts.
 """
 
@@ -108,7 +108,7 @@ class FamilyRow:
         rung, exact: what it is held against, and its exact risk.
         gap, z: risk / exact - 1; (risk - exact) / standard_error.
         worst: the largest gap of a seed.
-        to_wpgd, to_key: risk over that of the optimum of WPGD, and of the best key gate, less 1.
+        to_wpgd, to_key: risk over that of the WPGD optimum, and of the best key gate, less 1.
     """
 
     figure: str
@@ -128,7 +128,7 @@ class FamilyRow:
 
     @property
     def below_wpgd(self) -> bool:
-        """Whether the model lies below the optimum of WPGD by more than 3 standard errors."""
+        """Whether the model lies below the WPGD optimum by more than 3 standard errors."""
         return self.risk - self.risk / (1 + self.to_wpgd) < -Z_BOUND * self.standard_error
 
     @property
@@ -233,7 +233,7 @@ class Family(Reproducible[FamilyConfig, Stack, FamilyRow, ExactPoint]):
         for panel in dict.fromkeys(row.panel for row in judged):
             below = [row.model for row in judged if row.panel == panel and row.below_wpgd]
             named = ", ".join(below) or "none"
-            lines.append(f"{panel}: below the optimum of WPGD by more than {Z_BOUND:g} standard errors: {named}")
+            lines.append(f"{panel}: below the WPGD optimum by more than {Z_BOUND:g} standard errors: {named}")
         return lines
 
 

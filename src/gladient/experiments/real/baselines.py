@@ -38,7 +38,7 @@ def mixed_model(train: Sequence[Prompt]) -> tuple[Float[Array, "d d"], float]:
     from statsmodels.regression.mixed_linear_model import MixedLM
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a variance is near 0, which is no failure here
+        warnings.simplefilter("ignore")  # that a variance is near 0, which is not a failure here
         fitted = MixedLM(y, np.ones((len(y), 1)), groups, exog_re=X).fit(reml=True, method="lbfgs")
     return np.asarray(fitted.cov_re), float(fitted.scale)
 

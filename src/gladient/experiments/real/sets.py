@@ -24,7 +24,7 @@ class RealSet:
 
     Attributes:
         prompts: the prompts, in the order of their clusters.
-        clusters: of each prompt.
+        clusters: the cluster of each prompt.
         gap: clusters beside a held-out block that share examples with it.
         intercept: whether each task has a level.
     """

@@ -73,7 +73,7 @@ class Sweep(Figure[SweepConfig, Stack, SweepRow, SweepPoint]):
         x: the axis that the picture goes along, one of `AXES`; the one with the most values if not given.
 
     Raises:
-        ValueError: if x is no axis.
+        ValueError: if x is not an axis.
     """
 
     name = "sweep"

@@ -1,4 +1,4 @@
-"""The gated delta rule: one scalar gate a head and a write that corrects what the state recalls of its key."""
+"""The gated delta rule: one scalar gate per head and a write that corrects what the state recalls of its key."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager

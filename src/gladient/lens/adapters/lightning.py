@@ -1,4 +1,4 @@
-"""MiniMax's lightning attention: a fixed decay a head, exp(-slope); queries, keys and values are silu(W z).
+"""MiniMax's lightning attention: a fixed decay per head, exp(-slope); queries, keys and values are silu(W z).
 
 In float32 the layer's decay tables are powers of that decay, and the record is exact. Tables that were rounded one by
 one (a model cast to bfloat16, or cast back from it) are powers of no decay: the record holds the slope that the layer

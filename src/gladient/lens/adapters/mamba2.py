@@ -1,4 +1,4 @@
-"""Mamba-2 and the hybrids that share its scan: one scalar gate a head, exp(A·dt); queries C, keys B, values dt·x."""
+"""Mamba-2 and the hybrids that share its scan: one scalar gate per head, exp(A·dt); queries C, keys B, values dt·x."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""RG-LRU of RecurrentGemma: one gate a channel, exp(-8·r·softplus(λ)), and 0 at a document's first token."""
+"""RG-LRU of RecurrentGemma: one gate per channel, exp(-8·r·softplus(λ)), and 0 at a document's first token."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

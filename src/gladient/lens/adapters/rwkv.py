@@ -1,4 +1,4 @@
-"""RWKV-4: a fixed decay a channel, exp(-e^w); input gates e^k; a bonus e^u for the current token; normalised."""
+"""RWKV-4: a fixed decay per channel, exp(-e^w); input gates e^k; a bonus e^u for the current token; normalised."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The eager backend: plain PyTorch on any device, one form a file."""
+"""The eager backend: plain PyTorch on any device, one form per file."""
 
 from collections.abc import Callable
 from typing import Any

@@ -23,8 +23,8 @@ Chunks: TypeAlias = Callable[..., tuple[Tensor, Tensor]]
 def best_chunk(gates: Gates, K: int) -> int:
     """Tokens per chunk where `python -m benchmarks.forms` sees the least time.
 
-    Pairs inside a chunk cost `chunk` channels a token, the state K² entries a chunk; with gates for each channel a pair
-    costs an exponential for each.
+    Pairs inside a chunk cost `chunk` channels per token, the state K² entries per chunk; with gates for each channel a
+    pair costs an exponential for each.
 
     >>> best_chunk(Gates(), 128), best_chunk(Gates(gk=torch.zeros(1, 1, 1, 128)), 128)
     (64, 16)

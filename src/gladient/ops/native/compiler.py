@@ -37,7 +37,7 @@ def compiler() -> list[str]:
         first, *rest = shlex.split(asked)
     except ValueError as error:
         raise OSError(
-            f"CXX={asked!r} is no command ({error}): correct it, or unset it to have a compiler found"
+            f"CXX={asked!r} is not a command ({error}): correct it, or unset it to have a compiler found"
         ) from None
     found = shutil.which(first)
     if found is None:
