@@ -44,7 +44,7 @@ def _parse(arguments: Sequence[str]) -> Any:
         {name: _command(name) for name in COMMANDS},
         args=arguments,
         prog="gladient",
-        description="Gated linear attention, shown as the gradient descent it performs. --version: which one.",
+        description="Gated linear attention, shown as the gradient descent it performs. --version prints the version.",
         config=config,
     )
 

@@ -29,9 +29,9 @@ class Bench:
     rounds: int = 5
     """Interleaved rounds; the table shows medians."""
     level: Literal["v3", "v4", "native"] | None = None
-    """Instructions that the kernels may use; v3 holds torch to AVX2 beside them. None takes the best there are."""
+    """Instructions that the kernels may use, the best that the CPU has if not given; v3 limits torch to AVX2 too."""
     json: bool = False
-    """Print one JSON object a case instead of tables."""
+    """Print one JSON object per case instead of tables."""
 
     def run(self) -> None:
         """Print one table per case."""

@@ -200,7 +200,7 @@ def _check_prompts(prompts: Sequence[Prompt], n: Sequence[int] | None) -> np.nda
             raise ValueError(f"the prompts have {sorted(kinds)} {name}; all need the same, in the same order")
     if prompts[0].d > _MOST_FEATURES:
         raise ValueError(
-            f"{prompts[0].d} features came; d² numbers a pair of tasks are estimated: {_MOST_FEATURES} at most"
+            f"{prompts[0].d} features came; d² numbers per pair of tasks are estimated: {_MOST_FEATURES} at most"
         )
     if n is not None:
         if len(n) != len(prompts[0].sources):

@@ -26,7 +26,7 @@ class Kind:
     """A gate family, or a preset of `gladient.nn.presets`, as a one-layer model.
 
     Attributes:
-        rung: the name in `RUNGS` of what it is held against.
+        rung: the name in `RUNGS` of what it is compared with.
         build: makes the untrained models of a layout, one for each seed, with `key_channels` channels of the keys per
             feature where the kind has a choice.
         tokens: a name in `TOKENS`.

@@ -1,4 +1,4 @@
-"""The exact risks that trained models are held against."""
+"""The exact risks that trained models are compared with."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

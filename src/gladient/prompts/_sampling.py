@@ -80,7 +80,7 @@ class PromptSampler:
         self.query_weights = place(_query_weights(first.R, np.stack([setting.r for setting in settings])))
 
     def draw(self, batch: int, generators: Sequence[torch.Generator]) -> Prompts:
-        """Draw `batch` prompts a generator; a generator's state alone decides which."""
+        """Draw `batch` prompts per generator; a generator's state alone decides which."""
         groups = [self._draw_group(batch, generator) for generator in generators]
         if len(groups) == 1:
             tokens, targets = groups[0]

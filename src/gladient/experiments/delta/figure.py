@@ -5,7 +5,7 @@
 Two uncorrelated tasks of n/2 examples each, d = 10, no noise, Σ = I; a panel for each (r1, r2); test risk / d over n.
 Five one-layer models are trained. Those with the paper's tokens have one step for all examples, which the query takes
 too: DeltaNet's rule, Gated DeltaNet's, and the latter with keys of length 1. Those whose examples carry their task's
-feature have a step for each task, with plain keys and with keys of length 1. Each point is held against the exact
+feature have a step for each task, with plain keys and with keys of length 1. Each point is compared with the exact
 optimum of its rule. Where that optimum is the limit of small steps, which no layer attains, the exact value is a bound
 from below.
 

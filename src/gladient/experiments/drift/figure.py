@@ -5,7 +5,7 @@
 The task moves with every example, θ_t = γ θ_{t-1} + √(1 - γ²) ξ_t; the query comes one step after the last of T
 examples. d = 10, no noise, Σ = I; test risk / d over γ, a panel for each T. Tokens have no delimiters and tell examples
 from the query alone, so a layer has one decay and one step for all examples: linear attention with a scalar gate, the
-delta rule, and the gated delta rule. Each is held against the best constants of its kind.
+delta rule, and the gated delta rule. Each is compared with the best constants of its kind.
 
 A gate forgets, but what it keeps is still a sum: its best decay lies below γ. The gated delta rule with the decay γ and
 the steps of `landscape.delta_schedule` is the best of all rules with one number per token for keep, erase and write;

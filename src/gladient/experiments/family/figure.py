@@ -6,11 +6,11 @@ One layer of linear attention, RetNet, Mamba-2, GLA, RWKV-6, Mamba, HGRN-2, Delt
 on multitask prompts whose nearer task comes last (r = (.2, .8)) or first (r = (.8, .2)), with isotropic and anisotropic
 features, and where key gates should win: Σ = diag(34, 1, 1, 1, 1, 1, 1), n = (130, 5), r = (.84, .54). There the best
 weights increase along the prompt in every direction, by other amounts in each, and the key rung lies 15% below the
-optimum of WPGD. Risks are in units of that of predicting 0.
+WPGD optimum. Risks are in units of that of predicting 0.
 
-Linear attention is held against its own rung, RetNet against its own constant decay, Mamba-2 against the scalar rung,
-all others against the WPGD optimum. A delta rule is held against the gates that it has, which small steps make of
-it: DeltaNet against linear attention, Gated DeltaNet against the scalar rung, KDA against WPGD. Mamba, whose full gates
+Linear attention is compared with its own rung, RetNet with its own constant decay, Mamba-2 with the scalar rung, all
+others with the WPGD optimum. A delta rule is compared with the gates that it has, which it becomes with small steps:
+DeltaNet with linear attention, Gated DeltaNet with the scalar rung, KDA with WPGD. Mamba, whose full gates
 take the longest, is left out of the last setting: with these steps it does not reach the WPGD optimum there. Gates
 that move with the features can do better than any weights that are the same for all prompts.
 """
@@ -105,7 +105,7 @@ class FamilyRow:
     Attributes:
         figure, panel, n, model: which point.
         risk, standard_error, seeds: see `Row`.
-        rung, exact: what it is held against, and its exact risk.
+        rung, exact: what it is compared with, and its exact risk.
         gap, z: risk / exact - 1; (risk - exact) / standard_error.
         worst: the largest gap of a seed.
         to_wpgd, to_key: risk over that of the WPGD optimum, and of the best key gate, less 1.
@@ -151,14 +151,14 @@ class Family(Reproducible[FamilyConfig, Stack, FamilyRow, ExactPoint]):
     title = "The family on the ladder of gates"
     abstract = (
         "One-layer models of each preset, trained on multitask prompts; points are their test risks with two standard "
-        "errors, lines the exact rungs of the ladder. A model is held against the bar in its column. Isotropic: Σ = I, "
+        "errors, lines the exact rungs of the ladder. A model belongs to the bar in its column. Isotropic: Σ = I, "
         "n = (10, 10); anisotropic: Σ = diag(4, 1, 1, 1), n = (10, 10); keys should win: "
         "Σ = diag(34, 1, 1, 1, 1, 1, 1), n = (130, 5)."
     )
     claim = "trained models reach their rung or lie below it"
     note = (
         f"Models without gates or with one gate per token reach their rung within {SCALAR_BOUND:.0%}; the others the "
-        f"optimum of WPGD (value_gate) within {GAP_BOUND:.0%} or {Z_BOUND:g} standard errors; no seed may miss by more "
+        f"WPGD optimum (value_gate) within {GAP_BOUND:.0%} or {Z_BOUND:g} standard errors; no seed may miss by more "
         f"than {SEED_BOUND:.0%}. Risks are in units of that of predicting 0. gap = risk / exact − 1; "
         "z = (risk − exact) / standard error; worst: the largest gap of a seed."
     )

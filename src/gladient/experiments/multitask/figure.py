@@ -3,7 +3,7 @@
     gladient reproduce --figure multitask
 
 Two uncorrelated tasks of n/2 examples each, d = 10, no noise, Σ = I; a panel for each (r1, r2); test risk / d over n.
-Every trained point of linear attention, scalar gates and value gates is held against its exact value: linear
+Every trained point of linear attention, scalar gates and value gates is compared with its exact value: linear
 attention's, the best scalar gate's, and the optimum of weighted preconditioned gradient descent (WPGD). GLA without
 contextual features has no exact value; it is drawn beside the plateau of gates that stay at 1/2.
 

@@ -33,7 +33,7 @@ class SweepPoint:
     Attributes:
         n, r, rho, spectrum: the setting's lists, numbers with spaces between; d numbers of the spectrum.
         d, sigma2: the setting's numbers.
-        model, rung: the kind of model, and what it is held against.
+        model, rung: the kind of model, and what it is compared with.
         exact: the exact risk, as `gladient risk` prints it.
     """
 

@@ -4,7 +4,7 @@
 
 Models of the multitask figure at one prompt length are trained, and `equivalence.extract` reads the algorithm off each:
 the weight of every example, the preconditioner P, and the share of the predictions' variance that one step of weighted
-preconditioned gradient descent with fixed weights explains. Scalar gates are held against the best weights
+preconditioned gradient descent with fixed weights explains. Scalar gates are compared with the best weights
 that they can make, value gates against ω*.
 
 Source: arXiv 2504.04308, Theorem 1 read backwards.
