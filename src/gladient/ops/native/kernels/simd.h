@@ -82,16 +82,26 @@ static inline __m256i first_lanes(Int count, int bytes) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(mask + 8 - count * bytes / 4));
 }
 template <> inline Vector<float>::type load(const float *x, Int count) {
+  if (count == LANES<float>) return (Vector<float>::type)_mm256_loadu_ps(x);
   return (Vector<float>::type)_mm256_maskload_ps(x, first_lanes(count, 4));
 }
 template <> inline Vector<double>::type load(const double *x, Int count) {
+  if (count == LANES<double>) return (Vector<double>::type)_mm256_loadu_pd(x);
   return (Vector<double>::type)_mm256_maskload_pd(x, first_lanes(count, 8));
 }
+// In pieces: AMD's CPUs take tens of cycles for a masked store.
 template <> inline void store(Vector<float>::type y, float *x, Int count) {
-  _mm256_maskstore_ps(x, first_lanes(count, 4), (__m256)y);
+  if (count == LANES<float>) return _mm256_storeu_ps(x, (__m256)y);
+  __m128 rest = _mm256_castps256_ps128((__m256)y);
+  if (count & 4) _mm_storeu_ps(x, rest), x += 4, rest = _mm256_extractf128_ps((__m256)y, 1);
+  if (count & 2) _mm_storel_pi(reinterpret_cast<__m64 *>(x), rest), x += 2, rest = _mm_movehl_ps(rest, rest);
+  if (count & 1) _mm_store_ss(x, rest);
 }
 template <> inline void store(Vector<double>::type y, double *x, Int count) {
-  _mm256_maskstore_pd(x, first_lanes(count, 8), (__m256d)y);
+  if (count == LANES<double>) return _mm256_storeu_pd(x, (__m256d)y);
+  __m128d rest = _mm256_castpd256_pd128((__m256d)y);
+  if (count & 2) _mm_storeu_pd(x, rest), x += 2, rest = _mm256_extractf128_pd((__m256d)y, 1);
+  if (count & 1) _mm_store_sd(x, rest);
 }
 #endif
 
