@@ -51,6 +51,7 @@ def without_entry(site: Path, package: Path) -> list[str]:
 
 def broken_links(site: Path) -> list[str]:
     """Links between pages, to files and to places on a page that are not there."""
+    site = site.resolve()
     pages = {path: _Page(path) for path in sorted(site.rglob("*.html"))}
     found = []
     for path, page in pages.items():

@@ -15,6 +15,8 @@ from pymdownx.arithmatex import ArithmatexExtension
 
 __all__ = ["SiteExtension", "makeExtension"]
 
+_CAPITAL = re.compile(r"<mi>(&#x003(?:9|A).;)</mi>")  # Γ to Ω: upright, as LaTeX sets them
+_FUNCTION = re.compile(r"(?<!<msub>)(?<!<msup>)(<mi>(?:cos|exp|log|sin)</mi>)(?!<mo stretchy)")  # no bracket follows
 _MARKED = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
@@ -67,7 +69,9 @@ class _Equations(Postprocessor):
 
 def _mathml(marked: re.Match[str]) -> str:
     display = "block" if marked[1] == "div" else "inline"
-    return convert(html.unescape(marked[2]).strip(), display=display)
+    drawn = convert(html.unescape(marked[2]).strip(), display=display)
+    drawn = _CAPITAL.sub(r'<mi mathvariant="normal">\1</mi>', drawn)
+    return _FUNCTION.sub(r'\1<mspace width="0.167em" />', drawn)
 
 
 def makeExtension() -> SiteExtension:

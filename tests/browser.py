@@ -50,7 +50,8 @@ class Page:
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression."""
-        found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        kept = f"globalThis.awaited = {script}"  # a promise that nothing else holds may be collected before it is kept
+        found = self.call("Runtime.evaluate", expression=kept, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in found:
             raise AssertionError(found["exceptionDetails"]["exception"].get("description"))
         return found["result"].get("value")

@@ -20,6 +20,7 @@ from gladient.bench.cases import Case
 __all__ = ["Graph", "Scan", "scans", "INSTALL"]
 
 INSTALL = "pip install libggml-python==0.20.2.post1"
+"""What brings ggml, for errors that say so."""
 _F32, _I32 = 0, 26  # of enum ggml_type
 _VECTOR = 8  # its loops over square heads take whole vectors of float32
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int

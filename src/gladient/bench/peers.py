@@ -15,6 +15,7 @@ from gladient.bench.cases import Case, operator, options
 __all__ = ["Contender", "Kind", "contenders", "missing"]
 
 Kind = Literal["ours", "installed", "compiled", "ggml", "eager"]
+"""Where a contender comes from: this package, a package that can be installed, compiled or plain PyTorch, or ggml."""
 Operator = Callable[..., tuple[Tensor, ...]]
 Function = Callable[..., Tensor]
 _FLA = "pip install fla-core==0.6.0"

@@ -52,3 +52,4 @@ __all__ = [
 FIGURES: dict[str, Reproducible[Any, Any, Any, Any]] = {
     figure.name: figure for figure in (Multitask(), Weights(), Depth(), Family(), Delta(), Drift(), Real())
 }
+"""The figures of `gladient reproduce --figure`, by name."""

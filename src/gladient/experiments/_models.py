@@ -94,6 +94,7 @@ MODELS: Mapping[str, Kind] = {
         "constant_gate_and_step", partial(build_delta, "scalar"), "stream", isotropic=True, cost=2.0
     ),
 }
+"""The models that figures, sweeps and `gladient train` name: how each is built, and the rung that it should reach."""
 
 
 def check_model(name: str, spectrum: Sequence[float]) -> None:

@@ -95,3 +95,4 @@ RUNGS: Mapping[str, Callable[[MultitaskSetting], float]] = {
     "constant_step": lambda setting: landscape.delta_rule(by_example(setting)).risk,
     "constant_gate_and_step": lambda setting: constant_rule(setting, erase=True).risk,
 }
+"""The exact risk of each rung that a model is held against, as a function of the setting."""

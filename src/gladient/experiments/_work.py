@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 __all__ = ["OnStep", "Outcome", "Record", "Work"]
 
-Record = dict[str, Any]  # JSON values; what the figure's rows are made from
+Record = dict[str, Any]
+"""JSON values: what a figure's rows are made from."""
 OnStep = Callable[[int], None]
 
 

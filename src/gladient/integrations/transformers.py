@@ -26,6 +26,7 @@ SUPPORTED: dict[str, tuple[str, ...]] = {
     "gated delta rule": ("qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen4_exp", "olmo_hybrid"),
     "Kimi delta attention": ("kimi_linear", "glm5_next", "bailing_hybrid"),
 }
+"""The model types of transformers that are accelerated, by family."""
 _OURS: Mapping[str, Callable[..., Any]] = {
     "mamba_selective_scan": mamba_scan,
     "mamba_selective_state_update": mamba_step,

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 __all__ = ["Listener", "SeamError", "on_enter", "on_forward", "on_function", "on_method", "recomputing"]
 
-Listener = Callable[[dict[str, Any], Any], None]  # of the bound arguments and the result
+Listener = Callable[[dict[str, Any], Any], None]
+"""Is called with the bound arguments and the result."""
 
 
 class SeamError(RuntimeError):

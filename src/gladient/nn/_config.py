@@ -8,6 +8,7 @@ from gladient.ops import Backend
 __all__ = ["Gate", "LayerConfig", "Link", "Normalise", "Write"]
 
 Gate = Literal["none", "fixed", "scalar", "key", "value", "full"]
+"""The gate families of a layer."""
 Link = Literal["sigmoid", "exp"]
 Write = Literal["plain", "step", "complement", "delta"]
 Normalise = Literal["none", "keys", "both"]

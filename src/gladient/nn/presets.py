@@ -149,6 +149,7 @@ PRESETS: dict[str, Callable[..., LayerConfig]] = {
     "gated_deltanet": gated_deltanet,
     "kda": kda,
 }
+"""The presets by name."""
 
 
 def _heads(width: int, heads: int, **switches: Any) -> LayerConfig:

@@ -13,8 +13,11 @@ from gladient.ops.gates import Gates
 __all__ = ["Backend", "Call", "Form", "Read", "prepare"]
 
 Form: TypeAlias = Literal["auto", "recurrent", "parallel", "chunked", "last_query", "step"]
+"""How the operator is computed; "auto" decides by the shapes."""
 Backend: TypeAlias = Literal["auto", "eager", "native", "fla"]
+"""Who computes it; "auto" takes the first of fla, native and eager that is willing."""
 Read: TypeAlias = Literal["after", "before"]
+"""Whether an output reads the state after or before its own token."""
 
 
 class Call(NamedTuple):

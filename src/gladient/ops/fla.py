@@ -30,7 +30,7 @@ _GDN = Kernels("fla.ops.gated_delta_rule", "chunk_gated_delta_rule", "fused_recu
 _KDA = Kernels("fla.ops.kda", "chunk_kda", "fused_recurrent_kda")
 _GDN2 = Kernels("fla.ops.gdn2", "chunk_gdn2", "fused_recurrent_gdn2")
 
-TABLE: dict[tuple[str, str, str], Kernels] = {  # write, gates, read
+TABLE: dict[tuple[str, str, str], Kernels] = {
     ("plain", "none", "after"): _SIMPLE,
     ("plain", "scalar", "after"): _SIMPLE,
     ("plain", "key", "after"): _GLA,
@@ -51,6 +51,7 @@ TABLE: dict[tuple[str, str, str], Kernels] = {  # write, gates, read
     ("delta with erase", "key", "after"): _GDN2,
     ("delta with erase", "scalar×key", "after"): _GDN2,
 }
+"""The kernels of flash-linear-attention by write, gates and read."""
 _SMALLEST_DOT = 16  # Triton's dot needs head dimensions of at least this
 _MOST_KEYS = 256  # what the delta rule's chunks hold of a state
 _INSTALL = "pip install 'gladient[gpu]'"

@@ -52,6 +52,7 @@ DEMO = tuple(
     DemoConfig(kind, TrainingConfig(steps=steps, batch_size=16, learning_rate=1e-2))
     for kind, steps in (("gla", 1000), ("mamba2", 1100))
 )
+"""The two models of `gladient lens demo`."""
 
 
 @dataclass(frozen=True)

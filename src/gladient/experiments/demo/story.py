@@ -26,6 +26,7 @@ VOCABULARY = (
     *(".", "?", "a", "new", "day", "who", "has", "the", *_NAMES, *_THINGS),
     *sorted({word for aside in _ASIDES for word in aside} - {"a", "the", "."}),
 )
+"""Every word of the stories; its place is the word's number."""
 _NUMBER = {word: number for number, word in enumerate(VOCABULARY)}
 
 

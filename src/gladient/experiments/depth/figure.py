@@ -28,6 +28,7 @@ from gladient.training import TrainingConfig
 __all__ = ["GATES", "Depth", "DepthConfig", "DepthPoint", "DepthRow"]
 
 GATES: Mapping[str, Gate] = {"linear_attention": "none", "scalar_gate": "scalar"}
+"""The models of the figure, and the gates of their layers."""
 GAP_BOUND, Z_BOUND = 0.05, 3.0
 
 

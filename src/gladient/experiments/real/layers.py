@@ -23,6 +23,7 @@ from gladient.training import TrainingConfig, pack_tensors, train
 __all__ = ["TRAINED", "TrainedLayers"]
 
 TRAINED = (BASE, "scalar_gate", "value_gate", "scalar_gate, roles alone", "value_gate, roles alone")
+"""The trained layers, by name."""
 
 
 @dataclass(frozen=True)

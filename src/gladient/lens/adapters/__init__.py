@@ -18,3 +18,4 @@ ADAPTERS: tuple[Adapter, ...] = (
     ss2d.ADAPTER,
     xlstm.ADAPTER,
 )
+"""Every adapter, in the order in which they are asked."""

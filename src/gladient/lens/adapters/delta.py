@@ -65,3 +65,4 @@ ADAPTER = Adapter(
     ),
     attach=attach_delta("torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule"),
 )
+"""The gated delta rule in models of transformers."""

@@ -186,3 +186,4 @@ ADAPTER = Adapter(
     attach=_attach,
     package="fla",
 )
+"""The layers of flash-linear-attention."""

@@ -44,4 +44,6 @@ def _ignore(call: dict[str, Any], result: Any) -> None:
 
 
 ADAPTER = Adapter(name="gladient", modules=("GatedLinearAttention",), attach=_attach_layer, package="gladient")
+"""This package's own layer."""
 OPERATORS = Adapter(name="gladient.ops", modules=(), attach=_attach)
+"""Any layer that calls `gladient.ops`."""

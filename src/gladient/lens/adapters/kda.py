@@ -10,3 +10,4 @@ ADAPTER = Adapter(
     modules=("KimiLinearDeltaAttention", "BailingHybridDeltaAttention", "Glm5NextTextLinearAttention"),
     attach=attach_delta("chunk_kimi_delta_attention", "recurrent_kimi_delta_attention"),
 )
+"""Kimi delta attention in models of transformers."""

@@ -58,3 +58,4 @@ def _read(layer: Any, output: Tensor, qkv: Tensor, mask: Tensor | None, state: T
 
 
 ADAPTER = Adapter(name="minimax", modules=("MiniMaxLightningAttention",), attach=_attach)
+"""Lightning attention (MiniMax) in models of transformers."""

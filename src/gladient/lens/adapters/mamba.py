@@ -103,3 +103,4 @@ ADAPTER = Adapter(
     modules=("MambaMixer", "FalconMambaMixer", "JambaMambaMixer", "ZambaMambaMixer"),
     attach=_attach,
 )
+"""Mamba in models of transformers."""

@@ -93,3 +93,4 @@ ADAPTER = Adapter(
     ),
     attach=_attach,
 )
+"""Mamba-2 in models of transformers."""

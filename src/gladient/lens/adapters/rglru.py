@@ -37,3 +37,4 @@ def _read(call: dict[str, Any], output: Tensor) -> Recurrence:
 
 
 ADAPTER = Adapter(name="recurrentgemma", modules=("RecurrentGemmaRglru",), attach=_attach)
+"""RG-LRU (RecurrentGemma) in models of transformers."""

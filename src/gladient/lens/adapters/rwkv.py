@@ -44,3 +44,4 @@ def _read(call: dict[str, Any], output: Tensor) -> Recurrence:
 
 
 ADAPTER = Adapter(name="rwkv4", modules=("RwkvSelfAttention",), attach=_attach)
+"""RWKV-4 in models of transformers."""

@@ -49,3 +49,4 @@ def _by_time(x: Tensor) -> Tensor:
 
 
 ADAPTER = Adapter(name="ss2d", modules=("SS2D",), attach=_attach)
+"""Mamba's scan in four directions over a picture (SS2D)."""

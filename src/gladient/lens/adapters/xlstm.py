@@ -50,3 +50,4 @@ def _float(x: Tensor | None) -> Tensor | None:
 
 
 ADAPTER = Adapter(name="xlstm", modules=("xLSTMLayer",), attach=_attach)
+"""xLSTM in models of transformers."""

@@ -16,6 +16,7 @@ __all__ = ["FLAGS", "build", "compiler", "march"]
 
 # No exceptions: none may leave a function that ctypes calls, and their machinery needs a young glibc.
 FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fno-exceptions", "-fno-math-errno", "-fno-trapping-math"]
+"""What the compiler is given beside the level of the CPU."""
 # C++'s runtime inside, and bound inside: the object needs libgomp, libm and libc, whatever else the process has loaded.
 _ALONE = ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL", "-Wl,--gc-sections"]
 _ALONE += ["-Wl,-Bsymbolic-functions"]

@@ -23,9 +23,12 @@ __all__ = ["delta", "last_query", "step", "step_"]
 _RULE = Rule(("q", "k", "v", "m", "beta", "erase", "g", "gk", "initial"), ("checkpoints", "u"), delta=True)
 _LAST = _RULE.inputs[:-1]
 
-delta = _RULE.define("delta")  # outputs, final states, checkpoints, and what the tokens wrote
-step: Any  # one token: its outputs and the state after it
-step_: Any  # the same, into the state that was given
+delta = _RULE.define("delta")
+"""All tokens: outputs, final states, checkpoints, and what the tokens wrote."""
+step: Any
+"""One token: its output and the state after it."""
+step_: Any
+"""One token, into the state that was given: its output."""
 step, step_ = _RULE.define_steps("delta_step")
 
 
@@ -66,7 +69,6 @@ def _run_last(tensors: dict[str, Tensor], heads: int, scale: float, **extra: Ten
     call("delta_last", tensors["q"].dtype, N=B, scale=scale, offsets=offsets.ctypes.data, **sizes)
 
 
-# o [B, 1, H, V] from a state of zeros, and [B, 1, H, K] that reads the state before the first token
 last_query = differentiable(
     define("delta_last", f"({arguments(_LAST)}, SymInt heads, float scale) -> (Tensor, Tensor)", _last, _fake_last),
     define(
@@ -79,3 +81,4 @@ last_query = differentiable(
     options=2,
     upstream=2,
 )
+"""o [B, 1, H, V] from a state of zeros, and [B, 1, H, K] that reads the state before the first token."""

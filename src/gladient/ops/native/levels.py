@@ -8,6 +8,7 @@ from pathlib import Path
 __all__ = ["LEVELS", "VARIABLE", "available", "cpu", "forced"]
 
 VARIABLE = "GLADIENT_CPU_LEVEL"
+"""The environment variable that names the level."""
 _CPUINFO = Path("/proc/cpuinfo")
 # The features of the psABI's levels by Linux's names: pni is SSE3, abm has LZCNT, xsave stands for OSXSAVE.
 _V3 = "cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3 avx avx2 bmi1 bmi2 f16c fma abm movbe xsave"
@@ -15,6 +16,7 @@ LEVELS = {
     "v4": frozenset(f"{_V3} avx512f avx512bw avx512cd avx512dq avx512vl".split()),
     "v3": frozenset(_V3.split()),
 }
+"""The levels of x86-64 that the kernels are built for, with the CPU features that each needs."""
 
 
 @functools.cache

@@ -17,9 +17,12 @@ __all__ = ["CHUNK", "last_query", "scan", "step", "step_"]
 _RULE = Rule(("q", "k", "v", "g", "gk", "gv", "G", "A", "dt", "bonus", "initial"), ("checkpoints",), delta=False)
 _LAST = ("q", "k", "v", "g", "gk", "gv")
 
-scan = _RULE.define("scan")  # outputs, final states and checkpoints
-step: Any  # one token: its outputs and the state after it
-step_: Any  # the same, into the state that was given
+scan = _RULE.define("scan")
+"""All tokens: outputs, final states and checkpoints."""
+step: Any
+"""One token: its output and the state after it."""
+step_: Any
+"""One token, into the state that was given: its output."""
 step, step_ = _RULE.define_steps("step")
 
 
@@ -52,7 +55,7 @@ def _last_query_backward(d_o: Tensor, *given: Any) -> list[Tensor]:
     return list(gradients.values())
 
 
-last_query = differentiable(  # outputs
+last_query = differentiable(
     define(
         "last_query",
         f"({arguments(_LAST)}, float scale) -> Tensor",
@@ -68,3 +71,4 @@ last_query = differentiable(  # outputs
     tensors=len(_LAST),
     options=1,
 )
+"""The last output alone."""

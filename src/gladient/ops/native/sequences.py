@@ -17,7 +17,8 @@ from gladient.ops.native.registry import arguments, define, differentiable, fake
 
 __all__ = ["CHUNK", "Rule"]
 
-CHUNK = 16  # tokens, C in problem.h
+CHUNK = 16
+"""Tokens per chunk; C in problem.h."""
 _OPTIONS = "SymInt heads, float scale, bool before"
 
 Sizes: TypeAlias = Sequence[Any]  # whole numbers, which are symbols while a tracer looks
