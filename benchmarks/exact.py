@@ -39,12 +39,12 @@ class Exact:
     @property
     def M(self) -> Fraction:
         """Risk of predicting 0."""
-        return self.sigma2 + sum(x * times for x, times in self.s.items())
+        return self.sigma2 + sum((x * times for x, times in self.s.items()), Fraction())
 
     def risk(self, omega: Weights) -> Fraction:
         """Risk of one weight per task, with the best P: arXiv 2504.04308, section 4."""
         sums = [n * w for n, w in zip(self.n, omega, strict=True)]
-        return self.risk_of_sums(sums, sum(n * w * w for n, w in zip(self.n, omega, strict=True)))
+        return self.risk_of_sums(sums, sum((n * w * w for n, w in zip(self.n, omega, strict=True)), Fraction()))
 
     def risk_of_sums(self, sums: Weights, energy: Fraction) -> Fraction:
         """The same of each task's sum of weights and the total of all squared weights."""

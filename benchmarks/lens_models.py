@@ -60,13 +60,13 @@ def build(name: str) -> nn.Module:
     )
 
     torch.manual_seed(0)
-    common = {"vocab_size": 256, "pad_token_id": 0}
+    common: dict[str, Any] = {"vocab_size": 256, "pad_token_id": 0}
     if name == "mamba2":
-        sizes = {"num_heads": 24, "head_dim": 64, "hidden_size": 768, "state_size": 128, "n_groups": 1}
+        sizes: dict[str, Any] = {"num_heads": 24, "head_dim": 64, "hidden_size": 768, "state_size": 128, "n_groups": 1}
         return Mamba2ForCausalLM(Mamba2Config(num_hidden_layers=24, **sizes, **common))
     if name == "mamba":
         return MambaForCausalLM(MambaConfig(hidden_size=768, num_hidden_layers=4, **common))
-    experts = {"num_experts": 2, "num_experts_per_tok": 1}
+    experts: dict[str, Any] = {"num_experts": 2, "num_experts_per_tok": 1}
     return Qwen3NextForCausalLM(Qwen3NextConfig(num_hidden_layers=4, **experts, **common))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gladient.bench import Case
 from gladient.bench.peers import contenders
-from gladient.ops import gated_linear_attention
+from gladient.ops import Backend, Form, gated_linear_attention
 
 __all__: list[str] = []
 
@@ -42,15 +42,16 @@ def inputs(family: str, adversarial: bool, seed: int) -> dict[str, Tensor]:
     return made
 
 
-def ours(form: str, backend: str) -> Operator:
+def ours(form: Form, backend: Backend) -> Operator:
     return lambda **given: gated_linear_attention(**given, form=form, backend=backend)[0]
 
 
 def entered(family: str) -> Iterator[tuple[str, Operator]]:
     """Every contender that computes this family; linear attention is scalar gates of 1 to the peers."""
-    for form, backend in (("chunked", "native"), ("chunked", "eager"), ("recurrent", "eager")):
+    ways: list[tuple[Form, Backend]] = [("chunked", "native"), ("chunked", "eager"), ("recurrent", "eager")]
+    for form, backend in ways:
         yield f"gladient, {form}, {backend}", ours(form, backend)
-    known = {"none": "scalar", "fixed": "scalar"}.get(family, family)
+    known: Any = {"none": "scalar", "fixed": "scalar"}.get(family, family)
     if known not in ("scalar", "key", "full"):
         return
     for name, contender in contenders(Case(known, B, 64, 1, K, K)).items():

@@ -26,6 +26,7 @@ from gladient.integrations.transformers import accelerated
 __all__: list[str] = []
 
 VOCABULARY = 512
+Options = dict[str, Any]
 PREFIX, STEPS = 16, 16
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
 
@@ -41,32 +42,34 @@ class Case:
 
 
 def _mamba2() -> nn.Module:
-    sizes = {"hidden_size": 768, "num_heads": 24, "head_dim": 64, "state_size": 128, "n_groups": 1}
+    sizes: Options = {"hidden_size": 768, "num_heads": 24, "head_dim": 64, "state_size": 128, "n_groups": 1}
     return library.Mamba2Model(library.Mamba2Config(vocab_size=VOCABULARY, num_hidden_layers=2, **sizes))
 
 
 def _falcon_h1() -> nn.Module:
-    sizes = {"hidden_size": 1024, "intermediate_size": 2048, "num_attention_heads": 8, "num_key_value_heads": 2}
-    sizes |= {"head_dim": 64, "mamba_d_ssm": 1536, "mamba_n_heads": 24, "mamba_d_head": 64, "mamba_d_state": 128}
+    sizes: Options = {"hidden_size": 1024, "intermediate_size": 2048, "head_dim": 64, "mamba_d_ssm": 1536}
+    sizes |= {"num_attention_heads": 8, "num_key_value_heads": 2}
+    sizes |= {"mamba_n_heads": 24, "mamba_d_head": 64, "mamba_d_state": 128}
     return library.FalconH1Model(library.FalconH1Config(vocab_size=VOCABULARY, num_hidden_layers=2, **sizes))
 
 
 def _mamba() -> nn.Module:
-    sizes = {"hidden_size": 768, "state_size": 16, "num_hidden_layers": 2}
+    sizes: Options = {"hidden_size": 768, "state_size": 16, "num_hidden_layers": 2}
     return library.MambaModel(library.MambaConfig(vocab_size=VOCABULARY, **sizes))
 
 
 def _qwen3_5() -> nn.Module:
     layers = ["linear_attention", "linear_attention", "linear_attention", "full_attention"]
-    sizes = {"hidden_size": 1024, "intermediate_size": 3584, "num_attention_heads": 8, "num_key_value_heads": 2}
-    sizes |= {"linear_num_key_heads": 16, "linear_num_value_heads": 16, "num_hidden_layers": 4}
+    sizes: Options = {"hidden_size": 1024, "intermediate_size": 3584, "num_attention_heads": 8, "num_hidden_layers": 4}
+    sizes |= {"num_key_value_heads": 2, "linear_num_key_heads": 16, "linear_num_value_heads": 16}
     config = library.Qwen3_5TextConfig(vocab_size=VOCABULARY, layer_types=layers, **sizes)
     return library.Qwen3_5TextModel(config)
 
 
 def _kimi_linear() -> nn.Module:
-    layers = {"layer_types": ["linear_attention", "full_attention"], "mlp_layer_types": ["dense", "dense"]}
-    sizes = {"hidden_size": 2304, "intermediate_size": 9216, "num_attention_heads": 32, "num_key_value_heads": 32}
+    layers: Options = {"layer_types": ["linear_attention", "full_attention"], "mlp_layer_types": ["dense", "dense"]}
+    sizes: Options = {"hidden_size": 2304, "intermediate_size": 9216}
+    sizes |= {"num_attention_heads": 32, "num_key_value_heads": 32}
     config = library.KimiLinearConfig(vocab_size=VOCABULARY, num_hidden_layers=2, pad_token_id=0, **layers, **sizes)
     return library.KimiLinearModel(config)
 

@@ -64,7 +64,8 @@ class Page:
         """A DevTools command's result."""
         self._count += 1
         wanted = self._count
-        session = {"sessionId": self._session} if self._session and not method.startswith("Target.") else {}
+        own = self._session and not method.startswith("Target.")
+        session = {"sessionId": self._session} if own else dict[str, Any]()
         self._write.write(json.dumps({"id": wanted, "method": method, "params": params, **session}).encode() + b"\0")
         while True:
             message = self._receive()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 from gladient.cli import main
 from gladient.data import cross_fit, read_table, table_prompts
 
-COLUMNS = {"target": "y", "features": ["x1", "x2"], "task": "day", "role": "source", "cluster": "week"}
+COLUMNS: dict[str, Any] = {"target": "y", "features": ["x1", "x2"], "task": "day", "role": "source", "cluster": "week"}
 OPTIONS = ["--target", "y", "--features", "x1", "x2", "--task", "day", "--role", "source"]
 
 

@@ -77,7 +77,12 @@ def test_code_beside_a_model_never_runs(
     mapped: dict[str, Any] = names if kind == "config.json" else {"AutoTokenizer": ["theirs.Tokenizer", None]}
     changed(path / kind, auto_map=mapped, model_type="theirs", tokenizer_class="Theirs")
     asked: list[str] = []
-    monkeypatch.setattr("builtins.input", lambda *_: asked.append("y") or "y")
+
+    def answer(*_: object) -> str:
+        asked.append("y")
+        return "y"
+
+    monkeypatch.setattr("builtins.input", answer)
     code = look(path)
     assert not asked
     assert not mark.exists()

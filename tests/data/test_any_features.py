@@ -15,7 +15,7 @@ HARD = MultitaskSetting([4, 4], [[1, 0.5], [0.5, 1]], [0.4, 0.8], np.diag([0.6, 
 
 
 def random_setting(rng: np.random.Generator) -> MultitaskSetting:
-    K, d = rng.integers(1, 6), rng.integers(1, 5)
+    K, d = int(rng.integers(1, 6)), int(rng.integers(1, 5))
     factor = rng.standard_normal((K + 1, rng.integers(1, 6))) + rng.standard_normal()
     joint = factor @ factor.T + 1e-3 * np.eye(K + 1)
     joint /= np.sqrt(np.outer(np.diag(joint), np.diag(joint)))

@@ -1,6 +1,7 @@
 """Delta rule → network → delta rule: equal outputs at every token, the rules found again, the best risk untrained."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -86,7 +87,8 @@ def test_without_contextual_features_a_step_may_be_the_same_everywhere() -> None
 def test_the_rules_are_found_again(keys: str) -> None:
     rules = [made(kind, keys, seed=i)[0] for i, kind in enumerate(("step per task", "masked query"))]
     model, tokens = construct_delta(rules, OWN), prompts(OWN)
-    attention, (W_o,) = model.layers[0].attention, model.layers[0].W_o
+    layer: Any = model.layers[0]
+    attention, (W_o,) = layer.attention, layer.W_o
     with torch.no_grad():
         q, k, v = ((tokens @ W[0]).unflatten(2, (2, -1)) for W in (attention.W_q, attention.W_k, attention.W_v))
         found = extract_delta(

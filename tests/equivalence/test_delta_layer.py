@@ -1,6 +1,7 @@
 """The delta rules in a layer: the rules it was made from, honest shares of what no rule has, the isotropic rule."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ class Layer:
                     u = beta[b, t, h] * v[b, t, h] - S.T @ (strength[b, t, h] * key[b, t, h].nan_to_num())
                     S = S + torch.outer(key[b, t, h].nan_to_num(), u)
                 prediction[b] += 0.5 * self.readout[h] @ (S.T @ q[b, -1, h])
-        told = {"prediction": prediction, "tokens": TOKENS, "layout": LAYOUT, "g": g, "erase": erase}
+        told: dict[str, Any] = {"prediction": prediction, "tokens": TOKENS, "layout": LAYOUT, "g": g, "erase": erase}
         return extract_delta(
             q, k, v, beta, readout=self.readout, scale=0.5, keys="unit" if self.unit else "gaussian", **told
         )
@@ -61,7 +62,8 @@ def layer(*, m: int = 3, unit: bool = False) -> Layer:
     for W in gates:
         W[:5] = 0
     gates[0][5] = 3
-    return Layer(W_q, W_k / 2, W_v, normal(2, 2, seed=6), *gates, unit=unit)
+    W_g, W_beta, W_erase = gates
+    return Layer(W_q, W_k / 2, W_v, normal(2, 2, seed=6), W_g, W_beta, W_erase, unit)
 
 
 @pytest.mark.parametrize("unit", [False, True])
@@ -117,7 +119,7 @@ def test_rotated_keys_are_isotropic_and_stretched_ones_are_not(unit: bool) -> No
 
 def test_bad_arguments_name_the_rule() -> None:
     z, one = torch.zeros(2, 13, 1, 3), torch.ones(2, 13, 1)
-    told = {"readout": torch.ones(1, 3), "prediction": torch.zeros(2), "layout": LAYOUT}
+    told: dict[str, Any] = {"readout": torch.ones(1, 3), "prediction": torch.zeros(2), "layout": LAYOUT}
     with pytest.raises(ValueError, match=r"the layout makes \[B, 13, D\] with D > d = 4"):
         extract_delta(z, z, z, one, tokens=torch.zeros(2, 13, 4), **told)
     with pytest.raises(ValueError, match=r"erase has shape \[2, 13, 1, 3\]; a DeltaRule has one number"):

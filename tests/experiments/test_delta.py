@@ -54,6 +54,8 @@ def test_a_kind_that_is_put_in_place_by_hand_has_the_risk_of_its_rung(kind: str)
     layout, (steps, decays) = sampler.layout, rule(kind, setting)
     model = MODELS[kind].build(layout, [0], key_channels=2).double()
     layer, d, data = model.layer, layout.d, list(layout.data_columns)
+    assert layer.W_k is not None
+    assert layer.step is not None
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
@@ -154,12 +156,16 @@ def test_decays_and_steps_are_read_off_the_examples() -> None:
     (work,) = [w for w in DRIFT.work(drift(gamma=(0.8,))) if w.stack.model == "stream_gated_delta_rule"]
     assert isinstance(work, Streaming)
     model, sampler = work.stack.build()
+    layer = model.layer
+    assert layer.W_k is not None
+    assert layer.gate is not None
+    assert layer.step is not None
     with torch.no_grad():
-        for parameter in model.layer.parameters():
+        for parameter in layer.parameters():
             parameter.zero_()
-        model.layer.W_k[0, :3] = 2 * torch.eye(3)
-        model.layer.gate.weight[0, sampler.layout.data_columns[1]] = np.log(0.9 / 0.1)
-        model.layer.step.weight[0, sampler.layout.data_columns[1]] = np.log(0.2 / 0.8)
+        layer.W_k[0, :3] = 2 * torch.eye(3)
+        layer.gate.weight[0, sampler.layout.data_columns[1]] = np.log(0.9 / 0.1)
+        layer.step.weight[0, sampler.layout.data_columns[1]] = np.log(0.2 / 0.8)
     ((decay,), (step,)) = read_rule(model, sampler, work)
     assert (decay, step) == (pytest.approx(0.9), pytest.approx(0.8))
 

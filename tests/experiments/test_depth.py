@@ -111,7 +111,7 @@ def test_interrupted_growth_ends_with_the_same_records(
 
 
 def row(**changes: float) -> DepthRow:
-    values = {
+    values: dict[str, Any] = {
         "risk": 1.0,
         "standard_error": 0.01,
         "best": 1.0,
@@ -120,7 +120,8 @@ def row(**changes: float) -> DepthRow:
         "gain": 0.1,
         "gain_z": 9.0,
     }
-    return DepthRow(**({"figure": "depth", "model": "m", "n": 4, "layers": 2, "seeds": 1} | values | changes))
+    names: dict[str, Any] = {"figure": "depth", "model": "m", "n": 4, "layers": 2, "seeds": 1}
+    return DepthRow(**(names | values | changes))
 
 
 def test_a_row_is_judged_by_gap_and_gain() -> None:

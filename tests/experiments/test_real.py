@@ -129,21 +129,23 @@ def test_gates_that_see_roles_alone_stay_blind() -> None:
     see_roles_alone(model, layout)
     pool, draw = _Pool(simulated(20), layout), np.random.default_rng(0)
     optimizer = torch.optim.Adam(model.parameters(), 0.05)
-    before = model.layer.gate.weight.detach().clone()
+    gate = model.layer.gate
+    assert gate is not None
+    before = gate.weight.detach().clone()
     for _ in range(5):
         tokens, targets = pool.draw(16, draw)
         optimizer.zero_grad()
         (model(tokens) - targets).square().mean().backward()
         optimizer.step()
-    assert (model.layer.gate.weight[:, :3] == 0).all()
-    assert not torch.equal(model.layer.gate.weight, before)
+    assert (gate.weight[:, :3] == 0).all()
+    assert not torch.equal(gate.weight, before)
 
 
 @pytest.mark.slow
 def test_trained_layers_learn(small: RealSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("gladient.experiments.real.layers.SETS", {"small": lambda: small})
     training = TrainingConfig(steps=40, batch_size=64, gate_learning_rate=0.03)
-    done = []
+    done: list[int] = []
     outcome = TrainedLayers("small", "nearest last", 4, 2, training).run(tmp_path, done.append)
     assert len(outcome.weights) == 5
     assert done[-1] == 200

@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from gladient import landscape
 from gladient.cli import main
 from gladient.experiments import Panel, Single, SingleConfig
 from gladient.prompts import MultitaskSetting
+from gladient.training import TrainingConfig
 
 OPTIONS = ["--n", "3", "2", "--r", "0.2", "0.8", "--rho", "0.1", "--spectrum", "2", "1", "--sigma2", "0.1"]
 
@@ -41,9 +43,7 @@ def test_the_risk_falls_and_the_weights_are_kept(tmp_path: Path, capsys: pytest.
     assert float(row["exact"]) == pytest.approx(exact)
 
 
-def _training(**changes: int):  # type: ignore[no-untyped-def]
-    from gladient.training import TrainingConfig
-
+def _training(**changes: Any) -> TrainingConfig:
     return TrainingConfig(**changes)
 
 

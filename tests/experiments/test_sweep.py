@@ -14,7 +14,7 @@ from gladient.experiments import MODELS, Sweep, make, read_grid
 from gladient.experiments.sweep.figure import SweepRow
 from gladient.prompts import MultitaskSetting, correlation_matrix
 
-GRID = {
+GRID: dict[str, Any] = {
     "n": [[3, 2], [2, 4]],
     "r": [[0.2, 0.8], [0.8, 0.2], [1, 1]],
     "d": [2, 3],

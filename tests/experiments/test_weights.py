@@ -61,13 +61,16 @@ def test_what_is_read_is_the_model(config: WeightsConfig) -> None:
     """A layer whose gates are put in place by hand is read as the weights that they make."""
     (work,) = [work for work in FIGURE.work(config) if work.stack.model == "scalar_gate"]
     regressor, sampler = work.stack.build()
+    W_q, W_k, gate = regressor.layer.W_q, regressor.layer.W_k, regressor.layer.gate
+    assert W_k is not None
+    assert gate is not None
     with torch.no_grad():
-        for parameter in (regressor.layer.W_q, regressor.layer.W_k):
+        for parameter in (W_q, W_k):
             parameter[:, config.d :] = 0
         regressor.layer.W_v.zero_()[:, config.d] = 1
         regressor.readout.fill_(1)
-        regressor.layer.gate.weight.zero_()[:, list(sampler.layout.data_columns)] = 40
-        regressor.layer.gate.weight[:, sampler.layout.delimiter_columns[1]] = 40
+        gate.weight.zero_()[:, list(sampler.layout.data_columns)] = 40
+        gate.weight[:, sampler.layout.delimiter_columns[1]] = 40
     for one in read(work, regressor, sampler):
         assert one["explained"] == pytest.approx(1, abs=1e-9)
         assert one["omega"] == pytest.approx([0.5, 1], abs=1e-9)  # halved by the first task's delimiter

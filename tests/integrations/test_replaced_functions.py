@@ -27,7 +27,7 @@ def agree(ours: Callable[..., Any], loops: Callable[..., Any], inputs: dict[str,
         given = {name: x.clone().requires_grad_() for name, x in inputs.items()}
         found = function(**given, **options)
         found = [x for x in (found if isinstance(found, tuple) else (found,)) if x is not None]
-        sum((x * normal(*x.shape, seed=i)).sum() for i, x in enumerate(found, 9)).backward()  # type: ignore[union-attr]
+        sum((x * normal(*x.shape, seed=i)).sum() for i, x in enumerate(found, 9)).backward()
         results.append([*found, *(x.grad for x in given.values())])
     for mine, expected in zip(*results, strict=True):
         torch.testing.assert_close(mine, expected, **EXACT)
@@ -76,10 +76,10 @@ def test_mamba2_sequences(limit: tuple[float, float], seq_idx: Tensor | None) ->
 
 
 def test_mamba2_steps_go_on_from_the_state() -> None:
-    given = {name: x for name, x in MAMBA2.items() if name != "initial_states"}
+    given: dict[str, Any] = {name: x for name, x in MAMBA2.items() if name != "initial_states"}
     whole, final = mamba2_scan(**given, dt_softplus=True, return_final_states=True)
     by_token = {"x", "dt", "B", "C"}
-    first = {name: x[:, :18] if name in by_token else x for name, x in given.items()}
+    first: dict[str, Any] = {name: x[:, :18] if name in by_token else x for name, x in given.items()}
     _, state = mamba2_scan(**first, dt_softplus=True, return_final_states=True)
     state = state.contiguous()
     for t in range(18, 21):
@@ -153,7 +153,7 @@ DELTA = {
     "initial_state": normal(2, 4, 5, 3, seed=5),
 }
 KIMI = {**DELTA, "query": normal(2, 18, 4, 5), "key": normal(2, 18, 4, 5, seed=1), "g": -normal(2, 18, 4, 5).exp()}
-OPTIONS = {"output_final_state": True, "use_qk_l2norm_in_kernel": True}
+OPTIONS: dict[str, Any] = {"output_final_state": True, "use_qk_l2norm_in_kernel": True}
 
 
 @pytest.mark.parametrize(("ours", "inputs"), [(delta_rule, DELTA), (kimi_delta_rule, KIMI)])
@@ -164,7 +164,7 @@ def test_delta_rules(ours: Callable[..., Any], inputs: dict[str, Tensor]) -> Non
 
 
 def test_packed_delta_rules_are_separate_ones() -> None:
-    row = {name: x[:1] for name, x in DELTA.items() if name != "initial_state"}
+    row: dict[str, Any] = {name: x[:1] for name, x in DELTA.items() if name != "initial_state"}
     o, states = delta_rule(**row, **OPTIONS, cu_seqlens=torch.tensor([0, 5, 18]))
     for i, part in enumerate((slice(0, 5), slice(5, 18))):
         alone, state = delta_rule(**{name: x[:, part] for name, x in row.items()}, **OPTIONS)

@@ -36,7 +36,7 @@ ROUNDING = 2e-5  # of the largest logit
 @torch.no_grad()
 def outputs(model: nn.Module, name: str, case: str) -> list[Tensor]:
     """First outputs of the case's successive calls, which carry the cache on."""
-    found, cache, key = [], {}, MODELS[name].cache
+    found, cache, key = [], dict[str, Any](), MODELS[name].cache
     for inputs in CASES[case][0](MODELS[name]):
         output = model(**inputs, **cache)
         found.append(output[0])
@@ -123,7 +123,7 @@ def test_compiled_models() -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if hasattr(MODELS[name].build(0), "generate")])
 def test_generation(name: str) -> None:
-    model = MODELS[name].build(0)
+    model: Any = MODELS[name].build(0)
     prompt = torch.randint(3, 64, (2, 11), generator=torch.Generator().manual_seed(0))
     options = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
     plain = model.generate(prompt, **options)
@@ -133,7 +133,7 @@ def test_generation(name: str) -> None:
 
 def test_packed_rows_are_separate_ones() -> None:
     """Pure Mamba-2: `seq_idx` alone keeps sequences apart, which transformers refuses on a CPU."""
-    model = MODELS["mamba2"].build(0).backbone  # the head's forward drops what it does not know
+    model: Any = MODELS["mamba2"].build(0).backbone  # the head's forward drops what it does not know
     tokens = torch.randint(3, 64, (1, 30), generator=torch.Generator().manual_seed(0))
     seq_idx = torch.tensor([[0] * 12 + [1] * 18])
     with torch.no_grad(), pytest.raises(ValueError, match="packed sequences"):
@@ -226,7 +226,7 @@ def test_the_lens_looks_into_an_accelerated_model() -> None:
 
 
 def test_other_models_are_refused_by_name() -> None:
-    sizes = {
+    sizes: dict[str, Any] = {
         "vocab_size": 8,
         "hidden_size": 8,
         "intermediate_size": 8,

@@ -172,7 +172,9 @@ def test_when_a_constant_step_helps():
         for side in (-1, 1):
             ratio = edge * (1 + 0.01 * side)
             setting = MultitaskSetting.isotropic(n=[h, h], r=[0.3 * (1 + ratio), 0.3 * (1 - ratio)], d=d, sigma2=sigma2)
-            assert np.sign(advantage(setting).step_slope) == side
+            slope = advantage(setting).step_slope
+            assert slope is not None
+            assert np.sign(slope) == side
             assert (delta_rule(setting).steps[0] > 0) >= (side < 0)
 
 

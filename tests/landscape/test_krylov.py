@@ -55,6 +55,7 @@ def test_copies_of_few_tasks_are_these_tasks():
         best, expected = optimum(many), optimum(once)
         assert best.risk == pytest.approx(expected.risk, rel=1e-12)
         assert best.certificate.lower_bound == pytest.approx(best.risk, rel=1e-11)
+        assert best.certificate.stationarity is not None
         assert best.certificate.stationarity < 1e-12
         np.testing.assert_allclose(best.omega, expected.omega[copies], rtol=1e-10)
         assert risk(best.P, best.omega, many) == pytest.approx(best.risk, rel=1e-12)

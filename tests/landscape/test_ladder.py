@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,6 +60,7 @@ def test_fixed_decay_equals_brute_force(K):
         )
         best = fixed_decay(setting)
         assert best.risk <= min(fine.fun, risks[i]) * (1 + 1e-10)
+        assert best.certificate.bracket is not None
         low, high = best.certificate.bracket
         assert low <= best.gamma <= high <= low + 1e-6
         if best.gamma > 0.02:
@@ -113,6 +115,7 @@ def test_key_gate_solves_least_squares(K):
         found = key_gate(setting)
         np.testing.assert_allclose(found.risk, exact, rtol=1e-8)
         np.testing.assert_allclose(found.omega, weights, rtol=1e-6, atol=1e-9)
+        assert found.certificate.stationarity is not None
         assert found.certificate.stationarity < 1e-10
 
 
@@ -138,7 +141,8 @@ def test_key_gate_of_small_tasks_beside_a_huge_one():
     columns = [[*(row[:k]), value, *(row[k + 1 :])] for k in range(3) for row, value in zip(A, b, strict=True)]
     x = [determinant(columns[3 * k : 3 * k + 3]) / determinant(A) for k in range(3)]  # Cramer's rule
     expected = M - 2 * s**2 * sum(b[k] * x[k] for k in range(3))
-    setting = MultitaskSetting(*(np.array(value, dtype=float) for value in (n, R, r)), 0.25 * np.eye(2))
+    counts, matrix, vector = (np.array(value, dtype=float) for value in (n, R, r))
+    setting = MultitaskSetting(counts, matrix, vector, 0.25 * np.eye(2))
     np.testing.assert_allclose(key_gate(setting).risk, float(expected), rtol=1e-13)
 
 
@@ -233,10 +237,14 @@ def test_order_and_certificates(seed, K, d, max_log_n, min_log_s):
     assert all(gap >= -1e-10 * setting.M for gap in found.gaps.values())
     for rung in (found.scalar_gate, found.value_gate):
         slack = 1e-9 * setting.M
-        assert rung.certificate.stationarity < 1e-6
-        assert rung.risk - slack <= rung.certificate.lower_bound + slack <= rung.risk + 2 * slack
-    assert found.scalar_gate.certificate.kkt < 1e-6
-    assert found.key_gate.certificate.stationarity < 1e-4
+        certificate: Any = rung.certificate
+        assert certificate.stationarity < 1e-6
+        assert rung.risk - slack <= certificate.lower_bound + slack <= rung.risk + 2 * slack
+    scalar, key = found.scalar_gate.certificate, found.key_gate.certificate
+    assert scalar.kkt is not None
+    assert scalar.kkt < 1e-6
+    assert key.stationarity is not None
+    assert key.stationarity < 1e-4
 
 
 def test_bayes_is_the_last_rung():
@@ -244,6 +252,7 @@ def test_bayes_is_the_last_rung():
     for _ in range(10):
         setting = random_setting(rng, K=3, d=4, max_log_n=1.5, sigma2=0.2)
         found = ladder(setting, bayes_prompts=400)
+        assert found.bayes is not None
         assert found.bayes.risk - 4 * found.bayes.standard_error <= found.key_gate.risk
         assert list(found.gaps) == ["linear_attention", "fixed_decay", "scalar_gate", "value_gate", "key_gate"]
 

@@ -82,7 +82,7 @@ def run_case(name: str, case: str, *, seed: int = 0) -> tuple[bool, list[lens.Re
 
 
 def _run(model: nn.Module, tiny: Tiny, calls: list[dict[str, Any]]) -> list[Tensor]:
-    outputs, cache = [], {}
+    outputs, cache = [], dict[str, Any]()
     for inputs in calls:
         output = model(**inputs, **cache)
         outputs.append(output[0])

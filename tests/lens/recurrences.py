@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import exp
+from typing import Any
 
 import torch
 from hypothesis import strategies as st
@@ -89,7 +90,8 @@ def make(
 
 @st.composite
 def recurrences(draw: st.DrawFn) -> Recurrence:
-    sizes = {name: draw(st.integers(1, most)) for name, most in {"B": 2, "T": 9, "H": 2, "K": 3, "V": 2}.items()}
+    bounds = {"B": 2, "T": 9, "H": 2, "K": 3, "V": 2}
+    sizes: dict[str, Any] = {name: draw(st.integers(1, most)) for name, most in bounds.items()}
     return make(
         **sizes,
         gates=draw(st.sampled_from(["none", "scalar", "key", "rate", "channel rate"])),

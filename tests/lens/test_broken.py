@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -53,6 +54,7 @@ BREAKS: dict[str, tuple[str, Break]] = {
 }
 
 
+ONE: dict[str, Any] = {"num_hidden_layers": 1, "vocab_size": 64, "pad_token_id": 0}
 REAL: dict[str, Callable[[], nn.Module]] = {  # the first layer of models of published sizes
     "mamba2": lambda: Mamba2ForCausalLM(
         Mamba2Config(num_heads=24, head_dim=64, hidden_size=768, state_size=128, n_groups=1, **ONE)
@@ -62,7 +64,6 @@ REAL: dict[str, Callable[[], nn.Module]] = {  # the first layer of models of pub
         Qwen3NextConfig(hidden_size=2048, num_experts=2, num_experts_per_tok=1, **ONE)
     ),
 }
-ONE = {"num_hidden_layers": 1, "vocab_size": 64, "pad_token_id": 0}
 
 
 @cache
@@ -76,7 +77,8 @@ def _broken(record: lens.Record, field: str, change: Break) -> lens.Record | Non
     after = None if before is None else change(before)
     if before is None or (after is not None and torch.allclose(after, before, rtol=1e-3)):
         return None
-    return replace(record, recurrence=replace(record.recurrence, **{field: after}))
+    changed: dict[str, Any] = {field: after}
+    return replace(record, recurrence=replace(record.recurrence, **changed))
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -61,7 +61,7 @@ def test_nothing_stays_patched_after_an_exception(name: str, model: nn.Module) -
 
 
 def test_a_capture_goes_on_after_a_forward_that_failed(name: str, model: nn.Module) -> None:
-    last = lens.gated_layers(model)[-1][2]
+    last: Any = lens.gated_layers(model)[-1][2]
     with lens.capture(model) as trace:
         failing = last.out_proj.register_forward_pre_hook(_stop)
         with pytest.raises(StopError):
@@ -75,7 +75,7 @@ def test_a_capture_goes_on_after_a_forward_that_failed(name: str, model: nn.Modu
 
 def test_a_scan_that_fails_half_way_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     model = MODELS["zamba"].build(0)
-    original, calls = _home(model).mamba_selective_scan, []  # type: ignore[attr-defined]
+    original, calls = _home(model).mamba_selective_scan, []
 
     @functools.wraps(original)
     def second_fails(*args: Any, **kwargs: Any) -> Any:

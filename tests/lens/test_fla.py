@@ -152,7 +152,8 @@ def test_the_delta_rule_is_read(
     record = caught(layer_like_theirs(name, kernel, monkeypatch), **given)
     assert record.shape == (B, T, heads, T)
     assert record.reconstruction_error.passed
-    lost = replace(record, recurrence=replace(record.recurrence, beta=record.recurrence.beta * 1.01))  # type: ignore[operator]
+    assert record.recurrence.beta is not None
+    lost = replace(record, recurrence=replace(record.recurrence, beta=record.recurrence.beta * 1.01))
     assert not lost.reconstruction_error.passed
 
 

@@ -30,7 +30,7 @@ SHAPES = {
 SHAPES |= {"written": (T, H, V), "erased": (T, H, K)}  # beta and erase of channels
 
 
-def operands(*names: str, heads: int = H, seed: int = 0, **more: tuple[int, ...]) -> dict[str, Tensor]:
+def operands(*names: str, heads: int = H, seed: int = 0, **more: tuple[int, ...]) -> dict[str, Any]:
     """Queries, keys, values and what is named, in float64."""
     generator = torch.Generator().manual_seed(seed)
     shapes = {"q": (T, heads, K), "k": (T, heads, K), "v": (T, heads, V)} | {name: SHAPES[name] for name in names}
@@ -60,7 +60,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-def made(family: str, **more: Any) -> dict[str, Tensor]:
+def made(family: str, **more: Any) -> dict[str, Any]:
     options = dict(FAMILIES[family])
     given = operands(*options.pop("names", ()), **options, **more)
     given = {{"written": "beta", "erased": "erase"}.get(name, name): x for name, x in given.items()}
@@ -118,7 +118,7 @@ def test_records_that_cannot_be(wrong: dict[str, Any], error: type[Exception], s
         lens.record(**operands() | wrong)
 
 
-def _helper(*operands: Tensor, **gates: Tensor) -> Tensor:
+def _helper(*operands: Tensor, **gates: Any) -> Tensor:
     return gated_linear_attention(*operands, **gates)[0]
 
 
@@ -143,7 +143,7 @@ class _ByPackage(nn.Module):
 
 
 class _ByHelper(nn.Module):
-    def forward(self, *operands: Tensor, **gates: Tensor) -> Tensor:
+    def forward(self, *operands: Tensor, **gates: Any) -> Tensor:
         return _helper(*operands, **gates)
 
 
@@ -179,11 +179,11 @@ class _Both(nn.Module):
 
 
 def _closure() -> nn.Module:
-    def inside(*operands: Tensor, **gates: Tensor) -> Tensor:
+    def inside(*operands: Tensor, **gates: Any) -> Tensor:
         return gated_linear_attention(*operands, **gates)[0]
 
     class Local(nn.Module):
-        def forward(self, *operands: Tensor, **gates: Tensor) -> Tensor:
+        def forward(self, *operands: Tensor, **gates: Any) -> Tensor:
             return inside(*operands, **gates)
 
     return Local()
@@ -206,7 +206,7 @@ def test_modules_that_call_the_operators_are_read(make: Callable[[], nn.Module])
 
     model, given = Model().double(), operands("g")
     if make in (_ByHelper, _Inherited, _closure):
-        model.blocks[1].forward = functools.partial(model.blocks[1].forward, *(given.pop(name) for name in "qkv"))  # type: ignore[method-assign]
+        model.blocks[1].forward = functools.partial(model.blocks[1].forward, *(given.pop(name) for name in "qkv"))
     plain = model(**given)
     with lens.capture(model) as trace:
         assert torch.equal(model(**given), plain)
@@ -229,8 +229,7 @@ def test_every_call_of_a_module_is_a_record() -> None:
 def test_steps_in_place_are_read_with_the_state_before_them() -> None:
     class Decoder(nn.Module):
         def forward(self, q: Tensor, k: Tensor, v: Tensor, state: Tensor) -> Tensor:
-            step = {"initial_state": state, "output_final_state": True, "inplace": True}
-            return gated_linear_attention(q, k, v, **step)[0]
+            return gated_linear_attention(q, k, v, initial_state=state, output_final_state=True, inplace=True)[0]
 
     model, given = Decoder(), operands()
     first = {name: x[:, :1].contiguous() for name, x in given.items()}

@@ -1,5 +1,7 @@
 """Pictures: drawn from the record's own numbers."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from gladient import lens
 from gladient.lens import pictures
 
 
-def records(name: str, **options: object) -> list[lens.Record]:
+def records(name: str, **options: Any) -> list[lens.Record]:
     model = MODELS[name].build(0)
     with torch.no_grad(), lens.capture(model, **options) as trace:
         model(input_ids=torch.arange(3, 23)[None])
@@ -21,7 +23,7 @@ def test_heat_maps_show_the_records_weights(name: str, options: dict[str, object
     record = records(name, **options)[0]
     figure = pictures.heat_maps(record, 1)
     figure.canvas.draw()
-    shown = [axes.images[0].get_array() for axes in figure.axes if axes.images and axes.get_title()]
+    shown: list[Any] = [axes.images[0].get_array() for axes in figure.axes if axes.images and axes.get_title()]
     wanted = [record.gate_weights(1), record.similarity(1), record.implicit_attention(1)]
     for image, weights in zip(shown, wanted, strict=True):
         later = np.arange(20) > record.recurrence.positions.numpy()[:, None]
@@ -38,7 +40,7 @@ def test_the_profile_is_the_summaries() -> None:
     found = records("mamba2")
     axes = pictures.memory_profile(found).axes[0]
     for record, line in zip(found, axes.lines, strict=False):
-        np.testing.assert_allclose(line.get_ydata(), record.summary().memory_length, rtol=1e-6)
+        np.testing.assert_allclose(np.asarray(line.get_ydata()), record.summary().memory_length, rtol=1e-6)
     with pytest.raises(ValueError, match="no records"):
         pictures.memory_profile([])
 
@@ -47,10 +49,10 @@ def test_a_strip_colours_every_token() -> None:
     record, tokens = records("mamba2")[0], [f" $w{i}\n" for i in range(20)]
     figure = pictures.token_strip(record, 0, 12, tokens, weights="gate_weights")
     figure.canvas.draw()
-    texts = figure.axes[0].texts
-    darkness = [-sum(text.get_bbox_patch().get_facecolor()[:3]) for text in texts[:13]]
+    boxes: list[Any] = [text.get_bbox_patch() for text in figure.axes[0].texts]
+    darkness = [-sum(box.get_facecolor()[:3]) for box in boxes[:13]]
     assert np.argsort(darkness).tolist() == record.gate_weights(0, 12)[0, 0, 0][:13].argsort().tolist()
-    assert [text.get_bbox_patch().get_edgecolor()[3] > 0 for text in texts].index(True) == 12
+    assert [box.get_edgecolor()[3] > 0 for box in boxes].index(True) == 12
     with pytest.raises(ValueError, match="one string for each of 20"):
         pictures.token_strip(record, 0, 12, tokens[1:])
     with pytest.raises(ValueError, match="gate_weights, similarity"):

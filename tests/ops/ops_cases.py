@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gladient.ops import gated_delta_rule, gated_linear_attention
+from gladient.ops import Backend, Form, gated_delta_rule, gated_linear_attention
 from gladient.ops.native.build import why_unavailable
 from oracles import gla, gla_gradients
 from tolerances import TOLERANCES
 
 FAMILIES = ("none", "fixed", "scalar", "key", "value", "key×value", "full", "rates")
 DELTA = ("delta", "delta+fixed", "delta+scalar", "delta+key+erase", "delta+key+channels")
-BACKENDS = ("eager", "native") if why_unavailable() is None else ("eager",)
-FORMS = [("recurrent", "eager", None), ("parallel", "eager", None)]
+BACKENDS: tuple[Backend, ...] = ("eager", "native") if why_unavailable() is None else ("eager",)
+FORMS: list[tuple[Form, Backend, int | None]] = [("recurrent", "eager", None), ("parallel", "eager", None)]
 FORMS += [("chunked", "eager", 1), ("chunked", "eager", 16), ("chunked", "eager", 64)]
 FORMS += [("chunked", "native", None)] if "native" in BACKENDS else []
 FORMS += [("last_query", backend, None) for backend in BACKENDS]
@@ -111,7 +111,7 @@ def run(given: dict[str, Tensor], *, cut: int | None = None, **options: Any) -> 
         o, between = run(first, **options)
         rest, final = run({**second, "state": between}, **options)
         return (rest if options.get("form") == "last_query" else torch.cat([o, rest], 1)), final
-    arguments = {{"state": "initial_state"}.get(name, name): x for name, x in given.items()}
+    arguments: dict[str, Any] = {{"state": "initial_state"}.get(name, name): x for name, x in given.items()}
     function = gated_delta_rule if "beta" in given else gated_linear_attention
     o, state = function(**arguments, **options, output_final_state=True)
     assert state is not None

@@ -7,7 +7,7 @@ import pytest
 import torch
 from ops_cases import BACKENDS
 
-from gladient.ops import LayoutWarning, choose, gated_delta_rule, gated_linear_attention
+from gladient.ops import Backend, LayoutWarning, choose, gated_delta_rule, gated_linear_attention
 
 B, T, H, K, V = 2, 6, 4, 3, 5
 
@@ -159,7 +159,7 @@ def test_a_chunk_size_is_never_ignored() -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_step_in_place(backend: str) -> None:
+def test_a_step_in_place(backend: Backend) -> None:
     x, state = torch.randn(2, 1, 3, 4), torch.randn(2, 3, 4, 4)
     o, expected = gated_linear_attention(x, x, x, gk=-x.abs(), initial_state=state, output_final_state=True)
     found = gated_linear_attention(

@@ -1,6 +1,7 @@
 """One law for every form: outputs, final states and gradients are those of the plain loops."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops_cases import BACKENDS, BRIEF, DELTA, FAMILIES, FORMS, LAWS, assert_law, holds, inputs, run, tensors, tokens
 
-from gladient.ops import gated_linear_attention
+from gladient.ops import Backend, gated_linear_attention
 from oracles import gla
 from tolerances import TOLERANCES
 
@@ -68,6 +69,7 @@ def test_reads_before_the_write(form: str, backend: str, chunk: int | None, fami
         assert_law(inputs(family, T, B=1, bonus=bonus), form, backend, chunk, read="before", scale=0.3)
 
 
+Options = dict[str, Any]
 HEADS = [(20, 70), (70, 9), (17, 33)]
 
 
@@ -94,8 +96,8 @@ def test_any_shape(
     form: tuple, family: str, T: int, sizes: tuple[int, int, int], shared: bool, read: str, seed: int
 ) -> None:
     H, K, V = sizes
-    given = {"H": H, "K": K, "V": V, "heads": 1 if shared else H, "bonus": read == "bonus", "seed": seed}
-    options = {} if read == "after" else {"read": "before"}
+    given: Options = {"H": H, "K": K, "V": V, "heads": 1 if shared else H, "bonus": read == "bonus", "seed": seed}
+    options: Options = {} if read == "after" else {"read": "before"}
     assert_law(inputs(family, T, B=1, **given, zeros=seed % 2 == 0), *form, **options)
 
 
@@ -138,7 +140,7 @@ def test_a_step_is_one_token_of_the_recurrence(backend: str, family: str, read: 
 def test_a_permuted_batch_gives_permuted_outputs(form: str, backend: str, chunk: int | None, family: str) -> None:
     given = {name: x.detach() for name, x in tensors(inputs(family, 17, B=4)).items()}
     order = torch.tensor([2, 0, 3, 1])
-    options = {"form": form, "backend": backend, "chunk_size": chunk}
+    options: Options = {"form": form, "backend": backend, "chunk_size": chunk}
     o, final = run(given, **options)
     found = run({name: x if name == "A" else x[order] for name, x in given.items()}, **options)
     torch.testing.assert_close(found, (o[order], final[order]), **TOLERANCES[torch.float64])
@@ -152,7 +154,7 @@ def test_packed_sequences_are_separate_sequences(
     borders = [0, 0, 5, 5, 22]  # empty ones included
     packed = tensors(inputs(family, 22, B=1, state=False, bonus=read == "before"))
     packed["state"] = torch.randn(4, 2, 3, 2, dtype=torch.float64, requires_grad=True)
-    options = {"form": form, "backend": backend, "chunk_size": chunk, "read": read}
+    options: Options = {"form": form, "backend": backend, "chunk_size": chunk, "read": read}
     o, final = run(packed, cu_seqlens=torch.tensor(borders), **options)
     pieces = [
         tokens(packed, slice(*ends)) | {"state": packed["state"][i : i + 1]} for i, ends in enumerate(pairwise(borders))
@@ -166,7 +168,7 @@ def test_packed_sequences_are_separate_sequences(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_last_query_needs_only_one_query(backend: str) -> None:
+def test_last_query_needs_only_one_query(backend: Backend) -> None:
     given = tensors(inputs("value", 9))
     o, final = run(given, form="last_query", backend=backend)
     given["q"] = given["q"][:, -1:]
@@ -174,7 +176,7 @@ def test_last_query_needs_only_one_query(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_no_tokens_pass_the_state_through(backend: str) -> None:
+def test_no_tokens_pass_the_state_through(backend: Backend) -> None:
     state = torch.randn(2, 1, 3, 4)
     q, v = torch.randn(2, 0, 1, 3), torch.randn(2, 0, 1, 4)
     o, final = gated_linear_attention(q, q, v, initial_state=state, output_final_state=True, backend=backend)
@@ -200,7 +202,7 @@ def test_one_query_without_tokens_reads_the_state(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_one_query_for_all_packed_sequences_and_empty_ones(backend: str) -> None:
+def test_one_query_for_all_packed_sequences_and_empty_ones(backend: Backend) -> None:
     given = tensors(inputs("key", 9, B=1, state=False, bonus=True))
     given["q"], given["state"] = given["q"][:, :1], torch.randn(4, 2, 3, 2, dtype=torch.float64)
     borders = [0, 4, 4, 9, 9]

@@ -1,5 +1,6 @@
 """The delta rule's native kernels beside plain loops: outputs, final states and gradients."""
 
+from functools import partial
 from itertools import pairwise, product
 from typing import Any
 
@@ -90,7 +91,7 @@ def assert_law(
 ) -> None:
     ours, theirs = (with_gradients(run, given, H, scale, before, offsets) for run in (kernel, loop))
     for name, x in ours.items():
-        torch.testing.assert_close(x, theirs[name], **EXACT, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(x, theirs[name], **EXACT, msg=partial("{}: {}".format, name))
 
 
 def named(family: str, m: bool, erase: bool) -> str:
@@ -209,7 +210,7 @@ def test_a_last_query(family: str, m: bool, erase: bool, B: int, H: int, K: int,
         given["q"] = given["q"][:, -1:]
         ours, theirs = (with_gradients(run, given) for run in (last, looped))
         for name, x in ours.items():
-            torch.testing.assert_close(x, theirs[name], **EXACT, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(x, theirs[name], **EXACT, msg=partial("{}: {}".format, name))
 
 
 def test_a_last_query_without_tokens_reads_the_state() -> None:
@@ -227,7 +228,7 @@ def test_operators_pass_every_check(family: str) -> None:
     tensors = [given.get(name) for name in NAMES]
     needed = [x is not None for x in tensors]
     torch.library.opcheck(operators.delta.default, (*tensors, None, 2, 0.5, True, True))
-    plain = [None if x is None else x.detach() for x in tensors]
+    plain: list[Any] = [None if x is None else x.detach() for x in tensors]
     o, final, *kept = operators.delta(*plain, None, 2, 0.5, True, True)
     torch.library.opcheck(operators.delta_backward.default, (o, final, *kept, *plain, None, 2, 0.5, True, needed))
     last = [plain[0][:, -1:], *plain[1:-1]]

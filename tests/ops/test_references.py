@@ -69,7 +69,7 @@ def rwkv6(q: Tensor, k: Tensor, v: Tensor, gk: Tensor, bonus: Tensor, **state: A
     return o.transpose(1, 2), final
 
 
-@torch.no_grad
+@torch.no_grad()
 def rwkv6_in_chunks(q: Tensor, k: Tensor, v: Tensor, gk: Tensor, bonus: Tensor) -> Found:  # scale 1; writes in place
     q, k, v, gk = (x.transpose(1, 2) for x in (SCALE * q, k, v, gk))
     return fla("rwkv6/chunk_naive.py", "naive_chunk_rwkv6")(q, k, v, gk, bonus).transpose(1, 2), None
@@ -159,16 +159,14 @@ def test_outputs_states_and_gradients_are_theirs(
     read = "before" if "RWKV" in peer else "after"
     o, final = run(given, scale=SCALE, form=form, backend=backend, chunk_size=chunk, read=read)
     their_o, their_final, their_gradients = theirs(peer, state, form == "last_query")
-    close = {**TOLERANCES[torch.float32], "check_dtype": False}
+    close = TOLERANCES[torch.float32] | {"check_dtype": False}
     torch.testing.assert_close(o, their_o, **close)
     if their_final is not None:
         torch.testing.assert_close(final, their_final, **close)
     found = gradients(o, None if their_final is None else final, given)
     for name, ours, expected in zip(given, found, their_gradients, strict=True):
         if expected is not None:
-            torch.testing.assert_close(
-                ours, expected, **close, msg=lambda text, name=name: f"gradient of {name}: {text}"
-            )
+            torch.testing.assert_close(ours, expected, **close, msg=partial("gradient of {}: {}".format, name))
     unknown = {"RetNet": 1, "RWKV-6, chunks": len(given)}.get(peer, 0)
     assert sum(x is None for x in their_gradients) == unknown
 

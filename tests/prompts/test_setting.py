@@ -1,11 +1,13 @@
 """The checks of MultitaskSetting: each bad input gets one clear error."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from gladient.prompts import MultitaskSetting
 
-GOOD = {"n": [3, 4], "R": np.eye(2), "r": [0.1, 0.5], "Sigma": np.eye(3), "sigma2": 0.1}
+GOOD: dict[str, Any] = {"n": [3, 4], "R": np.eye(2), "r": [0.1, 0.5], "Sigma": np.eye(3), "sigma2": 0.1}
 
 
 def test_properties():

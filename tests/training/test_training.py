@@ -154,7 +154,7 @@ def test_a_flipped_bit_is_found_wherever_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lost", ["losses", "generator.0", "exp_avg."])
 def test_a_checkpoint_that_lacks_a_tensor_is_named(tmp_path: Path, lost: str) -> None:
-    path, run = tmp_path / "c.safetensors", {}
+    path, run = tmp_path / "c.safetensors", dict[str, Any]()
     model, generator, loss = make()
     with pytest.raises(KeyboardInterrupt):
         train(

@@ -24,8 +24,8 @@ def uniform(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def random_rule(keys: str, *, m: int = 3, batch: tuple[int, ...] = (2,)) -> DeltaRule:
     shape = (*batch, LAYOUT.length)
-    numbers = [uniform(*shape, seed=s) for s in (3, 4, 5)]
-    return DeltaRule(normal(4, m, seed=1), normal(4, m, seed=2), *numbers, keys)
+    keep, erase, write = (uniform(*shape, seed=s) for s in (3, 4, 5))
+    return DeltaRule(normal(4, m, seed=1), normal(4, m, seed=2), keep, erase, write, keys)
 
 
 def prompts(batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,7 +38,7 @@ def prompts(batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
 
 def written_by(keys: str, x: np.ndarray, y: float) -> tuple[np.ndarray, float]:
     """Key and value of one token."""
-    length = np.linalg.norm(x)
+    length = float(np.linalg.norm(x))
     if keys == "gaussian" or length == 0:
         return x, y
     return x / length, y / length if keys == "nlms" else y

@@ -19,7 +19,7 @@ Given = dict[str, Any]
 @cache
 def naive(file: str, name: str) -> Callable[..., Any]:
     module = _optional.require_file("fla", f"ops/{file}", needed_for="this test", install="pip install fla-core")
-    return getattr(module, name)  # type: ignore[no-any-return]
+    return getattr(module, name)
 
 
 def _by_sequence(run: Callable[[Given], tuple[Tensor, Any]]) -> Callable[[Given], tuple[Tensor, Any]]:
@@ -60,13 +60,13 @@ def _gla(given: Given, state: Tensor | None) -> tuple[Tensor, Tensor]:
     q, gates = given["q"], given["g"] if given.get("gk") is None else given["gk"]
     function = naive("gla/naive.py", "naive_recurrent_gla")  # it scales by 1 / √K itself
     q = q * _scale(given, q) * q.shape[3] ** 0.5
-    return function(q, given["k"], given["v"], gates, initial_state=state, output_final_state=True)  # type: ignore[no-any-return]
+    return function(q, given["k"], given["v"], gates, initial_state=state, output_final_state=True)
 
 
 def _simple_gla(given: Given, state: Tensor | None) -> tuple[Tensor, Tensor]:
     function = naive("simple_gla/naive.py", "naive_recurrent_simple_gla")
     operands = (given[name] for name in ("q", "k", "v", "g"))
-    return function(*operands, scale=given.get("scale"), initial_state=state, output_final_state=True)  # type: ignore[no-any-return]
+    return function(*operands, scale=given.get("scale"), initial_state=state, output_final_state=True)
 
 
 def _retention(given: Given, state: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -86,12 +86,12 @@ def _rwkv6(given: Given, state: Tensor | None) -> tuple[Tensor, Tensor]:
 def _linear(given: Given) -> tuple[Tensor, Any]:
     function = naive("linear_attn/naive.py", "naive_recurrent_linear_attn")
     names = ("q", "k", "v", "scale", "initial_state", "normalize")
-    return function(**{name: given.get(name) for name in names}, output_final_state=True)  # type: ignore[no-any-return]
+    return function(**{name: given.get(name) for name in names}, output_final_state=True)
 
 
 def _hgrn(given: Given) -> tuple[Tensor, Any]:
     function = naive("hgrn/naive.py", "naive_recurrent_hgrn")
-    return function(given["x"], given["g"], given.get("initial_state"), True)  # type: ignore[no-any-return]
+    return function(given["x"], given["g"], given.get("initial_state"), True)
 
 
 def _delta(given: Given, state: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -110,8 +110,8 @@ def _delta(given: Given, state: Tensor | None) -> tuple[Tensor, Tensor]:
     g = torch.zeros(v.shape[:3]) if g is None else g
     options = {"scale": given.get("scale"), "initial_state": state, "output_final_state": True}
     if g.ndim == 4:
-        return naive("kda/naive.py", "naive_recurrent_kda")(q, k, v, g, beta, **options)  # type: ignore[no-any-return]
-    return naive("gated_delta_rule/naive.py", "naive_recurrent_gated_delta_rule")(q, k, v, beta, g, **options)  # type: ignore[no-any-return]
+        return naive("kda/naive.py", "naive_recurrent_kda")(q, k, v, g, beta, **options)
+    return naive("gated_delta_rule/naive.py", "naive_recurrent_gated_delta_rule")(q, k, v, beta, g, **options)
 
 
 def _gdn2(given: Given, state: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -120,7 +120,7 @@ def _gdn2(given: Given, state: Tensor | None) -> tuple[Tensor, Tensor]:
         q, k = (x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt() for x in (q, k))
     operands = (given[name] for name in ("v", "g", "b", "w"))
     options = {"scale": given.get("scale"), "initial_state": state, "output_final_state": True}
-    return naive("gdn2/naive.py", "naive_recurrent_gdn2")(q, k, *operands, **options)  # type: ignore[no-any-return]
+    return naive("gdn2/naive.py", "naive_recurrent_gdn2")(q, k, *operands, **options)
 
 
 def _rwkv7(given: Given, state: Tensor | None) -> tuple[Tensor, Tensor]:

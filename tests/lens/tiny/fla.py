@@ -37,7 +37,7 @@ def _available() -> bool:
 class _Cache(dict[int, dict[str, Any]]):
     """The part of their cache that one layer uses."""
 
-    def update(self, *_: Any, layer_idx: int = 0, offset: int = 0, **states: Any) -> None:  # type: ignore[override]
+    def update(self, *_: Any, layer_idx: int = 0, offset: int = 0, **states: Any) -> None:
         self[layer_idx] = states | {"seen": self.get_seq_length(layer_idx) + offset}
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

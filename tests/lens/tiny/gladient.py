@@ -21,7 +21,7 @@ class _SideBySide(nn.Module):
     def __init__(self, *models: ResidualModel, groups: int = 1) -> None:
         super().__init__()
         self.embedding = nn.Embedding(64, groups * _WIDTH)
-        self.models = nn.ModuleList(models)
+        self.models: Any = nn.ModuleList(models)
 
     def forward(self, input_ids: Tensor, states: Sequence[Any] | None = None, use_cache: bool = False) -> Any:
         tokens = self.embedding(input_ids).unflatten(2, (-1, _WIDTH)).movedim(2, 0)

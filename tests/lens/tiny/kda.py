@@ -1,5 +1,7 @@
 """Kimi delta attention: two such layers and one of latent attention."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import (
@@ -15,7 +17,7 @@ from transformers import (
 
 from tiny._tiny import Tiny, perturb
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 64,
     "hidden_size": 16,
     "intermediate_size": 16,
@@ -41,7 +43,7 @@ SIZES = {
 }
 
 
-def _tiny(model: type[PreTrainedModel], config: type[PreTrainedConfig], **sizes: object) -> Tiny:
+def _tiny(model: type[PreTrainedModel], config: type[PreTrainedConfig], **sizes: Any) -> Tiny:
     def build(seed: int) -> nn.Module:
         torch.manual_seed(seed)
         return perturb(model(config(**SIZES | sizes)), "A_log", "dt_bias")

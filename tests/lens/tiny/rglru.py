@@ -13,9 +13,9 @@ from tiny._tiny import Tiny, perturb
 class _Cached(nn.Module):
     """Hands the cache of attention on, which the model's output does not hold; the RG-LRU keeps its own state."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, input_ids: Tensor, past_key_values: Any = None, use_cache: bool = False, **inputs: Any) -> Any:
         if use_cache and past_key_values is None:
@@ -26,7 +26,7 @@ class _Cached(nn.Module):
 
 def _recurrent_gemma(seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    sizes = {"hidden_size": 8, "lru_width": 8, "num_attention_heads": 2, "intermediate_size": 16}
+    sizes: dict[str, Any] = {"hidden_size": 8, "lru_width": 8, "num_attention_heads": 2, "intermediate_size": 16}
     config = RecurrentGemmaConfig(vocab_size=64, num_hidden_layers=3, attention_window_size=64, **sizes)
     names = ("recurrent_param", "gate_bias", "gate_weight")
     return _Cached(perturb(RecurrentGemmaForCausalLM(config), *names))
