@@ -70,6 +70,7 @@ class _Equations(Postprocessor):
 def _mathml(marked: re.Match[str]) -> str:
     display = "block" if marked[1] == "div" else "inline"
     drawn = convert(html.unescape(marked[2]).strip(), display=display)
+    drawn = drawn.replace('">&#x0007C;<', '" lspace="0" rspace="0">&#x0007C;<')  # |x|: no operator between two things
     drawn = _CAPITAL.sub(r'<mi mathvariant="normal">\1</mi>', drawn)
     return _FUNCTION.sub(r'\1<mspace width="0.167em" />', drawn)
 

@@ -34,7 +34,7 @@ def bayes(setting: MultitaskSetting, prompts: int = 1000, seed: int = 0) -> Esti
 
     Given the features the posterior is Gaussian and its variance does not depend on the labels, so only features are
     sampled: the mean of $\sigma^2 + \operatorname{tr}(\Sigma\, \mathrm{Cov}(\beta \mid X))$. A task with $n_k > d$
-    examples is the same to the posterior as d of them with features T Σ^{1/2}, TᵀT a Wishart matrix (Bartlett's
+    examples is the same to the posterior as d of them with features $T \Sigma^{1/2}$, TᵀT a Wishart matrix (Bartlett's
     triangle), so the cost does not grow with n.
 
     Args:
