@@ -31,9 +31,9 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+
 from benchmarks.exact import Exact
 from benchmarks.fuzz_cases import Case, make
-
 from gladient.cli import main
 
 TOLERANCE = Fraction(1, 10**11)  # of the risk of predicting 0

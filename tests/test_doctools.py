@@ -2,6 +2,7 @@
 
 import markdown
 import pytest
+
 from doctools.help import fence
 
 EXTENSIONS = ["doctools.markdown", "pymdownx.highlight", "pymdownx.superfences"]

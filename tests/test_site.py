@@ -10,9 +10,9 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from doctools.check import broken_links, foreign_files, public_names, without_entry
 
 from browser import CHROMIUM, Page, open_page
+from doctools.check import broken_links, foreign_files, public_names, without_entry
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "gladient"
