@@ -17,12 +17,14 @@ __all__ = ["Plane", "draw", "write_csv"]
 _SAME = 1e-9  # relative size of a gain that counts as rounding
 
 _LABELS = {
-    "gates": (
-        "gain of gating: 1 - risk of the optimum / risk of linear attention",
-        "border of what a scalar gate attains",
-    ),
-    "delta": ("gain of the delta rule: 1 - its risk / risk of linear attention", "border of where a step helps"),
-    "gated delta": ("gain of the gated delta rule: 1 - its risk / risk of the best gates", "both have the same risk"),
+    "gates": "gain of gating: 1 - risk of the optimum / risk of linear attention",
+    "delta": "gain of the delta rule: 1 - its risk / risk of linear attention",
+    "gated delta": "gain of the gated delta rule: 1 - its risk / risk of the best gates",
+}
+_SIDES = {  # of the line: where `border` is above 0, and below
+    "gates": ("scalar gates\nreach the\noptimum", "only gates per channel\nreach it"),
+    "delta": ("a step helps", "no step helps"),
+    "gated delta": ("the delta rule\nis better", "gates\nare better"),
 }
 
 
@@ -51,7 +53,7 @@ class Plane:
     @property
     def label(self) -> str:
         """What the colours mean."""
-        return _LABELS[self.kind][0]
+        return _LABELS[self.kind]
 
     @cached_property
     def gain(self) -> Float[Array, " B"]:
@@ -96,10 +98,10 @@ def write_csv(path: Path, plane: Plane) -> None:
 
 
 def draw(out: Path, plane: Plane, title: str) -> None:
-    """The heat map, and the line at which something changes."""
+    """The heat map, and the line at which something changes, with a name on either side."""
     from matplotlib.colors import TwoSlopeNorm
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
+    from matplotlib.patheffects import withStroke
 
     shape = (len(plane.r2), len(plane.r1))
     gain, border = np.ma.masked_invalid(plane.gain.reshape(shape)), np.ma.masked_invalid(plane.border.reshape(shape))
@@ -114,14 +116,28 @@ def draw(out: Path, plane: Plane, title: str) -> None:
     mesh = axes.pcolormesh(plane.r1, plane.r2, gain, cmap=colours, norm=norm, shading="nearest", rasterized=True)
     figure.colorbar(mesh, label=plane.label)
     if float(border.min()) < 0.0 < float(border.max()):
-        colour = "black" if signed else "white"
+        colour, halo = ("black", "white") if signed else ("white", "black")
         axes.contour(plane.r1, plane.r2, border, levels=[0.0], colors=colour, linewidths=1.5)
-        line = Line2D([], [], color=colour, linewidth=1.5, label=_LABELS[plane.kind][1])
-        background = "white" if signed else "0.35"
-        figure.legend(
-            handles=[line], loc="outside lower center", facecolor=background, labelcolor=colour, framealpha=1.0
-        )
+        effects = [withStroke(linewidth=2.0, foreground=halo)]
+        for name, side in zip(_SIDES[plane.kind], (border > 0.0, border < 0.0), strict=True):
+            for row, column in _middles(side.filled(False)):
+                place = (plane.r1[column], plane.r2[row])
+                axes.annotate(name, place, color=colour, ha="center", va="center", path_effects=effects)
     axes.set_xlabel("r1, first task")
     axes.set_ylabel("r2, second task")
     axes.set_title(title, fontsize="medium")
     save_figure(figure, out, dpi=150)
+
+
+def _middles(region: Bool[np.ndarray, "S C"]) -> list[tuple[int, int]]:
+    """The cell farthest from the edge, for every part of a region with a twentieth of all cells or more."""
+    from scipy.ndimage import distance_transform_edt, label
+
+    depth = distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
+    parts, number = label(region)
+    found = []
+    for part in range(1, number + 1):
+        if np.sum(parts == part) >= region.size / 20:
+            row, column = np.unravel_index(int(np.argmax(np.where(parts == part, depth, 0.0))), region.shape)
+            found.append((int(row), int(column)))
+    return found
