@@ -27,7 +27,7 @@ lint: $(VENV)/.installed
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.installed # the site, into site/index.html; it needs no other host
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	$(BIN)/python -m doctools.check site
 
 bench: $(VENV)/.installed

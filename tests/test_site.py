@@ -23,10 +23,25 @@ in_browser = pytest.mark.skipif(not CHROMIUM, reason="no Chromium")
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = build(ROOT / "mkdocs.yml", folder)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+def build(config: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    """As `make docs` does. Not with --quiet, which hides warnings from --strict, too."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(config), "--site-dir", str(site)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("link", ["[x](gone.md)", "[x](index.md#nowhere)", "[x](/index.md)"])
+def test_a_broken_link_stops_the_build(link: str, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "mkdocs.yml").write_text(f"INHERIT: {ROOT / 'mkdocs.yml'}\nnav: [index.md]\n")
+    (tmp_path / "docs" / "index.md").write_text("# One page\n")
+    assert build(tmp_path / "mkdocs.yml", tmp_path / "site").returncode == 0
+    (tmp_path / "docs" / "index.md").write_text(f"# One page\n\n{link}\n")
+    assert build(tmp_path / "mkdocs.yml", tmp_path / "site").returncode == 1
 
 
 def test_every_public_name_has_an_entry(site: Path) -> None:
