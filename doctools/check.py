@@ -25,7 +25,7 @@ def public_names(package: Path) -> Iterator[str]:
     >>> "gladient.ops.choose" in set(public_names(Path("src/gladient")))
     True
     """
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted([*package.rglob("*.py"), *package.rglob("*.pyi")]):  # a stub lists what is imported lazily
         parts = [part for part in path.relative_to(package.parent).with_suffix("").parts if part != "__init__"]
         names = _exported(ast.parse(path.read_text(encoding="utf-8")))
         yield from (

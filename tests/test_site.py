@@ -45,7 +45,7 @@ def test_a_broken_link_stops_the_build(link: str, tmp_path: Path) -> None:
 
 
 def test_every_public_name_has_an_entry(site: Path) -> None:
-    assert "gladient.ops.gated_linear_attention" in set(public_names(PACKAGE))
+    assert {"gladient.ops.choose", "gladient.landscape.optimum"} <= set(public_names(PACKAGE))  # one lazy, one not
     assert not without_entry(site, PACKAGE)
 
 
@@ -54,7 +54,8 @@ def test_a_name_without_entry_is_found(site: Path, tmp_path: Path) -> None:
     (package / "_inner").mkdir(parents=True)
     (package / "ops.py").write_text('__all__ = ["choose", "no_such_name"]')
     (package / "_inner" / "__init__.py").write_text('__all__ = ["hidden"]')
-    assert without_entry(site, package) == ["gladient.ops.no_such_name"]
+    (package / "nn.pyi").write_text('__all__ = ["presets", "nor_this_one"]')
+    assert without_entry(site, package) == ["gladient.nn.nor_this_one", "gladient.ops.no_such_name"]
 
 
 def test_every_command_has_its_help(site: Path) -> None:
