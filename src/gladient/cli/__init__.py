@@ -14,7 +14,7 @@ __all__ = ["main"]
 
 # A module and a dataclass each, with the options as fields and a `run()`. Only the command that is run is imported, and
 # what its `run` needs it imports itself, so that `gladient risk` stays fast.
-COMMANDS = ("reproduce", "sweep", "train", "risk", "certify", "map", "data", "bench", "lens")
+COMMANDS = ("reproduce", "sweep", "train", "risk", "certify", "map", "explore", "data", "bench", "lens")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

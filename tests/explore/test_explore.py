@@ -1,0 +1,185 @@
+"""What the page shows is what the theory says; what is typed badly is told in one sentence."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tyro
+
+from gladient import landscape
+from gladient.cli import main
+from gladient.cli.risk import Risk
+from gladient.experiments import Panel, Stack
+from gladient.experiments.single.work import Run
+from gladient.explore import Fields, Training, around, controls, delta_rows, gains, gate_rows, pictures, tables
+from gladient.explore.notebook import app
+from gladient.training import TrainingConfig
+
+THREE = Fields(n="25 10 30", r="0.5 0.2 -0.3", rho="0.1 0.2 0.3", d="5", decay="1", sigma2="0.1")
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"r": "1.5 0.2"}, "a correlation lies between -1 and 1"),
+        ({"r": "0.9 0.9"}, "the joint correlation matrix .* has the eigenvalue -0.2728"),
+        ({"rho": "-0.9"}, "the joint correlation matrix"),
+        ({"rho": "2"}, "R has the eigenvalue -1; it must be positive semidefinite"),
+        ({"n": "0 25"}, "each task needs a whole number of examples, at least 1"),
+        ({"n": "25"}, "n lists 1 tasks but r lists 2; give one correlation per task"),
+        ({"n": ""}, "n is empty; type one number per task"),
+        ({"n": "25 x"}, "n holds 'x', which is not a number"),
+        ({"n": "1 " * 9, "r": "0 " * 9}, "n lists 9 tasks; the page has room for 8"),
+        ({"d": "0"}, "d is 0; the page takes a whole number from 1 to 1000"),
+        ({"d": "nan"}, "d is nan; the page takes a whole number"),
+        ({"d": "1 2"}, "d is '1 2'; type one number"),
+        ({"decay": "-1"}, "the decay of the spectrum is -1; it lies between 0"),
+        ({"spectrum": "1 -2"}, "spectrum lists -2; the variance along a direction is never below 0"),
+        ({"sigma2": "-1"}, "it is the noise variance σ², one number ≥ 0"),
+        ({"rho": "0.1 0.2"}, "rho lists 2 numbers; 2 tasks need none"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(fields, problem):
+    found, said = controls.read(Fields(**fields))
+    assert found is None
+    assert re.search(problem, said)
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("fields", [Fields(), THREE, Fields(r="-0.8 -0.2"), Fields(spectrum="4, 1, 0.1", rho="")])
+def test_the_command_gives_the_same_setting(fields):
+    risk = tyro.cli(Risk, args=shlex.split(fields.command())[2:])
+    for name, value in fields.setting().to_dict().items():
+        np.testing.assert_allclose(risk.load().to_dict()[name], value, rtol=1e-5)
+
+
+def test_rows_are_the_ladder():
+    setting = THREE.setting()
+    ladder = landscape.ladder(setting)
+    rows = {row.name: row for row in [*gate_rows(setting), *delta_rows(ladder)]}
+    assert {name: rows[name].risk for name in ladder.risks} == ladder.risks
+    assert rows["delta_rule"].risk == ladder.delta_rule.risk
+    assert rows["value_gate"].gain == pytest.approx(1 - ladder.value_gate.risk / ladder.linear_attention.risk)
+    np.testing.assert_array_equal(rows["scalar_gate"].weights, ladder.scalar_gate.omega)
+    table = tables.ladder(list(rows.values()), setting)
+    assert all(f"<td>{row.risk:.6g}</td>" in table for row in rows.values())
+
+
+def test_the_circle_holds_every_pair_of_weights():
+    """Its least risk is the optimum's, where the optimum's weights are; equal weights have linear attention's risk."""
+    setting = Fields(n="10 400", r="0.6 0.5").setting()
+    circle, best = around(setting, points=18001), landscape.optimum(setting)
+    assert circle.risks.min() == pytest.approx(best.risk, rel=1e-6)
+    assert circle.angles[circle.risks.argmin()] == pytest.approx(circle.angle(best.omega), abs=0.02)
+    at = np.abs(circle.angles - circle.equal).argmin()
+    assert circle.risks[at] == pytest.approx(landscape.linear_attention(setting).risk, rel=1e-3)
+
+
+@pytest.mark.parametrize("tasks", [(0, 1), (0, 2), (1, 2)])
+def test_the_plane_goes_through_the_setting(tasks):
+    setting = THREE.setting()
+    found = gains(setting, tasks, points=21)
+    column, row = (np.abs(found.at - setting.r[task]).argmin() for task in tasks)
+    exact = landscape.advantage(setting).gain / landscape.linear_attention(setting).risk
+    assert found.gain[row, column] == pytest.approx(exact)
+
+
+def test_the_cross_is_where_the_axes_say():
+    drawn = pictures.gain_map(Fields().setting(), (0, 1))
+    assert pictures.gain_map(Fields(r="0.1 0.2").setting(), (0, 1)) is drawn
+    assert pictures.gain_map(Fields(rho="0.1").setting(), (0, 1)) is not drawn
+    (left, bottom), (right, top) = drawn.corners
+    x, y = map(float, re.findall(r'd="M([\d.]+) ([\d.]+)l12', drawn.at(0.5, -1.0))[0])
+    assert x + 6 == pytest.approx(left + 0.75 * (right - left), abs=0.1)
+    assert y + 6 == pytest.approx(bottom, abs=0.1)
+    assert top < bottom  # SVG counts downwards
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (Fields(), "a scalar gate does not reach it: ω2 ≥ ω1 binds"),
+        (Fields(r="0.2 0.8"), "a scalar gate reaches it"),
+        (Fields(r="0.5 0.5"), "Gates gain nothing over linear attention."),
+        (Fields(r="0 0"), "r = 0, so no weights help"),
+        (
+            Fields(n="10 20000", r="0.1 0.2", sigma2="0.01", spectrum="10" + " 0.02" * 100),
+            "There are 3 stationary points; the optimum is the lowest.",
+        ),
+    ],
+)
+def test_sentences(fields, said):
+    setting = fields.setting()
+    assert said in tables.sentences(landscape.uniqueness(setting), landscape.advantage(setting))
+    points = landscape.stationary_points(setting)
+    assert tables.stationary(points).count("<tr>") == 1 + len(points.points)
+    assert "<svg" in pictures.svg(pictures.draw_circle(around(setting), points, gate_rows(setting)), "x")
+    assert "<svg" in pictures.svg(pictures.draw_weights(gate_rows(setting)), "x")
+
+
+def test_fields_and_sliders_tell_one_another():
+    told = []
+    desk = controls.Desk(
+        Fields(), *(lambda shown, who=who: told.append((who, shown)) for who in ("all", "type", "move"))
+    )
+    desk.type("sigma2", "0.5")
+    desk.move("r", 1, 0.3)
+    assert [who for who, _ in told] == ["all", "type", "all", "move"]
+    assert desk.shown == Fields(r="0.8 0.3", sigma2="0.5")
+    desk.resize(3)
+    assert desk.shown == Fields(n="25 25 25", r="0.8 0.3 0", sigma2="0.5")
+    desk.resize(1)
+    assert desk.shown == Fields(n="25", r="0.8", sigma2="0.5")
+    assert {who for who, _ in told[4:]} == {"all", "type", "move"}
+    desk.type("n", "")
+    desk.resize(2)
+    assert desk.shown.n == "25 25"
+
+
+def test_the_page_runs_as_a_script():
+    _, defined = app.run()
+    assert defined["ladder"].risks == landscape.ladder(Fields().setting()).risks
+    assert "19.15%" in tables.ladder(defined["gates"], defined["setting"])
+
+
+def test_losses_are_those_of_the_command(tmp_path):
+    setting, steps = Fields(n="5 5", d="3").setting(), 6
+    training = Training(setting, "value_gate", steps)
+    training.run(lambda: True)
+    stack = Stack("one", "value_gate", (Panel.of(setting),), (0,), TrainingConfig(steps=steps), 2**15)
+    (record,) = Run(stack).run(tmp_path).records
+    np.testing.assert_allclose(training.losses, setting.M * np.array(record["losses"]), rtol=1e-6)
+    assert training.tested == pytest.approx((setting.M * record["risk"], setting.M * record["standard_error"]))
+    picture = pictures.draw_training(training.losses, steps, {"value_gate": 2.0})
+    assert picture.axes[0].get_xlim() == (0, steps)
+
+
+def test_a_training_can_be_stopped():
+    training = Training(Fields(n="5 5", d="3").setting())
+    training.run(lambda: len(training.losses) < 4)
+    assert len(training.losses) == 4
+    assert training.tested is None
+
+
+def test_long_prompts_are_not_trained():
+    with pytest.raises(ValueError, match=r"holds 50,000 numbers .* at most: make n or d smaller, or use gladient train"):
+        Training(Fields(n="2500 2500").setting())
+
+
+def test_a_missing_package_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "marimo", None)
+    assert main(["explore", "--no-browser"]) == 2
+    assert "gladient explore needs the package 'marimo'" in capsys.readouterr().err
+
+
+def test_a_port_out_of_range(capsys):
+    assert main(["explore", "--port", "70000"]) == 2
+    assert "--port is 70000; it must be between 0 and 65535" in capsys.readouterr().err
+
+
+def test_torch_is_imported_when_something_is_trained():
+    script = "import sys, gladient.explore.controls; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
