@@ -1,10 +1,25 @@
-from . import bench, data, equivalence, experiments, integrations, landscape, lens, nn, ops, prompts, training, wpgd
+from . import (
+    bench,
+    data,
+    equivalence,
+    experiments,
+    explore,
+    integrations,
+    landscape,
+    lens,
+    nn,
+    ops,
+    prompts,
+    training,
+    wpgd,
+)
 
 __all__ = [
     "bench",
     "data",
     "equivalence",
     "experiments",
+    "explore",
     "integrations",
     "landscape",
     "lens",

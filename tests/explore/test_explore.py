@@ -71,11 +71,11 @@ def test_rows_are_the_ladder():
 def test_the_circle_holds_every_pair_of_weights():
     """Its least risk is the optimum's, where the optimum's weights are; equal weights have linear attention's risk."""
     setting = Fields(n="10 400", r="0.6 0.5").setting()
-    circle, best = around(setting, points=18001), landscape.optimum(setting)
-    assert circle.risks.min() == pytest.approx(best.risk, rel=1e-6)
-    assert circle.angles[circle.risks.argmin()] == pytest.approx(circle.angle(best.omega), abs=0.02)
+    circle, best = around(setting, points=1801), landscape.optimum(setting)
+    assert circle.risks.min() == pytest.approx(best.risk, rel=1e-4)
+    assert circle.angles[circle.risks.argmin()] == pytest.approx(circle.angle(best.omega), abs=0.2)
     at = np.abs(circle.angles - circle.equal).argmin()
-    assert circle.risks[at] == pytest.approx(landscape.linear_attention(setting).risk, rel=1e-3)
+    assert circle.risks[at] == pytest.approx(landscape.linear_attention(setting).risk, rel=1e-2)
 
 
 @pytest.mark.parametrize("tasks", [(0, 1), (0, 2), (1, 2)])
@@ -165,7 +165,7 @@ def test_a_training_can_be_stopped():
 
 
 def test_long_prompts_are_not_trained():
-    with pytest.raises(ValueError, match=r"holds 50,000 numbers .* at most: make n or d smaller, or use gladient train"):
+    with pytest.raises(ValueError, match=r"holds 50,000 numbers .* make n or d smaller, or use gladient train"):
         Training(Fields(n="2500 2500").setting())
 
 

@@ -63,7 +63,7 @@ class Desk:
         parts[place] = f"{value:g}"
         self._change(self.on_move, **{name: " ".join(parts)})
 
-    def resize(self, count: float | None) -> None:
+    def resize(self, count: int | float | None) -> None:
         """Another number of tasks: the last ones go, or new ones come that are as long and unlike the query's."""
         tasks = int(count or 1)
         n, r = (getattr(self.shown, name).replace(",", " ").split() for name in ("n", "r"))
@@ -81,30 +81,30 @@ class Desk:
             tell(self.shown)
 
 
-def fields(shown: Fields, desk: Desk) -> mo.Html:
-    """A field for each number."""
+def fields(shown: Fields, desk: Desk) -> list[mo.Html]:
+    """A field for each number; marimo listens to them for as long as somebody holds them."""
     texts = [
         mo.ui.text(getattr(shown, name), label=label, on_change=partial(desk.type, name), full_width=True)
         for name, label in _LABELS.items()
     ]
     tasks = len(shown.n.replace(",", " ").split())
     count = mo.ui.number(1, MOST_TASKS, value=min(max(tasks, 1), MOST_TASKS), label="tasks", on_change=desk.resize)
-    return mo.vstack([count, *texts])
+    return [count, *texts]
 
 
-def sliders(shown: Fields, desk: Desk) -> mo.Html:
-    """A slider for each number that can be read; none where a field holds something else."""
+def sliders(shown: Fields, desk: Desk) -> list[mo.Html]:
+    """A slider for each number, to be held as the fields; none while the fields are no setting."""
     try:
         shown.setting()
     except ValueError:
-        return mo.md("")
+        return []
     found = [_slider(shown, desk, "n", k, f"n{k + 1}") for k in range(len(shown.counts()))]
     found += [_slider(shown, desk, "r", k, f"r{k + 1}") for k in range(len(shown.counts()))]
     if len(shown.rho.split()) < 2 and len(shown.counts()) > 1:
         found.append(_slider(shown, desk, "rho", 0, "ρ"))
     if not shown.spectrum.strip():
         found += [_slider(shown, desk, "d", 0, "d"), _slider(shown, desk, "decay", 0, "α")]
-    return mo.vstack([*found, _slider(shown, desk, "sigma2", 0, "σ²")])
+    return [*found, _slider(shown, desk, "sigma2", 0, "σ²")]
 
 
 def read(shown: Fields) -> tuple[MultitaskSetting | None, str]:

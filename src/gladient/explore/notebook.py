@@ -35,14 +35,16 @@ def _(controls, explore, mo):
 
 @app.cell
 def _(controls, desk, get_moved, mo):
-    mo.sidebar(controls.fields(get_moved(), desk), width="20rem")
-    return
+    fields = controls.fields(get_moved(), desk)
+    mo.sidebar(mo.vstack(fields), width="20rem")
+    return (fields,)
 
 
 @app.cell
 def _(controls, desk, get_typed, mo):
-    mo.sidebar(controls.sliders(get_typed(), desk), width="20rem")
-    return
+    sliders = controls.sliders(get_typed(), desk)
+    mo.sidebar(mo.vstack(sliders), width="20rem")
+    return (sliders,)
 
 
 @app.cell
