@@ -21,7 +21,8 @@ EXTRAS = ("none", *(x for x in PROJECT["optional-dependencies"] if x not in ("de
 # Without extras, every module of gladient. With one, the packages that the wheel says it brings.
 _EVERY_MODULE = """
 import importlib, pkgutil, gladient
-names = [x.name for x in pkgutil.walk_packages(gladient.__path__, "gladient.") if not x.name.endswith("__main__")]
+left_out = ("__main__", "explore.controls", "explore.notebook")  # the last two are run by marimo
+names = [x.name for x in pkgutil.walk_packages(gladient.__path__, "gladient.") if not x.name.endswith(left_out)]
 for name in names:
     importlib.import_module(name)
 print(len(names), "modules of gladient")
