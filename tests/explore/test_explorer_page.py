@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.request import urlopen
 
 import pytest
@@ -46,6 +46,7 @@ def address() -> Iterator[str]:
         finally:
             process.send_signal(signal.SIGINT)
             assert process.wait(60) in (0, 130)
+            assert process.stderr is not None
             assert "Traceback" not in process.stderr.read()
 
 
@@ -108,8 +109,7 @@ def test_a_model_trains_and_stops(page: Page) -> None:
     _press(page, "Train it")
     _shows(page, "Step ")
     _press(page, "Stop")
-    stopped = _until(lambda: _step(page) and _step(page) == _step(page, wait=1.5), "the training stops") and _step(page)
-    assert 0 < stopped < 400
+    _until(lambda: 0 < _step(page) == _step(page, wait=1.5) < 400, "the training stops")
     _press(page, "Train it")
     _shows(page, "On fresh prompts the trained model has risk", limit=240)
 
@@ -126,7 +126,7 @@ def _step(page: Page, wait: float = 0.0) -> int:
 
 
 def _ask(page: Page, script: str) -> str:
-    return page.run(f"(() => {{ {FIND} {script} }})()")
+    return str(page.run(f"(() => {{ {FIND} {script} }})()"))
 
 
 def _press(page: Page, name: str) -> None:
@@ -143,17 +143,16 @@ def _shows(page: Page, *texts: str, limit: float = 25) -> None:
     _until(lambda: all(text in _text(page) for text in texts), f"the page shows {texts}", limit)
 
 
-def _until(holds, what: str, limit: float = 25) -> object:
+def _until(holds: Callable[[], bool], what: str, limit: float = 25) -> None:
     end = time.monotonic() + limit
-    while not (found := holds()):
+    while not holds():
         assert time.monotonic() < end, f"not within {limit} seconds: {what}"
         time.sleep(0.05)
-    return found
 
 
 def _answers(home: str) -> bool:
     try:
         with urlopen(home) as answer:
-            return answer.status == 200
+            return bool(answer.status == 200)
     except OSError:
         return False

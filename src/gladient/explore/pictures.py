@@ -18,7 +18,7 @@ from gladient.prompts import MultitaskSetting
 __all__ = ["Map", "draw_circle", "draw_map", "draw_training", "draw_weights", "gain_map", "svg"]
 
 _INK = "#1b1f24"
-_WIDTH = 4.8  # inches
+_WIDTH = 4.2  # inches
 _WEIGHED = ("linear_attention", "fixed_decay", "scalar_gate", "value_gate")
 
 
@@ -33,7 +33,7 @@ def svg(figure: Figure, says: str) -> str:
 
 def draw_weights(rows: Sequence[Row]) -> Figure:
     """The weight of one example of each task, side by side for the families that have one per task."""
-    figure, axis = _panel(2.9)
+    figure, axis = _panel(3.0)
     shown = {row.name: row for row in rows if row.name in _WEIGHED}
     width = 0.8 / len(shown)
     for place, (name, row) in enumerate(shown.items()):
@@ -43,13 +43,13 @@ def draw_weights(rows: Sequence[Row]) -> Figure:
         axis.set_xticks(range(len(weights)), [f"task {k + 1}" for k in range(len(weights))])
     axis.axhline(0.0, color=_INK, linewidth=0.8)
     axis.set_ylabel("weight of one example")
-    _legend(axis, columns=4)
+    _legend(axis)
     return figure
 
 
 def draw_circle(circle: Circle, points: StationaryPoints, rows: Sequence[Row]) -> Figure:
     """The risk of every direction of two tasks' weights, its stationary points, and where a scalar gate can go."""
-    figure, axis = _panel(2.9)
+    figure, axis = _panel(3.0)
     axis.axvspan(circle.equal, 90.0, color=COLOURS["scalar_gate"], alpha=0.12, linewidth=0, label="scalar gate's reach")
     axis.plot(circle.angles, circle.risks, color=_INK, linewidth=1.4)
     sizes = {"linear_attention": 11, "scalar_gate": 8, "value_gate": 5}  # one behind the other where they coincide
@@ -64,7 +64,7 @@ def draw_circle(circle: Circle, points: StationaryPoints, rows: Sequence[Row]) -
     axis.set_xticks([0, circle.equal, 90, 135, 180], ["task 1", "equal", "task 2", "opposite", "task 1"])
     axis.set_xlabel("direction of the weights (×: saddle)")
     axis.set_ylabel("risk")
-    _legend(axis, columns=4)
+    _legend(axis)
     return figure
 
 
@@ -104,7 +104,7 @@ def gain_map(setting: MultitaskSetting, tasks: tuple[int, int]) -> Map:
 
 def draw_map(found: Gains) -> Map:
     """The gain as colours, and the border of what a scalar gate attains as a line."""
-    figure, axis = _panel(4.2)
+    figure, axis = _panel(4.0)
     along, up = (task + 1 for task in found.tasks)
     gain, margin = (np.ma.masked_invalid(values) for values in (found.gain, found.margin))
     mesh = axis.pcolormesh(found.at, found.at, gain, vmin=0.0, shading="nearest", rasterized=True)
@@ -126,7 +126,7 @@ _LAST: dict[tuple[object, ...], Map] = {}
 
 def draw_training(losses: Sequence[float], steps: int, exact: Mapping[str, float]) -> Figure:
     """The loss of each batch so far, means over a fortieth of the steps, and exact risks as lines."""
-    figure, axis = _panel(3.2, top=0.5)
+    figure, axis = _panel(3.2)
     block = max(1, steps // 40)
     starts = range(0, len(losses), block)
     axis.plot(range(1, len(losses) + 1), losses, color="#9db8cf", linewidth=0.7, label="each batch")
@@ -140,25 +140,25 @@ def draw_training(losses: Sequence[float], steps: int, exact: Mapping[str, float
     axis.set_ylim(0, 1.1 * max(*exact.values(), *means))
     axis.set_xlabel("step")
     axis.set_ylabel("risk")
-    _legend(axis, columns=2)
+    _legend(axis)
     return figure
 
 
-def _panel(height: float, *, top: float = 0.3) -> tuple[Figure, Axes]:
+def _panel(height: float) -> tuple[Figure, Axes]:
     """One panel with margins in inches: to lay them out anew would take as long as the rest of a picture."""
     figure = Figure(figsize=(_WIDTH, height))
-    axis = figure.add_axes((0.65 / _WIDTH, 0.5 / height, 1 - 0.9 / _WIDTH, 1 - (0.5 + top) / height))
+    axis = figure.add_axes((0.65 / _WIDTH, 0.5 / height, 1 - 0.9 / _WIDTH, 1 - 1.0 / height))
     axis.grid(alpha=0.25)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     return figure, axis
 
 
-def _legend(axis: Axes, *, columns: int) -> None:
+def _legend(axis: Axes) -> None:
     axis.legend(
         loc="lower center",
         bbox_to_anchor=(0.45, 1.0),
-        ncols=columns,
+        ncols=2,
         frameon=False,
         fontsize=8,
         columnspacing=1.0,

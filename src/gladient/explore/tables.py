@@ -11,7 +11,7 @@ __all__ = ["ladder", "sentences", "stationary"]
 
 _STYLE = (
     "<style>.gladient{width:auto} .gladient td,.gladient th{padding:0.1rem 1rem 0.1rem 0;text-align:left} "
-    ".gladient td{font-variant-numeric:tabular-nums}</style>"
+    ".gladient td{font-variant-numeric:tabular-nums} .gladient td:first-child{white-space:nowrap}</style>"
 )
 _REASONS = {
     "paper": "the paper's condition holds, by a margin of {margin:.4g}",
@@ -68,7 +68,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _bar(row: Row, most: float) -> str:
     filled = f"width:{100 * row.risk / most:.2f}%;height:0.9rem;background:{COLOURS[row.name]}"
-    return f'<div style="width:16rem;background:#f1f4f8"><div style="{filled}"></div></div>'
+    return f'<div style="width:11rem;background:#f1f4f8"><div style="{filled}"></div></div>'
 
 
 def _of(row: Row) -> str:
