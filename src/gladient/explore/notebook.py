@@ -154,7 +154,7 @@ def _(explore, mo):
     )
     steps = mo.ui.slider(steps=[100, 200, 400, 800], value=400, label="steps", show_value=True)
     start, halt = mo.ui.run_button(label="Train it"), mo.ui.run_button(label="Stop", kind="neutral")
-    last: list[explore.Training] = []  # the training that was started last
+    last: list[object] = []  # the training that was started last
     mo.vstack(
         [
             mo.md("## Train it: a small model falls onto its line"),
