@@ -88,7 +88,7 @@ def test_one_example_of_each_task():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        (MultitaskSetting.isotropic(n=[5, 5], r=[0.5, 0.5], d=3), "no chain"),
+        (MultitaskSetting.isotropic(n=[5, 5], r=[0.5, 0.5], d=3), "not a chain"),
         (MultitaskSetting([5], [[1.0]], [1.0], np.diag([1.0, 2.0])), "Sigma has eigenvalues from 1 to 2"),
         (MultitaskSetting.isotropic(n=[10**7], r=[0.5], d=3), "1e6 at most"),
     ],
