@@ -5,7 +5,7 @@
 Every row runs in a process of its own, on one core. `proved`: layers whose proof holds. `lens`: the largest distance of
 a rebuilt output from the exact recurrence; `own`: that of a layer's own output, in the head nearest to its bound, which
 is `explained`. CPU seconds, which other programs hardly disturb, of the forward pass and of what the lens adds to it:
-capture, proof of every head, summaries, page. Peak memory of the forward pass, and of all from capture to page.
+capture, proof of every head, summaries, page: each layer is proved, and made small for the page, as soon as it has run. Peak memory of the forward pass, and of all from capture to page.
 """
 
 import json
@@ -72,22 +72,21 @@ def build(name: str) -> nn.Module:
 
 def run_case(name: str, tokens: int, dtype: str) -> dict[str, Any]:
     from gladient import lens
-    from gladient.lens.page import ModelView, write_page
+    from gladient.lens.page import ModelView, PageLayer, keep, write_page
 
     model, ids = build(name).to(DTYPES[dtype]).eval(), torch.randint(1, 256, (1, tokens))
-    traces: list[lens.Trace] = []
+    kept: list[PageLayer] = []
 
     def forward() -> None:
         model(input_ids=ids, use_cache=False)
 
     def capture() -> None:
-        with lens.capture(model) as trace:
+        with lens.capture(model, on_record=lambda record: kept.append(keep(record))):
             forward()
-        traces.append(trace)
 
     def write() -> None:
         words = [f" {token}" for token in ids[0].tolist()]
-        write_page(path, [ModelView(name, words, traces[-1].records, ungated=traces[-1].ungated)])
+        write_page(path, [ModelView(name, words, kept, ungated=lens.ungated_layers(model))])
 
     seconds = []
 
@@ -105,7 +104,7 @@ def run_case(name: str, tokens: int, dtype: str) -> dict[str, Any]:
         forward()
         plain, memory = clock.peak(lambda: timed(forward)), clock.peak(everything)
         page = path.stat().st_size / 2**20
-    found = [record.reconstruction_error for record in traces[-1].records]
+    found = [layer.proof for layer in kept]
     worst = max(found, key=lambda each: each.error / each.tolerance)
     proved = f"{sum(each.passed for each in found)}/{len(found)}"
     proof = [proved, max(each.lens for each in found), worst.error, worst.tolerance]

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from gladient.lens import Recurrence
 
-__all__ = ["Truth", "make", "recurrences", "truth"]
+__all__ = ["DELTA", "Truth", "make", "recurrences", "truth"]
 
+DELTA = ("delta", "erase", "delta before", "erase before")
 EXTREMES = (0.0, -torch.inf, -1e4, -40.0, -1e-9, -1.0)
 
 
@@ -36,7 +37,8 @@ def make(
     Args:
         B, T, H, K, V: its sizes.
         gates: none, scalar, key, or those by a rate: rate, channel rate.
-        kind: plain, bonus, unread (before the write, without bonus), write, sum, mlstm, rwkv, delta or erase.
+        kind: plain, bonus, unread (before the write, without bonus), write, sum, mlstm, rwkv, delta, erase, or one of
+            these two and "before".
         initial: whether it starts from a state.
         extremes: whether gates are drawn from `EXTREMES`.
         extras: whether it has a skip and an output gate.
@@ -66,17 +68,17 @@ def make(
     log_gates = {"none": None, "scalar": closing(B, T, H), "key": closing(B, T, H, K)}.get(gates, uniform(B, T, H))
     return Recurrence(
         q=q,
-        k=torch.nn.functional.normalize(k, dim=3) if kind == "delta" else k,
+        k=torch.nn.functional.normalize(k, dim=3) if "delta" in kind else k,
         v=normal(B, T, H, V),
         output=normal(B, len(positions), H, V),
         positions=positions,
         log_gates=log_gates,
         rate=None if by_rate is None else -uniform(*by_rate),
         log_write=3 * normal(B, T, H) if kind in ("write", "sum", "mlstm", "rwkv") else None,
-        beta=2 * uniform(B, T, H) if kind in ("delta", "erase") else None,
-        erase_query=normal(B, T, H, K) / K if kind == "erase" else None,
-        erase_key=normal(B, T, H, K) / K if kind == "erase" else None,
-        read="before" if kind in ("bonus", "unread", "rwkv") else "after",
+        beta=2 * uniform(B, T, H) if "delta" in kind or "erase" in kind else None,
+        erase_query=normal(B, T, H, K) / K if "erase" in kind else None,
+        erase_key=normal(B, T, H, K) / K if "erase" in kind else None,
+        read="before" if kind in ("bonus", "unread", "rwkv") or "before" in kind else "after",
         bonus=uniform(H, K) if kind in ("bonus", "rwkv") else None,
         initial_state=normal(B, H, K, V) if initial else None,
         normalise={"sum": "sum", "rwkv": "sum", "mlstm": "mlstm"}.get(kind, "none"),
@@ -95,7 +97,7 @@ def recurrences(draw: st.DrawFn) -> Recurrence:
     return make(
         **sizes,
         gates=draw(st.sampled_from(["none", "scalar", "key", "rate", "channel rate"])),
-        kind=draw(st.sampled_from(["plain", "bonus", "unread", "write", "sum", "mlstm", "rwkv", "delta", "erase"])),
+        kind=draw(st.sampled_from(["plain", "bonus", "unread", "write", "sum", "mlstm", "rwkv", *DELTA])),
         initial=draw(st.booleans()),
         extremes=draw(st.booleans()),
         extras=draw(st.booleans()),

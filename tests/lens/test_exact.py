@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 from hypothesis import given, settings
-from recurrences import make, recurrences, truth
+from recurrences import DELTA, make, recurrences, truth
 
 from gladient.lens import Record, Recurrence, _weights
 from gladient.lens._exact import compute_exact
 from gladient.ops import gated_linear_attention
 
-KINDS = ["plain", "bonus", "unread", "write", "sum", "mlstm", "rwkv", "delta", "erase"]
+KINDS = ["plain", "bonus", "unread", "write", "sum", "mlstm", "rwkv", *DELTA]
 GATES = ["none", "scalar", "key", "rate", "channel rate"]
 
 

@@ -1,3 +1,4 @@
+import ast
 import sys
 from dataclasses import replace
 from types import ModuleType
@@ -12,7 +13,8 @@ from tiny.fla import AVAILABLE
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gladient import lens
+from gladient import _optional, lens
+from gladient.lens.adapters.fla import ADAPTER
 from gladient.nn import GatedLinearAttention
 
 B, T, H, K, V = 2, 9, 2, 3, 4
@@ -61,6 +63,11 @@ def chunk_kda(q: Any, k: Any, v: Any, g: Any, beta: Any, use_qk_l2norm_in_kernel
 def chunk_gdn2(q: Any, k: Any, v: Any, g: Any, b: Any, w: Any, use_qk_l2norm_in_kernel: bool = False,
                initial_state: Any = None) -> tuple[Tensor, Any]:  # fmt: skip
     return KERNELS["chunk_gdn2"](locals())
+
+
+def chunk_comba(q: Any, k: Any, v: Any, p: Any, g: Any, beta: Any, use_qk_l2norm_in_kernel: bool = False,
+                initial_state: Any = None) -> tuple[Tensor, Any]:  # fmt: skip
+    return KERNELS["chunk_comba"](locals())
 
 
 def chunk_rwkv7(r: Any, w: Any, k: Any, v: Any, a: Any, b: Any, scale: float = 1.0,
@@ -176,6 +183,15 @@ def test_gated_delta_net_2_is_read(normalise: bool, monkeypatch: pytest.MonkeyPa
     assert record.reconstruction_error.passed
 
 
+def test_comba_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = operands("q") | {"use_qk_l2norm_in_kernel": True, "p": torch.randn(B, T, H, K)}
+    given |= {"beta": torch.rand(B, T, H), "g": functional.logsigmoid(torch.randn(B, T, H))}
+    record = caught(layer_like_theirs("Comba", chunk_comba, monkeypatch), **given)
+    assert record.reconstruction_error.passed
+    late = replace(record.recurrence, erase_query=record.recurrence.erase_query.roll(1, 1))  # type: ignore[union-attr]
+    assert not replace(record, recurrence=late).reconstruction_error.passed
+
+
 @pytest.mark.parametrize("kernel", [chunk_rwkv7, fused_mul_recurrent_rwkv7])
 def test_rwkv7_is_read(kernel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     given = operands("r")
@@ -229,4 +245,62 @@ def test_their_own_layers_are_read() -> None:
         pytest.skip("flash-linear-attention's layers need Triton; install them with: pip install 'gladient[gpu]'")
     assert "fla" in MODELS
     modules = [record.module for record in run_case("fla", "L=70")[1]]
-    assert modules == [f"layers.{number}" for number in range(14)]
+    assert modules == [f"layers.{number}" for number in range(15)]
+
+
+ATTENTION = "attention to all tokens, or to some that it picks: no state"
+SLOTS = "two recurrences with a softmax over slots between them"
+SECOND = "its feature map may be taken in a kernel of its own: by default it is"
+ELSEWHERE = "its kernels are those of mamba_ssm; transformers' layers of the same kind are read"
+PART = "a part of the layer that is read"
+REASONS = {
+    "ABCAttention": SLOTS,
+    "Attention": ATTENTION,
+    "BasedLinearAttention": SECOND,
+    "BitAttention": ATTENTION,
+    "CyclicFlowAttention": "its memory moves from slot to slot: no gate times what was written",
+    "DDLerpLinear": PART,
+    "DeltaFormerAttention": ATTENTION,
+    "ForgettingAttention": ATTENTION,
+    "GatedDeltaProduct": "several writes for each token",
+    "GatedSlotAttention": SLOTS,
+    "LerpLinear": PART,
+    "LightNetAttention": "its gates are made in its kernel, of all keys so far",
+    "LoRA": PART,
+    "LogLinearMamba2": "as many states as the tokens' logarithm",
+    "Mamba": ELSEWHERE,
+    "Mamba2": ELSEWHERE,
+    "Mamba3": "its scan stands in kernels of mamba_ssm alone",
+    "MesaNet": "solves for the best state at every token: its weights depend on all keys together",
+    "MoBA": ATTENTION,
+    "MomAttention": "routes tokens to several states, packed in another order",
+    "MomentumDeltaNet": "two coupled states",
+    "MultiheadLatentAttention": ATTENTION,
+    "NativeSparseAttention": ATTENTION,
+    "PaTHAttention": ATTENTION,
+    "Parallax": ATTENTION,
+    "PrecondGatedDeltaNet": "a second recurrence conditions its writes",
+    "PrecondKDA": "a second recurrence conditions its writes",
+    "Raven": SLOTS,
+    "ReBasedLinearAttention": SECOND,
+    "SlidingWindowSharedKeyAttention": ATTENTION,
+    "StickBreakingAttention": ATTENTION,
+    "WallAttention": ATTENTION,
+    "YOCOCrossAttention": ATTENTION,
+    "YOCOSharedKVBuilder": PART,
+}
+
+
+def test_each_of_their_layers_is_read_or_has_its_reason() -> None:
+    """Their package does not import without Triton: its files are read."""
+    folder = _optional.find_file("fla", "layers/gla.py", needed_for="this test", install="pip install flash-linear-attention").parent
+    parts = [part for file in folder.glob("*.py") for part in ast.parse(file.read_text("utf-8")).body]
+    layers = {
+        part.name
+        for part in parts
+        if isinstance(part, ast.ClassDef) and any(getattr(each, "name", "") == "forward" for each in part.body)
+        and any(ast.unparse(base) == "nn.Module" for base in part.bases)
+    }
+    assert len(layers) > 30
+    assert layers == set(ADAPTER.modules) | set(REASONS)
+    assert not set(ADAPTER.modules) & set(REASONS)

@@ -100,6 +100,39 @@ def test_fewer_heads_a_last_query_and_packed_sequences() -> None:
     torch.testing.assert_close(rows.implicit_attention()[2], lens.record(**alone).implicit_attention()[0])
 
 
+@pytest.mark.parametrize("family", ["delta", "KDA", "Gated DeltaNet-2"])
+def test_a_delta_rule_that_reads_before_the_write(family: str) -> None:
+    given = made(family, initial_state=(B, H, K, V))
+    record = lens.record(**given, read="before", output=by_definition(given, read="before"))
+    assert record.reconstruction_error.passed
+    assert not record.implicit_attention().diagonal(dim1=2, dim2=3).any()
+    after = lens.record(**given, output=by_definition(given))
+    moved = {name: x.roll(1, 1) if name == "q" else x for name, x in given.items()}
+    shifted = lens.record(**moved, read="before").implicit_attention(queries=slice(1, None))
+    torch.testing.assert_close(shifted, after.implicit_attention(queries=slice(0, T - 1)))
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("family", ["scalar", "gated delta"])
+def test_last_queries_of_packed_sequences(family: str, single: bool) -> None:
+    class Mixer(nn.Module):
+        def forward(self, **given: Tensor) -> Tensor:
+            operator = gated_delta_rule if "beta" in given else gated_linear_attention
+            return operator(**given, form="last_query", cu_seqlens=(0, 2, 2, T))[0]
+
+    given = {name: x[:1] for name, x in made(family).items()}
+    given |= {"q": given["q"][:, -1:]} if single else {}
+    mixer = Mixer()
+    with lens.capture(mixer) as trace:
+        mixer(**given)
+    (record,) = trace.records
+    assert record.shape == (3, 1, H, T - 2)
+    assert record.reconstruction_error.passed
+    alone = {name: x if x.shape[1] == 1 else x[:, 2:] for name, x in given.items()}
+    wanted = lens.record(**alone).implicit_attention(queries=-1)
+    torch.testing.assert_close(record.implicit_attention()[2:], wanted)
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "said"),
     [
@@ -110,7 +143,6 @@ def test_fewer_heads_a_last_query_and_packed_sequences() -> None:
         ),
         ({"g": torch.ones(B, T + 1, H).double()}, ValueError, "g"),
         ({"gates": torch.ones(B, T, H)}, TypeError, "gates"),
-        ({"beta": torch.ones(B, T, H).double(), "read": "before"}, ValueError, "reads after the write"),
     ],
 )
 def test_records_that_cannot_be(wrong: dict[str, Any], error: type[Exception], said: str) -> None:

@@ -4,12 +4,12 @@ from dataclasses import replace
 import pytest
 import torch
 from hypothesis import given, settings
-from recurrences import make, recurrences, truth
+from recurrences import DELTA, make, recurrences, truth
 from torch import Tensor
 
 from gladient.lens import Recurrence, _weights
 
-KINDS = ["plain", "bonus", "unread", "write", "sum", "mlstm", "rwkv", "delta", "erase"]
+KINDS = ["plain", "bonus", "unread", "write", "sum", "mlstm", "rwkv", *DELTA]
 GATES = ["none", "scalar", "key", "rate", "channel rate"]
 
 

@@ -53,11 +53,11 @@ class Lens:
         out = self._out()
         text = self._text()
         with _progress() as report:
-            views = [self._look(loaded, text) for loaded in _models(self.model, report)]
-            packed = self._pack(views, report)
-        if out is not None:
-            from gladient.lens.page import write_packed
+            views = [self._look(loaded, text, report) for loaded in _models(self.model, report)]
+        from gladient.lens.page import pack, write_packed
 
+        packed = pack(views)
+        if out is not None:
             size = write_packed(out, packed)
             print(f"{out}: {size / 2**20:.2f} MiB", file=sys.stderr if self.json else sys.stdout)
         print(json.dumps(_summaries(packed)) if self.json else "\n".join(map(_line, packed)))
@@ -85,22 +85,18 @@ class Lens:
             raise ValueError("the text is empty; give at least one word")
         return text
 
-    def _look(self, loaded: "Loaded", text: str | None) -> "ModelView":
+    def _look(self, loaded: "Loaded", text: str | None, report: Report) -> "ModelView":
         from gladient.lens._load import look
 
-        return look(loaded, text, layers=self.layers or None, max_tokens=self.max_tokens, max_bytes=_MAX_BYTES)
-
-    def _pack(self, views: "list[ModelView]", report: Report) -> list[dict[str, Any]]:
-        from gladient.lens.page import pack
-
-        done, every = 0, sum(min(self.heads, record.recurrence.heads) for view in views for record in view.records)
-
-        def on_head() -> None:
-            nonlocal done
-            done += 1
-            report("weights and reconstruction", done, every)
-
-        return pack(views, heads=self.heads, on_head=on_head)
+        return look(
+            loaded,
+            text,
+            layers=self.layers or None,
+            heads=self.heads,
+            max_tokens=self.max_tokens,
+            max_bytes=_MAX_BYTES,
+            on_layer=lambda done, of: report(f"layers of {loaded.name}", done, of),
+        )
 
 
 def _models(name: str, report: Report) -> "list[Loaded]":

@@ -3,7 +3,7 @@
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -91,6 +91,7 @@ def capture(
     layers: Selection = None,
     positions: Selection = None,
     max_bytes: int = 2**31,
+    on_record: Callable[[Record], None] | None = None,
 ) -> Iterator[Trace]:
     """While the `with` lasts, keeps the operands of every call of the model's gated layers.
 
@@ -102,6 +103,8 @@ def capture(
         layers: numbers of the layers to capture: one, some, or None for all.
         positions: the queries to keep of each call: one, some, or None for all.
         max_bytes: the most memory that records may keep, and that one request for weights may take.
+        on_record: told of each record as soon as its layer has run; the trace then keeps none, so that a model's
+            operands need not be in memory together.
 
     Yields:
         The trace; its records appear as layers run.
@@ -120,7 +123,7 @@ def capture(
     trace, calls = Trace(ungated=ungated), Counter[str]()
     with ExitStack() as attached:
         for name, number, module, adapter in found:
-            emit = _emitter(trace, calls, (name, number, adapter.name), positions, len(found), max_bytes)
+            emit = _emitter(trace, calls, (name, number, adapter.name), positions, len(found), max_bytes, on_record)
             try:
                 attached.enter_context(adapter.attach(module, emit))
             except SeamError as error:
@@ -131,7 +134,13 @@ def capture(
 
 
 def _emitter(
-    trace: Trace, calls: Counter[str], who: tuple[str, int, str], positions: Selection, layers: int, max_bytes: int
+    trace: Trace,
+    calls: Counter[str],
+    who: tuple[str, int, str],
+    positions: Selection,
+    layers: int,
+    max_bytes: int,
+    on_record: Callable[[Record], None] | None,
 ) -> Emit:
     name, number, architecture = who
 
@@ -139,15 +148,19 @@ def _emitter(
         kept = _detached(recurrence)
         if positions is not None:
             kept = kept.select(None, resolve(positions, kept.tokens, "position"))
-        need = trace.nbytes + kept.nbytes * (layers - len(trace.layers))
+        need = kept.nbytes if on_record else trace.nbytes + kept.nbytes * (layers - len(trace.layers))
         if need > max_bytes:
             raise ValueError(
                 f"capturing {layers} layers keeps about {need / 2**20:,.0f} MiB, more than max_bytes allows "
                 f"({max_bytes / 2**20:,.0f} MiB); capture fewer layers (layers=), shorter input, or raise max_bytes"
             )
         with _counting:
-            trace.records.append(Record(name, number, architecture, calls[name], kept, max_bytes))
+            record = Record(name, number, architecture, calls[name], kept, max_bytes)
             calls[name] += 1
+            if on_record is None:
+                trace.records.append(record)
+        if on_record is not None:
+            on_record(record)
 
     return emit
 

@@ -2,6 +2,7 @@
 
 import base64
 import zlib
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,43 +10,112 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["FINE", "SHUT", "encode_logs", "encode_rows", "encode_single", "find_equal"]
+__all__ = ["FINE", "SHUT", "Logs", "Rows", "encode_single"]
 
 FINE = 2**15 - 1  # steps from 0 to a row's largest entry: 16 bits
 SHUT = -745.0  # exp of it is 0
 _LOG_STEP = 2.0**-13
+_COARSER = 8.0  # times that, where a layer is not kept in FINE steps
+_SAMPLE = 2**15  # numbers from which the size of all is estimated
 
 
-def encode_rows(x: Float[Tensor, "*rows S"], steps: int) -> dict[str, Any]:
-    """Each row in steps of its own, `steps` of them up to its largest entry; fewer steps are fewer bits.
+@dataclass(frozen=True)
+class Rows:
+    """Rows of numbers in 16 bits: each in whole steps of its own, `FINE` of them up to its largest entry.
 
-    >>> sorted(encode_rows(torch.tensor([[1.0, -2.0], [0.0, 0.0]]), 127))
-    ['bytes', 'integers', 'scales']
+    Attributes:
+        numbers: the steps, [R, S].
+        scales: how large they are, [R].
+        of: for each head which of the parts of R it has; heads may share them.
     """
-    x = x.double().flatten(0, -2)
-    scales = x.abs().amax(1).clamp_min(1e-300) / steps
-    return _integers((x / scales[:, None]).round(), 1 if steps < 128 else 2, scales)
+
+    numbers: Tensor
+    scales: Tensor
+    of: list[int] | None = None
+
+    @classmethod
+    def of_heads(cls, x: Float[Tensor, "T H K"]) -> "Rows":
+        """A row for each head and token; equal heads once."""
+        unique, of = _find_equal(x)
+        return cls.of_rows(x[:, unique].movedim(1, 0).flatten(0, 1), of)
+
+    @classmethod
+    def of_rows(cls, x: Float[Tensor, "R S"], of: list[int] | None = None) -> "Rows":
+        """Each row as it is.
+
+        >>> Rows.of_rows(torch.tensor([[1.0, -2.0], [0.0, 0.0]])).numbers.tolist()
+        [[16384, -32767], [0, 0]]
+        """
+        scales = x.double().abs().amax(1).clamp_min(1e-300) / FINE
+        return cls((x.double() / scales[:, None]).round().short(), scales.float(), of)
+
+    def encode(self, steps: int) -> dict[str, Any]:
+        """In so many steps instead; fewer steps are fewer bits."""
+        size = 1 if steps < 128 else 2
+        numbers = self._in_steps(steps).numpy().astype(f"<i{size}")
+        of = {} if self.of is None else {"of": self.of}
+        return {**of, **_integers(numbers, self.scales * (FINE / steps))}
+
+    def size(self, steps: int) -> float:
+        """About how many characters they take so."""
+        every = max(1, self.numbers.numel() // _SAMPLE)
+        some = Rows(self.numbers[::every], self.scales[::every]).encode(steps)
+        return len(some["integers"]) * len(self.numbers) / len(self.numbers[::every]) + len(some["scales"])
+
+    def distance(self, steps: int) -> float:
+        """Of rows in so many steps from what they were, relative to their length: the root of the mean square."""
+        lost = self.numbers - self._in_steps(steps).double() * (FINE / steps)
+        whole = self.numbers.double().square().sum(1)
+        return (lost.square().sum(1) / whole.clamp_min(1.0)).mean().sqrt().item()
+
+    def _in_steps(self, steps: int) -> Tensor:
+        return self.numbers if steps == FINE else (self.numbers * (steps / FINE)).round()
 
 
-def encode_logs(x: Float[Tensor, "U T *K"], rate: float = 1.0) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Logs:
     """Log gates whose running sums over tokens are rounded, so that no sum of them is farther off than one step.
 
-    A step is 2⁻¹³, divided by the largest rate that the log gates are to be multiplied by.
+    Attributes:
+        numbers: minus the gates, in whole steps, [U, T] or [U, T, K].
+        step: 2⁻¹³, divided by the largest rate that they are to be multiplied by.
+        of: for each head which of the U it has.
     """
-    step = _LOG_STEP * 2.0 ** -np.ceil(np.log2(max(rate, 1.0)))
-    sums = (x.double().clamp_min(SHUT).cumsum(1) / step).round()
-    return _integers(sums.diff(dim=1, prepend=torch.zeros_like(sums[:, :1])), 4, x.new_full(x.shape[:1], step))
+
+    numbers: Tensor
+    step: float
+    of: list[int]
+
+    @classmethod
+    def of_heads(cls, x: Float[Tensor, "T H *K"], rate: float = 1.0) -> "Logs":
+        """Equal heads once."""
+        unique, of = _find_equal(x)
+        step = _LOG_STEP * 2.0 ** -np.ceil(np.log2(max(rate, 1.0)))
+        return cls(_rounded(-x[:, unique].movedim(1, 0).double().clamp_min(SHUT), step).int(), step, of)
+
+    def encode(self, steps: int) -> dict[str, Any]:
+        """Sums to 2⁻¹³ beside rows of `FINE` steps, else to 2⁻¹⁰."""
+        times = 1.0 if steps == FINE else _COARSER
+        numbers = self.numbers if times == 1.0 else _rounded(self.numbers.double(), times)
+        scales = torch.full((len(numbers),), -self.step * times)
+        return {"of": self.of, **_integers(numbers.numpy().astype("<i4"), scales)}
 
 
 def encode_single(x: Tensor) -> dict[str, Any]:
     """Float32."""
-    return {"f32": _text(_planes(x.detach().double().numpy(force=True).astype("<f4"), 4))}
+    return {"f32": _text(_planes(x.detach().double().numpy(force=True).astype("<f4")))}
 
 
-def find_equal(x: Float[Tensor, "T H *K"]) -> tuple[list[int], list[int]]:
+def _rounded(x: Tensor, step: float) -> Tensor:
+    """Differences of the running sums over dimension 1, in whole steps."""
+    sums = (x.cumsum(1) / step).round()
+    return sums.diff(dim=1, prepend=torch.zeros_like(sums[:, :1]))
+
+
+def _find_equal(x: Float[Tensor, "T H *K"]) -> tuple[list[int], list[int]]:
     """The heads that differ, and for each head which of these it equals.
 
-    >>> find_equal(torch.tensor([[1.0, 2.0, 1.0]]))
+    >>> _find_equal(torch.tensor([[1.0, 2.0, 1.0]]))
     ([0, 1], [0, 1, 0])
     """
     heads, unique, of = x.unbind(1), [0], [0]
@@ -60,15 +130,17 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return a.data_ptr() == b.data_ptr() or torch.equal(a, b)
 
 
-def _integers(x: Tensor, size: int, scales: Tensor) -> dict[str, Any]:
-    numbers = x.numpy(force=True).astype(f"<i{size}")
-    return {"bytes": size, "integers": _text(_planes(numbers, size)), "scales": encode_single(scales)["f32"]}
+def _integers(numbers: np.ndarray, scales: Tensor) -> dict[str, Any]:
+    size = numbers.dtype.itemsize
+    return {"bytes": size, "integers": _text(_planes(numbers)), "scales": encode_single(scales)["f32"]}
 
 
-def _planes(x: np.ndarray, size: int) -> bytes:
+def _planes(x: np.ndarray) -> bytes:
     """All lowest bytes, then all next ones …: they deflate better."""
-    return np.ascontiguousarray(x).view("u1").reshape(-1, size).T.tobytes()
+    return np.ascontiguousarray(x).view("u1").reshape(-1, x.dtype.itemsize).T.tobytes()
 
 
 def _text(raw: bytes) -> str:
-    return base64.b64encode(zlib.compress(raw)).decode()
+    """Numbers seldom repeat: deflate finds their frequencies and runs, and looks for nothing else."""
+    deflate = zlib.compressobj(strategy=zlib.Z_RLE)
+    return base64.b64encode(deflate.compress(raw) + deflate.flush()).decode()

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.lens._recurrence import Recurrence
+from gladient.lens._recurrence import Recurrence, change_each
 from gladient.ops import LayoutWarning, gated_delta_rule, gated_linear_attention
 
 __all__ = ["Exact", "compute_exact", "half_step"]
@@ -45,7 +45,7 @@ class Exact:
 def compute_exact(x: Recurrence) -> Exact:
     """Of a recurrence in float64 (`Recurrence.double`): twice the recurrence, in chunks, never a matrix of weights."""
     o, n = _outputs(x)
-    size, n_size = _outputs(_absolute(x))
+    size, n_size = (each.double().nan_to_num_(posinf=0.0) for each in _outputs(_absolute(x)))
     size = size / n.abs() + o.abs() * (n_size / n.abs() if x.normalise != "none" else 0.0)
     output, skip, gate = o / n, x.skip, x.output_gate
     output, size = (output, size) if skip is None else (output + skip, size + skip.abs())
@@ -86,7 +86,7 @@ def _outputs(x: Recurrence) -> tuple[Tensor, Tensor]:
 
 
 def _run(x: Recurrence, k: Tensor, v: Tensor, gates: Tensor | None, state: Tensor | None) -> Tensor:
-    q = x.q.new_zeros(x.k.shape).index_copy(1, x.positions, x.q)
+    q, k = _once(_at_tokens(x)), _once(k)
     named = {"g" if gates is None or gates.ndim == 3 else "gk": gates, "initial_state": state, "read": x.read}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LayoutWarning)  # there may be fewer tokens than heads
@@ -97,17 +97,30 @@ def _run(x: Recurrence, k: Tensor, v: Tensor, gates: Tensor | None, state: Tenso
         return gated_linear_attention(q, k, v, **named)[0][:, x.positions]  # type: ignore[arg-type]
 
 
+def _at_tokens(x: Recurrence) -> Tensor:
+    """A query for each token, 0 where none was captured."""
+    if x.positions.tolist() == list(range(x.tokens)):
+        return x.q
+    return x.q.new_zeros(x.k.shape).index_copy(1, x.positions, x.q)
+
+
+def _once(x: Tensor) -> Tensor:
+    """What all heads share, as the operators take it: one head."""
+    return x[:, :, :1] if x.stride(2) == 0 else x
+
+
 def _erase(x: Recurrence, q: Tensor, k: Tensor, v: Tensor, gates: Tensor | None, state: Tensor | None) -> Tensor:
     """A delta rule with keys of its own to erase by, token by token."""
     assert x.beta is not None
     S, outputs = k.new_zeros(*k[:, 0].shape, v.shape[3]) if state is None else state, []
     (m, b), written = x.erasing, x.beta[..., None] * v
     for t in range(x.tokens):
+        before = S
         if gates is not None:
             S = S * (gates[:, t, :, None] if gates.ndim == 3 else gates[:, t]).exp()[..., None]
         erased = torch.einsum("bhk,bhkv->bhv", m[:, t], S)
         S = S - b[:, t, :, :, None] * erased[:, :, None] + k[:, t, :, :, None] * written[:, t, :, None]
-        outputs.append(torch.einsum("bhk,bhkv->bhv", q[:, t], S))
+        outputs.append(torch.einsum("bhk,bhkv->bhv", q[:, t], S if x.read == "after" else before))
     return torch.stack(outputs, 1)
 
 
@@ -148,12 +161,16 @@ def _finite(m: Tensor) -> Tensor:
 
 
 def _absolute(x: Recurrence) -> Recurrence:
-    """Every product positive; what a delta rule erases only makes its sums smaller."""
-    names = ("q", "k", "v", "bonus", "initial_state", "initial_normaliser")
-    positive: dict[str, Any] = {name: value.abs() for name in names if (value := getattr(x, name)) is not None}
+    """Every product positive, in float32, which a bound does with; erasing only makes a delta rule's sums smaller."""
+    signed = ("q", "k", "v", "bonus", "initial_state", "initial_normaliser", "beta")
+    given = {name: value for name, value in vars(x).items() if isinstance(value, Tensor) and name != "positions"}
+    found: dict[str, Any] = {
+        name: change_each(value, lambda y: y.abs().float() if name in signed else y.float())  # noqa: B023
+        for name, value in given.items()
+    }
     if x.beta is not None:
-        positive |= {"v": positive["v"] * x.beta.abs()[..., None], "beta": None, "erase_query": None, "erase_key": None}
-    return replace(x, **positive)
+        found |= {"v": found["v"] * found["beta"][..., None], "beta": None, "erase_query": None, "erase_key": None}
+    return replace(x, **found)
 
 
 def _growth(x: Recurrence) -> Float[Tensor, " H"]:

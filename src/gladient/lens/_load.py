@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from gladient._optional import require
 from gladient.lens._capture import capture
 from gladient.lens._layers import gated_layers
-from gladient.lens.page import ModelView
+from gladient.lens._record import Record
+from gladient.lens.page import ModelView, PageLayer, keep
 
 __all__ = ["Loaded", "load_pretrained", "look", "quiet_transformers", "require_transformers"]
 
@@ -122,21 +123,30 @@ def _part(kind: Any, name: str, wrong: str) -> Any:
 
 
 def look(
-    loaded: Loaded, text: str | None, *, layers: Sequence[int] | None = None, max_tokens: int = 2048, max_bytes: int
+    loaded: Loaded,
+    text: str | None,
+    *,
+    layers: Sequence[int] | None = None,
+    heads: int = 32,
+    max_tokens: int = 2048,
+    max_bytes: int,
+    on_layer: Callable[[int, int], None] = lambda done, of: None,
 ) -> ModelView:
-    """One reading of a text, with the lens on.
+    """One reading of a text, with the lens on: each layer is proved, and made small for the page, as soon as it ran.
 
     Args:
         loaded: the model.
         text: what it reads; its own text if None.
         layers: numbers of the layers to look at; all if None.
+        heads: the most heads of a layer to keep.
         max_tokens: the longest text.
-        max_bytes: the most memory that records keep, and that one request for weights takes.
+        max_bytes: the most memory that a record keeps, and that one request for weights takes.
+        on_layer: told how many layers are done, and how many there are.
 
     Raises:
         ValueError: if the text is empty or too long, the model has no gated layer, or a layer does not exist.
     """
-    gated_layers(loaded.module)
+    every = len(layers or gated_layers(loaded.module))
     ids, tokens = loaded.encode(loaded.text or "" if text is None else text)
     if not tokens:
         raise ValueError("the text has no tokens; give at least one word")
@@ -145,13 +155,20 @@ def look(
             f"the text has {len(tokens):,} tokens, more than {max_tokens:,}: one head's weights would take "
             f"{32 * len(tokens) ** 2 / 2**20:,.0f} MiB; shorten it, or raise --max-tokens"
         )
-    with torch.no_grad(), quiet_transformers(), capture(loaded.module, layers=layers, max_bytes=max_bytes) as trace:
+    kept: list[PageLayer] = []
+
+    def on_record(record: Record) -> None:
+        if record.call == 0:
+            kept.append(keep(record, heads=heads))
+            on_layer(len(kept), every)
+
+    options: dict[str, Any] = {"layers": layers, "max_bytes": max_bytes, "on_record": on_record}
+    with torch.no_grad(), quiet_transformers(), capture(loaded.module, **options) as trace:
         output = loaded.module(input_ids=ids, **loaded.options)
     places = [] if loaded.asked is None else loaded.asked(ids)[0].nonzero()[:, 0].tolist()
-    records = [record for record in trace.records if record.call == 0]
     position = places[-1] if places else None
     predictions = _predict(getattr(output, "logits", output), loaded.word)
-    return ModelView(loaded.name, tokens, records, loaded.facts, position, trace.ungated, predictions)
+    return ModelView(loaded.name, tokens, kept, loaded.facts, position, trace.ungated, predictions)
 
 
 def _predict(logits: Any, word: Callable[[int], str] | None) -> list[list[tuple[str, float]]] | None:

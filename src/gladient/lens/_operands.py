@@ -42,10 +42,11 @@ def record(
         layer: its number.
         max_bytes: the most memory that one request for weights may take.
         **operands: log gates g, gk, gv, G, A with dt; beta, erase; scale (1 if not given), initial_state, read, bonus,
-            cu_seqlens: shapes and meaning as there. Packed sequences become rows, aligned right.
+            cu_seqlens: shapes and meaning as there. Packed sequences become rows, aligned right; with last queries
+            alone, each row has its own at the end.
 
     Raises:
-        ValueError: if a shape breaks its rule, or the delta rule comes with a read before the write.
+        ValueError: if a shape breaks its rule.
         TypeError: if a type does, or an operand is none of these.
 
     >>> q = k = torch.ones(1, 3, 1, 1)
@@ -59,7 +60,8 @@ def record(
     if output is None:
         operator = gated_linear_attention if call.beta is None else gated_delta_rule
         output = operator(q, k, v, **operands)[0]
-    wanted = (len(k), q.shape[1], call.heads, v.shape[3])
+    queries = q.shape[1] if len(call.offsets) == 2 or call.form != "last_query" else output.shape[1]
+    wanted = (len(k), queries, call.heads, v.shape[3])
     if tuple(output.shape) != wanted:
         raise ValueError(f"output has shape {tuple(output.shape)}; of these operands it is [B, Q, H, V] = {wanted}")
     kept = recurrence_of(call, output.detach(), call.initial_state)
@@ -70,13 +72,12 @@ def recurrence_of(call: Call, output: Tensor, initial_state: Tensor | None) -> R
     """What an operator was asked, beside what it returned and the state before its first token.
 
     Gates of value channels make every value channel a head of its own, with values of one number.
-
-    Raises:
-        ValueError: for last queries of packed sequences.
     """
-    H, T, Q = call.heads, call.k.shape[1], output.shape[1]
-    if len(call.offsets) > 2 and (Q, call.q.shape[1]) != (T, T):
-        raise ValueError("the lens reads packed sequences with a query for every token; leave out last_query")
+    H, T = call.heads, call.k.shape[1]
+    if len(call.offsets) > 2 and (output.shape[1], call.q.shape[1]) != (T, T):
+        every = call._replace(q=call.q.expand(-1, T, -1, -1))
+        return recurrence_of(every, _at_ends(output, call.offsets), initial_state).select(None, -1)
+    Q = output.shape[1]
     log_gates = call.gates.each(accumulation).to_heads(H).combined()
     q, k, v = (to_heads(accumulation(x), H) for x in (call.q, call.k, call.v))
     parts: dict[str, Tensor] = {"q": call.scale * q[:, -Q:], "k": k, "v": v, "output": output}
@@ -88,6 +89,17 @@ def recurrence_of(call: Call, output: Tensor, initial_state: Tensor | None) -> R
         own = (parts["q"] * accumulation(call.bonus)[:, None] * k[:, T - Q :]).sum(3, keepdim=True)
         parts["skip"] = own * v[:, T - Q :]
     return _recurrence({name: unpacked(x, call.offsets) for name, x in parts.items()}, call, initial_state)
+
+
+def _at_ends(output: Tensor, borders: tuple[int, ...]) -> Tensor:
+    """One output for each packed sequence, or for each that has tokens, at its last token; zeros elsewhere.
+
+    >>> _at_ends(torch.tensor([[1.0, 2.0]]), (0, 2, 2, 3)).tolist()
+    [[0.0, 1.0, 2.0]]
+    """
+    ends = [(row, stop - 1) for row, (start, stop) in enumerate(pairwise(borders)) if start < stop]
+    found = output if output.shape[1] == len(ends) else output[:, [row for row, _ in ends]]
+    return output.new_zeros(1, borders[-1], *output.shape[2:]).index_copy(1, torch.tensor([at for _, at in ends]), found)
 
 
 def _delta(call: Call, k: Tensor, v: Tensor) -> dict[str, Tensor]:

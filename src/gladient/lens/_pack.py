@@ -1,7 +1,6 @@
-"""Records as the operands that a page computes weights from: linear in the tokens, base64 inside JSON."""
+"""Records as the operands that a page computes weights from: linear in the tokens, in few bytes each."""
 
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,61 +8,77 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gladient.lens import _weights
-from gladient.lens._encode import FINE, encode_logs, encode_rows, encode_single, find_equal
+from gladient.lens._encode import FINE, Logs, Rows, encode_single
 from gladient.lens._exact import compute_exact
+from gladient.lens._proof import Reconstruction
 from gladient.lens._record import Record
 from gladient.lens._recurrence import Recurrence
 
-__all__ = ["choose_heads", "count_numbers", "pack_layer"]
+__all__ = ["PageLayer", "keep"]
 
 _SUMMED = 64  # queries, spread evenly, whose means a summary takes
+_SIZES = (127, 31)  # steps of the sizes of values, in layers that are kept in FINE steps and in others
 
 
-def choose_heads(x: Recurrence, most: int) -> list[int]:
-    """At most so many heads, spread evenly from the one that forgets fastest to the slowest; all if they fit.
+@dataclass(frozen=True)
+class PageLayer:
+    """What a page shows of a layer's call on one text, in a small part of the memory that its record takes.
 
-    >>> from gladient.lens._recurrence import Recurrence
-    >>> q, gates = torch.ones(1, 2, 5, 1), torch.tensor([-4.0, -1, 0, -3, -2]).expand(1, 2, 5)
-    >>> choose_heads(Recurrence(q, q, q, q, torch.arange(2), log_gates=gates), 3)
-    [0, 2, 4]
+    Attributes:
+        facts: what is said of it, as JSON values.
+        proof: of its record.
+        tokens: how many it read.
+        rows: queries, keys and what is erased.
+        gates: log gates, if it has any.
+        singles: what is kept in float32.
+        sizes: of the values, a row for each head.
     """
-    if x.heads <= most:
-        return list(range(x.heads))
-    order = _mean_log_gate(x).argsort()
-    return sorted(order[torch.linspace(0, x.heads - 1, most).round().long()].tolist())
+
+    facts: dict[str, Any]
+    proof: Reconstruction
+    tokens: int
+    rows: dict[str, Rows]
+    gates: Logs | None
+    singles: dict[str, Any]
+    sizes: Rows
+
+    def encode(self, steps: int) -> dict[str, Any]:
+        """As JSON values, with queries and keys in so many steps: see `Rows`."""
+        rows = {name: each.encode(steps) for name, each in self.rows.items()}
+        off = (sum(self.rows[name].distance(steps) ** 2 for name in ("q", "k")) / self.facts["size"]) ** 0.5
+        return {**self.facts, "steps": steps, "off": off, **rows, **self._others(steps)}
+
+    def size(self, steps: int) -> float:
+        """About how many characters that takes."""
+        others = sum(len(text) for each in self._others(steps).values() for text in each.values() if type(text) is str)
+        return others + sum(each.size(steps) for each in self.rows.values())
+
+    def _others(self, steps: int) -> dict[str, Any]:
+        gates = {} if self.gates is None else {"gates": self.gates.encode(steps)}
+        return {**gates, **self.singles, "sizes": self.sizes.encode(_SIZES[steps != FINE])}
 
 
-def count_numbers(record: Record, heads: list[int]) -> tuple[int, int]:
-    """How many numbers the page keeps of a layer's queries and keys, and how many others."""
-    x = record.recurrence.select(heads)
-    keys = (x.q, x.k, x.erase_query, x.erase_key)
-    own = sum(len(find_equal(each[0])[0]) * each[0, :, 0].numel() for each in keys if each is not None)
-    gates = 0 if x.log_gates is None else x.log_gates[0].numel()
-    return own, gates + x.tokens * x.heads
+def keep(record: Record, *, heads: int = 32, last: int = 8) -> PageLayer:
+    """Proves a layer and keeps of it what a page shows: `lens.capture(model, on_record=…)` may do so layer by layer.
 
-
-def pack_layer(
-    record: Record, heads: list[int], *, steps: int = FINE, last: int = 8, on_head: Callable[[], None] = lambda: None
-) -> dict[str, Any]:
-    """What the page keeps of a layer's call on one text: chosen heads' operands, summaries, and the layer's proof.
-
-    Queries and keys are whole multiples, up to `steps`, of a step of each token's; heads that share them share them
-    here. Sums of log gates are within 2⁻¹³; sizes of values are in 127 steps, all else in float32.
+    Args:
+        record: one call on one text, with all queries.
+        heads: the most heads to keep, spread evenly from the one that forgets fastest to the slowest.
+        last: k of the share of the weight on the last k tokens.
 
     Raises:
-        ValueError: if the call had several texts, or queries were left out of the capture.
+        ValueError: if the call had several texts, queries were left out of the capture, or no head is kept.
     """
     x = record.recurrence
+    if heads < 1:
+        raise ValueError(f"heads is {heads}; a page shows at least 1 of each layer")
     if x.q.shape[0] != 1 or x.q.shape[1] != x.tokens:
         raise ValueError(
             f"{record.module} has {x.q.shape[0]} texts and {x.q.shape[1]} of {x.tokens} queries; a page shows one "
             "text: capture a batch of 1 with positions=None"
         )
-    found = record.reconstruction_error
-    summaries = _summarise(record, heads, last)
-    for _ in heads:
-        on_head()
-    return {
+    proof, chosen = record.reconstruction_error, _choose_heads(x, heads)
+    facts = {
         "layer": record.layer,
         "module": record.module,
         "architecture": record.architecture,
@@ -71,14 +86,30 @@ def pack_layer(
         "separable": x.separable,
         "before": x.read == "before",
         "of": x.heads,
-        "heads": heads,
+        "heads": chosen,
         "last": last,
-        "steps": steps,
-        "reconstruction": {**vars(found), "passed": found.passed},
-        "summary": summaries,
+        "reconstruction": {**vars(proof), "passed": proof.passed},
+        "summary": _summarise(record, chosen, last),
         "size": int(x.k.shape[3]),
-        **_operands(x.select(heads), steps),
     }
+    some = x.select(chosen)
+    named = {name: getattr(some, name) for name in ("q", "k", "erase_query", "erase_key")}
+    rows = {name: Rows.of_heads(value[0]) for name, value in named.items() if value is not None}
+    sizes = Rows.of_rows(torch.linalg.vector_norm(some.v[0].double(), dim=2).T)
+    return PageLayer(facts, proof, x.tokens, rows, _logs(some), _singles(some), sizes)
+
+
+def _choose_heads(x: Recurrence, most: int) -> list[int]:
+    """At most so many heads, spread evenly from the one that forgets fastest to the slowest; all if they fit.
+
+    >>> q, gates = torch.ones(1, 2, 5, 1), torch.tensor([-4.0, -1, 0, -3, -2]).expand(1, 2, 5)
+    >>> _choose_heads(Recurrence(q, q, q, q, torch.arange(2), log_gates=gates), 3)
+    [0, 2, 4]
+    """
+    if x.heads <= most:
+        return list(range(x.heads))
+    order = _mean_log_gate(x).argsort()
+    return sorted(order[torch.linspace(0, x.heads - 1, most).round().long()].tolist())
 
 
 def _summarise(record: Record, heads: list[int], last: int) -> list[dict[str, Any]]:
@@ -94,26 +125,26 @@ def _summarise(record: Record, heads: list[int], last: int) -> list[dict[str, An
     ]
 
 
-def _operands(x: Recurrence, steps: int) -> dict[str, Any]:
-    keys = {name: getattr(x, name) for name in ("q", "k", "erase_query", "erase_key")}
-    rows = partial(encode_rows, steps=steps)
-    found: dict[str, Any] = {name: _shared(value[0], rows) for name, value in keys.items() if value is not None}
+def _logs(x: Recurrence) -> Logs | None:
     gates, rate = _gates(x)
-    if gates is not None:
-        found["gates"] = _shared(gates[0], partial(encode_logs, rate=1.0 if rate is None else rate.abs().max().item()))
+    return None if gates is None else Logs.of_heads(gates[0], 1.0 if rate is None else rate.abs().max().item())
+
+
+def _singles(x: Recurrence) -> dict[str, Any]:
+    found, (_, rate) = dict[str, Tensor](), _gates(x)
     if rate is not None:
-        found["rate"] = encode_single(rate)
+        found["rate"] = rate
     if x.log_write is not None:
-        found["write"] = encode_single(x.log_write[0].T)
+        found["write"] = x.log_write[0].T
     if x.beta is not None:
-        found["beta"] = encode_single(x.beta[0].T)
+        found["beta"] = x.beta[0].T
     if x.bonus is not None:
-        found["bonus"] = encode_single(x.bonus)
+        found["bonus"] = x.bonus
     if x.normalise != "none":
         doubled = x.double()
-        found["norm"] = encode_single(1 / compute_exact(doubled).normaliser[0].T)
-        found["scale"] = encode_single(_weights.largest_log_weight(doubled)[0])
-    return found | {"sizes": encode_rows(torch.linalg.vector_norm(x.v[0].double(), dim=2).T, 127)}
+        found["norm"] = 1 / compute_exact(doubled).normaliser[0].T
+        found["scale"] = _weights.largest_log_weight(doubled)[0]
+    return {name: encode_single(value) for name, value in found.items()}
 
 
 def _gates(x: Recurrence) -> tuple[Tensor | None, Tensor | None]:
@@ -122,7 +153,7 @@ def _gates(x: Recurrence) -> tuple[Tensor | None, Tensor | None]:
         return x.log_gates, None
     if x.rate.ndim == 2 and x.log_gates.ndim == 3:
         return x.log_gates, x.rate
-    return x.double().log_gates, None
+    return x.log_decay, None
 
 
 def _mean_log_gate(x: Recurrence) -> Float[Tensor, " H"]:
@@ -133,9 +164,3 @@ def _mean_log_gate(x: Recurrence) -> Float[Tensor, " H"]:
     means = gates.double().clamp_min(-1e6).mean((0, 1))
     means = means if rate is None else means[:, None] * rate.double()
     return means if means.ndim == 1 else means.mean(1)
-
-
-def _shared(x: Float[Tensor, "T H *K"], encode: Callable[[Tensor], dict[str, Any]]) -> dict[str, Any]:
-    """Heads one after the other, equal ones once: `of` says which is whose."""
-    unique, of = find_equal(x)
-    return {"of": of, **encode(x[:, unique].movedim(1, 0))}

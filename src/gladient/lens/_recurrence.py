@@ -1,6 +1,6 @@
 """What every gated layer is, whatever its library calls it: the operands of one gated recurrence."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Recurrence", "Selection", "resolve"]
+__all__ = ["Recurrence", "Selection", "change_each", "resolve"]
 
 Selection = int | slice | Sequence[int] | None  # of heads or positions: one, a range, some, all
 
@@ -56,7 +56,7 @@ class Recurrence:
 
     Raises:
         ValueError: if `read` or `normalise` is none of these, gates or queries do not fit the keys, or the delta rule
-            comes with an input gate, a bonus, a normaliser or a read before the write, or erases without `beta`.
+            comes with an input gate, a bonus or a normaliser, or erases without `beta`.
 
     Source: equations of gated linear attention in section 2 of arXiv 2504.04308; delta rule: arXiv 2412.06464.
 
@@ -95,11 +95,11 @@ class Recurrence:
             raise ValueError(f"log_gates {tuple(self.log_gates.shape)} do not begin as keys do: {tuple(self.k.shape)}")
         if len(self.positions) != self.q.shape[1]:
             raise ValueError(f"{self.q.shape[1]} queries stand at {len(self.positions)} positions; give one for each")
-        plain = self.read == "after" and self.normalise == "none" and self.log_write is None and self.bonus is None
+        plain = self.normalise == "none" and self.log_write is None and self.bonus is None
         if self.beta is None and (self.erase_query is not None or self.erase_key is not None):
             raise ValueError("erase_query and erase_key belong to the delta rule; give beta too, 1 for whole writes")
         if self.beta is not None and not plain:
-            raise ValueError("the delta rule (beta) reads after the write, without log_write, bonus or normaliser")
+            raise ValueError("the delta rule (beta) goes without log_write, bonus and normaliser; leave them out")
 
     def __repr__(self) -> str:
         B, Q, _, K = self.q.shape
@@ -154,8 +154,7 @@ class Recurrence:
         """
         if heads is None and queries is None:
             return self
-        device = self.k.device
-        chosen = torch.tensor(resolve(heads, self.heads, "head"), device=device)
+        chosen = resolve(heads, self.heads, "head")
         wanted = self.positions.tolist() if queries is None else resolve(queries, self.tokens, "position")
         where = {position: row for row, position in enumerate(self.positions.tolist())}
         missing = [position for position in wanted if position not in where]
@@ -164,24 +163,28 @@ class Recurrence:
                 f"position {missing[0]} was not captured; {len(where)} positions were: ask for one of them, "
                 "or capture with positions=None for all"
             )
-        rows = torch.tensor([where[position] for position in wanted], dtype=torch.long, device=device)
-        changed: dict[str, Any] = {"positions": torch.tensor(wanted, dtype=torch.long, device=device)}
+        rows = [where[position] for position in wanted]
+        changed: dict[str, Any] = {"positions": _take(self.positions, 0, rows)}
         for name, tensor in self._tensors():
-            tensor = tensor.index_select(_HEAD_DIM.get(name, 2), chosen)
-            changed[name] = tensor.index_select(1, rows) if name in _QUERY_FIELDS else tensor
+            tensor = _take(tensor, _HEAD_DIM.get(name, 2), chosen)
+            changed[name] = _take(tensor, 1, rows) if name in _QUERY_FIELDS else tensor
         return replace(self, **changed)
 
     def double(self) -> "Recurrence":
         """The same in float64, log gates multiplied out; those of a single key channel are the head's."""
-        changed: dict[str, Any] = {name: tensor.double() for name, tensor in self._tensors()}
-        if self.log_gates is not None and self.rate is not None:
-            log_gates, rate = changed["log_gates"], changed["rate"]
-            log_gates = log_gates[..., None] if rate.ndim == 2 and log_gates.ndim == 3 else log_gates
-            rate = rate[:, None] if log_gates.ndim == 4 and rate.ndim == 1 else rate
-            changed |= {"log_gates": log_gates * rate, "rate": None}
-        if self.log_gates is not None and changed["log_gates"].ndim == 4 and self.q.shape[3] == 1:
-            changed["log_gates"] = changed["log_gates"][..., 0]
-        return replace(self, **changed)
+        changed: dict[str, Any] = {name: change_each(tensor, Tensor.double) for name, tensor in self._tensors()}
+        return replace(self, **changed | {"log_gates": self.log_decay, "rate": None})
+
+    @property
+    def log_decay(self) -> Tensor | None:
+        """Log gates in float64, multiplied by their rates: [B, T, H] or, of more key channels than one, [B, T, H, K]."""
+        if self.log_gates is None:
+            return None
+        gates, rate = self.log_gates.double(), self.rate
+        if rate is not None:
+            gates = gates[..., None] if rate.ndim == 2 and gates.ndim == 3 else gates
+            gates = gates * (rate[:, None] if gates.ndim == 4 and rate.ndim == 1 else rate).double()
+        return gates[..., 0] if gates.ndim == 4 and self.q.shape[3] == 1 else gates
 
     def operands(self) -> list[Tensor]:
         """All tensors but the positions and the output."""
@@ -190,6 +193,26 @@ class Recurrence:
     def _tensors(self) -> list[tuple[str, Tensor]]:
         found = ((field.name, getattr(self, field.name)) for field in fields(self) if field.name != "positions")
         return [(name, value) for name, value in found if isinstance(value, Tensor)]
+
+
+def change_each(x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """A change of every number for itself; what an expanded tensor holds once, it goes on holding once.
+
+    >>> change_each(torch.ones(2, 1, 3).expand(2, 4, 3), torch.neg).stride()
+    (3, 0, 1)
+    """
+    own = tuple(slice(0, 1) if step == 0 else slice(None) for step in x.stride())
+    return change(x[own]).expand(x.shape)
+
+
+def _take(x: Tensor, dim: int, chosen: list[int]) -> Tensor:
+    """A view where the chosen stand side by side, or are all the same."""
+    start = chosen[0] if chosen else 0
+    if chosen == list(range(start, start + len(chosen))):
+        return x.narrow(dim, start, len(chosen))
+    if x.stride(dim) == 0 and len(chosen) <= x.shape[dim]:
+        return x.narrow(dim, 0, len(chosen))
+    return x.index_select(dim, torch.tensor(chosen, dtype=torch.long, device=x.device))
 
 
 def resolve(selection: Selection, size: int, what: str) -> list[int]:

@@ -136,15 +136,16 @@ def _is_self(x: Recurrence, positions: Tensor) -> Tensor:
 def _scores(x: Recurrence, a: Tensor, b: Tensor, positions: Tensor | None = None) -> Tensor:
     """Σ_k a_tk Γ_{i→t,k} b_ik, [B, H, Q, T]."""
     a, b = a.movedim(1, 2), b.movedim(1, 2)
+    if x.family != "key" and a.stride(1) == b.stride(1) == 0:  # of all heads, to be weighed by each one's gates
+        a, b = a[:, :1], b[:, :1]
     if x.family == "key" and x.log_write is None:
         out = _key_scores(x, a, b, x.positions if positions is None else positions)
     else:
-        out = a.new_zeros(*a.shape[:3], x.tokens)
+        out = a.new_zeros(a.shape[0], x.heads, a.shape[2], x.tokens)
         for rows, columns, logs in _log_weights(x, positions):
             weights, part, keys = logs.exp_(), a[:, :, rows], b[:, :, columns]
             if weights.ndim == 4:
-                torch.matmul(part, keys.mT, out=(product := torch.empty_like(weights)))
-                torch.mul(product, weights, out=out[:, :, rows, columns])
+                torch.mul(part @ keys.mT, weights, out=out[:, :, rows, columns])
             else:
                 out[:, :, rows, columns] = (weights.mul_(keys[:, :, None]) @ part[..., None])[..., 0]
     if x.bonus is not None:
@@ -198,8 +199,10 @@ def _key_blocks(ends: Tensor, span: int) -> Iterator[slice]:
 def _delta_scores(x: Recurrence) -> tuple[Float[Tensor, "B H Q T"], Float[Tensor, "B H Q K"]]:
     """Implicit attention of the delta rule, some tokens at a time, backwards from the queries to the initial state.
 
-    What a query reads of the state before these tokens is read by another query, less what they overwrite.
+    What a query reads of the state before these tokens is read by another query, less what they overwrite. Before the
+    write of its token it reads what the token before left.
     """
+    x = x if x.read == "after" else replace(x, read="after", positions=x.positions - 1)
     out, reading = x.q.new_zeros(x.q.shape[0], x.heads, x.q.shape[1], x.tokens), x.q.movedim(1, 2).clone()
     for start in reversed(range(0, int(x.positions.max()) + 1, DELTA_TOKENS)):
         some, rows = slice(start, start + DELTA_TOKENS), (x.positions >= start).nonzero()[:, 0]

@@ -122,7 +122,7 @@
         + (x.channels > 1 ? ` Each of ${x.channels} key channels has gates of its own: Γ is their mean, and the product is taken channel by channel.` : "")
       : "Every write first erases what the state holds for its key, so a token's weight depends on the keys written after it: gates and similarity do not separate.")
       + (x.norm ? " The product is divided by the layer's normaliser." : "")
-      + ` Queries and keys of this layer are kept in ${Math.ceil(Math.log2(2 * layer().steps + 1))} bits.`;
+      + ` Queries and keys of this layer are kept in ${Math.ceil(Math.log2(2 * layer().steps + 1))} bits: qᵀk is off by about ${number(layer().off)} |q| |k|.`;
     $("maps").style.setProperty("--maps", names.length);
     $("maps").innerHTML = names.map(n => `<figure><figcaption>${long[n]} <button type="button" data-n="${n}" title="Download as NPY">.npy</button></figcaption>
       <div class="frame"><canvas id="map-${n}" tabindex="0" role="application" aria-label="Heat map of ${escape(NAMES[n])}; arrow keys move the query and the token"></canvas>

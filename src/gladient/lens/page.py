@@ -1,8 +1,7 @@
 """One stand-alone interactive page: choose layer, head and position; weights are computed in the browser."""
 
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -14,13 +13,15 @@ from gladient import __version__
 from gladient._files import write_atomically
 from gladient.lens._encode import FINE
 from gladient.lens._layers import Ungated
-from gladient.lens._pack import choose_heads, count_numbers, pack_layer
+from gladient.lens._pack import PageLayer, keep
 from gladient.lens._record import Record
 
-__all__ = ["ModelView", "pack", "render", "write_packed", "write_page"]
+__all__ = ["ModelView", "PageLayer", "keep", "pack", "render", "write_packed", "write_page"]
 
 _AIM = 2**23  # bytes of a page
-_STEPS = (FINE, 127, 63, 31, 15)
+# Steps of queries and keys in the layer that a page opens with and in the others: the first that fit are taken.
+_STEPS = [(FINE, FINE), (FINE, 127), (FINE, 63), (FINE, 31), (127, 31), (127, 15), (63, 15), (63, 7), (31, 7), (15, 7)]
+_STEPS += [(15, 3), (7, 3)]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class ModelView:
     Args:
         name: of the model.
         tokens: the text, one string a token; put together they are the text.
-        records: one for each layer, of a batch of one, with all queries.
+        records: one for each layer, of a batch of one, with all queries; or what `keep` made of them.
         facts: one line about the model.
         position: the query that the page shows first; the last if not given.
         ungated: its layers of attention.
@@ -39,7 +40,7 @@ class ModelView:
 
     name: str
     tokens: Sequence[str]
-    records: Sequence[Record]
+    records: Sequence[Record | PageLayer]
     facts: str = ""
     position: int | None = None
     ungated: Sequence[Ungated] = ()
@@ -49,10 +50,10 @@ class ModelView:
 def write_page(path: Path, views: Sequence[ModelView], *, heads: int = 32, max_bytes: int = 2**26) -> int:
     """Write the page, whole or not at all.
 
-    It holds operands, linear in the tokens, not weights, which the browser computes from them. Gate weights are within
-    2e-4 of the record's. Queries and keys of the layer that the page opens with, and of those that are not proved, have
-    16 bits: similarity and attention are within 1e-3 of the largest |q| |k|. The other layers have as many bits, 16 to
-    5, as let the page take about 8 MiB.
+    It holds operands, linear in the tokens, not weights, which the browser computes from them. Queries and keys of the
+    layer that the page opens with, and of those that are not proved, have 16 bits: similarity and attention are within
+    1e-3 of the largest |q| |k|, gate weights within 2e-4 of the record's. The other layers have as many bits as let the
+    page take about 8 MiB, and the first ones fewer too where that is not enough: the page names bits and errors.
 
     Args:
         path: the HTML file.
@@ -81,29 +82,20 @@ def write_packed(path: Path, packed: Sequence[dict[str, Any]], *, max_bytes: int
     return len(page)
 
 
-def pack(
-    views: Sequence[ModelView],
-    *,
-    heads: int = 32,
-    last: int = 8,
-    on_head: Callable[[], None] = lambda: None,
-) -> list[dict[str, Any]]:
+def pack(views: Sequence[ModelView], *, heads: int = 32, last: int = 8) -> list[dict[str, Any]]:
     """Operands, summaries and reconstruction of every layer, as JSON values.
 
     Args:
         views: one or more models.
         heads: the most heads of a layer to keep.
         last: k of the share of the weight on the last k tokens.
-        on_head: called when a head is done.
 
     Raises:
         ValueError: if there is nothing to show, or records and tokens do not go together.
     """
-    if heads < 1:
-        raise ValueError(f"heads is {heads}; a page shows at least 1 of each layer")
-    chosen = [_choose(view, heads) for view in views]
-    steps = _choose_steps(views, chosen)
-    return [_pack_model(view, entry, steps, last, on_head) for view, entry in zip(views, chosen, strict=True)]
+    kept = [_keep_all(view, heads, last) for view in views]
+    fine, rest = _choose_steps(kept, sum(_other_bytes(view) for view in views))
+    return [_pack_model(view, layers, fine, rest) for view, layers in zip(views, kept, strict=True)]
 
 
 def render(packed: Sequence[dict[str, Any]]) -> str:
@@ -119,52 +111,50 @@ def render(packed: Sequence[dict[str, Any]]) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """The layer that the page opens with, those in full precision, and the heads of each."""
-
-    opens: int
-    fine: set[int]
-    heads: list[list[int]]
-
-
-def _choose(view: ModelView, heads: int) -> _Chosen:
+def _keep_all(view: ModelView, heads: int, last: int) -> list[PageLayer]:
     if not view.records:
         raise ValueError(f"{view.name} has no records; run the model inside `with lens.capture(model)`")
-    wrong = [record for record in view.records if record.shape[3] != len(view.tokens)]
-    if wrong:
-        raise ValueError(
-            f"{wrong[0].module} has {wrong[0].shape[3]} tokens but {len(view.tokens)} were named; give one name a token"
-        )
-    failing = [place for place, record in enumerate(view.records) if not record.reconstruction_error.passed]
-    opens = failing[0] if failing else len(view.records) - 1
-    return _Chosen(opens, {opens, *failing}, [choose_heads(record.recurrence, heads) for record in view.records])
+    layers = []
+    for record in view.records:
+        tokens = record.tokens if isinstance(record, PageLayer) else record.shape[3]
+        if tokens != len(view.tokens):
+            module = record.facts["module"] if isinstance(record, PageLayer) else record.module
+            raise ValueError(f"{module} has {tokens} tokens but {len(view.tokens)} were named; give one name a token")
+        layers.append(record if isinstance(record, PageLayer) else keep(record, heads=heads, last=last))
+    return layers
 
 
-def _choose_steps(views: Sequence[ModelView], chosen: Sequence[_Chosen]) -> int:
-    """Of queries and keys of the other layers: the most with which the page takes about `_AIM` bytes."""
-    fine = coarse = 0.0
-    for view, found in zip(views, chosen, strict=True):
-        for place, (record, heads) in enumerate(zip(view.records, found.heads, strict=True)):
-            own, others = count_numbers(record, heads)
-            fine += 10 * others + (16 * own if place in found.fine else 0)
-            coarse += 0 if place in found.fine else own
-    bits = (_AIM * 8 * 3 / 4 - fine) / max(coarse, 1)  # base64 takes 4 bytes for 3
-    return next((steps for steps in _STEPS if math.log2(steps) + 0.5 <= bits), _STEPS[-1])
+def _opens(layers: Sequence[PageLayer]) -> int:
+    """The layer that a page opens with: one that is not proved, else the last."""
+    return next((place for place, layer in enumerate(layers) if not layer.proof.passed), len(layers) - 1)
 
 
-def _pack_model(view: ModelView, chosen: _Chosen, steps: int, last: int, on_head: Callable[[], None]) -> dict[str, Any]:
-    layers = [
-        pack_layer(record, heads, steps=FINE if place in chosen.fine else steps, last=last, on_head=on_head)
-        for place, (record, heads) in enumerate(zip(view.records, chosen.heads, strict=True))
-    ]
+def _is_fine(layers: Sequence[PageLayer], place: int) -> bool:
+    """Whether a layer has the most bits."""
+    return place == _opens(layers) or not layers[place].proof.passed
+
+
+def _choose_steps(kept: Sequence[Sequence[PageLayer]], others: int) -> tuple[int, int]:
+    """The most with which the page takes about `_AIM` bytes, of layers that have the most bits and of the others."""
+    for pair in _STEPS[:-1]:
+        sizes = (layer.size(pair[not _is_fine(layers, p)]) for layers in kept for p, layer in enumerate(layers))
+        if others + sum(sizes) <= _AIM:
+            return pair
+    return _STEPS[-1]
+
+
+def _other_bytes(view: ModelView) -> int:
+    return len(json.dumps([list(view.tokens), view.predictions], ensure_ascii=False).encode())
+
+
+def _pack_model(view: ModelView, layers: Sequence[PageLayer], fine: int, rest: int) -> dict[str, Any]:
     return {
         "name": view.name,
         "facts": view.facts,
         "tokens": list(view.tokens),
         "position": len(view.tokens) - 1 if view.position is None else view.position,
-        "opens": chosen.opens,
-        "layers": layers,
+        "opens": _opens(layers),
+        "layers": [layer.encode(fine if _is_fine(layers, p) else rest) for p, layer in enumerate(layers)],
         "not_gated": [asdict(layer) for layer in view.ungated],
         "predictions": view.predictions,
     }

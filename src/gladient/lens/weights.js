@@ -89,7 +89,7 @@ const lens = (() => {
   function erasing(x, t, found) {                                 // the delta rule: what was written, less what is erased since
     const { k, K } = x, u = Float64Array.from(x.q.subarray(t * K, (t + 1) * K));
     const kept = found.product.map((v, i) => v * x.beta[i]), product = new Float64Array(t + 1);
-    for (let i = t; i >= 0; i--) {
+    for (let i = x.before ? t - 1 : t; i >= 0; i--) {
       product[i] = x.beta[i] * dot(k, i * K, u, 0, K);
       const m = x.erase_query ?? k, strength = x.erase_query ? 1 : x.beta[i], taken = strength * dot(x.erase_key ?? k, i * K, u, 0, K);
       for (let c = 0; c < K; c++) u[c] = (u[c] - taken * m[i * K + c]) * Math.exp(gate(x, i, x.channels > 1 ? c : 0));

@@ -123,6 +123,14 @@ def _gdn2(given: Given, state: Tensor | None) -> tuple[Tensor, Tensor]:
     return naive("gdn2/naive.py", "naive_recurrent_gdn2")(q, k, *operands, **options)
 
 
+def _comba(given: Given, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    names = ("q", "k", "p")
+    q, k, p = (given[name] / (given[name].square().sum(-1, keepdim=True) + 1e-6).sqrt() for name in names)
+    options = {"scale": given.get("scale"), "initial_state": state, "output_final_state": True}
+    function = naive("comba/naive.py", "naive_recurrent_comba")
+    return function(q, k, given["v"], p, given["beta"], given["g"], **options)  # type: ignore[no-any-return]
+
+
 def _rwkv7(given: Given, state: Tensor | None) -> tuple[Tensor, Tensor]:
     function = naive("generalized_delta_rule/dplr/naive.py", "dplr_recurrence")  # it scales by 1 / √K
     a, b = (-given["kk"], given["kk"] * given["a"]) if "kk" in given else (given["a"], given["b"])
@@ -149,6 +157,7 @@ _FAMILIES: dict[str, tuple[str, Callable[[Given], tuple[Tensor, Any]]]] = {
     "delta_rule": ("chunk fused_recurrent", _with_state(_delta)),
     "gated_delta_rule": ("chunk fused_recurrent", _with_state(_delta)),
     "kda": ("chunk fused_recurrent", _with_state(_delta)),
+    "comba": ("chunk fused_recurrent", _with_state(_comba)),
     "gdn2": ("chunk fused_recurrent", _with_state(_gdn2)),
     "rwkv7": ("chunk fused_mul_recurrent", _with_state(_rwkv7)),
 }

@@ -147,6 +147,7 @@ _LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
         {"num_heads": 2, "num_v_heads": 4, "head_dim": 8, "expand_v": 1, "use_short_conv": False},
     ),
     "GatedDeltaNet2": ("gdn2", {"num_heads": 2, "head_dim": 8, "use_short_conv": False}),
+    "Comba": ("comba", {"num_heads": 2, "head_dim": 8, "use_short_conv": False}),
     "RWKV7Attention": ("rwkv7", {"head_dim": 8, "num_hidden_layers": 2}),
     "KimiDeltaAttention": ("kda", {"num_heads": 2, "head_dim": 8, "use_short_conv": False}),
 }

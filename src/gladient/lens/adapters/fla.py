@@ -141,6 +141,16 @@ def _read_gdn2(call: Given, output: Tensor) -> Recurrence:
     return _read(written, output, **_erasing(call, call["b"].float() * k, k))
 
 
+def _read_comba(call: Given, output: Tensor) -> Recurrence:
+    """Comba erases what the decayed state holds for keys p of its own."""
+    q, k, p = (call[name].float() for name in ("q", "k", "p"))
+    if call.get("use_qk_l2norm_in_kernel"):
+        q, k, p = unit(q), unit(k), unit(p)
+    beta = call["beta"].float()
+    erased = {"beta": _rows(call, beta), "erase_query": _rows(call, beta[..., None] * p)}
+    return _read(call | {"q": q, "k": k}, output, **erased)
+
+
 def _erasing(call: Given, query: Tensor, key: Tensor) -> Given:
     return {
         "beta": _rows(call, torch.ones_like(query[..., 0])),
@@ -161,6 +171,7 @@ _KERNELS: dict[str, Callable[[Given, Tensor], Recurrence]] = {
     **dict.fromkeys(("chunk_delta_rule", "fused_recurrent_delta_rule"), _read_delta),
     **dict.fromkeys(("chunk_gated_delta_rule", "fused_recurrent_gated_delta_rule"), _read_delta),
     **dict.fromkeys(("chunk_kda", "fused_recurrent_kda"), _read_delta),
+    **dict.fromkeys(("chunk_comba", "fused_recurrent_comba"), _read_comba),
     **dict.fromkeys(("chunk_gdn2", "fused_recurrent_gdn2"), _read_gdn2),
     **dict.fromkeys(("chunk_rwkv7", "fused_mul_recurrent_rwkv7"), _read_rwkv7),
 }
@@ -168,6 +179,7 @@ _KERNELS: dict[str, Callable[[Given, Tensor], Recurrence]] = {
 ADAPTER = Adapter(
     name="fla",
     modules=(
+        "Comba",
         "DeltaNet",
         "GatedDeltaNet",
         "GatedDeltaNet2",
