@@ -5,7 +5,8 @@
 Every row runs in a process of its own, on one core. `proved`: layers whose proof holds. `lens`: the largest distance of
 a rebuilt output from the exact recurrence; `own`: that of a layer's own output, in the head nearest to its bound, which
 is `explained`. CPU seconds, which other programs hardly disturb, of the forward pass and of what the lens adds to it:
-capture, proof of every head, summaries, page: each layer is proved, and made small for the page, as soon as it has run. Peak memory of the forward pass, and of all from capture to page.
+capture, proof of every head, summaries, page. Each layer is proved, and made small for the page, as soon as it has run.
+Peak memory of the forward pass, and of all from capture to page.
 """
 
 import json

@@ -61,7 +61,7 @@ def test_only_its_own_lines_are_printed(save: Save, capfd: pytest.CaptureFixture
     path = save(mamba2(vocab_size=8, num_hidden_layers=2))
     capfd.readouterr()
     assert look(path) == 0
-    assert capfd.readouterr().err.splitlines() == [f"loading {path} …", "weights and reconstruction …"]
+    assert capfd.readouterr().err.splitlines() == [f"loading {path} …", "layers of model …"]
     logging = transformers.utils.logging
     assert logging.is_progress_bar_enabled()
     assert logging.get_verbosity() == logging.WARNING

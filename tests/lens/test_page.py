@@ -331,15 +331,32 @@ def test_what_fails_or_is_unusual_comes_first_and_attention_is_grey(tmp_path: Pa
         assert opened.errors == []
 
 
-def test_a_page_that_would_be_large_keeps_fewer_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    good = view("mamba2")
-    steps = []
-    for aim in (2**23, 2**14, 2**10):
+def test_a_page_that_would_be_large_keeps_fewer_bits_and_then_fewer_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    good, found = view("qwen3-next", 100), []
+    monkeypatch.setattr(page, "_FEWEST", 1)
+    for aim in (2**23, 20_000, 10_000, 0):
         monkeypatch.setattr(page, "_AIM", aim)
-        steps.append([layer["steps"] for layer in page.pack([good])[0]["layers"]])
-    assert steps[0] == [2**15 - 1] * 2
-    assert 3 < steps[1][0] < 2**15 - 1
-    assert steps[2] == [3, 7]
+        layers = page.pack([good])[0]["layers"]
+        found.append([(layer["steps"], len(layer["heads"]), len(layer["summary"])) for layer in layers])
+        assert aim == 0 or sum(len(json.dumps(layer)) for layer in layers) < 1.1 * aim  # beside what is said of them
+    assert found[0] == [(2**15 - 1, 4, 4)] * 2
+    assert 3 < found[1][0][0] < found[1][1][0]
+    assert found[1][0][1:] == (4, 4)
+    assert found[2][0][1] < 4
+    assert found[3] == [(3, 1, 1), (7, 1, 1)]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_fewer_heads_are_those_heads(name: str) -> None:
+    kept = page.keep(view(name).records[0], heads=5)
+    whole, some = kept.encode(127), kept.some(1).encode(127)
+    assert set(some["heads"]) < set(whole["heads"])
+    for place, head in enumerate(some["heads"]):
+        before = whole["heads"].index(head)
+        assert some["summary"][place] == whole["summary"][before]
+        for part in [name for name, each in whole.items() if isinstance(each, dict) and name != "reconstruction"]:
+            found, wanted = (number(x[part], at, len(x["heads"])) for x, at in ((some, place), (whole, before)))
+            np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize("name", ["mamba2", "qwen3-next"])

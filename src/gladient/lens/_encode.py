@@ -49,6 +49,13 @@ class Rows:
         scales = x.double().abs().amax(1).clamp_min(1e-300) / FINE
         return cls((x.double() / scales[:, None]).round().short(), scales.float(), of)
 
+    def some(self, heads: list[int]) -> "Rows":
+        """Those of some heads."""
+        of = list(range(len(self.numbers))) if self.of is None else self.of
+        unique, found = _renumbered([of[head] for head in heads])
+        numbers, scales = (x.unflatten(0, (max(of) + 1, -1))[unique].flatten(0, 1) for x in (self.numbers, self.scales))
+        return Rows(numbers, scales, None if self.of is None else found)
+
     def encode(self, steps: int) -> dict[str, Any]:
         """In so many steps instead; fewer steps are fewer bits."""
         size = 1 if steps < 128 else 2
@@ -93,6 +100,11 @@ class Logs:
         step = _LOG_STEP * 2.0 ** -np.ceil(np.log2(max(rate, 1.0)))
         return cls(_rounded(-x[:, unique].movedim(1, 0).double().clamp_min(SHUT), step).int(), step, of)
 
+    def some(self, heads: list[int]) -> "Logs":
+        """Those of some heads."""
+        unique, of = _renumbered([self.of[head] for head in heads])
+        return Logs(self.numbers[unique], self.step, of)
+
     def encode(self, steps: int) -> dict[str, Any]:
         """Sums to 2⁻¹³ beside rows of `FINE` steps, else to 2⁻¹⁰."""
         times = 1.0 if steps == FINE else _COARSER
@@ -110,6 +122,16 @@ def _rounded(x: Tensor, step: float) -> Tensor:
     """Differences of the running sums over dimension 1, in whole steps."""
     sums = (x.cumsum(1) / step).round()
     return sums.diff(dim=1, prepend=torch.zeros_like(sums[:, :1]))
+
+
+def _renumbered(of: list[int]) -> tuple[list[int], list[int]]:
+    """The different entries, and for each its place among them.
+
+    >>> _renumbered([3, 1, 3])
+    ([3, 1], [0, 1, 0])
+    """
+    unique = list(dict.fromkeys(of))
+    return unique, [unique.index(part) for part in of]
 
 
 def _find_equal(x: Float[Tensor, "T H *K"]) -> tuple[list[int], list[int]]:

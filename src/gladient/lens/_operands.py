@@ -99,7 +99,8 @@ def _at_ends(output: Tensor, borders: tuple[int, ...]) -> Tensor:
     """
     ends = [(row, stop - 1) for row, (start, stop) in enumerate(pairwise(borders)) if start < stop]
     found = output if output.shape[1] == len(ends) else output[:, [row for row, _ in ends]]
-    return output.new_zeros(1, borders[-1], *output.shape[2:]).index_copy(1, torch.tensor([at for _, at in ends]), found)
+    places = torch.tensor([at for _, at in ends], device=output.device)
+    return output.new_zeros(1, borders[-1], *output.shape[2:]).index_copy(1, places, found)
 
 
 def _delta(call: Call, k: Tensor, v: Tensor) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Records as the operands that a page computes weights from: linear in the tokens, in few bytes each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ class PageLayer:
         tokens: how many it read.
         rows: queries, keys and what is erased.
         gates: log gates, if it has any.
-        singles: what is kept in float32.
+        singles: what is kept in float32, the first dimension that of heads.
         sizes: of the values, a row for each head.
     """
 
@@ -39,8 +39,27 @@ class PageLayer:
     tokens: int
     rows: dict[str, Rows]
     gates: Logs | None
-    singles: dict[str, Any]
+    singles: dict[str, Tensor]
     sizes: Rows
+
+    @property
+    def different(self) -> int:
+        """How many different keys its heads have."""
+        return len(set(self.rows["k"].of or ()))
+
+    def some(self, most: int) -> "PageLayer":
+        """Of at most so many heads, spread evenly from the shortest memory to the longest."""
+        lengths = torch.tensor([head["memory_length"] for head in self.facts["summary"]])
+        places = _spread(lengths, most)
+        chosen = {name: [self.facts[name][place] for place in places] for name in ("heads", "summary")}
+        return replace(
+            self,
+            facts=self.facts | chosen,
+            rows={name: each.some(places) for name, each in self.rows.items()},
+            gates=None if self.gates is None else self.gates.some(places),
+            singles={name: each[places] for name, each in self.singles.items()},
+            sizes=self.sizes.some(places),
+        )
 
     def encode(self, steps: int) -> dict[str, Any]:
         """As JSON values, with queries and keys in so many steps: see `Rows`."""
@@ -55,7 +74,8 @@ class PageLayer:
 
     def _others(self, steps: int) -> dict[str, Any]:
         gates = {} if self.gates is None else {"gates": self.gates.encode(steps)}
-        return {**gates, **self.singles, "sizes": self.sizes.encode(_SIZES[steps != FINE])}
+        singles = {name: encode_single(each) for name, each in self.singles.items()}
+        return {**gates, **singles, "sizes": self.sizes.encode(_SIZES[steps != FINE])}
 
 
 def keep(record: Record, *, heads: int = 32, last: int = 8) -> PageLayer:
@@ -106,10 +126,12 @@ def _choose_heads(x: Recurrence, most: int) -> list[int]:
     >>> _choose_heads(Recurrence(q, q, q, q, torch.arange(2), log_gates=gates), 3)
     [0, 2, 4]
     """
-    if x.heads <= most:
-        return list(range(x.heads))
-    order = _mean_log_gate(x).argsort()
-    return sorted(order[torch.linspace(0, x.heads - 1, most).round().long()].tolist())
+    return list(range(x.heads)) if x.heads <= most else _spread(_mean_log_gate(x), most)
+
+
+def _spread(x: Tensor, most: int) -> list[int]:
+    """The places of at most so many entries, from the least to the largest."""
+    return sorted(x.argsort()[torch.linspace(0, len(x) - 1, min(most, len(x))).round().long()].tolist())
 
 
 def _summarise(record: Record, heads: list[int], last: int) -> list[dict[str, Any]]:
@@ -130,7 +152,7 @@ def _logs(x: Recurrence) -> Logs | None:
     return None if gates is None else Logs.of_heads(gates[0], 1.0 if rate is None else rate.abs().max().item())
 
 
-def _singles(x: Recurrence) -> dict[str, Any]:
+def _singles(x: Recurrence) -> dict[str, Tensor]:
     found, (_, rate) = dict[str, Tensor](), _gates(x)
     if rate is not None:
         found["rate"] = rate
@@ -144,7 +166,7 @@ def _singles(x: Recurrence) -> dict[str, Any]:
         doubled = x.double()
         found["norm"] = 1 / compute_exact(doubled).normaliser[0].T
         found["scale"] = _weights.largest_log_weight(doubled)[0]
-    return {name: encode_single(value) for name, value in found.items()}
+    return {name: value.detach().float() for name, value in found.items()}
 
 
 def _gates(x: Recurrence) -> tuple[Tensor | None, Tensor | None]:

@@ -15,7 +15,7 @@ from gladient.lens._wpgd import WPGDView
 
 __all__ = ["Record"]
 
-_PART_BYTES = 2**27  # of one request, where all is wanted in the end
+_PART_BYTES = 2**28  # of one request, where all is wanted in the end
 _SQUARES = 4  # matrices of queries by tokens that a request holds at once
 _BLOCKS = 4  # blocks of log weights
 _OPERANDS = 12  # copies of what is linear in the tokens
@@ -178,7 +178,7 @@ class Record:
         size = max(1, min(_PART_BYTES, self.max_bytes) // max(self.bytes_for(0, queries), 1))
         parts = []
         for begin in range(0, len(chosen), size):
-            x = self._ask(chosen[begin : begin + size], queries)
+            x = self._ask(chosen[begin : begin + size], queries, double=False).gates_alone().double()
             parts.append(summarise(_weights.gate_weights(x), x, last=last))
         return join(parts)
 

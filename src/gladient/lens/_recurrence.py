@@ -175,9 +175,15 @@ class Recurrence:
         changed: dict[str, Any] = {name: change_each(tensor, Tensor.double) for name, tensor in self._tensors()}
         return replace(self, **changed | {"log_gates": self.log_decay, "rate": None})
 
+    def gates_alone(self) -> "Recurrence":
+        """The same with zeros, which take no memory, for all that gate weights do not depend on."""
+        names = ("q", "k", "v", "output")
+        zeros: dict[str, Any] = {name: self.q.new_zeros(()).expand(getattr(self, name).shape) for name in names}
+        return replace(self, **zeros, skip=None, output_gate=None)
+
     @property
     def log_decay(self) -> Tensor | None:
-        """Log gates in float64, multiplied by their rates: [B, T, H] or, of more key channels than one, [B, T, H, K]."""
+        """Log gates in float64, multiplied by their rates: [B, T, H], or [B, T, H, K] of more key channels than one."""
         if self.log_gates is None:
             return None
         gates, rate = self.log_gates.double(), self.rate

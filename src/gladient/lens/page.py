@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ _AIM = 2**23  # bytes of a page
 # Steps of queries and keys in the layer that a page opens with and in the others: the first that fit are taken.
 _STEPS = [(FINE, FINE), (FINE, 127), (FINE, 63), (FINE, 31), (127, 31), (127, 15), (63, 15), (63, 7), (31, 7), (15, 7)]
 _STEPS += [(15, 3), (7, 3)]
+_FEWEST = 4  # heads of a layer that are kept however large the page
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ def write_page(path: Path, views: Sequence[ModelView], *, heads: int = 32, max_b
     It holds operands, linear in the tokens, not weights, which the browser computes from them. Queries and keys of the
     layer that the page opens with, and of those that are not proved, have 16 bits: similarity and attention are within
     1e-3 of the largest |q| |k|, gate weights within 2e-4 of the record's. The other layers have as many bits as let the
-    page take about 8 MiB, and the first ones fewer too where that is not enough: the page names bits and errors.
+    page take about 8 MiB; where that is not enough, the first ones have fewer too, and then layers are left with fewer
+    heads. The page names bits and errors.
 
     Args:
         path: the HTML file.
@@ -93,8 +96,10 @@ def pack(views: Sequence[ModelView], *, heads: int = 32, last: int = 8) -> list[
     Raises:
         ValueError: if there is nothing to show, or records and tokens do not go together.
     """
-    kept = [_keep_all(view, heads, last) for view in views]
-    fine, rest = _choose_steps(kept, sum(_other_bytes(view) for view in views))
+    kept, others = [_keep_all(view, heads, last) for view in views], sum(_other_bytes(view) for view in views)
+    while not (found := _choose_steps(kept, others)) and any(_is_wide(layer) for layers in kept for layer in layers):
+        kept = [[_halved(layer) for layer in layers] for layers in kept]
+    fine, rest = found or _STEPS[-1]
     return [_pack_model(view, layers, fine, rest) for view, layers in zip(views, kept, strict=True)]
 
 
@@ -134,13 +139,23 @@ def _is_fine(layers: Sequence[PageLayer], place: int) -> bool:
     return place == _opens(layers) or not layers[place].proof.passed
 
 
-def _choose_steps(kept: Sequence[Sequence[PageLayer]], others: int) -> tuple[int, int]:
+def _is_wide(layer: PageLayer) -> bool:
+    """Whether fewer heads would make it smaller: they have keys of their own."""
+    return layer.different > _FEWEST
+
+
+def _halved(layer: PageLayer) -> PageLayer:
+    return layer.some(max(_FEWEST, len(layer.facts["heads"]) // 2)) if _is_wide(layer) else layer
+
+
+def _choose_steps(kept: Sequence[Sequence[PageLayer]], others: int) -> tuple[int, int] | None:
     """The most with which the page takes about `_AIM` bytes, of layers that have the most bits and of the others."""
-    for pair in _STEPS[:-1]:
-        sizes = (layer.size(pair[not _is_fine(layers, p)]) for layers in kept for p, layer in enumerate(layers))
-        if others + sum(sizes) <= _AIM:
-            return pair
-    return _STEPS[-1]
+    size = cache(lambda m, p, steps: kept[m][p].size(steps))
+    every = [(m, p, _is_fine(layers, p)) for m, layers in enumerate(kept) for p in range(len(layers))]
+    for fine, rest in _STEPS:
+        if others + sum(size(m, p, fine if first else rest) for m, p, first in every) <= _AIM:
+            return fine, rest
+    return None
 
 
 def _other_bytes(view: ModelView) -> int:
