@@ -9,7 +9,7 @@
     gates: "<b>Γ</b>, the gates' weight", similarity: "<b>qᵀk</b>, similarity", product: "<b>Their product</b>, the implicit attention",
   };
   const LONG_DELTA = {
-    gates: "<b>Γ</b>, the gates alone", kept: "<b>β Γ qᵀk</b>, if nothing were erased", product: "<b>Implicit attention</b>, exact", erased: "<b>What erasing changes</b>, their difference",
+    gates: "<b>Γ</b>, the gates alone", kept: "<b>β Γ qᵀk</b>, if nothing were erased", product: "<b>Implicit attention</b>, exact", erased: "<b>By erasing</b>, their difference",
   };
   const RAMPS = {
     light: { up: ["#f1f4f8", "#c9dcf2", "#86b4e4", "#3b82c9", "#14579f", "#08305f"], down: ["#f1f4f8", "#fadcc6", "#f0a675", "#d86b33", "#a5431a", "#5f2409"] },
@@ -122,7 +122,7 @@
         + (x.channels > 1 ? ` Each of ${x.channels} key channels has gates of its own: Γ is their mean, and the product is taken channel by channel.` : "")
       : "Every write first erases what the state holds for its key, so a token's weight depends on the keys written after it: gates and similarity do not separate.")
       + (x.norm ? " The product is divided by the layer's normaliser." : "")
-      + ` Queries and keys of this layer are kept in ${Math.ceil(Math.log2(2 * layer().steps + 1))} bits: qᵀk is off by about ${number(layer().off)} |q| |k|.`;
+      + ` Queries and keys of this layer are kept in ${Math.ceil(Math.log2(2 * layer().steps + 1))} bits${layer().off ? `: qᵀk is off by about ${number(layer().off)} |q| |k|` : ""}.`;
     $("maps").style.setProperty("--maps", names.length);
     $("maps").innerHTML = names.map(n => `<figure><figcaption>${long[n]} <button type="button" data-n="${n}" title="Download as NPY">.npy</button></figcaption>
       <div class="frame"><canvas id="map-${n}" tabindex="0" role="application" aria-label="Heat map of ${escape(NAMES[n])}; arrow keys move the query and the token"></canvas>
@@ -245,10 +245,10 @@
       <td>${(100 * s.last).toFixed(1)}%</td><td>${number(s.entropy)}</td><td>${number(s.mass)}</td><td class="text">${s.closing.map(i => escape(shown(i))).join(" · ") || "–"}</td></tr>`).join("") + "</tbody>";
     for (const button of $("heads").querySelectorAll("button")) button.onclick = () => choose({ head: +button.dataset.h });
     const rank = m => fails(m) ? 0 : unusual(m) ? 1 : 2, every = model().layers.map((m, i) => [m, i]).sort((a, b) => rank(a[0]) - rank(b[0]) || a[1] - b[1]);
-    $("proof").innerHTML = `<thead><tr><th>layer</th><th></th><th class="text">kind</th><th>lens</th><th>own rounding</th><th>explained</th><th class="text">why it is listed first</th></tr></thead><tbody>` + every.map(([m, i]) =>
+    $("proof").innerHTML = `<thead><tr><th>layer</th><th></th><th class="text">kind</th><th>lens</th><th>own rounding</th><th>explained</th></tr></thead><tbody>` + every.map(([m, i]) =>
       `<tr class="${i === state.layer ? "chosen" : ""}"><td><button type="button" data-l="${i}" aria-label="Choose layer ${m.layer}">${m.layer}</button></td><td class="${fails(m) ? "fail" : "pass"}">${fails(m) ? "✗" : "✓"}</td>
-      <td class="text" title="${escape(m.module)}">${escape(m.architecture)}</td><td>${number(m.reconstruction.lens)}</td><td>${number(m.reconstruction.error)}</td><td>${number(m.reconstruction.tolerance)}</td><td class="text">${escape(reason(m))}</td></tr>`).join("")
-      + model().not_gated.map(m => `<tr class="ungated"><td>${m.layer}</td><td></td><td class="text" title="${escape(m.module)}">${escape(m.kind)}</td><td class="text" colspan="4">attention: it has no gates</td></tr>`).join("") + "</tbody>";
+      <td class="text" title="${escape(m.module)}">${escape(m.architecture)}${reason(m) ? `<span class="why">${escape(reason(m))}</span>` : ""}</td><td>${number(m.reconstruction.lens)}</td><td>${number(m.reconstruction.error)}</td><td>${number(m.reconstruction.tolerance)}</td></tr>`).join("")
+      + model().not_gated.map(m => `<tr class="ungated"><td>${m.layer}</td><td></td><td class="text" title="${escape(m.module)}">${escape(m.kind)}</td><td class="text" colspan="3">attention: it has no gates</td></tr>`).join("") + "</tbody>";
     for (const button of $("proof").querySelectorAll("button")) button.onclick = () => choose({ layer: +button.dataset.l });
   }
 
@@ -268,7 +268,7 @@
     fillAll(l);
     const read = await Promise.all((mean ? all : [state.head]).map(h => lens.operands(l, h)));
     const matrices = await lens.readAll(read, done => {
-      $("said").textContent = `${done} of ${all.length} heads averaged`;
+      $("said").textContent = $("maps-note").textContent = `${done} of ${all.length} heads averaged …`;
       return mine === asked;
     });
     if (mine !== asked) return;

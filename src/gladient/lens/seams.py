@@ -185,9 +185,9 @@ def _wrapper(patch: _Patch) -> Callable[..., Any]:
 
 
 def _tell(listener: Callable[..., None], *heard: Any) -> None:
-    """What a listener computes stays off the graph."""
+    """What a listener computes stays off the graph, and is no call of the module that it listens to."""
     if not recomputing():
-        with torch.no_grad():
+        with torch.no_grad(), _runs(None):
             listener(*heard)
 
 
@@ -216,8 +216,8 @@ def _announced(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _runs(module: nn.Module) -> Iterator[None]:
-    """While it lasts, `module` counts as running."""
+def _runs(module: nn.Module | None) -> Iterator[None]:
+    """While it lasts, `module` counts as running, or none."""
     before = getattr(_running, "stack", [])
     _running.stack = [*before, module]
     try:
