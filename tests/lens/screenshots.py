@@ -1,4 +1,4 @@
-"""The pictures of docs/lens.md, from pages in Chromium: python tests/lens/screenshots.py [FOLDER]
+"""The pictures of docs/lens.md, from pages in Chromium: PYTHONPATH=tests python tests/lens/screenshots.py [FOLDER]
 
 Trains the models of `gladient lens demo` if that was not done yet, about a minute and a half.
 """
@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from browser import open_page
 from tiny import MODELS
 from torch.nn import functional
 
+from browser import open_page
 from gladient import lens
 from gladient.experiments.demo.models import load_demo
 from gladient.experiments.demo.story import encode, split_words, with_spaces
