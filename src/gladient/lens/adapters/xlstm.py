@@ -1,4 +1,4 @@
-"""xLSTM's mLSTM: scalar forget gates σ(f) and input gates e^i a head, both soft-capped by the layer; normalised."""
+"""xLSTM's mLSTM: scalar forget gates σ(f) and input gates e^i per head, both soft-capped by the layer; normalised."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
