@@ -57,7 +57,7 @@ class Page:
         return found["result"].get("value")
 
     def screenshot(self, path: Path) -> None:
-        """Of the visible part, as PNG."""
+        """A picture of the visible part, as PNG."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
 
     def call(self, method: str, **params: Any) -> Any:

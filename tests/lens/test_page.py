@@ -162,7 +162,7 @@ def test_bad_input(tmp_path: Path) -> None:
     out = tmp_path / "lens.html"
     with pytest.raises(ValueError, match="no records"):
         page.write_page(out, [page.ModelView("m", good.tokens, [])])
-    with pytest.raises(ValueError, match="give one name a token"):
+    with pytest.raises(ValueError, match="give one name per token"):
         page.write_page(out, [page.ModelView("m", good.tokens[1:], good.records)])
     with pytest.raises(ValueError, match="fewer layers or heads"):
         page.write_page(out, [good], max_bytes=1000)

@@ -70,7 +70,7 @@ class Rows:
         return len(some["integers"]) * len(self.numbers) / len(self.numbers[::every]) + len(some["scales"])
 
     def distance(self, steps: int) -> float:
-        """Of rows in so many steps from what they were, relative to their length: the root of the mean square."""
+        """Root mean square distance of rows in so many steps from what they were, relative to their length."""
         lost = self.numbers - self._in_steps(steps).double() * (FINE / steps)
         whole = self.numbers.double().square().sum(1)
         return (lost.square().sum(1) / whole.clamp_min(1.0)).mean().sqrt().item()

@@ -43,7 +43,7 @@ class Exact:
 
 
 def compute_exact(x: Recurrence) -> Exact:
-    """Of a recurrence in float64 (`Recurrence.double`): twice the recurrence, in chunks, never a matrix of weights."""
+    """The exact result of a float64 recurrence: twice the recurrence, in chunks, never a matrix of weights."""
     o, n = _outputs(x)
     size, n_size = (each.double().nan_to_num_(posinf=0.0) for each in _outputs(_absolute(x)))
     size = size / n.abs() + o.abs() * (n_size / n.abs() if x.normalise != "none" else 0.0)

@@ -31,7 +31,7 @@ class PageLayer:
         rows: queries, keys and what is erased.
         gates: log gates, if it has any.
         singles: what is kept in float32, the first dimension that of heads.
-        sizes: of the values, a row for each head.
+        sizes: the values' sizes, a row for each head.
     """
 
     facts: dict[str, Any]
@@ -48,7 +48,7 @@ class PageLayer:
         return len(set(self.rows["k"].of or ()))
 
     def some(self, most: int) -> "PageLayer":
-        """Of at most so many heads, spread evenly from the shortest memory to the longest."""
+        """The same for at most so many heads, spread evenly from the shortest memory to the longest."""
         lengths = torch.tensor([head["memory_length"] for head in self.facts["summary"]])
         places = _spread(lengths, most)
         chosen = {name: [self.facts[name][place] for place in places] for name in ("heads", "summary")}

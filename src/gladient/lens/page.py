@@ -31,8 +31,8 @@ class ModelView:
     """A model that read one text: what a page shows of it.
 
     Args:
-        name: of the model.
-        tokens: the text, one string a token; put together they are the text.
+        name: the model's name.
+        tokens: the text, one string per token; put together they are the text.
         records: one for each layer, of a batch of one, with all queries; or what `keep` made of them.
         facts: one line about the model.
         position: the query that the page shows first; the last if not given.
@@ -124,7 +124,7 @@ def _keep_all(view: ModelView, heads: int, last: int) -> list[PageLayer]:
         tokens = record.tokens if isinstance(record, PageLayer) else record.shape[3]
         if tokens != len(view.tokens):
             module = record.facts["module"] if isinstance(record, PageLayer) else record.module
-            raise ValueError(f"{module} has {tokens} tokens but {len(view.tokens)} were named; give one name a token")
+            raise ValueError(f"{module} has {tokens} tokens but {len(view.tokens)} were named; give one name per token")
         layers.append(record if isinstance(record, PageLayer) else keep(record, heads=heads, last=last))
     return layers
 
