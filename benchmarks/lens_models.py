@@ -105,7 +105,7 @@ def run_case(name: str, tokens: int, dtype: str) -> dict[str, Any]:
         forward()
         plain, memory = clock.peak(lambda: timed(forward)), clock.peak(everything)
         page = path.stat().st_size / 2**20
-    found = [layer.proof for layer in kept]
+    found = [layer.reconstruction_error for layer in kept]
     worst = max(found, key=lambda each: each.error / each.tolerance)
     proved = f"{sum(each.passed for each in found)}/{len(found)}"
     proof = [proved, max(each.lens for each in found), worst.error, worst.tolerance]

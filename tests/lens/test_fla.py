@@ -295,7 +295,8 @@ def test_each_of_their_layers_is_read_or_has_its_reason() -> None:
     """Their package does not import without Triton: its files are read."""
     where = {"needed_for": "this test", "install": "pip install flash-linear-attention"}
     files = _optional.find_file("fla", "layers/gla.py", **where).parent.glob("*.py")
-    classes = [part for file in files for part in ast.parse(file.read_text("utf-8")).body if hasattr(part, "bases")]
+    parts = [part for file in files for part in ast.walk(ast.parse(file.read_text("utf-8")))]
+    classes = [part for part in parts if isinstance(part, ast.ClassDef)]
     layers = {each.name for each in classes if "nn.Module" in map(ast.unparse, each.bases)}
     assert len(layers) > 30
     assert layers == set(ADAPTER.modules) | set(REASONS)

@@ -116,8 +116,8 @@ def test_a_delta_rule_that_reads_before_the_write(family: str) -> None:
 @pytest.mark.parametrize("family", ["scalar", "gated delta"])
 def test_last_queries_of_packed_sequences(family: str, single: bool) -> None:
     class Mixer(nn.Module):
-        def forward(self, **given: Tensor) -> Tensor:
-            operator = gated_delta_rule if "beta" in given else gated_linear_attention
+        def forward(self, **given: Any) -> Tensor:
+            operator: Any = gated_delta_rule if "beta" in given else gated_linear_attention
             return operator(**given, form="last_query", cu_seqlens=(0, 2, 2, T))[0]
 
     given = {name: x[:1] for name, x in made(family).items()}

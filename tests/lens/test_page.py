@@ -39,6 +39,10 @@ def view(name: str, tokens: int = 24) -> page.ModelView:
     return page.ModelView(name, words, trace.records, "a fact", None, trace.ungated, [[(word, 0.5)] for word in words])
 
 
+def records_of(shown: page.ModelView) -> list[lens.Record]:
+    return [record for record in shown.records if isinstance(record, lens.Record)]
+
+
 def planes(text: str, dtype: str) -> np.ndarray:
     """Deflated numbers whose bytes of equal weight lie together."""
     raw, size = zlib.decompress(base64.b64decode(text)), np.dtype(dtype).itemsize
@@ -100,7 +104,7 @@ def test_operands_are_the_records(shown: tuple[list[page.ModelView], Path], inde
     views, path = shown
     reader = Reader()
     reader.feed(path.read_text("utf-8"))
-    for record, layer in zip(views[index].records, json.loads(reader.data)[index]["layers"], strict=True):
+    for record, layer in zip(records_of(views[index]), json.loads(reader.data)[index]["layers"], strict=True):
         x, heads = record.recurrence.double(), layer["heads"]
         for place, head in enumerate(heads):
             for name, tensor in (("q", x.q), ("k", x.k)):
@@ -121,7 +125,7 @@ def test_weights_follow_from_the_operands(shown: tuple[list[page.ModelView], Pat
     views, path = shown
     reader = Reader()
     reader.feed(path.read_text("utf-8"))
-    record, layer = views[KINDS.index(name)].records[0], json.loads(reader.data)[KINDS.index(name)]["layers"][0]
+    record, layer = records_of(views[KINDS.index(name)])[0], json.loads(reader.data)[KINDS.index(name)]["layers"][0]
     heads, K, head = len(layer["heads"]), layer["size"], layer["heads"][1]
     q, k, gates = (number(layer[part], 1, heads) for part in ("q", "k", "gates"))
     rate = number(layer["rate"], 1, heads) if "rate" in layer else np.ones(1)
@@ -181,7 +185,7 @@ def test_the_browser_computes_the_records_weights(shown: tuple[list[page.ModelVi
     views, path = shown
     with open_page(path) as opened:
         for m, each in enumerate(views):
-            for n, record in enumerate(each.records):
+            for n, record in enumerate(records_of(each)):
                 layer = opened.run(f"(({{heads, separable}}) => ({{heads, separable}}))(lens.models[{m}].layers[{n}])")
                 for place, head in list(enumerate(layer["heads"]))[:2]:
                     run = f"lens.operands(lens.models[{m}].layers[{n}], {place})"
@@ -253,9 +257,9 @@ def test_the_page_draws_and_its_selectors_work(shown: tuple[list[page.ModelView]
         for m, each in enumerate(views):
             choose("model", m)
             assert each.name in opened.run("document.getElementById('title').textContent")
-            separable = each.records[-1].recurrence.separable
+            separable = records_of(each)[-1].recurrence.separable
             assert opened.run("document.querySelectorAll('#maps canvas').length") == (3 if separable else 4)
-            by_channel = separable and each.records[-1].family == "key"
+            by_channel = separable and records_of(each)[-1].family == "key"
             assert ("channel by channel" in opened.run("document.body.innerText")) == by_channel
             assert ("do not separate" in opened.run("document.body.innerText")) == (not separable)
         choose("model", 0)
@@ -286,7 +290,7 @@ def test_the_page_draws_and_its_selectors_work(shown: tuple[list[page.ModelView]
 def test_means_and_files_are_the_heads(shown: tuple[list[page.ModelView], Path]) -> None:
     """The mean of all heads' attention, as the bytes of an .npy file; a row as CSV."""
     views, path = shown
-    record = views[0].records[0]
+    record = records_of(views[0])[0]
     with open_page(path) as opened:
         opened.run("layer = lens.models[0].layers[0]")
         opened.run("Promise.all(layer.heads.map((_, h) => lens.operands(layer, h))).then(found => { xs = found })")
@@ -306,7 +310,7 @@ def test_means_and_files_are_the_heads(shown: tuple[list[page.ModelView], Path])
 @needs_browser
 def test_what_fails_or_is_unusual_comes_first_and_attention_is_grey(tmp_path: Path) -> None:
     good = view("mamba2")
-    layers = [replace(record, layer=more + record.layer) for more in (0, 3, 6) for record in good.records]
+    layers = [replace(record, layer=more + record.layer) for more in (0, 3, 6) for record in records_of(good)]
     bent = replace(layers[1].recurrence, v=1.01 * layers[1].recurrence.v)
     x = layers[3].recurrence
     rough = replace(x, output=x.output * (1 + 2e-6 * torch.linspace(-1, 1, x.output.shape[1])[:, None, None]))
@@ -348,7 +352,7 @@ def test_a_page_that_would_be_large_keeps_fewer_bits_and_then_fewer_heads(monkey
 
 @pytest.mark.parametrize("name", KINDS)
 def test_fewer_heads_are_those_heads(name: str) -> None:
-    kept = page.keep(view(name).records[0], heads=5)
+    kept = page.keep(records_of(view(name))[0], heads=5)
     whole, some = kept.encode(127), kept.some(1).encode(127)
     assert set(some["heads"]) < set(whole["heads"])
     for place, head in enumerate(some["heads"]):
@@ -363,7 +367,7 @@ def test_fewer_heads_are_those_heads(name: str) -> None:
 def test_the_error_that_a_page_names_is_that_of_its_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "_AIM", 0)
     good = view(name, 200)
-    for record, layer in zip(good.records, page.pack([good])[0]["layers"], strict=True):
+    for record, layer in zip(records_of(good), page.pack([good])[0]["layers"], strict=True):
         heads, x, lost = len(layer["heads"]), record.recurrence.double(), []
         for place, head in enumerate(layer["heads"]):
             wanted = [tensor[0, :, head].numpy() for tensor in (x.q, x.k)]
@@ -371,6 +375,7 @@ def test_the_error_that_a_page_names_is_that_of_its_bits(name: str, monkeypatch:
             sizes = np.linalg.norm(wanted[0], axis=1)[:, None] * np.linalg.norm(wanted[1], axis=1)
             lost.append((q @ k.T - wanted[0] @ wanted[1].T) / sizes)
             sums = number(layer["gates"], place, heads).cumsum()
+            assert x.log_gates is not None
             np.testing.assert_allclose(sums, x.log_gates[0, :, head].clamp_min(SHUT).cumsum(0), rtol=0, atol=1.2e-3)
         assert layer["steps"] < 8
         assert 0.5 < np.sqrt(np.mean(np.square(lost))) / layer["off"] < 1.5

@@ -26,7 +26,7 @@ class PageLayer:
 
     Attributes:
         facts: what is said of it, as JSON values.
-        proof: of its record.
+        reconstruction_error: its record's proof.
         tokens: how many it read.
         rows: queries, keys and what is erased.
         gates: log gates, if it has any.
@@ -35,7 +35,7 @@ class PageLayer:
     """
 
     facts: dict[str, Any]
-    proof: Reconstruction
+    reconstruction_error: Reconstruction
     tokens: int
     rows: dict[str, Rows]
     gates: Logs | None

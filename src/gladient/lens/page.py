@@ -131,12 +131,12 @@ def _keep_all(view: ModelView, heads: int, last: int) -> list[PageLayer]:
 
 def _opens(layers: Sequence[PageLayer]) -> int:
     """The layer that a page opens with: one that is not proved, else the last."""
-    return next((place for place, layer in enumerate(layers) if not layer.proof.passed), len(layers) - 1)
+    return next((place for place, layer in enumerate(layers) if not layer.reconstruction_error.passed), len(layers) - 1)
 
 
 def _is_fine(layers: Sequence[PageLayer], place: int) -> bool:
     """Whether a layer has the most bits."""
-    return place == _opens(layers) or not layers[place].proof.passed
+    return place == _opens(layers) or not layers[place].reconstruction_error.passed
 
 
 def _is_wide(layer: PageLayer) -> bool:

@@ -128,7 +128,7 @@ def _comba(given: Given, state: Tensor | None) -> tuple[Tensor, Tensor]:
     q, k, p = (given[name] / (given[name].square().sum(-1, keepdim=True) + 1e-6).sqrt() for name in names)
     options = {"scale": given.get("scale"), "initial_state": state, "output_final_state": True}
     function = naive("comba/naive.py", "naive_recurrent_comba")
-    return function(q, k, given["v"], p, given["beta"], given["g"], **options)  # type: ignore[no-any-return]
+    return function(q, k, given["v"], p, given["beta"], given["g"], **options)
 
 
 def _rwkv7(given: Given, state: Tensor | None) -> tuple[Tensor, Tensor]:
