@@ -13,8 +13,11 @@ from markdown.postprocessors import Postprocessor
 from markdown.preprocessors import Preprocessor
 from pymdownx.arithmatex import ArithmatexExtension
 
+from doctools.notebooks import FOLDER, page
+
 __all__ = ["SiteExtension", "makeExtension"]
 
+_LINK = re.compile(r"\[[^\]]*\]\((\w+\.ipynb)\)")
 _CAPITAL = re.compile(r"<mi>(&#x003(?:9|A).;)</mi>")  # Γ to Ω: upright, as LaTeX sets them
 _FUNCTION = re.compile(r"(?<!<msub>)(?<!<msup>)(<mi>(?:cos|exp|log|sin)</mi>)(?!<mo stretchy)")  # no bracket follows
 _MARKED = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
@@ -29,6 +32,7 @@ class SiteExtension(ArithmatexExtension):
     def extendMarkdown(self, md: Markdown) -> None:
         """Sessions are fenced before fences are read (25), equations converted after stored blocks are back (30)."""
         super().extendMarkdown(md)
+        md.preprocessors.register(_Notebook(md), "notebook", 28)
         md.preprocessors.register(_Included(md), "included", 27)
         md.preprocessors.register(_Sessions(md), "sessions", 26)
         md.postprocessors.register(_Equations(md), "mathml", 0)
@@ -39,6 +43,19 @@ class _Included(Preprocessor):
 
     def run(self, lines: list[str]) -> list[str]:
         return [line.replace("](docs/", "](") for line in lines]
+
+
+class _Notebook(Preprocessor):
+    """A line that is a link to a notebook of docs/notebooks, and no more, is followed by its cells."""
+
+    def run(self, lines: list[str]) -> list[str]:
+        return [more for line in lines for more in _with_cells(line)]
+
+
+def _with_cells(line: str) -> Iterator[str]:
+    yield line
+    if linked := _LINK.fullmatch(line):
+        yield from page(FOLDER / linked[1])
 
 
 class _Sessions(Preprocessor):

@@ -8,6 +8,8 @@ from gladient.prompts import MultitaskSetting
 __all__ = ["WATCHED", "Training"]
 
 WATCHED = ("scalar_gate", "value_gate", "linear_attention")
+"""The models that a page can train, by their names in `experiments.MODELS`."""
+
 _MOST = 4000  # examples times features: beyond that a step takes longer than one would watch
 _TESTED = 2**15  # fresh prompts at the end
 

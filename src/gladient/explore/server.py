@@ -10,6 +10,7 @@ from gladient._optional import require
 __all__ = ["NOTEBOOK", "command"]
 
 NOTEBOOK = Path(str(files("gladient.explore") / "notebook.py"))
+"""The page, a marimo notebook."""
 
 
 def command(port: int, *, browser: bool, edit: bool = False) -> list[str]:
