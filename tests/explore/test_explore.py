@@ -16,6 +16,7 @@ from gladient.experiments import Panel, Stack
 from gladient.experiments.single.work import Run
 from gladient.explore import Fields, Training, around, controls, delta_rows, gains, gate_rows, pictures, tables
 from gladient.explore.notebook import app
+from gladient.explore.server import NOTEBOOK, command
 from gladient.training import TrainingConfig
 
 THREE = Fields(n="25 10 30", r="0.5 0.2 -0.3", rho="0.1 0.2 0.3", d="5", decay="1", sigma2="0.1")
@@ -173,6 +174,31 @@ def test_a_missing_package_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "marimo", None)
     assert main(["explore", "--no-browser"]) == 2
     assert "gladient explore needs the package 'marimo'" in capsys.readouterr().err
+
+
+def test_the_editor_gets_a_copy_and_keeps_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    called = command(2800, browser=False, edit=True)
+    assert called[1:] == (
+        [
+            "-m",
+            "marimo",
+            "-y",
+            "edit",
+            "--skip-update-check",
+            "explore.py",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "2800",
+            "--headless",
+        ]
+    )
+    copy = tmp_path / "explore.py"
+    assert copy.read_text() == NOTEBOOK.read_text()
+    copy.write_text("mine")
+    assert command(0, browser=True, edit=True)[-2:] == ["--host", "127.0.0.1"]
+    assert copy.read_text() == "mine"
 
 
 def test_a_port_out_of_range(capsys):
