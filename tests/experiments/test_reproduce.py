@@ -42,7 +42,13 @@ def test_report_stands_alone_and_marks_what_misses(finished: Path) -> None:
         rows = list(csv.DictReader(file))
     judged = [row for row in rows if row["model"] != "without_context"]
     missed = [row for row in judged if abs(float(row["gap"])) > 0.02 and abs(float(row["z"])) > 3]
-    assert page.count('<tr class="miss">') == len(missed)
+    head, table = page.split("<h2>Points</h2>")
+    assert table.count('<tr class="miss">') == len(missed)
+    for panel in {row["panel"] for row in rows}:
+        own, lost = (sum(row["panel"] == panel for row in some) for some in (judged, missed))
+        assert f'<td class="text">{panel}</td><td class="text">{own - lost} of {own}; largest' in head
+    assert re.search(r'<p class="made">\d{4}-\d\d-\d\d · <code>', head)
+    assert "linear attention" in table
     assert "&#34;checkpoint_every&#34;: 20" in page
 
 

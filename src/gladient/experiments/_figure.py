@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from gladient.experiments._work import Record, Work
@@ -52,8 +53,9 @@ class Column:
     form: str = ""
 
     def text(self, row: object) -> str:
-        """The row's value as it is printed."""
-        return format(getattr(row, self.name), self.form)
+        """The row's value as it is printed, names in words."""
+        value = getattr(row, self.name)
+        return value.replace("_", " ") if isinstance(value, str) else format(value, self.form)
 
 
 C = TypeVar("C", bound=Config)
@@ -119,6 +121,14 @@ class Figure(ABC, Generic[C, W, R, P]):
         """How many rows keep the claim."""
         judged = self.judged(rows)
         return f"{len(judged) - len(self.missed(rows))} of {len(judged)} {self.claim}"
+
+    def panels(self, rows: Sequence[R]) -> dict[str, list[R]]:
+        """The rows that share a panel: the texts that lead the table."""
+        leading = list(takewhile(lambda column: not column.form, self.columns))
+        panels: dict[str, list[R]] = {}
+        for row in rows:
+            panels.setdefault(", ".join(column.text(row) for column in leading), []).append(row)
+        return panels
 
     def describe(self, row: R) -> str:
         """A row in one line."""

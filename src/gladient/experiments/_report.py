@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from gladient.experiments._figure import C, Figure, P, R, W
 from gladient.experiments._versions import versions
 
 __all__ = ["write_report"]
+
+_PANELS = 12  # more lines are no summary
 
 
 def write_report(
@@ -47,8 +50,25 @@ def write_report(
         rows=[(row, figure.judge(row)) for row in rows],
         diverged=diverged,
         missed=len(figure.missed(rows)),
+        panels=_panels(figure, rows),
+        date=datetime.now().astimezone().date().isoformat(),
         config=json.dumps(config, indent=1),
         versions=versions(),
         timing=timing,
     )
     write_atomically(folder / "report.html", html)
+
+
+def _panels(figure: Figure[C, W, R, P], rows: Sequence[R]) -> list[tuple[str, str, bool]]:
+    """What became of each panel, and whether it has a miss."""
+    judged = figure.panels(figure.judged(rows))
+    if not 1 < len(judged) <= _PANELS:
+        return []
+    return [
+        (
+            panel,
+            "; ".join([f"{len(own) - len(figure.missed(own))} of {len(own)}", *figure.summary(own)]),
+            bool(figure.missed(own)),
+        )
+        for panel, own in judged.items()
+    ]

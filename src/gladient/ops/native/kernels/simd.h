@@ -76,19 +76,7 @@ template <> inline void store(Vector<float>::type y, float *x, Int count) {
 template <> inline void store(Vector<double>::type y, double *x, Int count) {
   _mm512_mask_storeu_pd(x, (1u << count) - 1, (__m512d)y);
 }
-#elif defined(__AVX2__) && !defined(__SANITIZE_ADDRESS__)  // plain loads are what the sanitizer sees
-static inline __m256i first_lanes(Int count, int bytes) {
-  static const int32_t mask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(mask + 8 - count * bytes / 4));
-}
-template <> inline Vector<float>::type load(const float *x, Int count) {
-  if (count == LANES<float>) return (Vector<float>::type)_mm256_loadu_ps(x);
-  return (Vector<float>::type)_mm256_maskload_ps(x, first_lanes(count, 4));
-}
-template <> inline Vector<double>::type load(const double *x, Int count) {
-  if (count == LANES<double>) return (Vector<double>::type)_mm256_loadu_pd(x);
-  return (Vector<double>::type)_mm256_maskload_pd(x, first_lanes(count, 8));
-}
+#elif defined(__AVX2__)
 // In pieces: AMD's CPUs take tens of cycles for a masked store.
 template <> inline void store(Vector<float>::type y, float *x, Int count) {
   if (count == LANES<float>) return _mm256_storeu_ps(x, (__m256)y);
@@ -103,6 +91,20 @@ template <> inline void store(Vector<double>::type y, double *x, Int count) {
   if (count & 2) _mm_storeu_pd(x, rest), x += 2, rest = _mm256_extractf128_pd((__m256d)y, 1);
   if (count & 1) _mm_store_sd(x, rest);
 }
+#if !defined(__SANITIZE_ADDRESS__)  // plain loads are what the sanitizer sees
+static inline __m256i first_lanes(Int count, int bytes) {
+  static const int32_t mask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(mask + 8 - count * bytes / 4));
+}
+template <> inline Vector<float>::type load(const float *x, Int count) {
+  if (count == LANES<float>) return (Vector<float>::type)_mm256_loadu_ps(x);
+  return (Vector<float>::type)_mm256_maskload_ps(x, first_lanes(count, 4));
+}
+template <> inline Vector<double>::type load(const double *x, Int count) {
+  if (count == LANES<double>) return (Vector<double>::type)_mm256_loadu_pd(x);
+  return (Vector<double>::type)_mm256_maskload_pd(x, first_lanes(count, 8));
+}
+#endif
 #endif
 
 // Sums over lanes, row l into lane l, of the first `rows` rows: `half` sums rows that differ in bit D of their number, and
