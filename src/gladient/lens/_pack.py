@@ -115,7 +115,7 @@ def keep(record: Record, *, heads: int = 32, last: int = 8) -> PageLayer:
     some = x.select(chosen)
     named = {name: getattr(some, name) for name in ("q", "k", "erase_query", "erase_key")}
     rows = {name: Rows.of_heads(value[0]) for name, value in named.items() if value is not None}
-    sizes = Rows.of_rows(torch.linalg.vector_norm(some.v[0].double(), dim=2).T)
+    sizes = Rows.of_rows(some.v[0].double().square().sum(2).sqrt().T)
     return PageLayer(facts, proof, x.tokens, rows, _logs(some), _singles(some), sizes)
 
 

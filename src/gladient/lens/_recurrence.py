@@ -218,7 +218,7 @@ def _take(x: Tensor, dim: int, chosen: list[int]) -> Tensor:
         return x.narrow(dim, start, len(chosen))
     if x.stride(dim) == 0 and len(chosen) <= x.shape[dim]:
         return x.narrow(dim, 0, len(chosen))
-    return x.index_select(dim, torch.tensor(chosen, dtype=torch.long, device=x.device))
+    return x[(slice(None),) * dim + (torch.tensor(chosen, dtype=torch.long, device=x.device),)]
 
 
 def resolve(selection: Selection, size: int, what: str) -> list[int]:
