@@ -67,7 +67,7 @@ class Rows:
         """About how many characters they take so."""
         every = max(1, self.numbers.numel() // _SAMPLE)
         some = Rows(self.numbers[::every], self.scales[::every]).encode(steps)
-        return len(some["integers"]) * len(self.numbers) / len(self.numbers[::every]) + len(some["scales"])
+        return (len(some["integers"]) + len(some["scales"])) * len(self.numbers) / len(self.numbers[::every])
 
     def distance(self, steps: int) -> float:
         """Root mean square distance of rows in so many steps from what they were, relative to their length."""

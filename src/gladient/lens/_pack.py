@@ -1,5 +1,6 @@
 """Records as the operands that a page computes weights from: linear in the tokens, in few bytes each."""
 
+import json
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,7 +71,7 @@ class PageLayer:
     def size(self, steps: int) -> float:
         """About how many characters that takes."""
         others = sum(len(text) for each in self._others(steps).values() for text in each.values() if type(text) is str)
-        return others + sum(each.size(steps) for each in self.rows.values())
+        return len(json.dumps(self.facts)) + others + sum(each.size(steps) for each in self.rows.values())
 
     def _others(self, steps: int) -> dict[str, Any]:
         gates = {} if self.gates is None else {"gates": self.gates.encode(steps)}

@@ -19,10 +19,10 @@ from gladient.lens._record import Record
 
 __all__ = ["ModelView", "PageLayer", "keep", "pack", "render", "write_packed", "write_page"]
 
-_AIM = 2**23  # bytes of a page
+_AIM = 2**23 - 2**15  # bytes of a page, which are estimated before it is made
 # Steps of queries and keys in the layer that a page opens with and in the others: the first that fit are taken.
 _STEPS = [(FINE, FINE), (FINE, 127), (FINE, 63), (FINE, 31), (127, 31), (127, 15), (63, 15), (63, 7), (31, 7), (15, 7)]
-_STEPS += [(15, 3), (7, 3)]
+_STEPS += [(7, 7), (15, 3), (7, 3)]
 _FEWEST = 4  # heads of a layer that are kept however large the page
 
 
@@ -96,7 +96,8 @@ def pack(views: Sequence[ModelView], *, heads: int = 32, last: int = 8) -> list[
     Raises:
         ValueError: if there is nothing to show, or records and tokens do not go together.
     """
-    kept, others = [_keep_all(view, heads, last) for view in views], sum(_other_bytes(view) for view in views)
+    kept = [_keep_all(view, heads, last) for view in views]
+    others = len(render([])) + sum(_other_bytes(view) for view in views)
     while not (found := _choose_steps(kept, others)) and any(_is_wide(layer) for layers in kept for layer in layers):
         kept = [[_halved(layer) for layer in layers] for layers in kept]
     fine, rest = found or _STEPS[-1]
