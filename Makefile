@@ -13,7 +13,7 @@ reproduce: $(VENV)/.installed
 	$(BIN)/gladient reproduce --resume $(ARGS)
 
 test: lint browser
-	$(BIN)/pytest -n auto $(if $(CI),,-m "not slow") $(ARGS)
+	$(BIN)/pytest -n auto --dist worksteal $(if $(CI),,-m "not slow") $(ARGS)
 
 browser: # for the tests of the lens' page: Debian's Chromium, where it can be installed
 	@($(BROWSERS)) >/dev/null \
