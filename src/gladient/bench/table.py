@@ -87,7 +87,7 @@ def _rate(case: Case, ours: Row) -> tuple[float, str]:
         work, counted = 4 * (case.K + case.V + 1), "k, v, g read twice, gradients written once"
     else:
         products = 7 if case.delta else 5
-        work, counted = products * case.K * case.V, f"{products}·K·V FLOP a token and head, ×3 for training"
+        work, counted = products * case.K * case.V, f"{products}·K·V FLOP per token and head, ×3 for training"
     return 3 * work * heads / ours.training, counted
 
 
