@@ -104,7 +104,7 @@ def test_from_the_command_line(
     assert (tmp_path / "out" / "results.csv").read_bytes() == first
     printed = capsys.readouterr().out
     assert "of 8 kinds of model are WPGD with the best weights" in printed
-    assert "miss: (r₁ r₂) 0 1, n 5, model scalar_gate" in printed
+    assert "miss: (r₁ r₂) 0 1, n 5, model scalar gate" in printed
     with (tmp_path / "out" / "exact.csv").open() as file:
         assert list(next(csv.DictReader(file))) == list(WeightPoint.__annotations__)
     assert "cos(ω, ω*)" in (tmp_path / "out" / "report.html").read_text()
