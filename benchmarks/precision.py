@@ -87,7 +87,7 @@ def errors(found: Tensor, exact: Tensor) -> tuple[float, float]:
 
 
 def measured(family: str, adversarial: bool) -> dict[str, list[tuple[float, float]]]:
-    """Every contender's errors: of its outputs and of the worst gradient, the worst of all seeds."""
+    """For each contender the largest error over all seeds, in its outputs and in its worst gradient."""
     table: dict[str, list[tuple[float, float]]] = {}
     for seed in range(SEEDS):
         given = inputs(family, adversarial, seed)

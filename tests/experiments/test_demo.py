@@ -49,7 +49,7 @@ def test_models_are_trained_once(tmp_path: Path) -> None:
         assert torch.equal(demo._logits(a.module, words), demo._logits(b.module, words))
 
 
-def test_a_damaged_or_other_cache_is_made_anew(tmp_path: Path) -> None:
+def test_a_damaged_or_other_cache_is_made_again(tmp_path: Path) -> None:
     steps: list[int] = []
     gla = SMALL[0]
     (model,) = demo_models((gla,), folder=tmp_path)

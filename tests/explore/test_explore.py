@@ -121,6 +121,13 @@ def test_sentences(fields, said):
     assert "<svg" in pictures.svg(pictures.draw_weights(gate_rows(setting)), "x")
 
 
+@pytest.mark.parametrize(("rho", "counted"), [("0.1", 1), ("0.1 0.2 0.3", 0), ("0.1,0.2,0.3", 0)])
+def test_only_a_single_rho_has_a_slider(rho, counted):
+    shown = Fields(n="5 5 5", r="0.1 0.2 0.3", rho=rho)
+    desk = controls.Desk(shown, *[lambda fields: None] * 3)
+    assert sum("ρ" in slider.text for slider in controls.sliders(shown, desk)) == counted
+
+
 def test_fields_and_sliders_tell_one_another():
     told = []
     desk = controls.Desk(

@@ -31,7 +31,7 @@ def random_setting(
 
 
 def per_example(setting: MultitaskSetting) -> MultitaskSetting:
-    """The same data with every example as a task of its own: the paper's R and r, one row per example."""
+    """The same data, each example counted as a separate task: the paper's R and r, one row per example."""
     task = np.repeat(np.arange(setting.K), setting.n)
     return MultitaskSetting(
         n=np.ones(len(task)),

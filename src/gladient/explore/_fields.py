@@ -6,7 +6,7 @@ import numpy as np
 
 from gladient.prompts import MultitaskSetting, correlation_matrix
 
-__all__ = ["MOST_FEATURES", "MOST_TASKS", "Fields"]
+__all__ = ["MOST_FEATURES", "MOST_TASKS", "Fields", "split"]
 
 MOST_TASKS = 8  # each has two sliders
 MOST_FEATURES = 1000  # the page answers while a slider moves
@@ -73,9 +73,9 @@ class Fields:
                 del given["d"]
         plain = {"rho": {"", "0"}, "spectrum": {""}, "sigma2": {"", "0"}}
         options = [
-            f"--{name} {' '.join(_split(text))}"
+            f"--{name} {' '.join(split(text))}"
             for name, text in given.items()
-            if " ".join(_split(text)) not in plain.get(name, set())
+            if " ".join(split(text)) not in plain.get(name, set())
         ]
         return f"gladient risk {' '.join(options)}"
 
@@ -92,12 +92,13 @@ class Fields:
         return listed or [j**-decay for j in range(1, int(d) + 1)]
 
 
-def _split(text: str) -> list[str]:
+def split(text: str) -> list[str]:
+    """The numbers of a field as they are typed, with spaces or commas between them."""
     return text.replace(",", " ").split()
 
 
 def _numbers(name: str, text: str) -> list[float]:
-    return [_number(name, part) for part in _split(text)]
+    return [_number(name, part) for part in split(text)]
 
 
 def _some(name: str, text: str) -> list[float]:

@@ -9,7 +9,7 @@ from typing import Any
 import marimo as mo
 
 from gladient.explore import pictures
-from gladient.explore._fields import MOST_TASKS, Fields
+from gladient.explore._fields import MOST_TASKS, Fields, split
 from gladient.explore._training import Training
 from gladient.prompts import MultitaskSetting
 
@@ -59,20 +59,20 @@ class Desk:
 
     def move(self, name: str, place: int, value: float) -> None:
         """A slider was moved: the number at that place of its field."""
-        parts = getattr(self.shown, name).replace(",", " ").split() or ["0"]
+        parts = split(getattr(self.shown, name)) or ["0"]
         parts[place] = f"{value:g}"
         self._change(self.on_move, **{name: " ".join(parts)})
 
     def resize(self, count: int | float | None) -> None:
         """Another number of tasks: the last ones go, or new ones come that are as long and unlike the query's."""
         tasks = int(count or 1)
-        n, r = (getattr(self.shown, name).replace(",", " ").split() for name in ("n", "r"))
+        n, r = (split(getattr(self.shown, name)) for name in ("n", "r"))
         self._change(
             self.on_type,
             self.on_move,
             n=" ".join((n + n[-1:] * tasks)[:tasks] or ["25"] * tasks),
             r=" ".join((r + ["0"] * tasks)[:tasks]),
-            rho=self.shown.rho if len(self.shown.rho.split()) < 2 else "0",
+            rho=self.shown.rho if len(split(self.shown.rho)) < 2 else "0",
         )
 
     def _change(self, *told: Callable[[Fields], Any], **texts: str) -> None:
@@ -87,7 +87,7 @@ def fields(shown: Fields, desk: Desk) -> list[mo.Html]:
         mo.ui.text(getattr(shown, name), label=label, on_change=partial(desk.type, name), full_width=True)
         for name, label in _LABELS.items()
     ]
-    tasks = len(shown.n.replace(",", " ").split())
+    tasks = len(split(shown.n))
     count = mo.ui.number(1, MOST_TASKS, value=min(max(tasks, 1), MOST_TASKS), label="tasks", on_change=desk.resize)
     return [count, *texts]
 
@@ -100,7 +100,7 @@ def sliders(shown: Fields, desk: Desk) -> list[mo.Html]:
         return []
     found = [_slider(shown, desk, "n", k, f"n{k + 1}") for k in range(len(shown.counts()))]
     found += [_slider(shown, desk, "r", k, f"r{k + 1}") for k in range(len(shown.counts()))]
-    if len(shown.rho.split()) < 2 and len(shown.counts()) > 1:
+    if len(split(shown.rho)) < 2 and len(shown.counts()) > 1:
         found.append(_slider(shown, desk, "rho", 0, "ρ"))
     if not shown.spectrum.strip():
         found += [_slider(shown, desk, "d", 0, "d"), _slider(shown, desk, "decay", 0, "α")]
@@ -121,7 +121,7 @@ def error(problem: str) -> mo.Html:
 
 
 def _slider(shown: Fields, desk: Desk, name: str, place: int, label: str) -> mo.Html:
-    parts, steps = getattr(shown, name).replace(",", " ").split() or ["0"], _STEPS[name]
+    parts, steps = split(getattr(shown, name)) or ["0"], _STEPS[name]
     nearest = min(steps, key=lambda step: abs(step - float(parts[place])))
     return mo.ui.slider(
         steps=steps,

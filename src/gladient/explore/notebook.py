@@ -25,7 +25,7 @@ def _():
 @app.cell
 def _(controls, explore, mo):
     # Fields and sliders show one setting: what is typed moves the sliders, and what is moved is typed into the fields.
-    # Each side is drawn anew by changes of the other alone, so that a slider stays in hand while it moves.
+    # Only a change on one side redraws the other, so that a slider is not replaced while it moves.
     get_shown, set_shown = mo.state(explore.Fields())
     get_typed, set_typed = mo.state(explore.Fields())
     get_moved, set_moved = mo.state(explore.Fields())

@@ -145,7 +145,7 @@ def draw_training(losses: Sequence[float], steps: int, exact: Mapping[str, float
 
 
 def _panel(height: float) -> tuple[Figure, Axes]:
-    """One panel with margins in inches: to lay them out anew would take as long as the rest of a picture."""
+    """One panel with margins in inches: an automatic layout would take as long as the rest of the picture."""
     figure = Figure(figsize=(_WIDTH, height))
     axis = figure.add_axes((0.65 / _WIDTH, 0.5 / height, 1 - 0.9 / _WIDTH, 1 - 1.0 / height))
     axis.grid(alpha=0.25)

@@ -111,8 +111,8 @@ def demo_models(
 ) -> list[DemoModel]:
     """The demo's models, from the cache or trained now.
 
-    A model is kept when it is trained; one that was interrupted starts anew. Two processes do not train at once: the
-    second waits and finds the first one's models.
+    A model is kept when it is trained; one that was interrupted starts again from the beginning. Two processes do not
+    train at once: the second waits and finds the first one's models.
 
     Args:
         configs: the models.
