@@ -68,6 +68,16 @@ def test_expected_errors_are_one_line(capsys, monkeypatch, error, message):
         main(BASE)
 
 
+def test_what_drives_a_terminal_is_spelled_out(capsys, monkeypatch):
+    def fail(self):
+        raise ValueError("no column \x1b]0;owned\x07\x9b2J\u202e\u200b\udc80 in naïve 表.csv\n")
+
+    monkeypatch.setattr(Risk, "run", fail)
+    assert main(BASE) == 2
+    spelled = r"no column \x1b]0;owned\x07\x9b2J\u202e\u200b\udc80 in naïve 表.csv"
+    assert capsys.readouterr().err == f"gladient: error: {spelled}\n"
+
+
 def test_bugs_keep_their_traceback(monkeypatch):
     def fail(self):
         raise KeyError("bug")

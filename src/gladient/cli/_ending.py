@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import groupby
 
+from gladient._text import printable
+
 __all__ = ["end_well", "errors_in_one_line"]
 
 _LONGEST = 1000  # characters of an error
@@ -70,7 +72,7 @@ def _message(box: str, arguments: Sequence[str]) -> str:
 
 
 def _say(message: str, code: int) -> int:
-    line = " ".join(message.split())
+    line = printable(" ".join(message.split()))  # messages quote files, whose text may drive a terminal
     if len(line) > _LONGEST:
         line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
     print(f"gladient: {line}", file=sys.stderr)
