@@ -147,3 +147,13 @@ def test_bad_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     for preset in (presets.mamba2(4), presets.mamba(4)):
         with pytest.raises(ValueError, match="use a ResidualLayer"):
             InContextRegressor(4, preset)
+
+
+@pytest.mark.filterwarnings("error::gladient.ops.LayoutWarning")
+def test_own_layers_know_their_layout() -> None:
+    """Fewer tokens than heads is what a warning is for in a user's call alone."""
+    InContextRegressor(6, seeds=range(30))(torch.randn(4, 10, 6))
+    for name, preset in presets.PRESETS.items():
+        model = ResidualModel(64, [preset(64, heads=1 if name == "mamba" else 8)])
+        model(torch.randn(1, 1, 5, 64))
+        model.decode(torch.randn(1, 1, 5, 64))

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.integrations._sequences import operate, wide
-from gladient.ops import gated_delta_rule
+from gladient.integrations._sequences import wide
+from gladient.ops.dispatch import operate
 
 __all__ = ["delta_rule", "kimi_delta_rule"]
 
@@ -65,7 +65,7 @@ def _run(
         q, k = _unit(q), _unit(k)
     options |= {name: g.to(q.dtype) for name, g in gate.items()}
     options["initial_state"] = None if initial_state is None else initial_state.to(q.dtype)
-    o, state = operate(gated_delta_rule, q, k, v, beta, scale=None, **options)
+    o, state = operate(q, k, v, beta=beta, scale=None, **options)
     return o.to(query.dtype), state
 
 

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from gladient.integrations._sequences import operate, restarted, wide
-from gladient.ops import gated_linear_attention
+from gladient.integrations._sequences import restarted, wide
+from gladient.ops.dispatch import operate
 
 __all__ = ["mamba2_scan", "mamba2_step", "mamba_scan", "mamba_step"]
 
@@ -40,7 +40,6 @@ def mamba2_scan(
     x, B, C = wide(x), wide(B), wide(C)
     dt = _steps(dt, dt_bias, dt_softplus).clamp(*dt_limit)
     o, state = operate(
-        gated_linear_attention,
         C,
         B,
         x * dt[..., None],
@@ -94,9 +93,7 @@ def mamba_scan(
     """
     u, B, C = (wide(y).mT[:, :, None] for y in (x, B, C))
     steps = _steps(dt.mT.contiguous(), delta_bias, delta_softplus)[:, :, None]
-    o, state = gated_linear_attention(
-        C, B, u * steps, A=A.mT[None].to(u.dtype), dt=steps, output_final_state=return_last_state
-    )
+    o, state = operate(C, B, u * steps, A=A.mT[None].to(u.dtype), dt=steps, output_final_state=return_last_state)
     o = _finished(o[:, :, 0], x.mT, D, None if z is None else z.mT).mT
     return (o, state[:, 0].mT) if state is not None else o
 

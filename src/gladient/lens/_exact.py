@@ -1,6 +1,5 @@
 """The recurrence itself in float64, in linear time, and how far rounding may carry a layer from it."""
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gladient.lens._recurrence import Recurrence, change_each
-from gladient.ops import LayoutWarning, gated_delta_rule, gated_linear_attention
+from gladient.ops.dispatch import operate
 
 __all__ = ["Exact", "compute_exact", "half_step"]
 
@@ -87,14 +86,10 @@ def _outputs(x: Recurrence) -> tuple[Tensor, Tensor]:
 
 def _run(x: Recurrence, k: Tensor, v: Tensor, gates: Tensor | None, state: Tensor | None) -> Tensor:
     q, k = _once(_at_tokens(x)), _once(k)
+    if x.erase_query is not None or x.erase_key is not None:
+        return _erase(x, q, k, v, gates, state)[:, x.positions]
     named = {"g" if gates is None or gates.ndim == 3 else "gk": gates, "initial_state": state, "read": x.read}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LayoutWarning)  # there may be fewer tokens than heads
-        if x.erase_query is not None or x.erase_key is not None:
-            return _erase(x, q, k, v, gates, state)[:, x.positions]
-        if x.beta is not None:
-            return gated_delta_rule(q, k, v, x.beta, **named)[0][:, x.positions]  # type: ignore[arg-type]
-        return gated_linear_attention(q, k, v, **named)[0][:, x.positions]  # type: ignore[arg-type]
+    return operate(q, k, v, beta=x.beta, **named)[0][:, x.positions]  # type: ignore[arg-type]
 
 
 def _at_tokens(x: Recurrence) -> Tensor:

@@ -9,9 +9,10 @@ from torch.nn import functional
 
 from gladient.lens._record import Record
 from gladient.lens._recurrence import Recurrence
-from gladient.ops import gated_delta_rule, gated_linear_attention
+from gladient.ops._check import warn_layout
 from gladient.ops._sequences import accumulation, strengthened
 from gladient.ops.call import Call, prepare
+from gladient.ops.dispatch import operate
 from gladient.ops.gates import to_heads
 
 __all__ = ["record", "recurrence_of", "unpacked"]
@@ -57,9 +58,9 @@ def record(
     ([[[[0.25, 0.5, 1.0]]]], True)
     """
     call = prepare(q, k, v, **operands)
+    warn_layout(call.k, call.heads)
     if output is None:
-        operator = gated_linear_attention if call.beta is None else gated_delta_rule
-        output = operator(q, k, v, **operands)[0]
+        output = operate(q, k, v, **operands)[0]
     queries = q.shape[1] if len(call.offsets) == 2 or call.form != "last_query" else output.shape[1]
     wanted = (len(k), queries, call.heads, v.shape[3])
     if tuple(output.shape) != wanted:

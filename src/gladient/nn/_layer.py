@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from gladient.nn._config import LayerConfig
 from gladient.nn._gate import TokenGate, TokenStep
 from gladient.nn._stack import in_groups, member_normal, project
-from gladient.ops import Gates, gated_delta_rule, gated_linear_attention
+from gladient.ops import Gates
+from gladient.ops.dispatch import operate
 
 __all__ = ["GatedLinearAttention"]
 
@@ -158,10 +159,9 @@ class GatedLinearAttention(nn.Module):
             options |= {"read": "before", "bonus": self._by_head(self.u, tokens)}
         options |= self._families(tokens, log_gates)
         options |= {"scale": self.config.scale, "backend": self.config.backend}
-        if self.step is None:
-            return gated_linear_attention(q, k, v, **options)
-        beta = self.config.step_bound * self.step(tokens)
-        return gated_delta_rule(q, k, v, beta.flatten(0, 1).flatten(2, 3), **options)
+        if self.step is not None:
+            options["beta"] = (self.config.step_bound * self.step(tokens)).flatten(0, 1).flatten(2, 3)
+        return operate(q, k, v, **options)
 
     def _log_gates(self, tokens: Tensor) -> Tensor:
         """[G·B, T, P·H, C], before their rates; no channels without gates from tokens."""

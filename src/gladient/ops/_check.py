@@ -9,7 +9,16 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-__all__ = ["LayoutWarning", "borders", "check_kinds", "check_option", "check_shapes", "check_state", "check_values"]
+__all__ = [
+    "LayoutWarning",
+    "borders",
+    "check_kinds",
+    "check_option",
+    "check_shapes",
+    "check_state",
+    "check_values",
+    "warn_layout",
+]
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _CHANNELS = {
@@ -81,11 +90,15 @@ def check_shapes(tensors: Mapping[str, Tensor], one_query: bool) -> int:
     for name, count in heads.items():
         if count == 0 or H % count:
             raise ValueError(f"{name} has {count} heads and there are {H}; its number of heads must divide that")
-    if 1 < T < H and not torch.compiler.is_compiling():
-        suspicion = f"k has shape {_shape(tensors['k'])}, fewer tokens than the {H} heads"
-        cure = "the order is [B, T, H, K]; if yours is [B, H, T, K], call .transpose(1, 2)"
-        warnings.warn(f"{suspicion}: {cure}", LayoutWarning, stacklevel=4)
     return H
+
+
+def warn_layout(k: Tensor, H: int) -> None:
+    """Warns the caller's caller of fewer tokens than heads; layers that know their layout do not ask."""
+    if 1 < k.shape[1] < H and not torch.compiler.is_compiling():
+        suspicion = f"k has shape {_shape(k)}, fewer tokens than the {H} heads"
+        cure = "the order is [B, T, H, K]; if yours is [B, H, T, K], call .transpose(1, 2)"
+        warnings.warn(f"{suspicion}: {cure}", LayoutWarning, stacklevel=3)
 
 
 def _ends(K: int, V: int) -> dict[str, tuple[int, ...]]:

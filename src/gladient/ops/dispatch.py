@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from gladient.ops import eager, fla, native
-from gladient.ops._check import check_option
+from gladient.ops._check import check_option, warn_layout
 from gladient.ops.call import Backend, Call, Form, Read, prepare
 
-__all__ = ["gated_linear_attention", "gated_delta_rule", "choose", "Choice"]
+__all__ = ["gated_linear_attention", "gated_delta_rule", "choose", "operate", "Choice"]
 
 _BACKENDS: dict[str, ModuleType] = {"fla": fla, "native": native, "eager": eager}  # the first that is willing runs
 
@@ -125,6 +125,7 @@ def gated_linear_attention(
         check_values=check_values,
         inplace=inplace,
     )
+    warn_layout(call.k, call.heads)
     return run_call(call, backend, initial_state)
 
 
@@ -219,11 +220,28 @@ def gated_delta_rule(
         check_values=check_values,
         inplace=inplace,
     )
+    warn_layout(call.k, call.heads)
     return run_call(call, backend, initial_state)
 
 
+def operate(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    backend: Backend = "auto",
+    initial_state: Tensor | None = None,
+    **options: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """What the public operators do, the delta rule if `beta` is given, for callers that know their layout.
+
+    A prompt may have fewer tokens than a layer has heads, so that a `LayoutWarning` would be a false alarm.
+    """
+    return run_call(prepare(q, k, v, initial_state=initial_state, **options), backend, initial_state)
+
+
 def run_call(call: Call, backend: str, initial_state: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Both operators end here: the call, and the state as it was given, which holds the final one if it asks so."""
+    """All of them end here: the call, and the state as it was given, which holds the final one if it asks so."""
     o, final = _BACKENDS[_first_willing(call, backend)].run(call)
     if call.inplace and final is not initial_state:
         final = initial_state.copy_(final)  # type: ignore[union-attr]
@@ -239,6 +257,7 @@ def choose(q: Tensor, k: Tensor, v: Tensor, *, backend: Backend = "auto", **opti
     'step'
     """
     call = prepare(q, k, v, **options)
+    warn_layout(call.k, call.heads)
     name = _first_willing(call, backend)
     why = ["asked for" if call.chosen else f"{q.shape[1]} queries for {k.shape[1]} tokens"]
     if backend == name:
