@@ -66,7 +66,7 @@ def build(root: Path, folder: Path) -> list[Path]:
             )
         path.chmod(0o755)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        path.with_name(f"{path.name}.sha256").write_text(f"{digest}  {path.name}\n")
+        path.with_name(f"{path.name}.sha256").write_text(f"{digest}  {path.name}\n", "utf-8")
         made.append(path)
     return made
 

@@ -15,7 +15,7 @@ from pathlib import Path
 __all__ = ["EXTRAS", "try_extra"]
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = ("none", *(x for x in PROJECT["optional-dependencies"] if x not in ("dev", "peers")))  # what the README names
 
 # Without extras, every module of gladient. With one, the packages that the wheel says it brings.

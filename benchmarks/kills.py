@@ -49,7 +49,7 @@ def main(options: Options) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job is deaf to
     with tempfile.TemporaryDirectory() as folder:
         file, whole, killed = (Path(folder) / name for name in ("grid.yaml", "whole", "killed"))
-        file.write_text(GRID)
+        file.write_text(GRID, "utf-8")
         begun = time.perf_counter()
         assert sweep(file, whole).wait() == 0
         seconds = time.perf_counter() - begun

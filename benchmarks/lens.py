@@ -88,7 +88,7 @@ class Options:
 
 def measure(python: str, way: str, length: int, out: str = "") -> dict[str, float]:
     command = [python, "-c", WORKER, way, str(length), out, clock.__file__]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8")
     if done.returncode:
         raise SystemExit(f"{way}: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.strip().splitlines()[-1])

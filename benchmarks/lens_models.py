@@ -124,7 +124,7 @@ def main(options: Options) -> None:
     for case in CASES:
         if case[0].startswith(options.only):
             command = [sys.executable, "-m", "benchmarks.lens_models", "--case", ",".join(map(str, case))]
-            done = subprocess.run(command, capture_output=True, text=True)
+            done = subprocess.run(command, capture_output=True, encoding="utf-8")
             if done.returncode:
                 raise SystemExit(f"{case}: {done.stderr.strip().splitlines()[-1]}")
             rows.append(json.loads(done.stdout.strip().splitlines()[-1]))

@@ -62,7 +62,7 @@ def watch(options: argparse.Namespace) -> int:
         "UBSAN_OPTIONS": "print_stacktrace=1",
     }
     command = [sys.executable, "-m", "benchmarks.sanitize", "--child", *sys.argv[1:]]
-    with tempfile.TemporaryFile("w+", errors="replace") as log:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         done = subprocess.run(command, env=environment, stderr=log, check=False)
         log.seek(0)
         text = log.read()
@@ -80,7 +80,7 @@ def runtime(sanitizer: str) -> str:
     names = (f"lib{sanitizer}.so", f"libclang_rt.{sanitizer}-{platform.machine()}.so")
     for name in names:
         command = [*compiler, f"-print-file-name={name}"]
-        found = Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+        found = Path(subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip())
         if found.is_absolute():
             return str(found.resolve())
     raise SystemExit(f"{' '.join(compiler)} has none of {', '.join(names)}: install its sanitizers, or set CXX")

@@ -49,7 +49,9 @@ def main(options: Options) -> None:
         out, begun = Path(folder) / "out", time.time()
         make(Sweep("sigma2"), grid, out, command="", workers=options.workers, console=Console(quiet=True))
         whole = time.time() - begun
-        points = [json.loads(path.read_text()) | {"end": path.stat().st_mtime} for path in out.glob("points/*.json")]
+        points = [
+            json.loads(path.read_text("utf-8")) | {"end": path.stat().st_mtime} for path in out.glob("points/*.json")
+        ]
     inside = sum(point["seconds"] for point in points)
     first, last = min(point["end"] - point["seconds"] for point in points), max(point["end"] for point in points)
     added = ((last - first) * options.workers - inside) / len(points)

@@ -51,12 +51,12 @@ def peak(job: Callable[[], Any]) -> float:
     """Largest resident memory during the job above that before it, in MiB; NaN where /proc does not tell."""
 
     def kilobytes(field: str) -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
         return int(next(line for line in lines if line.startswith(field)).split()[1])
 
     try:
         getattr(ctypes.CDLL(None), "malloc_trim", int)(0)  # what earlier jobs freed does not count as free room
-        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+        Path("/proc/self/clear_refs").write_text("5", "utf-8")  # resets the high-water mark
         before = kilobytes("VmRSS")
         job()
         return (kilobytes("VmHWM") - before) / 1024

@@ -39,7 +39,7 @@ def write_report(
         config: shown as JSON.
         timing: name and reading of each time taken.
     """
-    svg = (folder / "figure.svg").read_text()
+    svg = (folder / "figure.svg").read_text("utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(files(__package__).joinpath("report.html.j2").read_text("utf-8"))
     html = page.render(

@@ -123,5 +123,5 @@ def write_rows(path: Path, kind: type[T], rows: Sequence[T]) -> None:
 def read_rows(path: Path, kind: type[T]) -> list[T]:
     """Read what `write_rows` wrote."""
     types = {field.name: cast(Any, field.type) for field in fields(cast(Any, kind))}
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return [kind(**{name: read(row[name]) for name, read in types.items()}) for row in csv.DictReader(file)]

@@ -69,7 +69,7 @@ def _loaded() -> tuple[str, ctypes.CDLL]:
 
 def _file_name(name: str, extra: list[str]) -> str:
     """One name for one result: sources, compiler, flags and, for "native", the CPU, where machines share a cache."""
-    sources = [path.read_text() for path in sorted(_KERNELS.iterdir()) if path.suffix in (".cpp", ".h")]
+    sources = [path.read_text("utf-8") for path in sorted(_KERNELS.iterdir()) if path.suffix in (".cpp", ".h")]
     identity = [*sources, os.environ.get("CXX", ""), *compiler.FLAGS, *extra, platform.machine()]
     identity += [levels.cpu()] if name == "native" else []
     digest = hashlib.sha256("\n".join(identity).encode()).hexdigest()

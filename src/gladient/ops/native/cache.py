@@ -63,7 +63,7 @@ def distrust(path: Path, like: Path | None = None) -> str | None:
         for x, trusted in ((path.parent, like and like.parent), (path, like), (record(path), like)):
             if reason := _open_to_others(x, trusted):
                 return reason
-        said = record(path).read_text().split()[:1]
+        said = record(path).read_text("utf-8").split()[:1]
         return None if said == [_digest(path)] else f"{path} is not what {record(path).name} says"
     except (OSError, UnicodeDecodeError) as error:
         return str(error)
@@ -113,7 +113,7 @@ def _make_in_cache(path: Path, make: Callable[[Path], None]) -> None:
         made = Path(folder) / path.name
         make(made)
         made.chmod(0o755)
-        record(made).write_text(f"{_digest(made)}  {path.name}\n")
+        record(made).write_text(f"{_digest(made)}  {path.name}\n", "utf-8")
         record(made).chmod(0o644)
         for x, goal in ((made, path), (record(made), record(path))):
             _flush(x)

@@ -96,7 +96,7 @@ def _build(command: list[str], sources: Sequence[Path], target: Path) -> None:
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if done.returncode == 0:
         return
     lines = (done.stderr.strip() or done.stdout.strip()).splitlines()

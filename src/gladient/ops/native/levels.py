@@ -23,7 +23,7 @@ LEVELS = {
 def cpu() -> str:
     """The CPU's features as Linux lists them, or what little else is known: what -march=native depends on."""
     try:
-        lines = _CPUINFO.read_text().splitlines()
+        lines = _CPUINFO.read_text("utf-8", "replace").splitlines()
     except OSError:
         lines = []
     return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
