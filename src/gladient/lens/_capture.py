@@ -14,12 +14,11 @@ from gladient.lens._adapter import Emit
 from gladient.lens._layers import Ungated, gated_layers, ungated_layers
 from gladient.lens._record import Record
 from gladient.lens._recurrence import Recurrence, Selection, resolve
-from gladient.lens.seams import SeamError, recomputing
+from gladient.lens.seams import SeamError, in_this_thread, recomputing
 
 __all__ = ["TESTED_TRANSFORMERS", "Trace", "capture"]
 
 TESTED_TRANSFORMERS = ((5, 15), (5, 23))  # oldest and newest release that the adapters were tested with
-_counting = threading.Lock()
 
 
 @dataclass
@@ -98,6 +97,9 @@ def capture(
     The model's outputs do not change by one bit. Kept are operands, linear in the tokens and off the graph; weights are
     formed when a record is asked for them. What a backward pass runs again (gradient checkpointing) makes no records.
 
+    A capture hears the thread that opened it alone: threads may share a model, each with a capture of its own. Where
+    layers ran in other threads only, so that nothing was heard of them, a warning says so.
+
     Args:
         model: a model with gated layers; see `supported`.
         layers: numbers of the layers to capture: one, some, or None for all.
@@ -120,7 +122,7 @@ def capture(
     if layers is not None:
         wanted = _choose_layers(layers, numbers, ungated)
         found = [entry for entry in found if entry[1] in wanted]
-    trace, calls = Trace(ungated=ungated), Counter[str]()
+    trace, calls, elsewhere = Trace(ungated=ungated), Counter[str](), set[str]()
     with ExitStack() as attached:
         for name, number, module, adapter in found:
             emit = _emitter(trace, calls, (name, number, adapter.name), positions, len(found), max_bytes, on_record)
@@ -129,8 +131,9 @@ def capture(
             except SeamError as error:
                 raise SeamError(f"{name}: {error}; {_tested()}") from None
             if adapter.modules:  # others are read off their code, which may not call the operators every time
-                attached.enter_context(_watched(name, module, calls))
+                attached.enter_context(_watched(name, module, calls, elsewhere))
         yield trace
+    _check_threads(elsewhere - calls.keys())
 
 
 def _emitter(
@@ -154,15 +157,11 @@ def _emitter(
                 f"capturing {layers} layers keeps about {need / 2**20:,.0f} MiB, more than max_bytes allows "
                 f"({max_bytes / 2**20:,.0f} MiB); capture fewer layers (layers=), shorter input, or raise max_bytes"
             )
-        with _counting:
-            record = Record(name, number, architecture, calls[name], kept, max_bytes)
-            calls[name] += 1
-            if on_record is None:
-                trace.records.append(record)
-        if on_record is not None:
-            on_record(record)
+        record = Record(name, number, architecture, calls[name], kept, max_bytes)
+        calls[name] += 1
+        (on_record or trace.records.append)(record)
 
-    return emit
+    return in_this_thread(emit)  # adapters may hear by hooks of their own, which every thread runs
 
 
 def _detached(recurrence: Recurrence) -> Recurrence:
@@ -175,23 +174,35 @@ def _detached(recurrence: Recurrence) -> Recurrence:
 
 
 @contextmanager
-def _watched(name: str, module: nn.Module, calls: Counter[str]) -> Iterator[None]:
-    """Notices a layer that ran and told nothing: its library has another path now."""
-    before = threading.local()  # .counts: how many calls there were when this thread's forwards began
+def _watched(name: str, module: nn.Module, calls: Counter[str], elsewhere: set[str]) -> Iterator[None]:
+    """Notices a layer that ran and told nothing, since its library has another path now, or in another thread."""
+    counts: list[int] = []  # how many calls there were when the forwards began that run now
+    thread = threading.get_ident()
 
     def enter(*_: object) -> None:
-        before.counts = [*getattr(before, "counts", []), calls[name]]
+        if threading.get_ident() == thread:
+            counts.append(calls.get(name, 0))
+        elif not recomputing():  # autograd has threads of its own
+            elsewhere.add(name)
 
     def leave(_module: nn.Module, _args: object, output: object) -> None:
-        *before.counts, count = before.counts
-        told = calls[name] > count
+        told = not counts or calls.get(name, 0) > counts.pop()  # no count: it was entered before the capture
         if not told and output is not None and not recomputing():
             raise SeamError(f"{name} ran without calling the function that the lens reads; {_tested()}")
 
     with ExitStack() as hooks:
         hooks.callback(module.register_forward_pre_hook(enter).remove)
-        hooks.callback(module.register_forward_hook(leave, always_call=True).remove)
+        hooks.callback(module.register_forward_hook(in_this_thread(leave), always_call=True).remove)
         yield
+
+
+def _check_threads(unheard: set[str]) -> None:
+    if unheard:
+        warnings.warn(
+            f"{min(unheard)} ran in another thread and was not captured ({len(unheard)} such layers); a capture hears "
+            "its own thread alone: open it in the thread that runs the model",
+            stacklevel=4,
+        )
 
 
 def _choose_layers(layers: Selection, numbers: Sequence[int], ungated: Sequence[Ungated]) -> list[int]:

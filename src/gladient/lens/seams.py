@@ -1,4 +1,7 @@
-"""Where the lens looks in: functions that a model's module calls, and forwards of its parts; nothing stays patched."""
+"""Where the lens looks in: functions that a model's module calls, and forwards of its parts; nothing stays patched.
+
+Each seam hears the thread that opened it alone: others may run the same modules, with captures of their own.
+"""
 
 import functools
 import inspect
@@ -13,7 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Listener", "SeamError", "on_enter", "on_forward", "on_function", "on_method", "recomputing"]
+__all__ = [
+    "Listener",
+    "SeamError",
+    "in_this_thread",
+    "on_enter",
+    "on_forward",
+    "on_function",
+    "on_method",
+    "recomputing",
+]
 
 Listener = Callable[[dict[str, Any], Any], None]
 """Is called with the bound arguments and the result."""
@@ -29,12 +41,24 @@ class _Patch:
 
     original: Any
     of_class: bool
-    listeners: list[tuple[nn.Module, tuple[str, ...], Listener]] = field(default_factory=list)
+    listeners: list[tuple[nn.Module, int, tuple[str, ...], Listener]] = field(default_factory=list)  # and the thread
 
 
 _patches: dict[tuple[int, str], _Patch] = {}
 _lock = threading.RLock()
 _running = threading.local()  # .stack: modules whose forward runs in this thread, innermost last
+
+
+def in_this_thread(hook: Callable[..., None]) -> Callable[..., None]:
+    """The same hook, silent in every thread but the one that asks for it now."""
+    thread = threading.get_ident()
+
+    @functools.wraps(hook)
+    def own(*heard: Any) -> None:
+        if threading.get_ident() == thread:
+            hook(*heard)
+
+    return own
 
 
 def recomputing() -> bool:
@@ -116,7 +140,7 @@ def on_forward(module: nn.Module, listener: Listener) -> Iterator[None]:
     def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         _tell(listener, _bind(signature, args, kwargs), output)
 
-    handle = module.register_forward_hook(hook, with_kwargs=True)
+    handle = module.register_forward_hook(in_this_thread(hook), with_kwargs=True)
     try:
         yield
     finally:
@@ -138,7 +162,7 @@ def on_enter(module: nn.Module, listener: Callable[[dict[str, Any]], None]) -> I
     def hook(_: nn.Module, args: Any, kwargs: Any) -> None:
         _tell(listener, _bind(signature, args, kwargs))
 
-    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    handle = module.register_forward_pre_hook(in_this_thread(hook), with_kwargs=True)
     try:
         yield
     finally:
@@ -149,7 +173,7 @@ def on_enter(module: nn.Module, listener: Callable[[dict[str, Any]], None]) -> I
 def _listening(
     home: ModuleType | type | nn.Module, name: str, module: nn.Module, listener: Listener, changes: tuple[str, ...]
 ) -> Iterator[None]:
-    key, entry = (id(home), name), (module, changes, listener)
+    key, entry = (id(home), name), (module, threading.get_ident(), changes, listener)
     with _lock:
         if key not in _patches:
             _patches[key] = _Patch(vars(home)[name], isinstance(home, type))
@@ -170,14 +194,14 @@ def _wrapper(patch: _Patch) -> Callable[..., Any]:
 
     @functools.wraps(patch.original)
     def call(*args: Any, **kwargs: Any) -> Any:
-        who = args[:1] if patch.of_class else getattr(_running, "stack", [])[-1:]
-        heard = [entry for entry in patch.listeners if who and entry[0] is who[0]]
+        who, thread = args[:1] if patch.of_class else getattr(_running, "stack", [])[-1:], threading.get_ident()
+        heard = [entry[2:] for entry in patch.listeners if who and entry[0] is who[0] and entry[1] == thread]
         bound = _bind(signature, args, kwargs) if heard else {}
-        before = {name for _, changes, _ in heard for name in changes}
+        before = {name for changes, _ in heard for name in changes}
         bound |= {name: bound[name].detach().clone() for name in before if isinstance(bound.get(name), Tensor)}
         with _runs(args[0]) if heard and patch.of_class else nullcontext():
             result = patch.original(*args, **kwargs)
-        for _, _, listener in heard:
+        for _, listener in heard:
             _tell(listener, bound, result)
         return result
 
@@ -203,15 +227,17 @@ def _bind(signature: inspect.Signature, args: Any, kwargs: Any) -> dict[str, Any
 def _announced(module: nn.Module) -> Iterator[None]:
     """While it lasts, the thread knows when `module`'s forward is running."""
 
-    def enter(module: nn.Module, args: Any) -> None:
+    def enter(module: nn.Module, *_: Any) -> None:
         _running.stack = [*getattr(_running, "stack", []), module]
 
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
-        _running.stack = _running.stack[:-1]
+    def leave(module: nn.Module, *_: Any) -> None:
+        stack = getattr(_running, "stack", [])
+        if stack and stack[-1] is module:  # else it was entered before the seam was open
+            _running.stack = stack[:-1]
 
     with ExitStack() as hooks:
-        hooks.callback(module.register_forward_pre_hook(enter, prepend=True).remove)
-        hooks.callback(module.register_forward_hook(leave, always_call=True).remove)
+        hooks.callback(module.register_forward_pre_hook(in_this_thread(enter), prepend=True).remove)
+        hooks.callback(module.register_forward_hook(in_this_thread(leave), always_call=True).remove)
         yield
 
 

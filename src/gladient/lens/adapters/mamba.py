@@ -1,6 +1,5 @@
 """Mamba and the hybrids that share its scan: a gate for every channel and state, exp(A·dt); queries C, keys B."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +11,7 @@ from torch.nn import functional
 
 from gladient.lens._adapter import Adapter, Emit
 from gladient.lens._recurrence import Recurrence
-from gladient.lens.seams import on_function
+from gladient.lens.seams import on_enter, on_function
 
 __all__ = ["ADAPTER"]
 
@@ -22,18 +21,16 @@ _OVER_CHANNELS = ("v", "output", "log_gates", "skip", "output_gate")
 @contextmanager
 def _attach(mixer: nn.Module, emit: Emit) -> Iterator[None]:
     """Zamba scans its heads one after the other: their calls make one record."""
-    scanned = threading.local()  # .parts: what this thread's forward has scanned so far
-
-    def start(*_: object) -> None:
-        scanned.parts = []
+    parts: list[Recurrence] = []  # what the forward has scanned so far
 
     def collect(part: Recurrence) -> None:
-        scanned.parts.append(part)
-        if len(scanned.parts) == getattr(mixer, "n_mamba_heads", 1):
-            emit(_side_by_side(scanned.parts))
-            start()
+        parts.append(part)
+        if len(parts) == getattr(mixer, "n_mamba_heads", 1):
+            emit(_side_by_side(parts))
+            parts.clear()
 
     with (
+        on_enter(mixer, lambda _: parts.clear()),  # an exception may have left some
         on_function(mixer, "mamba_selective_scan", lambda call, result: collect(_read_scan(call, result))),
         on_function(
             mixer,
@@ -42,11 +39,7 @@ def _attach(mixer: nn.Module, emit: Emit) -> Iterator[None]:
             changes=("state",),
         ),
     ):
-        hook = mixer.register_forward_pre_hook(start)  # an exception may have left some parts
-        try:
-            yield
-        finally:
-            hook.remove()
+        yield
 
 
 def _read_scan(call: dict[str, Any], result: Any) -> Recurrence:
