@@ -4,6 +4,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
+CONSTRAINT ?= --constraint constraints.txt # empty: the newest of everything
 
 BROWSERS := command -v chromium || command -v chromium-browser || command -v google-chrome
 
@@ -45,7 +46,7 @@ check-dist: # the wheel in fresh environments, with the versions that the tests 
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet $(CONSTRAINT) --editable '.[dev]'
 	$(BIN)/pip install --quiet --no-deps opensr-mamba==0.0.1 # docs/super-resolution.md; its requirements are for a GPU
 	touch $@
 

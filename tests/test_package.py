@@ -22,6 +22,18 @@ def test_rooms_are_there_after_import_and_torch_stays_out() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+def test_rooms_are_there_where_ndarray_is_no_class() -> None:
+    """As numpy 2.5 has it on Python 3.12 and later: jaxtyping, once imported, takes classes alone."""
+    script = (
+        "import numpy.typing, typing_extensions as t; S = t.TypeVar('S'); "
+        "numpy.typing.NDArray = t.TypeAliasType('NDArray', numpy.ndarray[tuple, numpy.dtype[S]], type_params=(S,)); "
+        "import jaxtyping, importlib, gladient; "
+        "rooms = [importlib.import_module(f'gladient.{name}') for name in gladient.__all__]; "
+        "[getattr(room, name) for room in rooms for name in getattr(room, '__all__', [])]"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_every_room_is_listed() -> None:
     rooms = {path.parent.name for path in SOURCE.glob("*/__init__.py")} - {"cli"}  # a command, not a room
     assert set(gladient.__all__) == set(dir(gladient)) == rooms

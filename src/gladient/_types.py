@@ -5,12 +5,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["Array", "ArrayLike", "Bool", "Float", "Int"]
 
-Array: TypeAlias = NDArray[np.float64]
-ArrayLike: TypeAlias = NDArray[Any] | Sequence[Any] | float | int
+if TYPE_CHECKING:
+    Array: TypeAlias = NDArray[np.float64]
+    ArrayLike: TypeAlias = NDArray[Any] | Sequence[Any] | float | int
+else:  # classes, as jaxtyping needs: numpy 2.5 makes of NDArray a TypeAliasType, on Python 3.12 and later
+    Array = np.ndarray
+    ArrayLike = np.ndarray | Sequence | float | int
 
 if TYPE_CHECKING or "jaxtyping" in sys.modules:  # its pytest hook checks the shapes
     from jaxtyping import Bool, Float, Int
