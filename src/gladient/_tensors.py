@@ -25,9 +25,9 @@ class CheckpointError(ValueError):
 def pack_tensors(tensors: Mapping[str, Tensor], *, run: Mapping[str, Any], **state: Any) -> bytes:
     """The content of a safetensors file: tensors, the description of their run, further JSON state and a checksum."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    described: dict[str, Any] = json.loads(json.dumps({"run": run, "state": state}))
+    described: dict[str, Any] = json.loads(json.dumps({"run": run, "state": state}, allow_nan=False))
     described["sha256"] = _checksum(contiguous, described)
-    return save(contiguous, metadata={_KEY: json.dumps(described, sort_keys=True)})
+    return save(contiguous, metadata={_KEY: json.dumps(described, sort_keys=True, allow_nan=False)})
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, run: Mapping[str, Any], **state: Any) -> None:
@@ -52,7 +52,7 @@ def load_tensors(path: Path, *, run: Mapping[str, Any]) -> tuple[dict[str, Tenso
         raise CheckpointError(
             f"{path} is not a whole gladient checkpoint ({error}); delete it, and train or save again"
         ) from None
-    expected = json.loads(json.dumps(run))
+    expected = json.loads(json.dumps(run, allow_nan=False))
     if found != expected:
         names = sorted(k for k in {*found, *expected} if found.get(k) != expected.get(k))
         raise CheckpointError(
@@ -63,7 +63,7 @@ def load_tensors(path: Path, *, run: Mapping[str, Any]) -> tuple[dict[str, Tenso
 
 def _checksum(tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> str:
     """The description's, and every tensor's name, type, shape and bytes; their order in the file does not count."""
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True, allow_nan=False).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)

@@ -1,8 +1,11 @@
-"""Text of other people's files, made safe to print."""
+"""Text for others to read: what other people's files say, safe to print, and JSON that every reader takes."""
 
+import json
+import math
 import unicodedata
+from typing import Any
 
-__all__ = ["printable"]
+__all__ = ["finite", "json_text", "printable"]
 
 
 def printable(text: object) -> str:
@@ -14,6 +17,28 @@ def printable(text: object) -> str:
     # Spaces of every width are fine to look at, though Python counts all but one of them as unprintable.
     shown = (c if c.isprintable() or unicodedata.category(c) == "Zs" else _spelled(c) for c in str(text))
     return "".join(shown)
+
+
+def json_text(value: Any, **options: Any) -> str:
+    """JSON with null for numbers that are not finite, which JSON has no words for; what lacks them says why beside it.
+
+    >>> json_text({"error": float("nan"), "tolerance": (1e-6, float("inf"))})
+    '{"error": null, "tolerance": [1e-06, null]}'
+    """
+    return json.dumps(finite(value), allow_nan=False, **options)
+
+
+def finite(value: Any) -> Any:
+    """The same JSON value with None for numbers that are not finite.
+
+    >>> finite([1.0, float("-inf")])
+    [1.0, None]
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: finite(each) for name, each in value.items()}
+    return [finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _spelled(character: str) -> str:

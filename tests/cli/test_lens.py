@@ -1,6 +1,7 @@
 """`gladient lens`: the page, the summaries, and bad input."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,6 +85,28 @@ def test_a_layer_that_is_not_rebuilt_fails(
     assert main(["lens", str(folder), "--text", "gates weigh tokens", "--out", str(out)]) == 1
     assert "0 of 3 layers proved" in capsys.readouterr().out
     assert out.exists()
+
+
+def test_a_layer_with_nan_is_named_with_its_reason(
+    capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
+) -> None:
+    """On the page, in words, and as JSON that every reader takes: null, and why."""
+    model = transformers.Mamba2ForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.backbone.layers[1].mixer.A_log[2] = torch.nan
+    broken, options = tmp_path / "broken", ["--text", "gates weigh tokens", "--out", str(tmp_path / "lens.html")]
+    shutil.copytree(folder, broken)
+    model.save_pretrained(broken)
+    assert main(["lens", str(broken), *options]) == 1
+    printed = capsys.readouterr().out
+    assert "broken: 1 of 3 layers proved: rebuilt outputs equal" in printed
+    assert "layer 1 is not: head 2: NaN or infinite: output, rate" in printed
+    assert main(["lens", str(broken), *options, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["broken"]["layers"]
+    proofs = [layer["reconstruction"] for layer in found]
+    assert [proof["error"] is None for proof in proofs] == [False, True, True]
+    assert [proof["reason"] for proof in proofs[:2]] == ["", "head 2: NaN or infinite: output, rate"]
+    assert "NaN or infinite: q, k, v, output" in proofs[2]["reason"]
 
 
 @pytest.mark.parametrize(

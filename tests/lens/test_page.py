@@ -308,6 +308,145 @@ def test_means_and_files_are_the_heads(shown: tuple[list[page.ModelView], Path])
 
 
 @needs_browser
+def test_cells_that_a_spreadsheet_would_compute_are_text(shown: tuple[list[page.ModelView], Path]) -> None:
+    """A quote before them, as OWASP asks; all others are the tokens."""
+    plain = [" word", 'a "quoted", one', "two\nlines", "1", "'", " <w&1>"]
+    formulas = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1", '-2+3+cmd|" /C calc"!A0']
+    with open_page(shown[1]) as opened:
+        tokens = [*plain, *formulas]
+        text = opened.run(f"lens.csv({json.dumps(tokens)}, {{share: {[-0.5] * len(tokens)}}}).text()")
+    found = [row["token"] for row in csv.DictReader(io.StringIO(text, newline=""))]
+    assert found == [*plain, *("'" + formula for formula in formulas)]
+
+
+STRANGE = [
+    "</script><script>throw 1</script>",
+    "<img src=x onerror=alert(1)>",
+    "\u202egnol",
+    "\u200b",
+    "\u2028",
+    "\t\r",
+]
+STRANGE += ["\x1b[2J", "שלום", "می\u200cخواهم", "", "\ud800", "=cmd|' /C calc'!A0"]
+
+
+@needs_browser
+@pytest.mark.parametrize("tokens", [STRANGE, STRANGE[2:3]], ids=["many", "one"])
+def test_strange_tokens_are_shown_as_they_are(tokens: list[str], tmp_path: Path) -> None:
+    """One of them, and one head, is a page too."""
+    T = len(tokens)
+    x = make(B=1, T=T, H=1, gates="scalar", initial=False)
+    record = lens.Record("mixer", 0, "<b>by hand", 0, x)
+    page.write_page(str(tmp_path / "lens.html"), [page.ModelView("<i>one", tokens, [record])])
+    with open_page(tmp_path / "lens.html") as opened:
+        wait_for(opened, "1")
+        strip = opened.run("document.getElementById('strip').textContent")
+        assert "⟨202e⟩gnol" in strip
+        assert not re.search("[\u202e\u200b\u2028\t\r\x1b]", strip)
+        assert opened.run("document.querySelectorAll('#strip span').length") == T
+        if T > 1:
+            assert tokens[0] in strip
+            assert "␉␍" in strip
+            assert tokens[8] in strip
+        assert opened.run("document.querySelectorAll('img, #strip b').length") == 0
+        assert opened.errors == []
+
+
+# What a layer may hold that is no number, and what the page says of it.
+BROKEN = {
+    "rate": "NaN or infinite: rate",
+    "log_gates": "NaN or infinite: log_gates",
+    "v": "NaN or infinite: v",
+    "output": "NaN or infinite: output",
+    "initial_state": "NaN or infinite: initial_state",
+}
+
+
+@needs_browser
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_layer_with_nan_comes_first_with_its_reason(what: str, tmp_path: Path) -> None:
+    good = view("mamba2")
+    first, second = records_of(good)
+    wrong = torch.inf if what in ("v", "initial_state") else torch.nan
+    before = getattr(second.recurrence, what)
+    after = torch.zeros(1, 4, 8, 8) if before is None else before.clone(memory_format=torch.contiguous_format)
+    after.view(-1)[-1 if what == "initial_state" else 0] = wrong
+    broken = replace(second, recurrence=replace(second.recurrence, **{what: after}))  # type: ignore[arg-type]
+    bent = replace(first, recurrence=replace(first.recurrence, v=1.01 * first.recurrence.v))
+    packed = page.pack([replace(good, records=[bent, broken], predictions=[[("a", float("nan"))]] * 24)])
+    json.dumps(packed, allow_nan=False)
+    assert BROKEN[what] in packed[0]["layers"][1]["reconstruction"]["reason"]
+    page.write_packed(tmp_path / "lens.html", packed)
+    with open_page(tmp_path / "lens.html") as opened:
+        wait_for(opened, "1")
+        rows = opened.run("[...document.querySelectorAll('#proof tbody tr')].map(r => r.innerText)")
+        assert [row[0] for row in rows] == ["1", "0"]
+        assert BROKEN[what] in rows[0]
+        assert opened.run("document.getElementById('layer').value") == "1"
+        for head in (*range(4), -1):
+            choose_on(opened, "head", head)
+            for quantity in ("closed", "gates", "product"):
+                select(opened, "quantity", quantity)
+        assert "NaN" not in opened.run("document.body.innerText").replace("NaN or infinite", "")
+        assert opened.errors == []
+
+
+@needs_browser
+@pytest.mark.parametrize("name", ["mamba2", "recurrentgemma", "qwen3-next"])
+def test_whatever_is_pointed_at_answers(name: str, shown: tuple[list[page.ModelView], Path]) -> None:
+    """Every token, map, dot and step shows its tooltip; every button, key and touch does what it says."""
+    _, path = shown
+    with open_page(path) as opened:
+        wait_for(opened, "1")
+        opened.run("URL.createObjectURL = blob => { globalThis.saved = [...globalThis.saved ?? [], blob]; return '#' }")
+        choose_on(opened, "model", KINDS.index(name))
+        for place in ("#strip span", "#strip span:last-child", "#maps canvas", "#step svg", "#memory .head"):
+            for at in opened.run(f"{CENTRES}({json.dumps(place)})"):
+                opened.run("document.getElementById('tip').hidden = true")
+                point(opened, "mouseMoved", at)
+                assert opened.run("document.getElementById('tip').hidden") is False, place
+                assert len(opened.run("document.getElementById('tip').textContent")) > 10
+        (at,) = opened.run(f"{CENTRES}('#strip span[data-i=\"3\"]')")
+        point(opened, "mouseMoved", at)
+        assert "at 3 seen from" in opened.run("document.getElementById('tip').textContent")
+        gates = "its gates close by" in opened.run("document.getElementById('tip').textContent")
+        assert gates == bool(
+            opened.run("[...document.getElementById('quantity').options].some(o => o.value === 'closed')")
+        )
+        for kind, points in (("touchStart", [{"x": at[0], "y": at[1]}]), ("touchEnd", [])):
+            opened.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+        opened.run("document.querySelector('#strip span[data-i=\"3\"]').click()")
+        assert opened.run("document.getElementById('position').value") == "3"
+        for place in ("strip", "map-product"):
+            opened.run(f"document.getElementById('{place}').focus()")
+            for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "a"):
+                opened.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key)
+        for chosen in ("quantity", "scale"):
+            for value in opened.run(f"[...document.getElementById('{chosen}').options].map(o => o.value)"):
+                select(opened, chosen, value)
+        opened.run("document.querySelectorAll('#maps button, #csv').forEach(b => b.click())")
+        assert opened.run("saved.length") == opened.run("document.querySelectorAll('#maps canvas').length") + 1
+        opened.run("document.querySelectorAll('#heads button, #proof button, #memory .head').forEach(b => b.onclick())")
+        opened.run("new Promise(done => setTimeout(done, 50))")
+        assert opened.errors == []
+
+
+def select(opened: Page, name: str, value: str) -> None:
+    change = f"s => {{ s.value = '{value}'; s.dispatchEvent(new Event('change')) }}"
+    opened.run(f"({change})(document.getElementById('{name}'))")
+
+
+CENTRES = """(place => [...document.querySelectorAll(place)].map(e => {
+  e.scrollIntoView({ block: "center" });
+  const r = e.getClientRects()[0];
+  return [r.x + r.width / 2, r.y + r.height / 2] }).slice(-1))"""
+
+
+def point(opened: Page, kind: str, at: list[float]) -> None:
+    opened.call("Input.dispatchMouseEvent", type=kind, x=at[0], y=at[1])
+
+
+@needs_browser
 def test_what_fails_or_is_unusual_comes_first_and_attention_is_grey(tmp_path: Path) -> None:
     good = view("mamba2")
     layers = [replace(record, layer=more + record.layer) for more in (0, 3, 6) for record in records_of(good)]

@@ -1,10 +1,11 @@
 """`gladient bench`: ours and the peers' operators on this machine, same inputs, checked equal before they are timed."""
 
-import json
 import os
 import sys
 from dataclasses import dataclass
 from typing import Literal
+
+from gladient._text import json_text
 
 __all__ = ["Bench"]
 
@@ -53,7 +54,7 @@ class Bench:
             result = measure(CASES[name], self.rounds, self.threads)
             if self.json:
                 setting = {"torch": torch.__version__, "torch_level": width, "level": self.level}
-                print(json.dumps(setting | {"threads": self.threads} | as_json(name, result)), flush=True)
+                print(json_text(setting | {"threads": self.threads} | as_json(name, result)), flush=True)
             else:
                 print(table(result), flush=True)
 

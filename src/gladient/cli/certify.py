@@ -1,8 +1,8 @@
 """`gladient certify`: every stationary point of one setting, and whether the optimum is the only one."""
 
-import json
 from dataclasses import asdict, dataclass
 
+from gladient._text import json_text
 from gladient.cli._setting import SettingOptions
 
 __all__ = ["Certify"]
@@ -30,14 +30,13 @@ class Certify(SettingOptions):
                 for p in found.points
             ]
             print(
-                json.dumps(
+                json_text(
                     {
                         "stationary_points": points,
                         "undecided": found.undecided,
                         "uniqueness": asdict(verdict),
                         "advantage": {**asdict(gain), "tasks": gain.tasks.tolist()},
-                    },
-                    allow_nan=False,
+                    }
                 )
             )
             return

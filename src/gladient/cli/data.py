@@ -1,6 +1,5 @@
 """`gladient data`: would gating help on the data of a table?"""
 
-import json
 import shlex
 import sys
 from dataclasses import asdict, dataclass
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from gladient._text import json_text
 from gladient.cli._numbers import Whole, Wholes
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Data:
             gap=self.gap,
             intercept=self.intercept,
         )
-        print(json.dumps(_as_json(found, table.roles), allow_nan=False) if self.json else _text(found, table.roles))
+        print(json_text(_as_json(found, table.roles)) if self.json else _text(found, table.roles))
         if out is not None:
             from gladient.data.report import write_report
 

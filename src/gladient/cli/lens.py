@@ -1,6 +1,5 @@
 """`gladient lens`: the token weights of a real model's gates, on one interactive page or as JSON."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+
+from gladient._text import json_text, printable
 
 if TYPE_CHECKING:
     from gladient.lens._load import Loaded
@@ -60,7 +61,7 @@ class Lens:
         if out is not None:
             size = write_packed(out, packed)
             print(f"{out}: {size / 2**20:.2f} MiB", file=sys.stderr if self.json else sys.stdout)
-        print(json.dumps(_summaries(packed)) if self.json else "\n".join(map(_line, packed)))
+        print(json_text(_summaries(packed)) if self.json else "\n".join(map(_line, packed)))
         return 0 if all(layer["reconstruction"]["passed"] for model in packed for layer in model["layers"]) else 1
 
     def _out(self) -> Path | None:
@@ -117,6 +118,7 @@ def _models(name: str, report: Report) -> "list[Loaded]":
 def _progress() -> Iterator[Report]:
     """Bars on stderr, one per task, where it is a terminal; else one line per task."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress, TaskID
 
     console = Console(stderr=True)
@@ -125,9 +127,10 @@ def _progress() -> Iterator[Report]:
 
         def report(name: str, done: int, of: int) -> None:
             if name not in tasks:
-                tasks[name] = progress.add_task(name, total=of)
+                shown = printable(name)
+                tasks[name] = progress.add_task(escape(shown), total=of)
                 if not console.is_terminal:
-                    print(f"{name} …", file=sys.stderr, flush=True)
+                    print(f"{shown} …", file=sys.stderr, flush=True)
             progress.update(tasks[name], completed=done)
 
         yield report
@@ -135,20 +138,31 @@ def _progress() -> Iterator[Report]:
 
 def _line(model: dict[str, Any]) -> str:
     layers = model["layers"]
-    passed = sum(layer["reconstruction"]["passed"] for layer in layers)
-    found = [layer["reconstruction"] for layer in layers]
-    own = max(layers, key=lambda layer: layer["reconstruction"]["error"] / layer["reconstruction"]["tolerance"])
-    rounding = own["reconstruction"]
+    failed = [layer for layer in layers if not layer["reconstruction"]["passed"]]
+    found = [
+        layer for layer in layers if None not in (layer["reconstruction"]["lens"], layer["reconstruction"]["error"])
+    ]
+    parts = [f"{len(layers) - len(failed)} of {len(layers)} layers proved{_distances(found) if found else ''}"]
+    if failed:
+        worst = layers[model["opens"]]
+        parts.append(f"layer {worst['layer']} is not: {worst['reconstruction']['reason']}")
     lengths = [head["memory_length"] for layer in layers for head in layer["summary"]]
-    kinds = sorted({layer["kind"] for layer in model["not_gated"]})
-    others = ", ".join(str(layer["layer"]) for layer in model["not_gated"])
-    ungated = f"; not gated: {'/'.join(kinds)} (layers {others})" if kinds else ""
-    facts = f"; {model['facts']}" if model["facts"] else ""
+    known = [length for length in lengths if length is not None]
+    if known:
+        parts.append(f"memory length of heads {min(known):.1f} to {max(known):.1f} tokens")
+    if model["not_gated"]:
+        kinds = sorted({layer["kind"] for layer in model["not_gated"]})
+        others = ", ".join(str(layer["layer"]) for layer in model["not_gated"])
+        parts.append(f"not gated: {'/'.join(kinds)} (layers {others})")
+    return printable(f"{model['name']}: {'; '.join([*parts, *filter(None, [model['facts']])])}")
+
+
+def _distances(layers: list[dict[str, Any]]) -> str:
+    own = max(layers, key=lambda layer: layer["reconstruction"]["error"] / layer["reconstruction"]["tolerance"])
+    rounding, most = own["reconstruction"], max(layer["reconstruction"]["lens"] for layer in layers)
     return (
-        f"{model['name']}: {passed} of {len(layers)} layers proved: rebuilt outputs equal the exact recurrence to "
-        f"{max(each['lens'] for each in found):.1e}, the model's own differ by {rounding['error']:.1e} (layer "
-        f"{own['layer']}; rounding explains {rounding['tolerance']:.1e}); memory length of heads {min(lengths):.1f} to "
-        f"{max(lengths):.1f} tokens{ungated}{facts}"
+        f": rebuilt outputs equal the exact recurrence to {most:.1e}, the model's own differ by "
+        f"{rounding['error']:.1e} (layer {own['layer']}; rounding explains {rounding['tolerance']:.1e})"
     )
 
 

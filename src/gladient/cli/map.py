@@ -1,10 +1,10 @@
 """`gladient map`: what gates or the delta rule gain, over the plane of both tasks' correlations with the query's."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from gladient._text import json_text
 from gladient.cli._map_files import draw, write_csv
 from gladient.cli._numbers import Floats, Whole, Wholes
 from gladient.cli._setting import require_memory
@@ -72,7 +72,7 @@ class Map:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_csv(out.with_name(out.name + ".csv"), plane)
         draw(out, plane, f"n = {self.n[0]} + {self.n[1]}, ρ = {self.rho:g}")
-        print(json.dumps(_summary(out, plane), allow_nan=False) if self.json else _sentences(out, plane))
+        print(json_text(_summary(out, plane)) if self.json else _sentences(out, plane))
 
     def _check(self) -> None:
         """Refuse what the theory does not."""

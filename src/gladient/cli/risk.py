@@ -1,10 +1,10 @@
 """`gladient risk`: the exact best risk of each gate family on one setting."""
 
-import json
 import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from gladient._text import json_text
 from gladient.cli._numbers import Whole
 from gladient.cli._setting import SettingOptions, require_memory
 
@@ -68,7 +68,7 @@ class Risk(SettingOptions):
             print("delta_rule, gated_delta_rule left out: they take long here; landscape has both", file=sys.stderr)
         rungs["half_gate"] = half_gate(setting)
         if self.json:
-            print(json.dumps({name: _as_json(rung) for name, rung in rungs.items()}, allow_nan=False))
+            print(json_text({name: _as_json(rung) for name, rung in rungs.items()}))
         else:
             print(_table(rungs, setting.M, setting.d))
 

@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from gladient._files import sha256, write_atomically
+from gladient._text import finite
 from gladient.experiments._work import Outcome, Record, Work
 
 __all__ = ["Finished", "OutputFolder", "open_output"]
@@ -48,11 +49,13 @@ class OutputFolder:
             write_atomically(self._weights(name), content)
         described = {
             "work": _content(work),
-            "records": outcome.records,
+            "records": finite(outcome.records),  # losses of a training that diverged are not
             "seconds": seconds,
             "weights": {name: sha256(content) for name, content in outcome.weights.items()},
         }
-        write_atomically(self._point(work), json.dumps({"sha256": _digest(described), **described}, indent=1))
+        write_atomically(
+            self._point(work), json.dumps({"sha256": _digest(described), **described}, indent=1, allow_nan=False)
+        )
         shutil.rmtree(self.checkpoints / work.name, ignore_errors=True)
 
     def finished(self, work: Work) -> bool:
@@ -96,7 +99,7 @@ _SUMS = "SHA256SUMS"
 
 
 def _content(work: Work) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(json.dumps(asdict(work)))
+    content: dict[str, Any] = json.loads(json.dumps(asdict(work), allow_nan=False))
     return content
 
 
@@ -120,7 +123,7 @@ def open_output(path: Path, *, config: Mapping[str, Any], resume: bool) -> Itera
     _make_folder(path)
     try:
         with FileLock(path / ".lock", timeout=0):
-            _check_config(path, json.loads(json.dumps(config)), resume=resume)
+            _check_config(path, json.loads(json.dumps(config, allow_nan=False)), resume=resume)
             for folder in ("points", "weights", "checkpoints"):
                 (path / folder).mkdir(exist_ok=True)
             yield OutputFolder(path.resolve(), sha256((path / "config.json").read_bytes()))
@@ -133,7 +136,7 @@ def _check_config(path: Path, config: dict[str, Any], *, resume: bool) -> None:
     if not file.exists():
         if any(not entry.name.startswith(".") for entry in path.iterdir()):
             raise ValueError(f"{path} is not empty and holds no config.json; choose a new folder for --out")
-        write_atomically(file, json.dumps(config, indent=1))
+        write_atomically(file, json.dumps(config, indent=1, allow_nan=False))
         return
     found = _read_json(file)
     if found != config:

@@ -52,7 +52,7 @@ def write_report(
         missed=len(figure.missed(rows)),
         panels=_panels(figure, rows),
         date=datetime.now().astimezone().date().isoformat(),
-        config=json.dumps(config, indent=1),
+        config=json.dumps(config, indent=1, allow_nan=False),
         versions=versions(),
         timing=timing,
     )

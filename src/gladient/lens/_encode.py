@@ -47,7 +47,8 @@ class Rows:
         [[16384, -32767], [0, 0]]
         """
         scales = x.double().abs().amax(1).clamp_min(1e-300) / FINE
-        return cls((x.double() / scales[:, None]).round().short(), scales.float(), of)
+        scales = scales.masked_fill(scales.isinf(), torch.nan)  # as of a row with NaN: all of it is shown as missing
+        return cls((x.double() / scales[:, None]).round().nan_to_num(0.0).short(), scales.float(), of)
 
     def some(self, heads: list[int]) -> "Rows":
         """Those of some heads."""
@@ -85,32 +86,35 @@ class Logs:
 
     Attributes:
         numbers: minus the gates, in whole steps, [U, T] or [U, T, K].
-        step: 2⁻¹³, divided by the largest rate that they are to be multiplied by.
+        steps: 2⁻¹³, divided by the largest rate that they are to be multiplied by, [U]; NaN for a head whose gates hold
+            NaN or more than can be told.
         of: for each head which of the U it has.
     """
 
     numbers: Tensor
-    step: float
+    steps: Tensor
     of: list[int]
 
     @classmethod
     def of_heads(cls, x: Float[Tensor, "T H *K"], rate: float = 1.0) -> "Logs":
         """Equal heads once."""
         unique, of = _find_equal(x)
-        step = _LOG_STEP * 2.0 ** -np.ceil(np.log2(max(rate, 1.0)))
-        return cls(_rounded(-x[:, unique].movedim(1, 0).double().clamp_min(SHUT), step).int(), step, of)
+        step = _LOG_STEP * 2.0 ** -np.ceil(np.log2(max(1.0, rate)))
+        numbers = _rounded(-x[:, unique].movedim(1, 0).double().clamp_min(SHUT), step)
+        known = numbers.flatten(1).abs().amax(1) < 2**31  # NaN is not
+        numbers[~known] = 0.0
+        return cls(numbers.int(), torch.where(known, step, torch.nan), of)
 
     def some(self, heads: list[int]) -> "Logs":
         """Those of some heads."""
         unique, of = _renumbered([self.of[head] for head in heads])
-        return Logs(self.numbers[unique], self.step, of)
+        return Logs(self.numbers[unique], self.steps[unique], of)
 
     def encode(self, steps: int) -> dict[str, Any]:
         """Sums to 2⁻¹³ beside rows of `FINE` steps, else to 2⁻¹⁰."""
         times = 1.0 if steps == FINE else _COARSER
         numbers = self.numbers if times == 1.0 else _rounded(self.numbers.double(), times)
-        scales = torch.full((len(numbers),), -self.step * times)
-        return {"of": self.of, **_integers(numbers.numpy().astype("<i4"), scales)}
+        return {"of": self.of, **_integers(numbers.numpy().astype("<i4"), -self.steps * times)}
 
 
 def encode_single(x: Tensor) -> dict[str, Any]:

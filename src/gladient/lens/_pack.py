@@ -1,6 +1,5 @@
 """Records as the operands that a page computes weights from: linear in the tokens, in few bytes each."""
 
-import json
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gladient._text import json_text
 from gladient.lens import _weights
 from gladient.lens._encode import FINE, Logs, Rows, encode_single
 from gladient.lens._exact import compute_exact
@@ -71,7 +71,7 @@ class PageLayer:
     def size(self, steps: int) -> float:
         """About how many characters that takes."""
         others = sum(len(text) for each in self._others(steps).values() for text in each.values() if type(text) is str)
-        return len(json.dumps(self.facts)) + others + sum(each.size(steps) for each in self.rows.values())
+        return len(json_text(self.facts)) + others + sum(each.size(steps) for each in self.rows.values())
 
     def _others(self, steps: int) -> dict[str, Any]:
         gates = {} if self.gates is None else {"gates": self.gates.encode(steps)}

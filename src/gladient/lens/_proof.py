@@ -1,7 +1,7 @@
 """The proof of a record: the lens against the exact recurrence, and the layer's own arithmetic against it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from gladient.lens import _weights
 from gladient.lens._exact import compute_exact, half_step
 from gladient.lens._recurrence import Recurrence
 
-__all__ = ["Distances", "Reconstruction", "measure"]
+__all__ = ["Distances", "Reconstruction", "judge", "measure"]
 
 _ROUNDINGS = 2  # to the output's dtype on its way
 
@@ -29,6 +29,7 @@ class Reconstruction:
         tolerance: what rounding explains of it: the layer's arithmetic, from its gates and the size of its sums, and
             steps of the output's dtype.
         head: that head.
+        reason: why it is not proved, in words; "" where it is.
 
     >>> found = Reconstruction(lens=2e-15, lens_tolerance=1e-12, error=2e-5, tolerance=3e-4, head=20)
     >>> print(found)
@@ -42,6 +43,7 @@ class Reconstruction:
     error: float
     tolerance: float
     head: int
+    reason: str = ""
 
     @property
     def passed(self) -> bool:
@@ -71,16 +73,27 @@ class Distances:
         """The distances of all parts' heads together."""
         return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
-    def judge(self) -> Reconstruction:
-        """The heads nearest to what is allowed, or farthest beyond."""
-        rebuilt, own = _worst(self.row_error, self.row_allowed), _worst(self.error, self.allowed)
-        return Reconstruction(
-            lens=_ratio(self.row_error[rebuilt], self.row_exact[rebuilt]),
-            lens_tolerance=_ratio(self.row_allowed[rebuilt], self.row_exact[rebuilt]),
-            error=_ratio(self.error[own], self.exact[own]),
-            tolerance=_ratio(self.allowed[own], self.exact[own]),
-            head=own,
-        )
+
+def judge(x: Recurrence, found: Distances) -> Reconstruction:
+    """The heads nearest to what is allowed, or farthest beyond."""
+    rebuilt, own = _worst(found.row_error, found.row_allowed), _worst(found.error, found.allowed)
+    judged = Reconstruction(
+        lens=_ratio(found.row_error[rebuilt], found.row_exact[rebuilt]),
+        lens_tolerance=_ratio(found.row_allowed[rebuilt], found.row_exact[rebuilt]),
+        error=_ratio(found.error[own], found.exact[own]),
+        tolerance=_ratio(found.allowed[own], found.exact[own]),
+        head=own,
+    )
+    return judged if judged.passed else replace(judged, reason=_explain(x, judged, rebuilt))
+
+
+def _explain(x: Recurrence, judged: Reconstruction, rebuilt: int) -> str:
+    broken = x.select(judged.head).not_finite()
+    if broken:
+        return f"head {judged.head}: NaN or infinite: {', '.join(broken)}"
+    if not judged.error <= judged.tolerance:
+        return f"head {judged.head}: farther from the recurrence than rounding explains"
+    return f"head {rebuilt}: the lens' weights do not rebuild the recurrence"
 
 
 def measure(x: Recurrence, rows: Sequence[int]) -> Distances:

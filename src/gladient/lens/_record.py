@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gladient.lens import _weights
-from gladient.lens._proof import Distances, Reconstruction, measure
+from gladient.lens._proof import Distances, Reconstruction, judge, measure
 from gladient.lens._recurrence import Recurrence, Selection, resolve
 from gladient.lens._summary import Summary, join, summarise
 from gladient.lens._wpgd import WPGDView
@@ -154,7 +154,7 @@ class Record:
     def reconstruction(self, heads: Selection = None, queries: Selection = None) -> Reconstruction:
         """The proof of some heads: their outputs at these queries are rebuilt and compared with the recurrence."""
         x = self._ask(heads, queries, double=False)
-        return measure(x, x.positions.tolist()).judge()
+        return judge(x, measure(x, x.positions.tolist()))
 
     @cached_property
     def reconstruction_error(self) -> Reconstruction:
@@ -168,9 +168,8 @@ class Record:
         rows = sorted({position for start in starts for position in where[start : start + _ROWS]})
         size = max(1, min(_PART_BYTES, self.max_bytes) // max(self.bytes_for(0, rows), 1))
         parts = range(0, self.heads, size)
-        return Distances.join(
-            [measure(self.recurrence.select(slice(begin, begin + size)), rows) for begin in parts]
-        ).judge()
+        measured = [measure(self.recurrence.select(slice(begin, begin + size)), rows) for begin in parts]
+        return judge(self.recurrence, Distances.join(measured))
 
     def summary(self, heads: Selection = None, queries: Selection = None, *, last: int = 8) -> Summary:
         """Memory length, half-life, share of the last tokens, entropy, closing tokens: see `Summary`."""

@@ -196,6 +196,17 @@ class Recurrence:
         """All tensors but the positions and the output."""
         return [tensor for name, tensor in self._tensors() if name != "output"]
 
+    def not_finite(self) -> list[str]:
+        """The names of the tensors that hold NaN or infinity; a log of 0 is neither gate's nor write's fault."""
+        found = []
+        for name, tensor in self._tensors():
+            least = (
+                -torch.inf if name in ("log_gates", "log_write", "initial_log_scale") else torch.finfo(tensor.dtype).min
+            )
+            if not bool(((tensor >= least) & (tensor < torch.inf)).all()):  # NaN is neither
+                found.append(name)
+        return found
+
     def _tensors(self) -> list[tuple[str, Tensor]]:
         found = ((field.name, getattr(self, field.name)) for field in fields(self) if field.name != "positions")
         return [(name, value) for name, value in found if isinstance(value, Tensor)]

@@ -22,9 +22,14 @@
   const model = () => lens.models[state.model];
   const layer = () => model().layers[state.layer];
   const escape = text => String(text).replace(/[&<>"]/g, c => `&#${c.charCodeAt(0)};`);
-  const clean = token => token.replace(/\n/g, "⏎").trim() || "␣";
+  // What cannot be seen, or would turn the text around it, is shown by a picture or its number; joiners of letters stay.
+  const picture = c => c < " " ? String.fromCharCode(0x2400 + c.charCodeAt(0)) : `⟨${c.codePointAt(0).toString(16)}⟩`;
+  const visible = text => text.replace(/(?![\n\u200c\u200d])[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, picture);
+  const clean = token => visible(token).replace(/\n/g, "⏎").trim() || "␣";
   const shown = i => clean(model().tokens[i]);
-  const number = v => v === null || v === undefined || Number.isNaN(v) ? "–" : v === 0 ? "0"
+  const unknown = v => v === null || v === undefined || Number.isNaN(v);
+  const percent = (v, digits) => unknown(v) ? "–" : (100 * v).toFixed(digits) + "%";
+  const number = v => unknown(v) ? "–" : v === 0 ? "0" : Math.abs(v) === Infinity ? (v < 0 ? "−∞" : "∞")
     : Math.abs(v) < 1e-3 || Math.abs(v) >= 1e5 ? v.toExponential(2).replace("-", "−").replace("e−", "e−") : Number(v.toPrecision(3)).toString().replace("-", "−");
 
   // Colours
@@ -40,17 +45,20 @@
     tables = { up: table(ramps.up), down: table(ramps.down), stops: ramps };
   }
   function strength(v, most) {
-    const r = Math.min(1, Math.abs(v) / (most || 1)), how = $("scale").value;
+    const r = Math.abs(v) < most ? Math.abs(v) / most : 1, how = $("scale").value;
     return how === "linear" ? r : how === "sqrt" ? Math.sqrt(r) : r > 0 ? Math.max(0, 1 + Math.log10(r) / 4) : 0;
   }
-  const colour = (v, most) => tables[v < 0 ? "down" : "up"][Math.round(255 * strength(v, most))];
+  const UNKNOWN = [140, 140, 140];                                // NaN: in neither ramp
+  const colour = (v, most) => unknown(v) ? UNKNOWN : tables[v < 0 ? "down" : "up"][Math.round(255 * strength(v, most))];
   const ink = rgb => 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2] > 140 ? "#10161f" : "#ffffff";
   function largest(values) {                                      // all but the 2 in 1000 largest
     const step = Math.max(1, Math.floor(values.length / 40000)), some = [];
-    for (let i = 0; i < values.length; i += step) if (values[i] !== 0) some.push(Math.abs(values[i]));
+    for (let i = 0; i < values.length; i += step) if (values[i] !== 0 && Number.isFinite(values[i])) some.push(Math.abs(values[i]));
     some.sort((a, b) => a - b);
     return some.length ? some[Math.min(some.length - 1, Math.floor(some.length * 0.998))] : 1;
   }
+
+  const most = values => values.reduce((best, v) => Number.isFinite(v) ? Math.max(best, Math.abs(v)) : best, 1e-300);
 
   // What a token says when it is pointed at
   const closed = i => lens.closedBy(xs, i);
@@ -77,8 +85,7 @@
   }
   function reason(l) {
     const r = l.reconstruction;
-    if (!(r.lens <= r.lens_tolerance)) return "the lens' weights do not rebuild the recurrence";
-    if (!(r.error <= r.tolerance)) return `head ${r.head}: farther from the recurrence than rounding explains`;
+    if (fails(l)) return r.reason;
     return unusual(l) ? `head ${r.head} rounds ${number(unusual(l))} times as much as the median layer` : "";
   }
   function drawHeader() {
@@ -90,29 +97,24 @@
   }
   function drawNext() {
     const next = model().predictions?.[state.t];
-    $("next").innerHTML = next ? "The model's next token here: " + next.map(([token, p]) => `<b>${escape(clean(token))}</b> ${(100 * p).toFixed(p < 0.1 ? 1 : 0)}%`).join(" · ") : "";
+    $("next").innerHTML = next ? "The model's next token here: " + next.map(([token, p]) => `<b>${escape(clean(token))}</b> ${percent(p, p < 0.1 ? 1 : 0)}`).join(" · ") : "";
   }
   function drawStrip() {
     const box = $("strip");
     if (box.children.length !== model().tokens.length || box.dataset.model !== String(state.model)) {
       box.dataset.model = state.model;
-      box.innerHTML = model().tokens.map((token, i) => `<span data-i="${i}">${escape(token.replace(/\n/g, "⏎\n"))}</span>`).join("");
+      box.innerHTML = model().tokens.map((token, i) => `<span data-i="${i}">${escape(visible(token).replace(/\n/g, "⏎\n"))}</span>`).join("");
     }
     const q = state.quantity, values = q === "closed" ? null : current[q] || current.product;
-    const most = q === "closed" ? largestClosed() : Math.max(1e-300, ...Array.from(values, Math.abs));
+    const top = most(q === "closed" ? Array.from({ length: x.T }, (_, i) => closed(i) || 0) : values);
     [...box.children].forEach((span, i) => {
-      const seen = q === "closed" || i <= state.t, rgb = seen ? colour(q === "closed" ? -(closed(i) || 0) : values[i], most) : null;
+      const seen = q === "closed" || i <= state.t, rgb = seen ? colour(q === "closed" ? -closed(i) : values[i], top) : null;
       span.style.background = rgb ? `rgb(${rgb})` : "";
       span.style.color = rgb ? ink(rgb) : "";
       span.className = (i === state.t ? "query" : i > state.t ? "later" : "") + (i === state.near ? " near" : "");
     });
-    const query = box.children[state.t], top = query.offsetTop - box.offsetTop;
-    if (top < box.scrollTop || top + query.offsetHeight > box.scrollTop + box.clientHeight) box.scrollTop = top - box.clientHeight / 2;
-  }
-  function largestClosed() {
-    let most = 1e-300;
-    for (let i = 0; i < x.T; i++) most = Math.max(most, closed(i) || 0);
-    return most;
+    const query = box.children[state.t], place = query.offsetTop - box.offsetTop;
+    if (place < box.scrollTop || place + query.offsetHeight > box.scrollTop + box.clientHeight) box.scrollTop = place - box.clientHeight / 2;
   }
   function drawMaps() {
     const names = lens.quantities(x), long = x.separable ? LONG : LONG_DELTA;
@@ -138,16 +140,16 @@
     }
     cross();
   }
-  function paint(canvas, values, most) {
+  function paint(canvas, values, top) {
     const T = x.T, pool = Math.ceil(T / 480), side = Math.ceil(T / pool);
     const image = new ImageData(side, side);
     for (let r = 0; r < side; r++) for (let c = 0; c <= r; c++) {
       let best = 0, seen = false;
       for (let t = r * pool; t < Math.min(T, (r + 1) * pool); t++) for (let i = c * pool; i < Math.min(t + 1, (c + 1) * pool); i++) {
         const v = values[t * T + i];
-        if (!seen || Math.abs(v) > Math.abs(best)) { best = v; seen = true; }
+        if (!seen || Number.isNaN(v) || Math.abs(v) > Math.abs(best)) { best = v; seen = true; }
       }
-      if (seen) image.data.set([...colour(best, most), 255], 4 * (r * side + c));
+      if (seen) image.data.set([...colour(best, top), 255], 4 * (r * side + c));
     }
     canvas.width = canvas.height = side;
     canvas.style.imageRendering = side < 400 ? "pixelated" : "auto";
@@ -185,50 +187,51 @@
       Object.assign(c.style, { left: pc(near + 0.5), top: pc(near), height: pc(state.t + 1 - near) });
     }
   }
+  const path = points => points.map(([a, b], i) => !Number.isFinite(b) ? "" : `${i && Number.isFinite(points[i - 1][1]) ? "L" : "M"}${a.toFixed(1)} ${b.toFixed(1)}`).join("");
   function drawStep() {
     const t = state.t, W = 720, H = 210, L = 46, R = 8, n = t + 1, at = i => L + (W - L - R) * (i + 0.5) / n;
-    const part = Array.from(current.product, (v, i) => Math.sign(v) * current.share[i]), top = Math.max(1e-300, ...part.map(Math.abs));
+    const part = Array.from(current.product, (v, i) => Math.sign(v) * current.share[i]), top = most(part);
     $("h-step").textContent = x.separable ? "This position as a gradient step" : "What this position reads";
     $("step-note").innerHTML = x.separable
       ? `One step of weighted, preconditioned gradient descent from zero: features k<sub>i</sub>, targets v<sub>i</sub>, weights <b>ω<sub>i</sub> = Γ</b> (line${x.channels > 1 ? "; mean over key channels" : ""}). Bars: each token's share of the output, |attention|·‖v‖, <b>blue</b> added, <b>orange</b> subtracted.`
       : `The delta rule is one gradient step for each token, so it has no single weights ω. Line: Γ, the gates alone. Bars: each token's share of the output, |attention|·‖v‖, blue added, orange subtracted.`;
-    const half = H / 2, bars = sign => part.map((v, i) => v * sign > 0 ? `M${at(i).toFixed(1)} ${half + 62}v${(-v / top * 40).toFixed(1)}` : "").join("");
-    const thick = Math.max(1, Math.min(14, (W - L - R) / n - 1)).toFixed(1), most = current.gates ? Math.max(1e-300, ...current.gates) : 1;
-    const line = current.gates ? Array.from(current.gates, (v, i) => `${i ? "L" : "M"}${at(i).toFixed(1)} ${(half - 10 - v / most * (half - 22)).toFixed(1)}`).join("") : "";
+    const half = H / 2, bars = sign => part.map((v, i) => v * sign > 0 && Number.isFinite(v) ? `M${at(i).toFixed(1)} ${half + 62}v${(-v / top * 40).toFixed(1)}` : "").join("");
+    const thick = Math.max(1, Math.min(14, (W - L - R) / n - 1)).toFixed(1), highest = current.gates ? most(current.gates) : 1;
+    const line = current.gates ? path(Array.from(current.gates, (v, i) => [at(i), half - 10 - v / highest * (half - 22)])) : "";
     $("step").innerHTML = `<svg viewBox="0 0 ${W} ${H + 18}" role="img" aria-label="Weights and contributions of the tokens before position ${t}">
       ${current.gates ? `<line class="axis" x1="${L}" x2="${W - R}" y1="${half - 10}" y2="${half - 10}"/><path class="line" d="${line}"/>${n === 1 ? `<circle cx="${at(0)}" cy="12" r="3" fill="var(--accent)"/>` : ""}
-      <text x="${L - 6}" y="16" text-anchor="end">${number(most)}</text><text x="${L - 6}" y="${half - 7}" text-anchor="end">0</text><text x="0" y="${half / 2 + 4}">${x.separable ? "ω" : "Γ"}</text>` : ""}
+      <text x="${L - 6}" y="16" text-anchor="end">${number(highest)}</text><text x="${L - 6}" y="${half - 7}" text-anchor="end">0</text><text x="0" y="${half / 2 + 4}">${x.separable ? "ω" : "Γ"}</text>` : ""}
       <line class="axis" x1="${L}" x2="${W - R}" y1="${half + 62}" y2="${half + 62}"/>
       <path class="more" stroke-width="${thick}" d="${bars(1)}"/><path class="less" stroke-width="${thick}" d="${bars(-1)}"/>
       <text x="${L - 6}" y="${half + 26}" text-anchor="end">${(100 * top).toFixed(0)}%</text><text x="0" y="${half + 66}">share</text>
       <text x="${L}" y="${H + 16}">0</text><text x="${W - R}" y="${H + 16}" text-anchor="end">${t}</text><text x="${W / 2}" y="${H + 16}" text-anchor="middle">token</text></svg>`;
     $("step").firstChild.onmousemove = event => {
       const r = event.currentTarget.getBoundingClientRect(), i = Math.floor(((event.clientX - r.left) / r.width * W - L) / (W - L - R) * n);
-      if (i >= 0 && i <= t) tip(describe(t, i, current) + `\nshare of the output: ${(100 * current.share[i]).toFixed(1)}%`, event);
+      if (i >= 0 && i <= t) tip(describe(t, i, current) + `\nshare of the output: ${percent(current.share[i], 1)}`, event);
     };
     $("step").firstChild.onmouseleave = untip;
     const columns = lens.quantities(x), SHORT = { gates: "Γ", similarity: "similarity", kept: "before erasing", product: "attention", erased: "erased" };
     const order = part.map((v, i) => i).sort((a, b) => Math.abs(part[b]) - Math.abs(part[a])).slice(0, 6);
     $("largest").innerHTML = `<table><thead><tr><th class="text">largest contributions</th><th>position</th><th>age</th>${columns.map(n => `<th>${n === "gates" && x.separable ? "ω" : SHORT[n]}</th>`).join("")}<th>share</th></tr></thead><tbody>` +
-      order.map(i => `<tr><td class="text">${escape(shown(i))}</td><td>${i}</td><td>${t - i}</td>${columns.map(n => `<td>${number(current[n][i])}</td>`).join("")}<td>${(100 * Math.abs(part[i])).toFixed(1)}%</td></tr>`).join("") + "</tbody></table>";
+      order.map(i => `<tr><td class="text">${escape(shown(i))}</td><td>${i}</td><td>${t - i}</td>${columns.map(n => `<td>${number(current[n][i])}</td>`).join("")}<td>${percent(Math.abs(part[i]), 1)}</td></tr>`).join("") + "</tbody></table>";
   }
   function drawMemory() {
-    const W = 460, H = 250, L = 40, B = 34, layers = model().layers, most = Math.max(2, ...layers.flatMap(l => l.summary.map(s => s.memory_length)));
-    const y = v => H - B - (H - B - 14) * Math.log1p(v) / Math.log1p(most), places = [...layers, ...model().not_gated].sort((a, b) => a.layer - b.layer), at = i => L + (W - L - 12) * (places.indexOf(layers[i]) + 0.5) / places.length;
-    const ticks = [0, 1, 3, 10, 30, 100, 300, 1000].filter(v => v <= most);
+    const W = 460, H = 250, L = 40, B = 34, layers = model().layers, tallest = Math.max(2, most(layers.flatMap(l => l.summary.map(s => s.memory_length))));
+    const y = v => H - B - (H - B - 14) * Math.log1p(v) / Math.log1p(tallest), places = [...layers, ...model().not_gated].sort((a, b) => a.layer - b.layer), at = i => L + (W - L - 12) * (places.indexOf(layers[i]) + 0.5) / places.length;
+    const ticks = [0, 1, 3, 10, 30, 100, 300, 1000].filter(v => v <= tallest);
     const dots = layers.flatMap((l, i) => l.summary.map((s, h) => {
       const spread = l.summary.length > 1 ? (h / (l.summary.length - 1) - 0.5) * Math.min(26, 0.6 * (W - L) / places.length) : 0;
       const chosen = i === state.layer && h === state.head;
-      return [chosen, `<circle class="head${chosen ? " chosen" : ""}" data-l="${i}" data-h="${h}" cx="${(at(i) + spread).toFixed(1)}" cy="${y(s.memory_length).toFixed(1)}" r="${chosen ? 6 : 4}"/>`];
+      return unknown(s.memory_length) ? [chosen, ""] : [chosen, `<circle class="head${chosen ? " chosen" : ""}" data-l="${i}" data-h="${h}" cx="${(at(i) + spread).toFixed(1)}" cy="${y(s.memory_length).toFixed(1)}" r="${chosen ? 6 : 4}"/>`];
     })).sort((a, b) => a[0] - b[0]).map(d => d[1]).join("");
-    const median = layers.map(l => l.summary.map(s => s.memory_length).sort((a, b) => a - b)).map(s => (s[(s.length - 1) >> 1] + s[s.length >> 1]) / 2);
+    const median = layers.map(l => l.summary.map(s => s.memory_length ?? NaN).sort((a, b) => a - b)).map(s => (s[(s.length - 1) >> 1] + s[s.length >> 1]) / 2);
     const every = Math.ceil(places.length / 12), slot = i => L + (W - L - 12) * (i + 0.5) / places.length;
     $("memory").innerHTML = `<svg viewBox="0 0 ${W} ${H}" role="img" aria-label="Memory length of every head over layers; the table of heads has the numbers">
       ${ticks.map(v => `<line class="axis" x1="${L}" x2="${W - 8}" y1="${y(v)}" y2="${y(v)}"/><text x="${L - 6}" y="${y(v) + 4}" text-anchor="end">${v}</text>`).join("")}
       ${places.map((l, i) => i % every ? "" : `<text x="${slot(i)}" y="${H - B + 16}" text-anchor="middle">${l.layer}</text>`).join("")}
       ${places.map((l, i) => l.kind ? `<rect class="ungated" x="${slot(i) - 5}" width="10" y="14" height="${H - B - 14}"><title>layer ${l.layer}: ${escape(l.kind)}, not gated</title></rect>` : "").join("")}
       <text x="${(W + L) / 2}" y="${H - 2}" text-anchor="middle">layer (line: median${model().not_gated.length ? "; grey: attention, not gated" : ""})</text>
-      <path class="line" style="opacity:.45" d="${median.map((v, i) => `${i ? "L" : "M"}${at(i).toFixed(1)} ${y(v).toFixed(1)}`).join("")}"/>${dots}</svg>`;
+      <path class="line" style="opacity:.45" d="${path(median.map((v, i) => [at(i), y(v)]))}"/>${dots}</svg>`;
     for (const dot of $("memory").querySelectorAll(".head")) {
       const l = layers[dot.dataset.l], s = l.summary[dot.dataset.h];
       dot.onmousemove = event => tip(`layer ${l.layer}, head ${l.heads[dot.dataset.h]}\nmemory length: ${number(s.memory_length)} tokens\nhalf-life: ${number(s.half_life)}`, event);
@@ -237,14 +240,14 @@
     }
   }
   function drawTables() {
-    const l = layer(), tokens = model().tokens;
+    const l = layer();
     $("heads-note").textContent = `Means over up to 64 queries, of the gates alone, in float64. ` + (l.heads.length < l.of ? `${l.heads.length} of ${l.of} heads, from the fastest to forget to the slowest.` : "")
       + (l.separable ? "" : " Gates alone are not this layer's weights: the delta rule erases by key as well.");
     $("heads").innerHTML = `<thead><tr><th>head</th><th>memory length</th><th>half-life</th><th>last ${l.last}</th><th>entropy</th><th>mass</th><th class="text">closes most at</th></tr></thead><tbody>` +
       l.summary.map((s, h) => `<tr class="${h === state.head ? "chosen" : ""}"><td><button type="button" data-h="${h}" aria-label="Choose head ${l.heads[h]}">${l.heads[h]}</button></td><td>${number(s.memory_length)}</td><td>${number(s.half_life)}</td>
-      <td>${(100 * s.last).toFixed(1)}%</td><td>${number(s.entropy)}</td><td>${number(s.mass)}</td><td class="text">${s.closing.map(i => escape(shown(i))).join(" · ") || "–"}</td></tr>`).join("") + "</tbody>";
+      <td>${percent(s.last, 1)}</td><td>${number(s.entropy)}</td><td>${number(s.mass)}</td><td class="text">${s.closing.map(i => escape(shown(i))).join(" · ") || "–"}</td></tr>`).join("") + "</tbody>";
     for (const button of $("heads").querySelectorAll("button")) button.onclick = () => choose({ head: +button.dataset.h });
-    const rank = m => fails(m) ? 0 : unusual(m) ? 1 : 2, every = model().layers.map((m, i) => [m, i]).sort((a, b) => rank(a[0]) - rank(b[0]) || a[1] - b[1]);
+    const rank = m => fails(m) ? (unknown(m.reconstruction.error) || unknown(m.reconstruction.lens) ? 0 : 1) : unusual(m) ? 2 : 3, every = model().layers.map((m, i) => [m, i]).sort((a, b) => rank(a[0]) - rank(b[0]) || a[1] - b[1]);
     $("proof").innerHTML = `<thead><tr><th>layer</th><th></th><th class="text">kind</th><th>lens</th><th>own rounding</th><th>explained</th></tr></thead><tbody>` + every.map(([m, i]) =>
       `<tr class="${i === state.layer ? "chosen" : ""}"><td><button type="button" data-l="${i}" aria-label="Choose layer ${m.layer}">${m.layer}</button></td><td class="${fails(m) ? "fail" : "pass"}">${fails(m) ? "✗" : "✓"}</td>
       <td class="text" title="${escape(m.module)}">${escape(m.architecture)}${reason(m) ? `<span class="why">${escape(reason(m))}</span>` : ""}</td><td>${number(m.reconstruction.lens)}</td><td>${number(m.reconstruction.error)}</td><td>${number(m.reconstruction.tolerance)}</td></tr>`).join("")
@@ -272,7 +275,9 @@
       return mine === asked;
     });
     if (mine !== asked) return;
-    xs = read, x = read[0], whole = matrices;
+    xs = read;
+    x = read[0];
+    whole = matrices;
     fillQuantities();
     $("position").max = x.T - 1;
     drawHeader(); drawMaps(); drawMemory(); drawTables();
@@ -324,8 +329,8 @@
   $("strip").onmousemove = event => {
     const i = event.target.dataset.i;
     if (i === undefined) return untip();
-    const closed = closed(+i);
-    tip(describe(state.t, +i, current) + (closed === null ? "" : `\nits gates close by: ${number(closed)}`), event);
+    const closes = closed(+i);
+    tip(describe(state.t, +i, current) + (closes === null ? "" : `\nits gates close by: ${number(closes)}`), event);
   };
   $("strip").onmouseleave = untip;
   dark.onchange = () => { prepare(); drawMaps(); drawStrip(); };

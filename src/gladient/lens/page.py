@@ -1,6 +1,6 @@
 """One stand-alone interactive page: choose layer, head and position; weights are computed in the browser."""
 
-import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -12,6 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from gladient import __version__
 from gladient._files import write_atomically
+from gladient._text import finite, json_text
 from gladient.lens._encode import FINE
 from gladient.lens._layers import Ungated
 from gladient.lens._pack import PageLayer, keep
@@ -23,6 +24,7 @@ _AIM = 2**23 - 2**15  # bytes of a page, which are estimated before it is made
 # Steps of queries and keys in the layer that a page opens with and in the others: the first that fit are taken.
 _STEPS = [(FINE, FINE), (FINE, 127), (FINE, 63), (FINE, 31), (127, 31), (127, 15), (63, 15), (63, 7), (31, 7), (15, 7)]
 _STEPS += [(7, 7), (15, 3), (7, 3)]
+_PROVED = 2  # rank of layers that do not fail
 _FEWEST = 4  # heads of a layer that are kept however large the page
 
 
@@ -49,7 +51,7 @@ class ModelView:
     predictions: Sequence[Sequence[tuple[str, float]]] | None = None
 
 
-def write_page(path: Path, views: Sequence[ModelView], *, heads: int = 32, max_bytes: int = 2**26) -> int:
+def write_page(path: Path | str, views: Sequence[ModelView], *, heads: int = 32, max_bytes: int = 2**26) -> int:
     """Write the page, whole or not at all.
 
     It holds operands, linear in the tokens, not weights, which the browser computes from them. Queries and keys of the
@@ -73,20 +75,20 @@ def write_page(path: Path, views: Sequence[ModelView], *, heads: int = 32, max_b
     return write_packed(path, pack(views, heads=heads), max_bytes=max_bytes)
 
 
-def write_packed(path: Path, packed: Sequence[dict[str, Any]], *, max_bytes: int = 2**26) -> int:
+def write_packed(path: Path | str, packed: Sequence[dict[str, Any]], *, max_bytes: int = 2**26) -> int:
     """`write_page` of what `pack` returned."""
-    page = render(packed).encode()
+    page = render(packed).encode(errors="replace")  # a token may hold half of a character
     if len(page) > max_bytes:
         raise ValueError(
             f"the page would take {len(page) / 2**20:.1f} MiB, more than {max_bytes / 2**20:.1f} MiB; choose fewer "
             "layers or heads, or a shorter text"
         )
-    write_atomically(path, page)
+    write_atomically(Path(path), page)
     return len(page)
 
 
 def pack(views: Sequence[ModelView], *, heads: int = 32, last: int = 8) -> list[dict[str, Any]]:
-    """Operands, summaries and reconstruction of every layer, as JSON values.
+    """Operands, summaries and reconstruction of every layer, as JSON values: None for numbers that are not finite.
 
     Args:
         views: one or more models.
@@ -112,7 +114,7 @@ def render(packed: Sequence[dict[str, Any]]) -> str:
         style=_part("page.css"),
         weights=_part("weights.js"),
         script=_part("page.js"),
-        data=json.dumps(packed, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
+        data=json_text(packed, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
         version=__version__,
     )
 
@@ -131,8 +133,15 @@ def _keep_all(view: ModelView, heads: int, last: int) -> list[PageLayer]:
 
 
 def _opens(layers: Sequence[PageLayer]) -> int:
-    """The layer that a page opens with: one that is not proved, else the last."""
-    return next((place for place, layer in enumerate(layers) if not layer.reconstruction_error.passed), len(layers) - 1)
+    """The layer that a page opens with: the first of those that fail worst, else the last."""
+    ranks = [_rank(layer) for layer in layers]
+    return ranks.index(min(ranks)) if min(ranks) < _PROVED else len(layers) - 1
+
+
+def _rank(layer: PageLayer) -> int:
+    """0 without a distance, for NaN or infinity; 1 for one that is too large."""
+    found = layer.reconstruction_error
+    return _PROVED if found.passed else int(math.isfinite(found.lens + found.error))
 
 
 def _is_fine(layers: Sequence[PageLayer], place: int) -> bool:
@@ -160,11 +169,11 @@ def _choose_steps(kept: Sequence[Sequence[PageLayer]], others: int) -> tuple[int
 
 
 def _other_bytes(view: ModelView) -> int:
-    return len(json.dumps([list(view.tokens), view.predictions], ensure_ascii=False).encode())
+    return len(json_text([view.tokens, view.predictions], ensure_ascii=False).encode(errors="replace"))
 
 
 def _pack_model(view: ModelView, layers: Sequence[PageLayer], fine: int, rest: int) -> dict[str, Any]:
-    return {
+    packed = {
         "name": view.name,
         "facts": view.facts,
         "tokens": list(view.tokens),
@@ -174,6 +183,8 @@ def _pack_model(view: ModelView, layers: Sequence[PageLayer], fine: int, rest: i
         "not_gated": [asdict(layer) for layer in view.ungated],
         "predictions": view.predictions,
     }
+    found: dict[str, Any] = finite(packed)
+    return found
 
 
 def _part(name: str) -> str:

@@ -111,7 +111,7 @@ const lens = (() => {
   function shares(x, product) {                                   // of the output, by |weight| · ‖value‖
     let total = 0;
     for (let i = 0; i < product.length; i++) total += Math.abs(product[i]) * x.sizes[i];
-    return product.map((v, i) => total ? Math.abs(v) * x.sizes[i] / total : 0);
+    return product.map((v, i) => total === 0 ? 0 : Math.abs(v) * x.sizes[i] / total);
   }
   function read(xs, t) {
     const found = {};
@@ -143,7 +143,8 @@ const lens = (() => {
     return new Blob([magic, header, values]);
   }
   function csv(tokens, columns) {
-    const quoted = text => /[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
+    const safe = text => /^\s*[=+\-@＝＋－＠]|^[\t\r\n]/.test(text) ? `'${text}` : text; // a spreadsheet would compute it (OWASP, CSV injection)
+    const quoted = text => `"${safe(text).replace(/"/g, '""')}"`;
     const names = Object.keys(columns), lines = [["position", "token", ...names].join(",")];
     for (let i = 0; i < columns[names[0]].length; i++) lines.push([i, quoted(tokens[i]), ...names.map(n => columns[n][i])].join(","));
     return new Blob([lines.join("\n") + "\n"]);

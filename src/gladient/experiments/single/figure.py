@@ -124,7 +124,7 @@ class Single(Figure[SingleConfig, Run, Row, StepPoint]):
         """The losses, in at most 200 points."""
         M = config.panel.setting.M
         return [
-            StepPoint(int(block[-1]) + 1, M * float(np.mean(np.array(run["losses"])[block])))
+            StepPoint(int(block[-1]) + 1, M * float(np.mean(np.array(run["losses"], float)[block])))
             for (run,) in records.values()
             for block in np.array_split(np.arange(len(run["losses"])), min(_POINTS, len(run["losses"])))
         ]
