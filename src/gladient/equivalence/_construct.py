@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gladient._autocast import outside_autocast
 from gladient.nn import Gate, LayerConfig, ResidualModel
 from gladient.wpgd import WPGD, Step, TaskWeights
 
@@ -14,6 +15,7 @@ __all__ = ["construct", "solve_gates"]
 _SHUT = 40.0  # the sigmoid of 40 differs from 1, and that of -40 from 0, by 4e-18
 
 
+@outside_autocast
 def construct(algorithm: WPGD) -> ResidualModel:
     r"""The network whose layers are the algorithm's steps: one residual layer each, with no training.
 
@@ -58,6 +60,7 @@ def construct(algorithm: WPGD) -> ResidualModel:
     return model
 
 
+@outside_autocast
 def solve_gates(features: Float[Tensor, "K1 p"], gates: Float[Tensor, "K C"]) -> Float[Tensor, "p C"]:
     r"""Weights W of gates that are open on data tokens and take given values on delimiters.
 

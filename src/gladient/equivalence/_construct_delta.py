@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gladient._autocast import outside_autocast
 from gladient._types import Array
 from gladient.nn import LayerConfig, ResidualModel
 from gladient.wpgd import DeltaRule
@@ -17,6 +18,7 @@ _SHUT = 40.0  # the sigmoid of 40 differs from 1, and that of -40 from 0, by 4e-
 _LONG = 2.0**20  # length of unit keys before they are divided by it: the 1e-6 beside its square then disappears
 
 
+@outside_autocast
 def construct_delta(rules: Sequence[DeltaRule], template: Tensor | Float[Array, "T D"]) -> ResidualModel:
     r"""The one-layer network that runs the delta rules, one for each head, with no training.
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gladient._autocast import outside_autocast
 from gladient.equivalence._extract import unexplained
 from gladient.prompts import PromptLayout
 from gladient.wpgd import DeltaRule
@@ -39,6 +40,7 @@ class DeltaExtraction:
     explained_isotropic: float
 
 
+@outside_autocast
 def extract_delta(
     q: Float[Tensor, "B T H m"],
     k: Float[Tensor, "B T H m"],

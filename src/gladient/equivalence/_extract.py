@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gladient._autocast import outside_autocast
 from gladient.nn import GatedLinearAttention, InContextRegressor, ResidualLayer, ResidualModel
 from gladient.prompts import PromptLayout
 from gladient.wpgd import WPGD, Estimates, Step, gate_weights
@@ -61,6 +62,7 @@ class Extraction:
     gain: float
 
 
+@outside_autocast
 def extract(model: ResidualModel, tokens: Float[Tensor, "1 B T D"], layout: PromptLayout) -> Extraction:
     r"""The algorithm in a network: per layer $P_k$, $P_q$ and the token weights that its gates induce on the prompts.
 

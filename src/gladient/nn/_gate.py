@@ -7,8 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gladient._autocast import outside_autocast
 from gladient.nn._config import LayerConfig, Link
 from gladient.nn._stack import member_normal, project
+from gladient.ops._sequences import accumulation
 
 __all__ = ["TokenGate", "TokenStep"]
 
@@ -27,6 +29,8 @@ class TokenGate(nn.Module):
     Gates start open: a gate that is near 1 lets every earlier token reach the query, so the layer begins as linear
     attention and learns where to forget. Closed gates hide the examples before them and with them the gradient that
     would open them again. What opens them is the bias or, without one, the columns that hold contextual features.
+
+    Half precision has too few digits near a gate of 1: log gates are float32 there, sums over tokens included.
 
     Args:
         width: numbers in a token, D.
@@ -51,9 +55,10 @@ class TokenGate(nn.Module):
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.full((len(seeds), channels), _OPEN)) if config.gate_bias else None
 
+    @outside_autocast
     def forward(self, tokens: Float[Tensor, "G B T D"]) -> Float[Tensor, "G B T P C"]:
         """Log gates, ≤ 0, of each token for each of the P members that read it."""
-        logits = project(tokens, self.weight)
+        logits = project(accumulation(tokens), self.weight)
         if self.bias is not None:
             logits = logits + self.bias.view(len(tokens), 1, 1, *logits.shape[3:])
         return _LINKS[self.link](logits)
@@ -77,7 +82,8 @@ class TokenStep(nn.Module):
         self.weight = nn.Parameter(0.02 * member_normal(seeds, (width, heads), stream="step"))
         self.bias = nn.Parameter(torch.zeros(len(seeds), heads))
 
+    @outside_autocast
     def forward(self, tokens: Float[Tensor, "G B T D"]) -> Float[Tensor, "G B T P H"]:
         """Steps in (0, 1) of each token for each of the P members that read it."""
-        logits = project(tokens, self.weight)
+        logits = project(accumulation(tokens), self.weight)
         return torch.sigmoid(logits + self.bias.view(len(tokens), 1, 1, *logits.shape[3:]))

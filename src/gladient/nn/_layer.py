@@ -1,5 +1,6 @@
 """The layer of gated linear attention, with a plain write or the delta rule."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -7,10 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gladient._autocast import outside_autocast
 from gladient.nn._config import LayerConfig
 from gladient.nn._gate import TokenGate, TokenStep
-from gladient.nn._stack import in_groups, member_normal, project
+from gladient.nn._stack import contract, in_groups, member_normal, project, rounded
 from gladient.ops import Gates
+from gladient.ops._sequences import accumulation
 from gladient.ops.dispatch import operate
 
 __all__ = ["GatedLinearAttention"]
@@ -24,6 +27,10 @@ class GatedLinearAttention(nn.Module):
 
     for each of H heads. What the members of the family change is an option of `LayerConfig`. Tokens come in G groups,
     [G, B, T, D], each read by E / G members; [B, T, D] is one group. Outputs always have the members' axis.
+
+    Inside `torch.autocast` a layer computes what it computes outside, states included. With half precision parameters
+    the products of tokens and weights are rounded, as a Linear's are; gates, steps, lengths, norms and states are
+    float32. Fixed decays are the config's numbers whatever the parameters went through.
 
     Args:
         width: numbers in a token, D.
@@ -40,8 +47,6 @@ class GatedLinearAttention(nn.Module):
     >>> tuple(layer(torch.zeros(4, 7, 5)).shape)  # 4 prompts of 7 tokens, 1 member
     (1, 4, 7, 2)
     """
-
-    decays: Tensor
 
     def __init__(self, width: int, config: LayerConfig = LayerConfig(), *, seeds: Sequence[int] = (0,)) -> None:
         super().__init__()
@@ -66,23 +71,28 @@ class GatedLinearAttention(nn.Module):
         if config.gate == "full":
             rates = torch.arange(1.0, K + 1).log()[:, None].expand(K, V)
             self.log_A = nn.Parameter(rates.repeat(len(seeds), H, 1, 1))
-        self.register_buffer("decays", torch.tensor(config.decays), persistent=False)
 
     @property
     def members(self) -> int:
         """Number of models in the stack, E."""
         return len(self.W_q)
 
+    @property
+    def decays(self) -> Float[Tensor, " H"]:
+        """The fixed gates as the config has them, in no less than float32 whatever the parameters are."""
+        return torch.tensor(self.config.decays, dtype=accumulation(self.W_q[:0]).dtype, device=self.W_q.device)
+
     def forward(self, tokens: Float[Tensor, "*G B T D"]) -> Float[Tensor, "E B T HV"]:
         """Outputs of every token for every member, its heads one after the other."""
-        return self.scan(tokens)[0]
+        return rounded(self.scan(tokens)[0], tokens, self.W_v)
 
+    @outside_autocast
     def scan(
         self, tokens: Float[Tensor, "*G B T D"], state: Tensor | None = None
     ) -> tuple[Float[Tensor, "E B T HV"], Tensor]:
         """Outputs of further tokens from the state before them, None for zeros, and the state after them: decoding.
 
-        States are the operator's, [G·B, P·H, K, V].
+        States are the operator's, [G·B, P·H, K, V]. Both are float32 where tokens and parameters are half precision.
         """
         tokens = in_groups(tokens, self.members)
         log_gates = self._log_gates(tokens)
@@ -91,6 +101,7 @@ class GatedLinearAttention(nn.Module):
         o, last = self._operate(q, k, v, tokens, log_gates, initial_state=state, output_final_state=True)
         return self._by_member(o.unflatten(2, (-1, self.config.heads)).flatten(3), groups=len(tokens)), last
 
+    @outside_autocast
     def gates(self, tokens: Float[Tensor, "*G B T D"]) -> Gates:
         """The log gates that the operator is given, heads of all members in a row: [G·B, T, P·H, …]."""
         tokens = in_groups(tokens, self.members)
@@ -101,6 +112,7 @@ class GatedLinearAttention(nn.Module):
         gates = [x for module in (self.gate, self.step) if module is not None for x in module.parameters()]
         return gates if self.log_A is None else [*gates, self.log_A]
 
+    @outside_autocast
     def written(self, tokens: Float[Tensor, "*G B T D"], W_o: Float[Tensor, "E HV D"]) -> Float[Tensor, "E B T D"]:
         r"""Every token's outputs times W_o, what a residual layer adds to it: `forward` with fewer products.
 
@@ -115,8 +127,9 @@ class GatedLinearAttention(nn.Module):
         q = self._project(tokens, self.W_q @ cast(Tensor, self.W_k).mT)
         v = self._project(tokens, self.W_v @ W_o)
         o, _ = self._operate(q, tokens[:, :, :, None].flatten(0, 1), v, tokens, self._log_gates(tokens))
-        return self._by_member(o, groups=len(tokens))
+        return rounded(self._by_member(o, groups=len(tokens)), tokens, self.W_v)
 
+    @outside_autocast
     def read_last(self, tokens: Float[Tensor, "*G B T D"], readout: Float[Tensor, "E HV"]) -> Float[Tensor, "E B"]:
         r"""The read-out $h^\top o_T$ of the last token alone.
 
@@ -124,19 +137,19 @@ class GatedLinearAttention(nn.Module):
         are never formed; where they leave values alone, $h^\top v_t = z_t^\top (W_v h)$ and a value is one number.
         """
         if self.config.heads > 1 or (self.u is not None and not self._forms_keys):
-            return torch.einsum("ebv,ev->eb", self(tokens)[:, :, -1], readout)
+            return contract("ebv,ev->eb", self(tokens)[:, :, -1], readout)
         tokens = in_groups(tokens, self.members)
         grouped, log_gates = (len(tokens), -1), self._log_gates(tokens)
-        q = torch.einsum("gbd,gpdk->gbpk", tokens[:, :, -1], self.W_q.unflatten(0, grouped))
+        q = contract("gbd,gpdk->gbpk", tokens[:, :, -1], self.W_q.unflatten(0, grouped))
         if self._forms_keys:
             k = self._keys(tokens, log_gates)
         else:
             W_k = cast(Tensor, self.W_k).unflatten(0, grouped)
-            q, k = torch.einsum("gbpk,gpdk->gbpd", q, W_k), tokens[:, :, :, None].flatten(0, 1)
+            q, k = contract("gbpk,gpdk->gbpd", q, W_k), tokens[:, :, :, None].flatten(0, 1)
         values = self.W_v * readout[:, None]
         v = self._project(tokens, values if self.config.gate in ("value", "full") else values.sum(2, keepdim=True))
         o, _ = self._operate(q.flatten(0, 1)[:, None], k, v, tokens, log_gates, form="last_query")
-        return self._by_member(o.sum(3), groups=len(tokens))[..., 0]
+        return rounded(self._by_member(o.sum(3), groups=len(tokens))[..., 0], tokens, self.W_v)
 
     @property
     def _forms_keys(self) -> bool:
@@ -150,6 +163,7 @@ class GatedLinearAttention(nn.Module):
     def _operate(
         self, q: Tensor, k: Tensor, v: Tensor, tokens: Tensor, log_gates: Tensor, **options: Any
     ) -> tuple[Tensor, Any]:
+        q, k, v = map(accumulation, (q, k, v))  # products are rounded as a Linear's are, and no further
         if self.config.normalise != "none":
             k = _unit(k)
             q = _unit(q) if self.config.normalise == "both" else q
@@ -175,10 +189,11 @@ class GatedLinearAttention(nn.Module):
         if gate == "none":
             return {}
         if gate == "fixed":
-            g = self.decays.log().repeat(self.members // len(tokens))
+            logs = [math.log(decay) if decay else -math.inf for decay in self.config.decays]
+            g = accumulation(tokens[:0]).new_tensor(logs).repeat(self.members // len(tokens))
             return {"g": g.expand(tokens.shape[0] * tokens.shape[1], tokens.shape[2], -1)}
         if self.log_A is not None:
-            A = rate * self._by_head(self.log_A, tokens).exp()
+            A = rate * self._by_head(accumulation(self.log_A), tokens).exp()
             if gate == "full":
                 return {"A": -A, "dt": -log_gates}
             log_gates = A[..., None, :, None] * log_gates

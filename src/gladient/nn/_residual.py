@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gladient._autocast import outside_autocast
 from gladient._tensors import load_tensors, save_tensors
 from gladient.nn._config import LayerConfig
 from gladient.nn._layer import GatedLinearAttention
-from gladient.nn._stack import by_member, member_normal, project
+from gladient.nn._stack import by_member, contract, member_normal, project, rounded
 
 __all__ = ["ResidualLayer", "ResidualModel"]
 
@@ -41,6 +42,7 @@ class ResidualLayer(nn.Module):
         gate = member_normal(seeds, (width, columns), stream="output gate") / width**0.5
         self.W_r = nn.Parameter(gate) if config.output_gate else None
 
+    @outside_autocast
     def forward(
         self, tokens: Float[Tensor, "*G B T D"], state: Tensor | None = None
     ) -> tuple[Float[Tensor, "E B T D"], Tensor]:
@@ -48,24 +50,25 @@ class ResidualLayer(nn.Module):
         tokens = by_member(tokens, self.attention.members)
         o, state = self.attention.scan(tokens, state)
         if self.config.norm:
-            o = functional.rms_norm(
-                o.unflatten(3, (self.config.heads, -1)), (o.shape[3] // self.config.heads,)
-            ).flatten(3)
+            o = o.unflatten(3, (self.config.heads, -1))
+            o = functional.rms_norm(o, o.shape[4:]).flatten(3)
         if self.W_r is not None:
-            o = o * functional.silu(torch.einsum("ebtd,edv->ebtv", tokens, self.W_r))
-        return tokens + project(o, self.W_o)[:, :, :, 0], state
+            o = o * functional.silu(contract("ebtd,edv->ebtv", tokens, self.W_r))
+        return rounded(tokens + project(o, self.W_o)[:, :, :, 0], tokens, self.W_o), state
 
+    @outside_autocast
     def rewrite(self, tokens: Float[Tensor, "*G B T D"]) -> Float[Tensor, "E B T D"]:
         """The tokens after the layer alone: `forward` with fewer products where it has no norm and no output gate."""
         if self.config.norm or self.W_r is not None:
             return self(tokens)[0]
         return by_member(tokens, self.attention.members) + self.attention.written(tokens, self.W_o)
 
+    @outside_autocast
     def read_last(self, tokens: Float[Tensor, "*G B T D"], readout: Float[Tensor, "E D"]) -> Float[Tensor, "E B"]:
         """The read-out of the last token after the layer; see `GatedLinearAttention.read_last`."""
         if self.config.norm or self.W_r is not None:
-            return torch.einsum("ebd,ed->eb", self(tokens)[0][:, :, -1], readout)
-        own = torch.einsum("ebd,ed->eb", by_member(tokens, self.attention.members)[:, :, -1], readout)
+            return contract("ebd,ed->eb", self(tokens)[0][:, :, -1], readout)
+        own = contract("ebd,ed->eb", by_member(tokens, self.attention.members)[:, :, -1], readout)
         return own + self.attention.read_last(tokens, torch.einsum("evd,ed->ev", self.W_o, readout))
 
 
@@ -73,7 +76,8 @@ class ResidualModel(nn.Module):
     r"""L residual layers, then a read-out of the last token: $\hat y = h^\top z_T$; E members side by side.
 
     With plain layers whose keys and queries read features and whose values read and write labels, this is L causal
-    steps of WPGD, and the prediction is minus the query's label: h = -e_label (`equivalence.construct`).
+    steps of WPGD, and the prediction is minus the query's label: h = -e_label (`equivalence.construct`). Autocast and
+    half precision are as in `GatedLinearAttention`; tokens between layers have the parameters' dtype.
 
     Args:
         width: numbers in a token, D.
@@ -111,9 +115,10 @@ class ResidualModel(nn.Module):
             tokens = layer.rewrite(tokens)
         return last.read_last(tokens, self.readout)
 
+    @outside_autocast
     def read(self, z: Float[Tensor, "E B T D"]) -> Float[Tensor, "E B T"]:
         """The read-out of every token after the last layer."""
-        return torch.einsum("ebtd,ed->ebt", z, self.readout)
+        return contract("ebtd,ed->ebt", z, self.readout)
 
     def hidden(self, tokens: Float[Tensor, "*G B T D"]) -> list[Float[Tensor, "E B T D"]]:
         """The tokens of every member before the first layer and after each."""

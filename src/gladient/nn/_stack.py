@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["by_member", "in_groups", "member_normal", "project"]
+__all__ = ["by_member", "contract", "in_groups", "member_normal", "project", "rounded"]
 
 
 def member_normal(seeds: Sequence[int], shape: tuple[int, ...], *, stream: str) -> Float[Tensor, "E ..."]:
-    """Standard normals for each member from its own seed, so that a member is the same in any stack."""
-    return torch.stack([torch.randn(shape, generator=_generator(seed, stream)) for seed in seeds])
+    """Standard normals for each member from its own seed, so that a member is the same in any stack, on any device."""
+    drawn = [torch.randn(shape, generator=_generator(seed, stream), device="cpu") for seed in seeds]
+    return torch.stack(drawn).to(torch.get_default_device())
 
 
 def in_groups(tokens: Float[Tensor, "*G B T D"], members: int) -> Float[Tensor, "G B T D"]:
@@ -27,7 +28,7 @@ def in_groups(tokens: Float[Tensor, "*G B T D"], members: int) -> Float[Tensor, 
             "dimension"
         )
     tokens = tokens[None] if tokens.ndim == 3 else tokens
-    if members % max(1, len(tokens)):
+    if not tokens.shape[0] or members % tokens.shape[0]:
         raise ValueError(f"{members} members cannot share {len(tokens)} groups of tokens evenly; make it a multiple")
     return tokens
 
@@ -43,17 +44,42 @@ def project(tokens: Float[Tensor, "G B T D"], weight: Float[Tensor, "E D C"]) ->
 
     CPU products of fewer than 16 columns run at a fraction of the speed of 16. Where gradients are taken, which go back
     through more of them, several tokens make a row, times as many copies of the weight along a diagonal; without
-    gradients no token meets another, and one that is not finite spoils none.
+    gradients no token meets another, and one that is not finite spoils none. A graph that is being traced is to hold
+    for every batch, and how many tokens make a row depends on it.
     """
+    tokens, weight = _matched(tokens, weight)
     G, B, T, D = tokens.shape
     members = len(weight) // G
     columns = weight.view(G, members, D, -1).transpose(1, 2).reshape(G, D, -1)
     rows = B * T
     together = 1 << (15 // max(1, min(D, columns.shape[2]))).bit_length()
-    if torch.is_grad_enabled() and tokens.device.type == "cpu" and rows % together == 0:
-        columns = torch.kron(torch.eye(together, dtype=weight.dtype), columns.contiguous())
+    tracing = torch.compiler.is_compiling()
+    if torch.is_grad_enabled() and tokens.device.type == "cpu" and not tracing and rows % together == 0:
+        diagonal = torch.eye(together, dtype=weight.dtype, device=weight.device)[:, None, :, None]
         rows, D = rows // together, together * D
+        columns = (diagonal * columns[:, None, :, None]).reshape(G, D, together * columns.shape[2])
     return torch.bmm(tokens.reshape(G, rows, D), columns).view(G, B, T, members, weight.shape[2])
+
+
+def contract(equation: str, x: Tensor, weight: Tensor) -> Tensor:
+    """`torch.einsum` of tokens and a weight."""
+    return torch.einsum(equation, *_matched(x, weight))
+
+
+def rounded(x: Tensor, tokens: Tensor, weight: Tensor) -> Tensor:
+    """What a layer computed in float32 or better, in the dtype of its tokens and parameters."""
+    return x.to(torch.promote_types(tokens.dtype, weight.dtype))
+
+
+def _matched(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the wider dtype: half precision tokens go with float32 weights, as from a Linear under autocast."""
+    if x.dtype == weight.dtype:
+        return x, weight
+    if torch.float64 in (x.dtype, weight.dtype):
+        found = f"tokens have dtype {x.dtype} and the parameters {weight.dtype}"
+        raise TypeError(f"{found}; all or none may be float64: convert the tokens, or the model with .to()")
+    dtype = torch.promote_types(x.dtype, weight.dtype)
+    return x.to(dtype), weight.to(dtype)
 
 
 def _generator(seed: int, stream: str) -> torch.Generator:

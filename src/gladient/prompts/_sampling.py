@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gladient._autocast import outside_autocast
 from gladient._linalg import psd_factor
 from gladient._types import Array
 from gladient.prompts._layout import PromptLayout
@@ -79,6 +80,7 @@ class PromptSampler:
         self.task_factor = place(psd_factor(first.R))
         self.query_weights = place(_query_weights(first.R, np.stack([setting.r for setting in settings])))
 
+    @outside_autocast
     def draw(self, batch: int, generators: Sequence[torch.Generator]) -> Prompts:
         """Draw `batch` prompts per generator; a generator's state alone decides which."""
         groups = [self._draw_group(batch, generator) for generator in generators]

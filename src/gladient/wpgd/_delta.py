@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gladient._autocast import outside_autocast
 from gladient._types import ArrayLike
 from gladient.prompts import PromptLayout
 from gladient.wpgd._steps import Estimates
@@ -106,6 +107,7 @@ class DeltaRule:
         eye = torch.eye(layout.d, dtype=torch.float64)
         return cls(eye, gain * eye, keep, erased, write, keys)
 
+    @outside_autocast
     def __call__(self, x: Float[Tensor, "B T d"], y: Float[Tensor, "B T"]) -> Estimates:
         """Run on prompts: features, and labels with 0 for the query (both 0 for delimiters)."""
         k, per_label = self._keys(x)
@@ -117,6 +119,7 @@ class DeltaRule:
             after.append(s)
         return Estimates(x, (torch.stack(after, 1) @ self.P_q.T)[None])
 
+    @outside_autocast
     def label_weights(self, x: Float[Tensor, "B T d"]) -> Float[Tensor, "B T"]:
         """What each label counts in the query's prediction: the pass backwards, from what the query reads."""
         k, per_label = self._keys(x)

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gladient._autocast import outside_autocast
 from gladient.prompts import MultitaskSetting, PromptLayout
 from gladient.wpgd._delta import DeltaRule
 from gladient.wpgd._steps import WPGD, Step
@@ -11,6 +12,7 @@ from gladient.wpgd._steps import WPGD, Step
 __all__ = ["conditional_risk", "label_weights", "risk_given_features"]
 
 
+@outside_autocast
 def label_weights(algorithm: WPGD | DeltaRule, x: Float[Tensor, "B T d"]) -> Float[Tensor, "B T"]:
     r"""What each label counts in the query's prediction, $\hat y = \sum_j w_j y_j$: both algorithms are linear in y.
 
@@ -35,6 +37,7 @@ def label_weights(algorithm: WPGD | DeltaRule, x: Float[Tensor, "B T d"]) -> Flo
     return query - row
 
 
+@outside_autocast
 def risk_given_features(
     weights: Float[Tensor, "B T"], x: Float[Tensor, "B T d"], setting: MultitaskSetting
 ) -> Float[Tensor, " B"]:

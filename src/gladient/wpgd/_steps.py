@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gladient._autocast import outside_autocast
 from gladient.prompts import PromptLayout
 from gladient.wpgd._weights import TaskWeights
 
@@ -68,6 +69,7 @@ class Step:
         """Ω as a tensor, [B or 1, T, T, m or 1]."""
         return self.weights.matrix() if isinstance(self.weights, TaskWeights) else self.weights
 
+    @outside_autocast
     def move(self, x: Float[Tensor, "B T d"], residual: Float[Tensor, "B T"]) -> Float[Tensor, "B T d"]:
         """What the step adds to every token's estimate."""
         written = (x @ self.P_k) * residual[..., None]
@@ -125,6 +127,7 @@ class WPGD:
         if not self.steps:
             raise ValueError("steps is empty; the algorithm takes at least one")
 
+    @outside_autocast
     def __call__(self, x: Float[Tensor, "B T d"], y: Float[Tensor, "B T"]) -> Estimates:
         """Run on prompts: features, and labels with 0 for the query (both 0 for delimiters)."""
         for step in self.steps:

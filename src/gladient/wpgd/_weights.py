@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gladient._autocast import outside_autocast
 from gladient.prompts import PromptLayout
 
 __all__ = ["TaskWeights", "fixed_weights", "gate_weights"]
@@ -101,6 +102,7 @@ class TaskWeights:
         one = self.omega.new_ones(1)
         return torch.cat([0 * one, self.omega, one]).diff() if self.gate == "value" else one
 
+    @outside_autocast
     def matrix(self) -> Float[Tensor, "1 T T m"]:
         """Weight of token j (second T) at output i (first T)."""
         gates = self.delimiter_gates
