@@ -13,6 +13,9 @@ from gladient.lens._recurrence import Recurrence
 __all__ = ["Distances", "Reconstruction", "judge", "measure"]
 
 _ROUNDINGS = 2  # to the output's dtype on its way
+_PRODUCT_ROUNDINGS = (
+    3  # under autocast: 7 in a row, of factors and results, in Mamba-2's chunks; they add up as sqrt(7)
+)
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,9 @@ def measure(x: Recurrence, rows: Sequence[int]) -> Distances:
     rebuilt = _weights.rebuild(doubled.select(None, rows))
     row_exact, row_rounding = exact.output[:, chosen], 2 * exact.rounding(torch.float64)[:, chosen]
     allowed = exact.rounding(_arithmetic(x)) + _ROUNDINGS * half_step(exact.size, x.output.dtype)
+    if x.products is not None and torch.finfo(x.products).eps > torch.finfo(x.output.dtype).eps:
+        # An output as coarse as the products has their roundings in its own: a third of the bound at most was seen.
+        allowed = allowed + _PRODUCT_ROUNDINGS * half_step(exact.size, x.products)
     pairs = (exact.output, x.output.double() - exact.output, allowed, row_exact, rebuilt - row_exact, row_rounding)
     return Distances(*(each.square().sum((0, 1, 3)).cpu() for each in pairs))
 

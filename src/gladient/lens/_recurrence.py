@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Recurrence", "Selection", "change_each", "resolve"]
+__all__ = ["Recurrence", "Selection", "autocast_dtype", "change_each", "resolve"]
 
 Selection = int | slice | Sequence[int] | None  # of heads or positions: one, a range, some, all
 
@@ -53,6 +53,8 @@ class Recurrence:
         eps: added to the normaliser.
         skip: added to the output, D ⊙ x, [B, Q, H, V].
         output_gate: multiplied into the output, [B, Q, H, V].
+        products: the dtype that the layer's matrix products round their factors and results to, where it is not that of
+            its sums: autocast's; None for none. The proof allows for it.
 
     Raises:
         ValueError: if `read` or `normalise` is none of these, gates or queries do not fit the keys, or the delta rule
@@ -86,6 +88,7 @@ class Recurrence:
     eps: float = 0.0
     skip: Float[Tensor, "B Q H V"] | None = None
     output_gate: Float[Tensor, "B Q H V"] | None = None
+    products: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         for name, given, allowed in (("read", self.read, _READS), ("normalise", self.normalise, _NORMALISERS)):
@@ -210,6 +213,20 @@ class Recurrence:
     def _tensors(self) -> list[tuple[str, Tensor]]:
         found = ((field.name, getattr(self, field.name)) for field in fields(self) if field.name != "positions")
         return [(name, value) for name, value in found if isinstance(value, Tensor)]
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """What autocast rounds the factors of matrix products to where `x` is; None where it is off.
+
+    >>> x = torch.ones(1)
+    >>> with torch.autocast("cpu", torch.bfloat16):
+    ...     autocast_dtype(x)
+    torch.bfloat16
+    >>> autocast_dtype(x) is None
+    True
+    """
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
 def change_each(x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gladient.lens._adapter import Adapter, Emit
-from gladient.lens._recurrence import Recurrence
+from gladient.lens._recurrence import Recurrence, autocast_dtype
 from gladient.lens.seams import on_function
 
 __all__ = ["ADAPTER", "attach_delta", "unit"]
@@ -46,6 +46,7 @@ def _read(call: dict[str, Any], output: Tensor) -> Recurrence:
         log_gates=call["g"].float(),
         beta=call["beta"].float(),
         initial_state=None if state is None else state.float(),
+        products=autocast_dtype(v),
     )
 
 

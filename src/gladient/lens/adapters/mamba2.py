@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gladient.lens._adapter import Adapter, Emit
-from gladient.lens._recurrence import Recurrence
+from gladient.lens._recurrence import Recurrence, autocast_dtype
 from gladient.lens.seams import on_function
 
 __all__ = ["ADAPTER"]
@@ -73,6 +73,7 @@ def _recurrence(
         initial_state=None if state is None else state.mT.float(),
         skip=None if D is None else D[:, None] * x.float(),
         output_gate=None if gate is None else functional.silu(gate).view_as(x),
+        products=autocast_dtype(x),
     )
 
 
