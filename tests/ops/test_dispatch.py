@@ -10,7 +10,7 @@ import torch
 from ops_cases import BACKENDS, inputs, run, tensors
 from torch import Tensor
 
-from gladient.ops import choose, dispatch, fla, gated_linear_attention, native
+from gladient.ops import Backend, choose, dispatch, fla, gated_delta_rule, gated_linear_attention, native
 from gladient.ops.call import prepare
 from tolerances import TOLERANCES
 
@@ -194,3 +194,22 @@ def test_fla_asked_for_but_absent() -> None:
 def test_native_says_what_it_does_not_hold() -> None:
     with pytest.raises(RuntimeError, match="form 'parallel' is plain PyTorch"):
         gated_linear_attention(x, x, x, form="parallel", backend="native")
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("delta", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_state_changed_in_place_is_seen_by_autograd(backend: Backend, delta: bool, mode: Any) -> None:
+    x, cache = torch.randn(2, 1, 3, 4), torch.randn(2, 2, 3, 4, 4)
+    options: dict[str, Any] = {"inplace": True, "backend": backend, "output_final_state": True}
+    for state in (torch.randn(2, 3, 4, 4), cache[1], torch.randn(2, 3, 4, 4).transpose(2, 3)):
+        loss = (torch.ones(4, requires_grad=True) * state).sum()
+        with mode():
+            if delta:
+                gated_delta_rule(x, x, x, x[..., 0], initial_state=state, **options)
+            else:
+                gated_linear_attention(x, x, x, initial_state=state, **options)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+    with torch.inference_mode():  # such a state has no versions
+        gated_linear_attention(x, x, x, initial_state=torch.zeros(2, 3, 4, 4), **options)

@@ -95,6 +95,22 @@ tokens = torch.export.Dim("tokens", min=2, max=4096)
 exported = torch.export.export(Model(), tuple(plain), dynamic_shapes=({1: tokens},) * 4)
 shorter = [x[:, :13] for x in plain]
 torch.testing.assert_close(exported.module()(*shorter), Model()(*shorter))
+
+def decode(state):
+    token = torch.ones(1, 1, 2, 3)
+    return gated_linear_attention(token, token, token, initial_state=state, output_final_state=True, inplace=True)[0]
+
+for compiler in ("aot_eager", "inductor"):
+    state, expected, weight = torch.ones(1, 2, 3, 3), torch.ones(1, 2, 3, 3), torch.ones(3, requires_grad=True)
+    loss = (weight * state).sum()
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(decode, backend=compiler, fullgraph=True)(state), decode(expected))
+    torch.testing.assert_close(state, expected)
+    try:
+        loss.backward()
+        raise SystemExit(f"{compiler}: autograd did not see that the state changed")
+    except RuntimeError as error:
+        assert "modified by an inplace operation" in str(error)
 print("same")
 """
 

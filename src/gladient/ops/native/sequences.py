@@ -143,6 +143,7 @@ class Rule:
         o = self._run_step(tensors, final, given)
         if final is not initial:
             initial.copy_(final)
+        torch.autograd.graph.increment_version(initial)  # so that a backward pass that saved the old state raises
         return o
 
     def _run_step(self, tensors: dict[str, Tensor], final: Tensor, given: Sequence[Any]) -> Tensor:
