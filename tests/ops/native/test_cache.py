@@ -1,14 +1,17 @@
 """Where compiled libraries are kept, and which of them are never loaded."""
 
 import ctypes
+import grp
 import hashlib
 import logging
 import os
+import pwd
 import stat
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import platformdirs
 import pytest
@@ -89,6 +92,95 @@ def test_a_strangers_folder_is_not_used(
     give_away(path.parent, monkeypatch)
     assert again().answer() == 42
     assert "set XDG_CACHE_HOME to a folder that belongs to you" in caplog.text
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("mode", [0o775, 0o777, 0o1777])
+def test_a_folder_above_the_cache_that_others_can_change(
+    mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They could put a folder of theirs into its place, unless the folder above is sticky, as /tmp is."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    scratch.chmod(mode)
+    monkeypatch.setattr(cache, "_group_of_one", lambda folder: False)  # whoever runs this test
+    monkeypatch.setenv("XDG_CACHE_HOME", str(scratch / "mine"))
+    for _ in range(2):
+        assert again().answer() == 42
+    sticky = bool(mode & stat.S_ISVTX)
+    assert ("for this process alone" not in caplog.text) is sticky
+    assert (
+        f"{scratch} can be written by others (mode {mode & 0o777:o})); to compile once" in caplog.text
+    ) is not sticky
+    assert len(list(scratch.glob("mine/gladient/*.so"))) == sticky
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_strangers_folder_above_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").chmod(0o1777)  # sticky, but its owner may all the same
+    give_away(tmp_path / "cache", monkeypatch)
+    assert again().answer() == 42
+    assert "belongs to user" in caplog.text
+    assert "for this process alone" in caplog.text
+
+
+@pytest.mark.usefixtures("kernels")
+def test_what_was_checked_is_loaded_wherever_a_link_leads_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link to the cache that a stranger changes between the check and the load."""
+    link, strangers = tmp_path / "link", tmp_path / "strangers"
+    (tmp_path / "mine").mkdir()
+    link.symlink_to(tmp_path / "mine")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(link))
+    build.library()
+    (path,) = (tmp_path / "mine" / "gladient").glob("*.so")
+    library_at(strangers / "gladient" / path.name, 666)
+    real = cache.distrust
+
+    def changed_behind(path: Path, like: Path | None = None) -> str | None:
+        reason = real(path, like)
+        link.unlink()
+        link.symlink_to(strangers)
+        return reason
+
+    monkeypatch.setattr(cache, "distrust", changed_behind)
+    assert again().answer() == 42
+
+
+def test_a_link_on_the_way_is_not_followed(tmp_path: Path) -> None:
+    path = library_at(tmp_path / "mine" / "kernels.so", 42)
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    assert cache.distrust(path) is None
+    assert "is a link" in str(cache.distrust(tmp_path / "link" / "kernels.so"))
+
+
+@pytest.mark.usefixtures("kernels")
+def test_no_place_that_is_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    scratch.chmod(0o777)
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(scratch))
+    with pytest.raises(OSError, match=r"scratch can be written by others \(mode 777\), .*set XDG_CACHE_HOME or TMPDIR"):
+        build.library()
+    assert "backend='eager' computes the same" in str(build.why_unavailable())
+
+
+@pytest.mark.parametrize(("members", "alone"), [([], True), (["me"], True), (["me", "you"], False)])
+def test_a_group_of_one(members: list[str], alone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many systems give each user a group of their own, and folders that it may write."""
+    info = tmp_path.stat()
+    me = SimpleNamespace(pw_name="me", pw_uid=info.st_uid, pw_gid=info.st_gid)
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: me)
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: SimpleNamespace(gr_name="me", gr_gid=gid, gr_mem=members))
+    tmp_path.chmod(0o775)
+    assert cache._group_of_one(tmp_path) is alone
+    tmp_path.chmod(0o777)
+    assert not cache._group_of_one(tmp_path)
 
 
 @pytest.mark.usefixtures("kernels")

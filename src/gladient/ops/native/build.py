@@ -54,7 +54,7 @@ def level() -> str:
 def _loaded() -> tuple[str, ctypes.CDLL]:
     asked, extra = levels.forced(), shlex.split(os.environ.get("GLADIENT_CXXFLAGS", ""))
     for name in [asked] if asked else levels.available():
-        path = _PREBUILT / f"kernels-{name}.so"
+        path = (_PREBUILT / f"kernels-{name}.so").resolve()
         if extra or not path.exists():
             continue
         try:
