@@ -26,6 +26,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/oxlint --deny-warnings src
 
 docs: $(VENV)/.installed # the site, into site/index.html; it needs no other host
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -1,7 +1,7 @@
 "use strict";
 // What the page draws, and what it does when it is asked; `weights.js` computes.
 (() => {
-  const $ = id => document.getElementById(id);
+  const $ = /** @type {(id: string) => any} */ (id => document.getElementById(id)); // each is what the page says it is
   const NAMES = {
     gates: "gates, Γ", similarity: "similarity, qᵀk", kept: "before erasing, β Γ qᵀk", product: "implicit attention", erased: "what erasing changes",
   };
@@ -27,6 +27,7 @@
   const visible = text => text.replace(/(?![\n\u200c\u200d])[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, picture);
   const clean = token => visible(token).replace(/\n/g, "⏎").trim() || "␣";
   const shown = i => clean(model().tokens[i]);
+  const named = () => `${model().name}-layer${layer().layer}-${state.head < 0 ? "mean" : "head" + layer().heads[state.head]}`.replace(/[^\w.-]+/g, "_");
   const unknown = v => v === null || v === undefined || Number.isNaN(v);
   const percent = (v, digits) => unknown(v) ? "–" : (100 * v).toFixed(digits) + "%";
   const number = v => unknown(v) ? "–" : v === 0 ? "0" : Math.abs(v) === Infinity ? (v < 0 ? "−∞" : "∞")
@@ -136,7 +137,7 @@
       if (n === "gates" && size[n] <= 1) size[n] = 1;
       paint($("map-" + n), whole[n], size[n]);
       legend($("map-" + n).closest("figure").querySelector(".legend"), n);
-      listen($("map-" + n), n);
+      listen($("map-" + n));
     }
     cross();
   }
@@ -183,6 +184,7 @@
   function cross() {
     for (const frame of document.querySelectorAll(".frame")) {
       const near = state.near ?? state.t, [r, c] = frame.querySelectorAll(".cross"), pc = v => 100 * v / x.T + "%";
+      if (!(r instanceof HTMLElement && c instanceof HTMLElement)) continue;
       Object.assign(r.style, { top: pc(state.t + 0.5), width: pc(state.t + 1) });
       Object.assign(c.style, { left: pc(near + 0.5), top: pc(near), height: pc(state.t + 1 - near) });
     }
@@ -212,8 +214,8 @@
     $("step").firstChild.onmouseleave = untip;
     const columns = lens.quantities(x), SHORT = { gates: "Γ", similarity: "similarity", kept: "before erasing", product: "attention", erased: "erased" };
     const order = part.map((v, i) => i).sort((a, b) => Math.abs(part[b]) - Math.abs(part[a])).slice(0, 6);
-    $("largest").innerHTML = `<table><thead><tr><th class="text">largest contributions</th><th>position</th><th>age</th>${columns.map(n => `<th>${n === "gates" && x.separable ? "ω" : SHORT[n]}</th>`).join("")}<th>share</th></tr></thead><tbody>` +
-      order.map(i => `<tr><td class="text">${escape(shown(i))}</td><td>${i}</td><td>${t - i}</td>${columns.map(n => `<td>${number(current[n][i])}</td>`).join("")}<td>${percent(Math.abs(part[i]), 1)}</td></tr>`).join("") + "</tbody></table>";
+    $("largest").innerHTML = `<table><thead><tr><th class="text">largest contributions</th><th>position</th><th>age</th>${columns.map(c => `<th>${c === "gates" && x.separable ? "ω" : SHORT[c]}</th>`).join("")}<th>share</th></tr></thead><tbody>` +
+      order.map(i => `<tr><td class="text">${escape(shown(i))}</td><td>${i}</td><td>${t - i}</td>${columns.map(c => `<td>${number(current[c][i])}</td>`).join("")}<td>${percent(Math.abs(part[i]), 1)}</td></tr>`).join("") + "</tbody></table>";
   }
   function drawMemory() {
     const W = 460, H = 250, L = 40, B = 34, layers = model().layers, tallest = Math.max(2, most(layers.flatMap(l => l.summary.map(s => s.memory_length))));
@@ -282,7 +284,7 @@
     $("position").max = x.T - 1;
     drawHeader(); drawMaps(); drawMemory(); drawTables();
     move(state.t, null);
-    document.body.dataset.ready = mine;
+    document.body.dataset.ready = String(mine);
   }
   function fillAll(l) {
     fill($("model"), lens.models.map((m, i) => [i, m.name]), state.model);
@@ -297,7 +299,6 @@
     if (!found.some(q => q[0] === state.quantity)) state.quantity = "product";
     fill($("quantity"), found, state.quantity);
   }
-  const named = () => `${model().name}-layer${layer().layer}-${state.head < 0 ? "mean" : "head" + layer().heads[state.head]}`.replace(/[^\w.-]+/g, "_");
   function save(blob, name) {
     const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
     link.click();

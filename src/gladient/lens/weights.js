@@ -116,13 +116,12 @@ const lens = (() => {
   function read(xs, t) {
     const found = {};
     for (const x of xs) {
-      const one = row(x, t);
-      one.share = shares(x, one.product);
+      const weights = row(x, t), one = { ...weights, share: shares(x, weights.product) };
       for (const name in one) add(found[name] ??= new Float64Array(t + 1), one[name], xs.length);
     }
     return found;
   }
-  async function readAll(xs, onHead = () => true) {               // onHead is told of each; false ends it
+  async function readAll(xs, onHead = _done => true) {               // onHead is told of each; false ends it
     if (xs.length === 1) return matrix(xs[0]);
     const found = squares(xs[0]);
     for (let h = 0; h < xs.length; h++) {
