@@ -192,3 +192,72 @@ def test_convolutions(T: int, activation: str | None, seq_idx: Tensor | None) ->
     agree(convolution, convolution_loops, inputs, **options)
     del inputs["bias"]
     agree(convolution, convolution_loops, inputs, **options)
+
+
+STEPS = {
+    "Mamba": (
+        mamba_step,
+        {"state": normal(2, 6, 3), "A": MAMBA["A"]} | {k: MAMBA[k][..., 0] for k in ("x", "dt", "B", "C")},
+    ),
+    "Mamba-2": (
+        mamba2_step,
+        {
+            "state": normal(2, 4, 3, 5).mT.contiguous().mT,  # as our scan returns it: not contiguous
+            "A": MAMBA2["A"][:, None, None].expand(-1, 3, 5),
+            "dt": MAMBA2["dt"][:, 0, :, None].expand(-1, -1, 3),
+            **{name: MAMBA2[name][:, 0] for name in ("x", "B", "C")},
+        },
+    ),
+}
+FUNCTIONS: dict[str, tuple[Callable[..., Any], dict[str, Tensor], dict[str, Any]]] = {
+    "Mamba-2": (mamba2_scan, MAMBA2, {"dt_softplus": True, "return_final_states": True}),
+    "Mamba": (mamba_scan, MAMBA, {"delta_softplus": True, "return_last_state": True}),
+    "delta rule": (delta_rule, DELTA, OPTIONS),
+    "Kimi": (kimi_delta_rule, KIMI, OPTIONS),
+    "convolution": (convolution, {"x": normal(2, 3, 9), "weight": normal(3, 4, seed=1)}, {"activation": "silu"}),
+    **{f"{name}, a token": (step, given, {"dt_softplus": True}) for name, (step, given) in STEPS.items()},
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_autocast_changes_nothing(name: str) -> None:
+    """Results, states and gradients of float32 inputs are the same bits, the backward pass inside of it or not."""
+    function, inputs, options = FUNCTIONS[name]
+    results = []
+    for inside in (False, True):
+        given = {key: x.float().requires_grad_("state" not in inputs) for key, x in inputs.items()}
+        with torch.autocast("cpu", torch.bfloat16, enabled=inside):
+            found = function(**given, **options)
+            found = found if isinstance(found, tuple) else (found,)
+            if "state" not in inputs:  # steps overwrite it
+                sum(x.square().sum() for x in found).backward()
+        results.append([*found, *(x if x.grad is None else x.grad for x in given.values())])
+    for mine, outside in zip(results[1], results[0], strict=True):
+        assert torch.equal(mine, outside)
+        assert mine.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_steps_change_the_state_that_they_are_given_and_autograd_sees_it(name: str) -> None:
+    step, inputs = STEPS[name]
+    given: dict[str, Any] = {key: x.clone() for key, x in inputs.items()}
+    given["A"].requires_grad_()
+    state, before = given["state"], given["state"].clone()
+    first = step(**given)
+    assert not torch.equal(state, before)
+    step(**given)  # overwrites what the backward pass of the first needs
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        first.sum().backward()
+
+
+def test_a_state_of_any_layout_is_advanced() -> None:
+    step, inputs = STEPS["Mamba-2"]
+    given: dict[str, Any] = inputs
+    layouts = [
+        given["state"].clone(memory_format=torch.contiguous_format),
+        given["state"].permute(3, 0, 2, 1).contiguous(),
+    ]
+    layouts[1] = layouts[1].permute(1, 3, 2, 0)  # heads and batch no longer lie side by side
+    for state in layouts:
+        step(**given | {"state": state})
+    torch.testing.assert_close(*layouts, rtol=0, atol=0)

@@ -1,5 +1,6 @@
 """Models of transformers with and without our kernels: logits, gradients, generation, packed rows; nothing stays."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -131,35 +132,6 @@ def test_generation(name: str) -> None:
         assert torch.equal(model.generate(prompt, **options), plain)
 
 
-def test_packed_rows_are_separate_ones() -> None:
-    """Pure Mamba-2: `seq_idx` alone keeps sequences apart, which transformers refuses on a CPU."""
-    model: Any = MODELS["mamba2"].build(0).backbone  # the head's forward drops what it does not know
-    tokens = torch.randint(3, 64, (1, 30), generator=torch.Generator().manual_seed(0))
-    seq_idx = torch.tensor([[0] * 12 + [1] * 18])
-    with torch.no_grad(), pytest.raises(ValueError, match="packed sequences"):
-        model(tokens, seq_idx=seq_idx)
-    with torch.no_grad(), accelerated(model):
-        packed = model(tokens, seq_idx=seq_idx)[0]
-        apart = torch.cat([model(part)[0] for part in (tokens[:, :12], tokens[:, 12:])], 1)
-    assert_close(packed, apart)
-
-
-def test_packed_rows_of_the_delta_rule_are_separate_ones() -> None:
-    """Attention beside it needs the positions, the delta rule the borders, the convolution the numbers."""
-    model = MODELS["qwen3-next"].build(0)
-    tokens = torch.randint(3, 64, (1, 30), generator=torch.Generator().manual_seed(0))
-    packing = {
-        "seq_idx": torch.tensor([[0] * 12 + [1] * 18]),
-        "cu_seq_lens_q": torch.tensor([0, 12, 30]),
-        "position_ids": torch.cat([torch.arange(12), torch.arange(18)])[None],
-        "use_cache": False,
-    }
-    with torch.no_grad(), accelerated(model):
-        packed = model(tokens, **packing).logits
-        apart = torch.cat([model(part).logits for part in (tokens[:, :12], tokens[:, 12:])], 1)
-    assert_close(packed, apart)
-
-
 def snapshot(model: nn.Module) -> list[dict[str, Any]]:
     return [dict(vars(each)) for each in (*homes(model), *model.modules())]
 
@@ -236,6 +208,40 @@ def test_other_models_are_refused_by_name() -> None:
     llama = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, num_key_value_heads=1))
     with pytest.raises(ValueError, match=r"LlamaForCausalLM has no layer .* supported are Mamba: mamba, .*qwen3_next"):
         accelerate(llama)
+
+
+@pytest.mark.parametrize("what", ["a/path", None, transformers.Mamba2ForCausalLM, transformers.MambaConfig()])
+def test_what_is_no_model_is_refused(what: Any) -> None:
+    rule = r"takes a model of transformers, a torch.nn.Module, not .*: load it first, as by AutoModelForCausalLM"
+    with pytest.raises(TypeError, match=rule):
+        inspect.unwrap(accelerate)(what)  # without the type checks of the tests
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_that_call_other_functions_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in transformers 4.57, where scans were methods and the convolution of an absent package was None."""
+    model = MODELS[name].build(0)
+    before = snapshot(model)
+    home = homes(model)[-1]
+    scans = [
+        key for key in vars(home) if key.endswith(("_scan", "chunk_gated_delta_rule", "chunk_kimi_delta_attention"))
+    ]
+    for absent in (scans, ["causal_conv1d_fn"]):
+        with monkeypatch.context() as without:
+            for key in absent:
+                without.setattr(home, key, None)
+            with pytest.raises(
+                ImportError, match=rf"of transformers 5\S+ has no .*{absent[-1]} to replace; .*5\.15 on: pip"
+            ):
+                accelerate(model)
+    assert_same(before, snapshot(model))
+
+
+def test_a_layer_that_holds_its_function_itself_is_refused() -> None:
+    model: Any = MODELS["qwen3-next"].build(0)
+    model.model.layers[1].linear_attn.chunk = vars(homes(model)[0])["torch_chunk_gated_delta_rule"]
+    with pytest.raises(ValueError, match=r"layer 'model.layers.1.linear_attn' holds its function itself, as 'chunk'"):
+        accelerate(model)
 
 
 def test_without_transformers_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

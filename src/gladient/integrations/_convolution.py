@@ -8,13 +8,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from gladient._optional import require
-from gladient.integrations._sequences import wide
+from gladient.integrations._sequences import exactly, wide
 
 __all__ = ["INSTALL", "convolution"]
 
 INSTALL = "pip install 'gladient[lens]'"
 
 
+@exactly
 def convolution(
     x: Float[Tensor, "B C T"],
     weight: Float[Tensor, "C taps"],
@@ -53,6 +54,6 @@ def _sums(
         earlier = padded[:, taps - 1 - lag :][:, :T]
         if seq_idx is not None:
             same = functional.pad(seq_idx[:, lag:] == seq_idx[:, :-lag], (lag, 0))
-            earlier = earlier * same[..., None]
+            earlier = earlier.where(same[..., None], 0)  # not times 0, which keeps NaN
         y = y.addcmul_(earlier, weight[:, -1 - lag])
     return y

@@ -3,15 +3,15 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from gladient.integrations._sequences import wide
-from gladient.ops.dispatch import operate
+from gladient.integrations._sequences import exactly, scan, wide
 
 __all__ = ["delta_rule", "kimi_delta_rule"]
 
 
+@exactly
 def delta_rule(
     query: Float[Tensor, "B T h K"],
     key: Float[Tensor, "B T h K"],
@@ -23,13 +23,15 @@ def delta_rule(
     output_final_state: bool = False,
     use_qk_l2norm_in_kernel: bool = False,
     cu_seqlens: Tensor | None = None,
+    seq_idx: Int[Tensor, "B T"] | None = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """`chunk_gated_delta_rule` and `fused_recurrent_gated_delta_rule` of flash-linear-attention."""
     options: Any = {"initial_state": initial_state, "output_final_state": output_final_state, "cu_seqlens": cu_seqlens}
-    return _run(query, key, value, beta, use_qk_l2norm_in_kernel, {"g": g}, **options)
+    return _run(query, key, value, beta, use_qk_l2norm_in_kernel, {"g": g}, seq_idx, **options)
 
 
+@exactly
 def kimi_delta_rule(
     query: Float[Tensor, "B T H K"],
     key: Float[Tensor, "B T H K"],
@@ -41,11 +43,12 @@ def kimi_delta_rule(
     output_final_state: bool = False,
     use_qk_l2norm_in_kernel: bool = False,
     cu_seqlens: Tensor | None = None,
+    seq_idx: Int[Tensor, "B T"] | None = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """`chunk_kda` and `fused_recurrent_kda` of flash-linear-attention."""
     options: Any = {"initial_state": initial_state, "output_final_state": output_final_state, "cu_seqlens": cu_seqlens}
-    return _run(query, key, value, beta, use_qk_l2norm_in_kernel, {"gk": g}, **options)
+    return _run(query, key, value, beta, use_qk_l2norm_in_kernel, {"gk": g}, seq_idx, **options)
 
 
 def _run(
@@ -55,6 +58,7 @@ def _run(
     beta: Tensor,
     normalise: bool,
     gate: dict[str, Tensor],
+    seq_idx: Tensor | None,
     *,
     initial_state: Tensor | None,
     **options: Any,
@@ -63,9 +67,9 @@ def _run(
     k, v, beta = (x.to(q.dtype) for x in (key, value, beta))
     if normalise:
         q, k = _unit(q), _unit(k)
-    options |= {name: g.to(q.dtype) for name, g in gate.items()}
+    tensors = {"q": q, "k": k, "v": v, "beta": beta} | {name: g.to(q.dtype) for name, g in gate.items()}
     options["initial_state"] = None if initial_state is None else initial_state.to(q.dtype)
-    o, state = operate(q, k, v, beta=beta, scale=None, **options)
+    o, state = scan(tensors, seq_idx, scale=None, **options)
     return o.to(query.dtype), state
 
 

@@ -10,12 +10,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from gladient.integrations._sequences import restarted, wide
+from gladient.integrations._sequences import exactly, scan, wide
 from gladient.ops.dispatch import operate
 
 __all__ = ["mamba2_scan", "mamba2_step", "mamba_scan", "mamba_step"]
 
 
+@exactly
 def mamba2_scan(
     x: Float[Tensor, "B T H P"],
     dt: Float[Tensor, "B T H"],
@@ -39,11 +40,9 @@ def mamba2_scan(
     """
     x, B, C = wide(x), wide(B), wide(C)
     dt = _steps(dt, dt_bias, dt_softplus).clamp(*dt_limit)
-    o, state = operate(
-        C,
-        B,
-        x * dt[..., None],
-        g=restarted(A * dt, seq_idx),
+    o, state = scan(
+        {"q": C, "k": B, "v": x * dt[..., None], "g": A * dt},
+        seq_idx,
         initial_state=None if initial_states is None else wide(initial_states).mT,
         output_final_state=return_final_states,
     )
@@ -52,6 +51,7 @@ def mamba2_scan(
     return (o, state.mT) if state is not None else o
 
 
+@exactly
 def mamba2_step(
     state: Float[Tensor, "B H P N"],
     x: Float[Tensor, "B H P"],
@@ -69,10 +69,11 @@ def mamba2_step(
     steps = _steps(dt[..., :1], None if dt_bias is None else dt_bias[..., :1], dt_softplus)
     decay = (steps * A[:, :1, 0]).exp()
     B, C = (wide(y).repeat_interleave(x.shape[1] // y.shape[1], 1).flatten(0, 1) for y in (B, C))
-    o = _advance(state.flatten(0, 1), decay.view(-1, 1, 1), (steps * x).flatten(0, 1), B, C)
+    o = _advance(state, decay.view(-1, 1, 1), (steps * x).flatten(0, 1), B, C)
     return _finished(o.view(x.shape), x, D, z)
 
 
+@exactly
 def mamba_scan(
     x: Float[Tensor, "B V T"],
     dt: Float[Tensor, "B V T"],
@@ -98,6 +99,7 @@ def mamba_scan(
     return (o, state[:, 0].mT) if state is not None else o
 
 
+@exactly
 def mamba_step(
     state: Float[Tensor, "B V N"],
     x: Float[Tensor, "B V"],
@@ -123,15 +125,16 @@ def _steps(dt: Tensor, bias: Tensor | None, softplus: bool) -> Tensor:
 
 
 def _advance(
-    state: Float[Tensor, "n P N"],
+    state: Float[Tensor, "... P N"],
     decay: Float[Tensor, "n ..."],
     write: Float[Tensor, "n P"],
     B: Float[Tensor, "n N"],
     C: Float[Tensor, "n N"],
 ) -> Float[Tensor, "n P"]:
     """One token: the state after it, in place, and what it reads."""
-    new = torch.baddbmm(wide(state) * decay, write[:, :, None], B[:, None])
-    state.copy_(new)
+    old = wide(state).flatten(0, -3)
+    new = torch.baddbmm(old * decay, write[:, :, None], B[:, None])
+    state.copy_(new.view(state.shape))
     return torch.bmm(new, C[:, :, None])[:, :, 0]
 
 

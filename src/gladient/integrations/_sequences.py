@@ -1,10 +1,20 @@
 """What the replaced functions share: the precision that they compute in, and packed sequences that are kept apart."""
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
-__all__ = ["restarted", "wide"]
+from gladient.ops.dispatch import operate
+
+__all__ = ["exactly", "scan", "wide"]
+
+Result = TypeVar("Result")
+Given = ParamSpec("Given")
 
 
 def wide(x: Tensor) -> Tensor:
@@ -12,13 +22,41 @@ def wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def restarted(g: Float[Tensor, "B T H"], seq_idx: Int[Tensor, "B T"] | None) -> Float[Tensor, "B T H"]:
-    """Log gates that forget all at the first token of each packed sequence.
+def exactly(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Computes in the precision of its inputs under autocast too, which would round products, and states with them."""
 
-    >>> restarted(torch.zeros(1, 3, 1), torch.tensor([[0, 0, 1]])).flatten().tolist()
-    [0.0, 0.0, -inf]
+    @wraps(function)
+    def run(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        if not torch.is_autocast_enabled("cpu"):
+            return function(*args, **kwargs)
+        with torch.autocast("cpu", enabled=False):
+            return function(*args, **kwargs)
+
+    return run
+
+
+def scan(
+    tensors: dict[str, Any],
+    seq_idx: Int[Tensor, "B T"] | None,
+    *,
+    initial_state: Float[Tensor, "n H K V"] | None = None,
+    output_final_state: bool = False,
+    **options: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """The operator on tensors of all tokens, [B, T, …]; with `seq_idx` a new sequence begins wherever it changes.
+
+    A row's initial state is its first sequence's, and its final state its last one's.
     """
+    options["output_final_state"] = output_final_state
     if seq_idx is None:
-        return g
-    first = seq_idx.diff(dim=1, prepend=seq_idx[:, :1]) != 0
-    return g.masked_fill(first[..., None], -torch.inf)
+        return operate(**tensors, initial_state=initial_state, **options)
+    B, T = seq_idx.shape
+    starts = functional.pad(seq_idx.diff(dim=1) != 0, (1, 0), value=True).flatten().nonzero()[:, 0]
+    begins = starts % T == 0  # a row, and not only a sequence
+    if initial_state is not None:
+        empty = initial_state.new_zeros(len(starts), *initial_state.shape[1:])
+        options["initial_state"] = empty.index_copy(0, begins.nonzero()[:, 0], initial_state)
+    # One long row: sequences whose borders the operator knows share nothing, not even what is not finite.
+    options["cu_seqlens"] = functional.pad(starts, (0, 1), value=B * T)
+    o, states = operate(**{name: x.flatten(0, 1)[None] for name, x in tensors.items()}, **options)
+    return o.view(B, T, *o.shape[2:]), None if states is None else states[begins.roll(-1)]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gladient._optional import require
 from gladient.integrations._convolution import INSTALL, convolution
 from gladient.integrations._delta import delta_rule, kimi_delta_rule
+from gladient.integrations._packing import packed, reads_rows
 from gladient.integrations._selective import mamba2_scan, mamba2_step, mamba_scan, mamba_step
 
 __all__ = ["Acceleration", "SUPPORTED", "accelerate", "accelerated"]
@@ -27,6 +28,20 @@ SUPPORTED: dict[str, tuple[str, ...]] = {
     "Kimi delta attention": ("kimi_linear", "glm5_next", "bailing_hybrid"),
 }
 """The model types of transformers that are accelerated, by family."""
+_NEEDED = {
+    "Mamba": ("mamba_selective_scan", "mamba_selective_state_update"),
+    "Mamba-2": ("mamba2_chunk_scan", "mamba2_selective_state_update"),
+    "gated delta rule": ("torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule"),
+    "Kimi delta attention": ("chunk_kimi_delta_attention", "recurrent_kimi_delta_attention"),
+}
+"""The functions of a family's modules without which a scan would not be replaced; all have `causal_conv1d_fn` too."""
+_FAMILY = {f"transformers.models.{name}.modeling_{name}": kind for kind, names in SUPPORTED.items() for name in names}
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """What the library's whole layers in one kernel return on a CPU: nothing, and the layer goes on by itself."""
+
+
 _OURS: Mapping[str, Callable[..., Any]] = {
     "mamba_selective_scan": mamba_scan,
     "mamba_selective_state_update": mamba_step,
@@ -37,19 +52,22 @@ _OURS: Mapping[str, Callable[..., Any]] = {
     "chunk_kimi_delta_attention": kimi_delta_rule,
     "recurrent_kimi_delta_attention": kimi_delta_rule,
     "causal_conv1d_fn": convolution,
+    "mamba_inner_fn": _nothing,
+    "mamba2_split_conv1d_scan_combined": _nothing,
 }
+_Place = tuple[ModuleType | type, str]
 
 
 @dataclass
 class _Swap:
-    """One function of a module of transformers, and how many models have it replaced."""
+    """One function of a module of transformers or a model's forward, and how many models have it replaced."""
 
     original: Callable[..., Any]
     ours: Callable[..., Any] | None = None
     users: int = 0
 
 
-_swaps: dict[tuple[str, str], _Swap] = {}
+_swaps: dict[_Place, _Swap] = {}
 _lock = Lock()
 
 
@@ -57,25 +75,28 @@ class Acceleration:
     """What `accelerate` did, to be undone.
 
     Args:
-        places: modules and the names of their functions that are replaced.
+        places: modules and classes, and the names of their functions that are replaced.
     """
 
-    def __init__(self, places: Sequence[tuple[ModuleType, str]]) -> None:
+    def __init__(self, places: Sequence[_Place]) -> None:
         self._places = tuple(places)
         with _lock:
-            for module, name in self._places:
-                _replace(module, name)
+            for place in self._places:
+                _replace(place)
 
     @property
     def functions(self) -> tuple[str, ...]:
         """The replaced functions by their full names; none after `remove`."""
-        return tuple(f"{module.__name__}.{name}" for module, name in self._places)
+        return tuple(
+            f"{home.__module__}.{home.__name__}.{name}" if isinstance(home, type) else f"{home.__name__}.{name}"
+            for home, name in self._places
+        )
 
     def remove(self) -> None:
         """Gives transformers its functions back, unless another accelerated model needs ours; twice is once."""
         with _lock:
-            for module, name in self._places:
-                _restore(module, name)
+            for place in self._places:
+                _restore(place)
             self._places = ()
 
 
@@ -83,19 +104,21 @@ def accelerate(model: nn.Module) -> Acceleration:
     """Runs a model's scans, delta rules and short convolutions on this package's kernels, on a CPU.
 
     In transformers these are functions of the model's Python module; ours take their place, for all models of that
-    architecture in the process, until `remove`. They serve training and generation, and packed sequences (`seq_idx`,
-    `cu_seq_lens_q`), which transformers refuses on a CPU. Tensors on another device go to transformers' own functions.
-    Parameters, outputs and caches keep their shapes and dtypes.
+    architecture in the process, until `remove`. They serve training and generation, also under autocast, where states
+    stay exact. Packed rows (`seq_idx`, `cu_seq_lens_q`, `position_ids` that restart) are kept apart in all layers, or
+    refused with the reason. Tensors on another device go to transformers' own functions. Parameters, outputs and caches
+    keep their shapes and dtypes.
 
     Args:
-        model: a model of transformers, or a module that holds one.
+        model: a model of transformers, or a module that holds one: wrapped by PEFT or DDP, compiled, quantised.
 
     Returns:
         A handle whose `remove()` undoes it, as torch's hooks have one.
 
     Raises:
-        ImportError: if transformers is absent.
-        ValueError: if no layer of the model is of an architecture in `SUPPORTED`.
+        ImportError: if transformers is absent, or is a version whose layers call other functions than these.
+        TypeError: if what comes is no model.
+        ValueError: if no layer of the model is of an architecture in `SUPPORTED`, or one holds its function itself.
 
     >>> import torch
     >>> from transformers import Mamba2Config, Mamba2ForCausalLM
@@ -108,13 +131,18 @@ def accelerate(model: nn.Module) -> Acceleration:
     >>> handle.remove()
     """
     require("transformers", needed_for="gladient.integrations.transformers", install=INSTALL)
-    homes = {type(part).__module__ for part in model.modules()}
-    wanted = {f"transformers.models.{name}.modeling_{name}" for names in SUPPORTED.values() for name in names}
-    modules = [sys.modules[home] for home in sorted(homes & wanted)]
+    if not isinstance(model, nn.Module):
+        got = repr(model) if isinstance(model, str | type | None) else f"a {type(model).__name__}"
+        load = "load it first, as by AutoModelForCausalLM.from_pretrained"
+        raise TypeError(f"accelerate takes a model of transformers, a torch.nn.Module, not {got}: {load}")
+    homes = {each.__module__ for part in model.modules() for each in type(part).__mro__}
+    modules = [sys.modules[home] for home in sorted(homes & _FAMILY.keys())]
     if not modules:
         known = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in SUPPORTED.items())
         raise ValueError(f"{type(model).__name__} has no layer that runs on these kernels; supported are {known}")
-    return Acceleration([(module, name) for module in modules for name in _OURS if hasattr(module, name)])
+    for module in modules:
+        _refuse_unreached(model, module)
+    return Acceleration([place for module in modules for place in _places(module)])
 
 
 @contextmanager
@@ -136,21 +164,52 @@ def accelerated(model: Model) -> Iterator[Model]:
         handle.remove()
 
 
-def _replace(module: ModuleType, name: str) -> None:
-    swap = _swaps.setdefault((module.__name__, name), _Swap(getattr(module, name)))
+def _refuse_unreached(model: nn.Module, module: ModuleType) -> None:
+    """A scan that the model computes elsewhere would stay as slow as it is, and as it is for packed rows."""
+    needed = (*_NEEDED[_FAMILY[module.__name__]], "causal_conv1d_fn")
+    if absent := [name for name in needed if not callable(getattr(module, name, None))]:
+        version = sys.modules["transformers"].__version__
+        raise ImportError(
+            f"{module.__name__} of transformers {version} has no {' and no '.join(absent)} to replace; "
+            f"layers call them from version 5.15 on: pip install --upgrade 'transformers>=5.15'"
+        )
+    theirs = [getattr(module, name) for name in needed]
+    for name, part in model.named_modules():
+        held = [key for key, value in vars(part).items() if any(value is each for each in theirs)]
+        if held:
+            raise ValueError(
+                f"layer {name!r} holds its function itself, as {held[0]!r}, which no replacement reaches: "
+                f"delete this attribute, and let the layer call the function of {module.__name__}"
+            )
+
+
+def _places(module: ModuleType) -> Iterator[_Place]:
+    """The functions of a module, and the forwards of its models that know what a row holds."""
+    yield from ((module, name) for name in _OURS if hasattr(module, name))
+    known = sys.modules["transformers"].PreTrainedModel
+    for model in list(vars(module).values()):
+        here = isinstance(model, type) and model.__module__ == module.__name__
+        if here and issubclass(model, known) and reads_rows(model):
+            yield model, "forward"
+
+
+def _replace(place: _Place) -> None:
+    home, name = place
+    swap = _swaps.setdefault(place, _Swap(getattr(home, name)))
     swap.users += 1
     if swap.ours is None:
-        swap.ours = _ours_on_cpu(_OURS[name], swap)
-        setattr(module, name, swap.ours)
+        swap.ours = _packed_here(home, swap) if isinstance(home, type) else _ours_on_cpu(_OURS[name], swap)
+        setattr(home, name, swap.ours)
 
 
-def _restore(module: ModuleType, name: str) -> None:
-    swap = _swaps[module.__name__, name]
+def _restore(place: _Place) -> None:
+    home, name = place
+    swap = _swaps[place]
     swap.users -= 1
     if swap.users == 0:
-        del _swaps[module.__name__, name]
-        if getattr(module, name) is swap.ours:
-            setattr(module, name, swap.original)
+        del _swaps[place]
+        if getattr(home, name) is swap.ours:
+            setattr(home, name, swap.original)
 
 
 def _ours_on_cpu(ours: Callable[..., Any], swap: _Swap) -> Callable[..., Any]:
@@ -159,5 +218,16 @@ def _ours_on_cpu(ours: Callable[..., Any], swap: _Swap) -> Callable[..., Any]:
     @wraps(swap.original)
     def run(x: Tensor, *args: Any, **kwargs: Any) -> Any:
         return (ours if swap.users and x.device.type == "cpu" else swap.original)(x, *args, **kwargs)
+
+    return run
+
+
+def _packed_here(model: type, swap: _Swap) -> Callable[..., Any]:
+    """As long as it has users; models that were compiled meanwhile call the original afterwards."""
+    ours = packed(model, swap.original)
+
+    @wraps(swap.original)
+    def run(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return (ours if swap.users else swap.original)(self, *args, **kwargs)
 
     return run
