@@ -131,6 +131,33 @@ def test_attention_of_hybrids_is_named(save: Save, capsys: pytest.CaptureFixture
     assert f"layer 3 is not a gated layer but attention ({kind}); gated layers are [0, 2]" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a model"])
+def test_an_adapter_is_named_with_its_base_and_the_cure(
+    beside: bool, save: Save, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = save(mamba2(vocab_size=8, num_hidden_layers=1)) if beside else tmp_path
+    described = {"peft_type": "LORA", "base_model_name_or_path": "state-spaces/\x1b[2Jmamba2"}
+    (path / "adapter_config.json").write_text(json.dumps(described), "utf-8")
+    assert look(path) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert r"holds an adapter (LoRA and the like) of state-spaces/\x1b[2Jmamba2, not a model" in error
+    assert "merge_and_unload" in error
+
+
+def test_names_of_a_model_do_not_drive_the_terminal(save: Save, capfd: pytest.CaptureFixture[str]) -> None:
+    path = save(mamba2(vocab_size=8, num_hidden_layers=1))
+    strange = path.rename(path.with_name("m\x1b]0;owned\x07 [bold]\u202e"))
+    capfd.readouterr()
+    assert main(["lens", str(strange), "--text", "gates weigh", "--out", str(path.with_name("lens.html"))]) == 0
+    said = "".join(capfd.readouterr())
+    assert r"layers of m\x1b]0;owned\x07 [bold]\u202e …" in said
+    assert r"m\x1b]0;owned\x07 [bold]\u202e: 1 of 1 layers proved" in said
+    assert not set(said) & {"\x1b", "\x07", "\u202e"}
+    changed(strange / "config.json", model_type="\x1b]0;owned\x07")
+    assert look(strange) == 2
+    assert not set("".join(capfd.readouterr())) & {"\x1b", "\x07"}
+
+
 def test_what_is_not_installed_is_named_before_anything_is_trained(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -60,7 +60,7 @@ class Lens:
         packed = pack(views)
         if out is not None:
             size = write_packed(out, packed)
-            print(f"{out}: {size / 2**20:.2f} MiB", file=sys.stderr if self.json else sys.stdout)
+            print(f"{printable(out)}: {size / 2**20:.2f} MiB", file=sys.stderr if self.json else sys.stdout)
         print(json_text(_summaries(packed)) if self.json else "\n".join(map(_line, packed)))
         return 0 if all(layer["reconstruction"]["passed"] for model in packed for layer in model["layers"]) else 1
 

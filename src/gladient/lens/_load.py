@@ -1,5 +1,6 @@
 """A language model and its tokenizer, from a folder or a hub, and one reading of a text."""
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -88,6 +89,7 @@ def load_pretrained(name: str) -> Loaded:
         name = str(Path(name).expanduser())
     elif Path(name).exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
         raise ValueError(f"{name} is not a folder with a model; give a local folder, owner/name on the hub, or demo")
+    _check_folder(Path(name))
     transformers = require_transformers()
     where = "is broken or incomplete" if Path(name).is_dir() else "was not found, or the hub cannot be reached"
     with quiet_transformers():
@@ -106,6 +108,25 @@ def load_pretrained(name: str) -> Loaded:
 
     shown = Path(name).name if Path(name).is_dir() else name
     return Loaded(shown, module.eval(), encode, options={"use_cache": False}, word=word)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuses what a folder of a model does not hold; a name on the hub is no folder."""
+    if (folder / "adapter_config.json").is_file():
+        base = _read_json(folder / "adapter_config.json").get("base_model_name_or_path", "its base model")
+        raise ValueError(
+            f"{folder} holds an adapter (LoRA and the like) of {base}, not a model; merge the two with peft: "
+            "AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload().save_pretrained(MERGED), save the "
+            "base model's tokenizer into MERGED too, and give that"
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _part(kind: Any, name: str, wrong: str) -> Any:

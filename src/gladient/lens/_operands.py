@@ -47,7 +47,7 @@ def record(
             alone, each row has its own at the end.
 
     Raises:
-        ValueError: if a shape breaks its rule.
+        ValueError: if a shape breaks its rule, or a log gate is above 0.
         TypeError: if a type does, or an operand is none of these.
 
     >>> q = k = torch.ones(1, 3, 1, 1)
@@ -58,6 +58,7 @@ def record(
     ([[[[0.25, 0.5, 1.0]]]], True)
     """
     call = prepare(q, k, v, **operands)
+    _check_logs(operands)
     warn_layout(call.k, call.heads)
     if output is None:
         output = operate(q, k, v, **operands)[0]
@@ -67,6 +68,15 @@ def record(
         raise ValueError(f"output has shape {tuple(output.shape)}; of these operands it is [B, Q, H, V] = {wanted}")
     kept = recurrence_of(call, output.detach(), call.initial_state)
     return Record(module, layer, "delta rule" if call.beta is not None else "by hand", 0, kept, max_bytes)
+
+
+def _check_logs(operands: dict[str, Any]) -> None:
+    for name in ("g", "gk", "gv", "G", "A"):
+        most = operands[name].max().item() if isinstance(operands.get(name), Tensor) and operands[name].numel() else 0.0
+        if most > 0:  # the operators take gates that multiply up; here they are gates passed for their logs
+            raise ValueError(
+                f"{name} holds {most:.4g}, a log gate above 0; gates lie in [0, 1]: pass their logarithms, {name}.log()"
+            )
 
 
 def recurrence_of(call: Call, output: Tensor, initial_state: Tensor | None) -> Recurrence:
