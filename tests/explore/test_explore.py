@@ -1,5 +1,6 @@
 """What the page shows is what the theory says; what is typed badly is told in one sentence."""
 
+import asyncio
 import re
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ from gladient.cli.risk import Risk
 from gladient.experiments import Panel, Stack
 from gladient.experiments.single.work import Run
 from gladient.explore import Fields, Training, around, controls, delta_rows, gains, gate_rows, pictures, tables
+from gladient.explore.guarded import Guard
 from gladient.explore.notebook import app
 from gladient.explore.server import NOTEBOOK, command
 from gladient.training import TrainingConfig
@@ -188,8 +190,9 @@ def test_the_editor_gets_a_copy_and_keeps_it(tmp_path, monkeypatch):
     called = command(2800, browser=False, edit=True)
     assert called[1:] == (
         [
+            "-P",
             "-m",
-            "marimo",
+            "gladient.explore.guarded",
             "-y",
             "edit",
             "--skip-update-check",
@@ -216,3 +219,42 @@ def test_a_port_out_of_range(capsys):
 def test_torch_is_imported_when_something_is_trained():
     script = "import sys, gladient.explore.controls; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize(
+    ("passes", "headers"),
+    [
+        (True, {"host": "localhost:2718", "origin": "http://localhost:2718"}),
+        (True, {"host": "127.0.0.1:9"}),
+        (True, {"host": "[::1]", "origin": "http://[::1]"}),
+        (False, {}),
+        (False, {"host": ""}),
+        (False, {"host": "localhost:2718", "origin": ""}),
+        (False, {"host": "localhost:2718", "origin": "null"}),
+        (False, {"host": "localhost:2718", "origin": "https://localhost:2718"}),
+        (False, {"host": "localhost:2718", "origin": "http://localhost:2719"}),
+        (False, {"host": "localhost:2718", "origin": "http://localhost:2718.example.com"}),
+        (False, {"host": "127.0.0.1.example.com", "origin": "http://127.0.0.1.example.com"}),
+        (False, {"host": "127.0.0.1:9@example.com"}),
+        (False, {"host": "192.168.0.2:2718", "origin": "http://192.168.0.2:2718"}),
+    ],
+)
+def test_the_guard_reads_host_and_origin(kind, passes, headers):
+    sent, scope = [], {"type": kind, "headers": [(name.encode(), value.encode()) for name, value in headers.items()]}
+
+    async def app(scope, receive, send):
+        sent.append({"type": "passed"})
+
+    async def receive():
+        raise AssertionError
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(Guard(app)(scope, receive, send))
+    if passes:
+        assert sent == [{"type": "passed"}]
+    else:
+        assert sent[0]["type"] == {"http": "http.response.start", "websocket": "websocket.close"}[kind]
+        assert sent[0].get("status", 403) == 403

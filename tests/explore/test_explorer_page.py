@@ -1,4 +1,4 @@
-"""The page in Chromium: numbers follow fields and sliders, errors are sentences, a model trains; no other host."""
+"""The page in Chromium: numbers follow fields and sliders, errors are sentences, a model trains; others are refused."""
 
 import signal
 import socket
@@ -6,9 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from urllib.request import urlopen
+from contextlib import contextmanager
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from browser import CHROMIUM, Page, open_page
 from gladient import landscape
@@ -31,23 +36,29 @@ FIND = """
 """
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """The command, serving; at the end Ctrl-C must end it."""
+@contextmanager
+def served() -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The command, serving: the address that it prints; at the end Ctrl-C must end it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "gladient.cli", "explore", "--no-browser", "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        home = f"http://127.0.0.1:{port}/"
         try:
-            _until(lambda: _answers(home), "the server answers")
-            yield home
+            assert process.stdout is not None
+            printed = next(line for line in process.stdout if "URL: " in line)
+            yield printed.split("URL: ")[1].strip(), process
         finally:
             process.send_signal(signal.SIGINT)
-            assert process.wait(60) in (0, 130)
+            assert process.wait(120) == 0
             assert process.stderr is not None
-            assert "Traceback" not in process.stderr.read()
+            assert process.stderr.read() == ""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with served() as (found, _):
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +68,8 @@ def page(address: str) -> Iterator[Page]:
         yield opened
         # marimo prepares pictures for the case that the connection is lost
         assert [error for error in opened.errors if "preloaded using link preload" not in error] == []
-        assert all(
-            url.startswith((address, address.replace("http", "ws"), "data:", "blob:")) for url in opened.requests
-        )
+        home = address.split("?")[0]
+        assert all(url.startswith((home, home.replace("http", "ws"), "data:", "blob:")) for url in opened.requests)
 
 
 def test_it_opens_with_the_ladder(page: Page) -> None:
@@ -107,11 +117,58 @@ def test_a_model_trains_and_stops(page: Page) -> None:
     _type(page, "n,", "5 5")
     _shows(page, "--n 5 5", "Cross: this setting")
     _press(page, "Train it")
-    _shows(page, "Step ")
+    _shows(page, "Step ", limit=120)
     _press(page, "Stop")
     _until(lambda: 0 < _step(page) == _step(page, wait=1.5) < 400, "the training stops")
     _press(page, "Train it")
     _shows(page, "On fresh prompts the trained model has risk", limit=240)
+
+
+@pytest.mark.parametrize("sign", ["PyTorch is being loaded", "Step "])
+def test_ctrl_c_while_a_model_trains_ends_it_well(sign: str) -> None:
+    with served() as (address, process), open_page(address, width=1500, height=2400) as page:
+        _shows(page, "Train it", "Cross: this setting", limit=120)
+        _press(page, "Train it")
+        _shows(page, sign, limit=120)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == 0
+
+
+def test_others_get_nothing(address: str) -> None:
+    """Other pages, other names of this machine, and whoever does not know the token."""
+    home, token = address.split("?")
+    host = home.removeprefix("http://").rstrip("/")
+    port = host.split(":")[1]
+    assert _knocks(host, f"http://{host}", token) == "open"
+    assert _knocks(f"127.0.0.1:{port}", f"http://127.0.0.1:{port}", token) == "open"
+    for name, origin, given in [
+        (host, f"http://{host}", ""),
+        (host, f"http://{host}", "access_token=guessed"),
+        (host, "http://example.com", token),
+        (host, "null", token),
+        (host, "http://localhost:1", token),
+        (host, f"http://127.0.0.1:{port}", token),
+        (f"example.com:{port}", f"http://example.com:{port}", token),
+        (f"localhost.example.com:{port}", None, token),
+    ]:
+        assert _knocks(name, origin, given) == "403", (name, origin, given)
+    for headers in ({"Host": "example.com"}, {"Origin": "http://example.com"}):
+        with pytest.raises(HTTPError, match="403"):
+            urlopen(Request(f"{home}?{token}", headers=headers))
+
+
+def _knocks(host: str, origin: str | None, token: str) -> str:
+    """What becomes of a WebSocket with these headers: open, or the status with which it is refused."""
+    with socket.create_connection(("127.0.0.1", int(host.split(":")[1]))) as line:
+        try:
+            with connect(
+                f"ws://{host}/ws?session_id=s_other&{token}",
+                sock=line,
+                origin=None if origin is None else Origin(origin),
+            ):
+                return "open"
+        except InvalidStatus as refused:
+            return str(refused.response.status_code)
 
 
 def _text(page: Page) -> str:
@@ -148,11 +205,3 @@ def _until(holds: Callable[[], bool], what: str, limit: float = 25) -> None:
     while not holds():
         assert time.monotonic() < end, f"not within {limit} seconds: {what}"
         time.sleep(0.05)
-
-
-def _answers(home: str) -> bool:
-    try:
-        with urlopen(home) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False

@@ -32,5 +32,5 @@ def command(port: int, *, browser: bool, edit: bool = False) -> list[str]:
             shutil.copyfile(NOTEBOOK, page)
     options = ["--host", "127.0.0.1", *(["--port", str(port)] if port else []), *([] if browser else ["--headless"])]
     kind = ["edit", "--skip-update-check"] if edit else ["run"]
-    # -y: Ctrl-C ends it without a question
-    return [sys.executable, "-m", "marimo", "-y", *kind, str(page), *options]
+    # -P: this folder may hold a file called marimo.py or random.py; -y: Ctrl-C ends it without a question
+    return [sys.executable, "-P", "-m", "gladient.explore.guarded", "-y", *kind, str(page), *options]
