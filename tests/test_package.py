@@ -34,6 +34,11 @@ def test_rooms_are_there_where_ndarray_is_no_class() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+def test_it_is_a_command_too() -> None:
+    done = subprocess.run([sys.executable, "-m", "gladient", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"gladient {gladient.__version__}\n"
+
+
 def test_every_room_is_listed() -> None:
     rooms = {path.parent.name for path in SOURCE.glob("*/__init__.py")} - {"cli"}  # a command, not a room
     assert set(gladient.__all__) == set(dir(gladient)) == rooms
