@@ -48,7 +48,7 @@ def load_tensors(path: Path, *, run: Mapping[str, Any]) -> tuple[dict[str, Tenso
         if header.pop("sha256") != _checksum(tensors, header):
             raise ValueError("its checksum differs")
         found, state = header["run"], header["state"]
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} is not a whole gladient checkpoint ({error}); delete it, and train or save again"
         ) from None

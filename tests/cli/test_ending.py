@@ -10,6 +10,7 @@ import pytest
 
 from gladient import __version__
 from gladient.cli import main
+from gladient.cli._ending import EXIT_CODES
 from gladient.cli.risk import Risk
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +39,28 @@ def test_a_full_disk_is_told_once():
     assert done.stderr.count("\n") == 1
 
 
+def test_exit_codes_are_told_in_help_and_docs(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    page = (ROOT / "docs" / "reference" / "command-line.md").read_text()
+    for code, meaning in EXIT_CODES.items():
+        assert f"{code}: {meaning}" in told
+        assert f"| {code} | {meaning} |" in page
+
+
+def test_an_error_may_have_a_code_of_its_own_and_no_text(capsys, monkeypatch):
+    class LostError(ConnectionError):
+        exit_code = 3
+
+    def fail(self):
+        raise LostError
+
+    monkeypatch.setattr(Risk, "run", fail)
+    assert main(BASE) == 3
+    assert capsys.readouterr().err == "gladient: error: LostError\n"
+
+
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"gladient {__version__}\n"
@@ -49,6 +72,8 @@ def test_version(capsys):
         (RuntimeError("did not settle"), "error: RuntimeError: did not settle (GLADIENT_TRACEBACK=1 shows where)"),
         (ImportError("no such package"), "error: no such package"),
         (MemoryError(), "error: MemoryError: "),
+        (ValueError(), "error: ValueError"),
+        (TimeoutError(), "error: TimeoutError"),
         (ValueError("two\nlines"), "error: two lines"),
         (ValueError("x" * 5000), "error: xxx"),
     ],

@@ -1,5 +1,6 @@
 """The engine: a worker that dies, a scheduler and workers started by hand, and what a run cannot do."""
 
+import io
 import os
 import signal
 import socket
@@ -15,10 +16,11 @@ from typing import Any
 import psutil
 import pytest
 from distributed import Client
+from rich.console import Console
 from tiny_figure import COMMAND, Tiny
 
 from gladient.cli import main
-from gladient.experiments import Outcome, _runner, make
+from gladient.experiments import Outcome, _cluster, _progress, _runner, make
 from gladient.experiments._output import open_output
 from gladient.experiments._versions import versions
 from gladient.experiments._work import OnStep
@@ -57,16 +59,17 @@ def test_a_killed_worker_is_replaced_and_the_results_are_the_same(finished: Path
 
 
 @contextmanager
-def cluster(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+def cluster(folder: Path, workers: int, port: int = 0) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
     """A scheduler and workers as one starts them by hand, each in a folder of its own."""
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", port))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     started = [subprocess.Popen([*DASK, "scheduler", "--host", address, "--no-dashboard", "--no-show"], **quiet)]
     for number in range(workers):
         place = folder / f"worker-{number}"
-        place.mkdir()
+        place.mkdir(parents=True)
         started.append(
             subprocess.Popen(
                 [*DASK, "worker", address, "--nthreads", "1", "--no-dashboard"],
@@ -75,7 +78,7 @@ def cluster(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess.P
             )
         )
     try:
-        yield address, started[1:]
+        yield address, started
     finally:
         for process in started:
             process.terminate()
@@ -87,10 +90,10 @@ def cluster(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess.P
 def test_workers_started_by_hand_give_the_same_bits_whoever_dies(finished: Path, tmp_path: Path) -> None:
     """A nanny is killed with its worker; then the client, whose run goes on with --resume."""
     out = tmp_path / "out"
-    with cluster(tmp_path, workers=2) as (address, workers):
+    with cluster(tmp_path, workers=2) as (address, started):
         client = subprocess.Popen([*COMMAND, str(out), "--scheduler", address])
         wait_for_points(out)
-        workers[0].kill()
+        started[1].kill()
         wait_for_points(out, 3)
         client.kill()
         client.wait()
@@ -106,7 +109,7 @@ def test_workers_started_by_hand_give_the_same_bits_whoever_dies(finished: Path,
 def test_nothing_answers_at_the_schedulers_address(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_runner, "_CONNECT_WITHIN", 1.0)
+    monkeypatch.setattr(_cluster, "_CONNECT_WITHIN", 1.0)
     arguments = ["reproduce", "--out", str(tmp_path / "out"), "--scheduler", "tcp://127.0.0.1:1"]
     assert main(arguments) == 2
     error = capsys.readouterr().err
@@ -127,13 +130,72 @@ def test_a_worker_of_another_version_is_refused(tmp_path: Path, monkeypatch: pyt
 
 
 def test_workers_started_here_are_locked_and_keep_their_memory() -> None:
-    with _runner._client(1, None) as client:
+    before = listening()
+    with _cluster.connected(1, None) as client:
         assert client.scheduler_info()["address"].startswith("tls://127.0.0.1")
         (found,) = client.run(lambda: dict(os.environ)).values()
         assert "MALLOC_TRIM_THRESHOLD_" not in found
         assert found["OMP_NUM_THREADS"] == "1"
         (handler,) = client.run(lambda: signal.getsignal(signal.SIGINT)).values()
         assert handler == signal.SIG_IGN
+        # scheduler, nanny and worker, each behind TLS; no dashboard, no /info, no /metrics
+        assert len(listening() - before) == 3
+        assert not client.scheduler_info()["services"]
+
+
+def listening() -> set[tuple[int, str]]:
+    """Where this process and those below it can be reached."""
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return {
+        (process.pid, str(line.laddr))
+        for process in family
+        for line in process.net_connections()
+        if line.status == psutil.CONN_LISTEN
+    }
+
+
+def test_a_run_without_a_terminal_says_now_and_then_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_progress, "_SAY_EVERY", 0.01)
+    log = io.StringIO()
+    with _progress.showing(Console(file=log), [Endless(), Endless(name="other")]) as bar:
+        bar.advance(500.0)
+        bar.finish("endless: done in 1.0 s")
+        wait_for(lambda: "25% after 0.0 min; 1 of 2 parts done\n" in log.getvalue(), seconds=60)
+    said = log.getvalue()
+    assert "endless: done in 1.0 s\n" in said
+    time.sleep(0.05)
+    assert log.getvalue() == said
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_dies_ends_the_run_in_one_line_and_a_new_one_goes_on(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with cluster(tmp_path, workers=2) as (address, started):
+        client = subprocess.Popen([*COMMAND, str(out), "--scheduler", address], stderr=subprocess.PIPE, text=True)
+        wait_for_points(out)
+        started[0].kill()
+        _, told = client.communicate(timeout=120)
+        assert client.returncode == 3
+        error = told[told.index("gladient: error: ") :]
+        assert f"the scheduler {address} went away" in error
+        assert "--resume" in error
+        assert error.count("\n") == 1
+        assert "Traceback" not in told
+        wait_for(lambda: not any(busy(process) for process in started[1:]))
+        port = address.rsplit(":", 1)[1]
+        with cluster(tmp_path / "again", workers=1, port=int(port)) as (again, _):
+            assert again == address
+            assert subprocess.run([*COMMAND, str(out), "--resume", "--scheduler", again], check=False).returncode < 2
+    assert results(out) == results(finished)
+
+
+def busy(nanny: subprocess.Popen[bytes]) -> bool:
+    """Whether a worker, or anything below it, computes."""
+    try:
+        family = [psutil.Process(nanny.pid), *psutil.Process(nanny.pid).children(recursive=True)]
+        return sum(process.cpu_percent(0.5) for process in family) > 20
+    except psutil.NoSuchProcess:
+        return False
 
 
 @dataclass(frozen=True)

@@ -187,18 +187,25 @@ def test_damaged_point_is_named(finished: Path, tmp_path: Path) -> None:
     assert (out / "results.csv").read_bytes() == results
 
 
-def test_foreign_checkpoint_is_named(finished: Path, tmp_path: Path) -> None:
+def test_foreign_checkpoint_is_named_when_all_other_parts_are_done(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(finished, out)
     (out / "points" / "value_gate-n6.json").unlink()
+    (out / "points" / "linear_attention-n6.json").unlink()
     checkpoint = out / "checkpoints" / "value_gate-n6" / "checkpoint.safetensors"
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(b"not a checkpoint")
-    resumed = tiny(out, "--resume")
+    resumed = tiny(out, "--resume", "--workers", "1")  # the damaged one is begun first: it costs more
     assert resumed.returncode == 2
     assert f"{checkpoint} is not a whole gladient checkpoint" in resumed.stderr
+    assert "all other parts are done: --resume does what is left" in " ".join(resumed.stderr.split())
+    assert "training 2 parts on 1 worker" in resumed.stderr
     assert "Traceback" not in resumed.stderr
     assert checkpoint.read_bytes() == b"not a checkpoint"
+    assert (out / "points" / "linear_attention-n6.json").exists()
+    checkpoint.unlink()
+    assert tiny(out, "--resume").returncode in (0, 1)
+    assert (out / "results.csv").read_bytes() == (finished / "results.csv").read_bytes()
 
 
 @pytest.mark.parametrize(

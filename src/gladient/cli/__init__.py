@@ -8,7 +8,7 @@ from typing import Any
 import tyro
 
 import gladient
-from gladient.cli._ending import end_well, errors_in_one_line
+from gladient.cli._ending import EXIT_CODES, end_well, errors_in_one_line
 
 __all__ = ["main"]
 
@@ -16,9 +16,15 @@ __all__ = ["main"]
 # what its `run` needs it imports itself, so that `gladient risk` stays fast.
 COMMANDS = ("reproduce", "sweep", "train", "risk", "certify", "map", "explore", "data", "bench", "lens")
 
+_CODES = "; ".join(f"{code}: {meaning}" for code, meaning in EXIT_CODES.items())
+_DESCRIPTION = (
+    "Gated linear attention, shown as the gradient descent it performs. --version prints the version. "
+    f"Exit codes: {_CODES}."
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code, 2 for bad input (one line on stderr), 130 when interrupted.
+    """Run one command; returns its exit code, one of `EXIT_CODES`.
 
     Bad options leave by SystemExit(2), as with argparse. GLADIENT_TRACEBACK=1 shows where an error was raised.
     """
@@ -44,7 +50,7 @@ def _parse(arguments: Sequence[str]) -> Any:
         {name: _command(name) for name in COMMANDS},
         args=arguments,
         prog="gladient",
-        description="Gated linear attention, shown as the gradient descent it performs. --version prints the version.",
+        description=_DESCRIPTION,
         config=config,
     )
 

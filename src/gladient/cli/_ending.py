@@ -11,14 +11,24 @@ from itertools import groupby
 
 from gladient._text import printable
 
-__all__ = ["end_well", "errors_in_one_line"]
+__all__ = ["EXIT_CODES", "end_well", "errors_in_one_line"]
+
+EXIT_CODES = {
+    0: "done, and what the command checks holds",
+    1: "done, but a check failed: a model missed its exact risk or diverged, a layer was not rebuilt; or nobody read "
+    "what was printed",
+    2: "an error, told in one line: options, files, memory, a full disk",
+    3: "the scheduler of --scheduler went away; --resume goes on",
+    130: "interrupted by Ctrl-C; --resume goes on",
+}
+"""What the exit code of a command says."""
 
 _LONGEST = 1000  # characters of an error
 _FRAME = re.compile(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]")
 
 
 def end_well(work: Callable[[], int]) -> int:
-    """Exit code of `work`: its own; 2 and one line for an error; 130 when interrupted; 1 if nobody reads its output.
+    """Exit code of `work`: its own, or that of `EXIT_CODES` for how it ended, with one line about an error.
 
     Errors of other kinds (KeyError, TypeError …) are bugs, and keep their traceback.
     """
@@ -35,10 +45,10 @@ def end_well(work: Callable[[], int]) -> int:
             return 1  # as Python's manual has it; 0 would say that a figure keeps its claim, though nobody saw it
         if os.environ.get("GLADIENT_TRACEBACK"):
             raise
+        name, told = type(error).__name__, str(error)
         if isinstance(error, RuntimeError | MemoryError):
-            name = type(error).__name__
-            return _say(f"error: {name}: {error} (GLADIENT_TRACEBACK=1 shows where)", 2)
-        return _say(f"error: {error}", 2)
+            return _say(f"error: {name}: {told} (GLADIENT_TRACEBACK=1 shows where)", 2)
+        return _say(f"error: {told or name}", getattr(error, "exit_code", 2))
     finally:
         _let_go_of_stdout()
 

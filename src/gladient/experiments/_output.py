@@ -1,5 +1,6 @@
 """The folder a figure is written to: its config first, then each unit of work as soon as it is done."""
 
+import errno
 import json
 import os
 import shutil
@@ -48,6 +49,7 @@ class OutputFolder:
         for name, content in outcome.weights.items():
             write_atomically(self._weights(name), content)
         described = {
+            "config": self.config,
             "work": _content(work),
             "records": finite(outcome.records),  # losses of a training that diverged are not
             "seconds": seconds,
@@ -70,14 +72,14 @@ class OutputFolder:
         """
         path = self._point(work)
         content = _read_json(path)
-        if content.pop("sha256", None) != _digest(content) or not content["records"]:
-            raise ValueError(f"{path} is damaged (its checksum differs); delete it and resume")
-        if content["work"] != _content(work):
-            raise ValueError(f"{path} belongs to another config; delete it or choose another --out")
+        if content.pop("sha256", None) != _digest(content) or not content.get("records"):
+            raise ValueError(f"{path} is damaged (its checksum differs); {_ANEW}")
+        if (content.get("config"), content.get("work")) != (self.config, _content(work)):
+            raise ValueError(f"{path} belongs to another config; {_ANEW}, or choose another --out")
         for name, digest in content["weights"].items():
             weights = self._weights(name)
             if not weights.is_file() or sha256(weights.read_bytes()) != digest:
-                raise ValueError(f"{weights} is missing or damaged; delete {path} and resume: it is trained again")
+                raise ValueError(f"{weights} is missing or damaged; delete {path} and --resume: both are made again")
         return Finished(content["records"], content["seconds"])
 
     def write_checksums(self) -> None:
@@ -96,6 +98,10 @@ class OutputFolder:
 
 
 _SUMS = "SHA256SUMS"
+_ANEW = "delete it and --resume: it is made again"
+_OWN = {"points", "weights", "checkpoints", "results.csv", "exact.csv", "results.parquet"}
+_OWN |= {"figure.png", "figure.svg", "report.html", _SUMS}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 def _content(work: Work) -> dict[str, Any]:
@@ -129,13 +135,19 @@ def open_output(path: Path, *, config: Mapping[str, Any], resume: bool) -> Itera
             yield OutputFolder(path.resolve(), sha256((path / "config.json").read_bytes()))
     except Timeout:
         raise ValueError(f"{path} is in use by another run; wait for it or choose another --out") from None
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        where = error.filename or path
+        raise OSError(
+            f"{where}: {os.strerror(error.errno)}; what is done is kept in {path}: make room, and --resume"
+        ) from None
 
 
 def _check_config(path: Path, config: dict[str, Any], *, resume: bool) -> None:
     file = path / "config.json"
     if not file.exists():
-        if any(not entry.name.startswith(".") for entry in path.iterdir()):
-            raise ValueError(f"{path} is not empty and holds no config.json; choose a new folder for --out")
+        _check_rest(path, resume=resume)
         write_atomically(file, json.dumps(config, indent=1, allow_nan=False))
         return
     found = _read_json(file)
@@ -147,6 +159,18 @@ def _check_config(path: Path, config: dict[str, Any], *, resume: bool) -> None:
         )
     if not resume:
         raise ValueError(f"{path} already holds this figure; add --resume to go on, or choose another --out")
+
+
+def _check_rest(path: Path, *, resume: bool) -> None:
+    """Whether a folder without config.json may get one: parts that are done name their config, checkpoints do not."""
+    found = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")}
+    if found and not (resume and found <= _OWN):
+        also = "; add --resume to go on with its results" if found <= _OWN else ""
+        raise ValueError(f"{path} is not empty and holds no config.json; choose a new folder for --out{also}")
+    if "checkpoints" in found and any((path / "checkpoints").iterdir()):
+        raise ValueError(
+            f"{path} holds no config.json that its checkpoints belong to; delete {path / 'checkpoints'} and --resume"
+        )
 
 
 def _make_folder(path: Path) -> None:
@@ -161,8 +185,10 @@ def _make_folder(path: Path) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError(f"{path} is damaged (it is nested too deeply); {_ANEW}") from None
     except ValueError as error:  # not JSON, not UTF-8, or a number with more digits than Python reads
-        raise ValueError(f"{path} is damaged ({error}); delete it and resume") from None
+        raise ValueError(f"{path} is damaged ({error}); {_ANEW}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} was not written by gladient; choose another --out")
+        raise ValueError(f"{path} is damaged (it holds no object); {_ANEW}")
     return content

@@ -1,36 +1,34 @@
 """Does a figure's work on a cluster of workers: processes of this machine, or any that a Dask scheduler has."""
 
-import logging
-import os
 import shutil
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import cast
 from uuid import uuid4
 
-import dask
 import torch
-from distributed import Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
-from distributed.security import Security
+from distributed import Client, Future, KilledWorker, Status, as_completed, get_worker
+from distributed.comm import CommClosedError
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gladient._files import sha256, user_cache
+from gladient.experiments._cluster import connected
 from gladient.experiments._output import OutputFolder
+from gladient.experiments._progress import Bar, showing
 from gladient.experiments._versions import versions
 from gladient.experiments._work import Outcome, Work
 
-__all__ = ["run_work"]
+__all__ = ["SchedulerLostError", "run_work"]
 
 _REPORT_EVERY = 0.2  # seconds between two messages of a worker to the progress bar
-_CONNECT_WITHIN = 10.0  # seconds
-# Dask also has its workers hand freed memory back at once, which a training step asks for again.
-_ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1)
-# A terminal sends Ctrl-C to all its processes; the client alone decides what becomes of it.
-_DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+
+
+class SchedulerLostError(ConnectionError):
+    """The scheduler went away while work was being done; what is done is kept."""
+
+    exit_code = 3  # of the command: neither a model that misses (1) nor a mistake of whoever typed it (2)
 
 
 def run_work(
@@ -50,31 +48,50 @@ def run_work(
 
     Raises:
         OSError: if the scheduler cannot be reached.
-        ValueError: if a part fails, or a worker has other versions.
+        SchedulerLostError: if it goes away.
+        ValueError: if parts fail, once all others are done; or if a worker has other versions.
     """
     waiting = [work for work in works if not output.finished(work)]
     if len(waiting) < len(works):
         console.print(f"{len(works) - len(waiting)} of {len(works)} parts were finished before")
     if not waiting:
         return
-    topic = f"gladient-{uuid4().hex}"
-    with _client(min(workers, len(waiting)), scheduler) as client, _progress(console) as progress:
-        bar = progress.add_task("training", total=sum(work.cost for work in waiting), done=0, parts=len(waiting))
-        client.subscribe_topic(topic, lambda event: progress.advance(bar, event[1]))
-        if not client.scheduler_info()["workers"]:
-            console.print(f"{scheduler} has no workers yet; the work starts when one joins")
-        used = versions()
-        futures = {
-            client.submit(_do, work, output, topic, used, key=(topic, work.name), priority=work.cost): work
-            for work in waiting
-        }
-        for done, future in enumerate(as_completed(futures), start=1):
-            work = futures.pop(future)
+    workers = min(workers, len(waiting))
+    place = f"the workers of {scheduler}" if scheduler else f"{workers} worker{'s' * (workers > 1)}"
+    try:
+        with connected(workers, scheduler) as client, showing(console, waiting) as bar:
+            console.print(f"training {len(waiting)} part{'s' * (len(waiting) > 1)} on {place}")
+            if not client.scheduler_info()["workers"]:
+                console.print(f"{scheduler} has no workers yet; the work starts when one joins")
+            failed = _do_all(waiting, output, client, bar)
+    except (CancelledError, CommClosedError) as error:
+        raise SchedulerLostError(
+            f"the scheduler {scheduler} went away ({type(error).__name__}); what is done is kept: start a scheduler "
+            "and workers again, and --resume"
+        ) from None
+    if failed:
+        others = f" ({len(failed) - 1} more of {len(works)} parts failed too)" if len(failed) > 1 else ""
+        raise ValueError(f"{failed[0]}{others}; all other parts are done: --resume does what is left")
+
+
+def _do_all(works: Sequence[Work], output: OutputFolder, client: Client, bar: Bar) -> list[str]:
+    """Have all parts done and keep them; what is wrong with those that cannot be done."""
+    topic, used, failed = f"gladient-{uuid4().hex}", versions(), []
+    client.subscribe_topic(topic, lambda event: bar.advance(event[1]))
+    futures = {
+        client.submit(_do, work, output, topic, used, key=(topic, work.name), priority=work.cost): work
+        for work in works
+    }
+    for future in as_completed(futures):
+        work = futures.pop(future)
+        try:
             outcome, seconds = _result(future, work)
-            output.save(work, outcome, seconds=seconds)
-            progress.update(bar, done=done)
-            console.print(f"{work.name}: done in {seconds:.1f} s")
-        progress.update(bar, completed=progress.tasks[bar].total)  # steps of a checkpoint were not counted
+        except ValueError as error:  # of this part, such as a damaged checkpoint: the others can be done
+            failed.append(str(error))
+            continue
+        output.save(work, outcome, seconds=seconds)
+        bar.finish(f"{work.name}: done in {seconds:.1f} s")
+    return failed
 
 
 def _result(future: Future, work: Work) -> tuple[Outcome, float]:
@@ -83,55 +100,8 @@ def _result(future: Future, work: Work) -> tuple[Outcome, float]:
     except KilledWorker:
         raise ValueError(
             f"{work.name} was lost with several workers, one after another, probably for lack of memory; "
-            "use fewer --workers, or larger machines, and --resume"
+            "use fewer --workers, or larger machines"
         ) from None
-
-
-@contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
-    """A client of the scheduler, or of workers started here that end with it.
-
-    Dask's own messages are turned off for the rest of the process: they come late, from threads that see the
-    connections close, and what goes wrong is raised as well.
-    """
-    for name in ("distributed", "distributed.client"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    if scheduler is not None:
-        with Client(scheduler, timeout=_CONNECT_WITHIN) as client:
-            yield client
-        return
-    with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": _ENVIRONMENT}),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            security=Security.temporary(),  # other users of this machine are kept out
-            dashboard_address="127.0.0.1:0",
-            worker_dashboard_address="127.0.0.1:0",
-            memory_limit=0,
-            silence_logs=logging.CRITICAL,
-            preload=_DEAF,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        try:
-            yield client
-        finally:
-            for nanny in cluster.workers.values():  # asked to end, a worker would finish its step, or its test, first
-                nanny.auto_restart = False
-                os.kill(nanny.pid, signal.SIGKILL)
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description} {task.fields[done]}/{task.fields[parts]} parts"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )
 
 
 class _Unwanted(Exception):  # noqa: N818  (no error: the client is gone, or has all that it wants)
@@ -147,7 +117,8 @@ def _do(work: Work, output: OutputFolder, topic: str, expected: dict[str, str]) 
 
     def wanted() -> bool:
         task = worker.state.tasks.get(key)
-        return task is not None and task.state == "executing"
+        ended = worker.status in (Status.closing, Status.closed, Status.failed)  # as when its scheduler is gone
+        return task is not None and task.state == "executing" and not ended
 
     def on_step(done: int) -> None:
         nonlocal reported, told

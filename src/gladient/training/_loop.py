@@ -109,6 +109,8 @@ def _resume(
         return state["step"], [tensors["losses"]]
     except KeyError as error:
         raise CheckpointError(f"{checkpoint} lacks {error}; delete it: the training starts again") from None
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint} does not fit ({error}); delete it: the training starts again") from None
 
 
 def _adam(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam:
