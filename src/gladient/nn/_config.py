@@ -5,13 +5,15 @@ from typing import Literal, get_args
 
 from gladient.ops import Backend
 
-__all__ = ["Gate", "LayerConfig", "Link", "Normalise", "Write"]
+__all__ = ["Gate", "LayerConfig", "LayerForm", "Link", "Normalise", "Write"]
 
 Gate = Literal["none", "fixed", "scalar", "key", "value", "full"]
 """The gate families of a layer."""
 Link = Literal["sigmoid", "exp"]
 Write = Literal["plain", "step", "complement", "delta"]
 Normalise = Literal["none", "keys", "both"]
+LayerForm = Literal["auto", "recurrent", "parallel", "chunked"]
+"""The operator's forms for whole sequences."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class LayerConfig:
         backend: where the operator runs; see `gladient.ops.gated_linear_attention`.
         norm: whether each head's output is divided by its root mean square; `ResidualLayer` alone does it.
         output_gate: whether outputs are multiplied by silu(W_rᵀ z); `ResidualLayer` alone does it.
+        form: how it runs: auto takes the fastest, which has first derivatives; recurrent has those of any order, for
+            Hessians and gradient penalties, and parallel too, without full gates and the delta rule.
 
     Raises:
         ValueError: if an option is unknown or does not go with the gate, or a size is below 1.
@@ -73,13 +77,14 @@ class LayerConfig:
     backend: Backend = "auto"
     norm: bool = False
     output_gate: bool = False
+    form: LayerForm = "auto"
 
     def __post_init__(self) -> None:
         for name, size in (("key_dim", self.key_dim), ("value_dim", self.value_dim), ("heads", self.heads)):
             if size is not None and size < 1:
                 raise ValueError(f"{name} is {size}; it must be at least 1")
-        options = (("gate", Gate), ("link", Link), ("write", Write), ("normalise", Normalise), ("backend", Backend))
-        for name, choices in options:
+        options = {"gate": Gate, "link": Link, "write": Write, "normalise": Normalise, "backend": Backend}
+        for name, choices in (options | {"form": LayerForm}).items():
             if getattr(self, name) not in get_args(choices):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(get_args(choices))}")
         rules: dict[str, tuple[str, ...]] = {"step": ("scalar", "full"), "complement": ("key",)}
@@ -91,6 +96,13 @@ class LayerConfig:
             )
         if self.write == "delta" and self.bonus:
             raise ValueError("bonus came with write='delta'; it belongs to reads before a plain write: use bonus=False")
+        if self.form == "parallel" and (self.gate == "full" or self.write == "delta"):
+            raise ValueError(
+                f"form='parallel' came with gate={self.gate!r} and write={self.write!r}; it holds neither full gates "
+                "nor the delta rule: use form='recurrent'"
+            )
+        if self.backend == "native" and self.form in ("recurrent", "parallel"):
+            raise ValueError(f"form={self.form!r} came with backend='native'; it is plain PyTorch: use backend='auto'")
         if not 0 < self.step_bound <= 2:
             raise ValueError(f"step_bound is {self.step_bound}; it must be above 0 and at most 2")
         if self.learn_rate and self.gate not in ("scalar", "key"):

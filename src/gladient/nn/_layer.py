@@ -136,7 +136,8 @@ class GatedLinearAttention(nn.Module):
         With one head, only its query is formed. Where gates leave keys alone, $k_t^\top q = z_t^\top (W_k q)$ and keys
         are never formed; where they leave values alone, $h^\top v_t = z_t^\top (W_v h)$ and a value is one number.
         """
-        if self.config.heads > 1 or (self.u is not None and not self._forms_keys):
+        named = self.config.form != "auto"  # a form of whole sequences
+        if self.config.heads > 1 or named or (self.u is not None and not self._forms_keys):
             return contract("ebv,ev->eb", self(tokens)[:, :, -1], readout)
         tokens = in_groups(tokens, self.members)
         grouped, log_gates = (len(tokens), -1), self._log_gates(tokens)
@@ -172,7 +173,7 @@ class GatedLinearAttention(nn.Module):
         if self.u is not None:
             options |= {"read": "before", "bonus": self._by_head(self.u, tokens)}
         options |= self._families(tokens, log_gates)
-        options |= {"scale": self.config.scale, "backend": self.config.backend}
+        options = {"scale": self.config.scale, "backend": self.config.backend, "form": self.config.form} | options
         if self.step is not None:
             options["beta"] = (self.config.step_bound * self.step(tokens)).flatten(0, 1).flatten(2, 3)
         return operate(q, k, v, **options)

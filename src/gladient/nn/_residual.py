@@ -178,4 +178,7 @@ class ResidualModel(nn.Module):
 
     def _description(self) -> dict[str, Any]:
         members, width = self.readout.shape
-        return {"width": width, "members": members, "layers": [asdict(config) for config in self.configs]}
+        layers = [asdict(config) for config in self.configs]
+        for layer in layers:
+            del layer["form"]  # how a layer is computed is none of its parameters' business
+        return {"width": width, "members": members, "layers": layers}

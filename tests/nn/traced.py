@@ -1,0 +1,56 @@
+"""Whole graphs of models for every batch: run by test_compile.py, in a process without the hook that checks shapes."""
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+import torch
+from test_residual import CONFIGS, WIDTH, randomised
+
+from gladient.nn import InContextRegressor, LayerConfig, ResidualModel
+
+
+def check(model: Any, batches: tuple[int, ...], **options: Any) -> None:
+    """Rows of 16 tokens, of which several make one row of a product, and last batches that are not whole."""
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, **options)
+    for batch in batches:
+        x = 0.3 * torch.randn(batch, 16, WIDTH, generator=torch.Generator().manual_seed(batch))
+        found, wanted = compiled(x), model(x)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+        gradients = [torch.autograd.grad(y.sum(), [*model.parameters()]) for y in (found, wanted)]
+        for one, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * (1 + other.abs().max().item()))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(compiled(x), wanted, rtol=1e-4, atol=1e-5)
+
+
+def check_export(model: Any) -> None:
+    """One graph for every batch."""
+    dynamic = ({1: torch.export.Dim("batch", min=1)},)
+    exported = torch.export.export(model, (torch.randn(1, 4, 16, WIDTH),), dynamic_shapes=dynamic).module()
+    for batch in (1, 3, 8):
+        x = 0.3 * torch.randn(1, batch, 16, WIDTH, generator=torch.Generator().manual_seed(batch))
+        torch.testing.assert_close(exported(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def regressor(config: LayerConfig) -> Any:
+    return randomised(InContextRegressor(WIDTH, replace(config, norm=False, output_gate=False))).float()
+
+
+def residual(config: LayerConfig) -> Any:
+    return randomised(ResidualModel(WIDTH, [config] * 2, seeds=[0, 1])).float()
+
+
+if __name__ == "__main__":
+    if "quick" in sys.argv:
+        for gate in ("none", "scalar"):
+            check(regressor(LayerConfig(gate=gate)), (4, 3), backend="eager")
+    else:
+        for config in CONFIGS.values():
+            check(regressor(config), (4, 16, 1), backend="eager")
+            check(residual(config), (4, 3), backend="eager")
+            check_export(residual(config))
+        check(residual(CONFIGS["gla"]), (4, 3))
+        check(residual(CONFIGS["retnet"]), (4, 3))
+    print("same")
