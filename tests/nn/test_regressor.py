@@ -140,6 +140,11 @@ def test_bad_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
         GatedLinearAttention(4, seeds=[])
     with pytest.raises(ValueError, match="3 members cannot share 2 groups"):
         InContextRegressor(10, seeds=[0, 1, 2])(prompts(groups=2).float())
+    for model in (InContextRegressor(10), ResidualModel(10, [LayerConfig()]), ResidualModel(10, [presets.retnet(10)])):
+        with pytest.raises(ValueError, match="a prediction is read from the last: give one"):
+            model(torch.zeros(2, 0, 10))
+        with pytest.raises(ValueError, match="1 members cannot share 0 groups"):
+            model(torch.zeros(0, 2, 3, 10))
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would come first
     for shape in [(3, 10), (1, 1, 1, 3, 10)]:
         with pytest.raises(ValueError, match="or one group without its dimension"):

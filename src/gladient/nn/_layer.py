@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gladient._autocast import outside_autocast
 from gladient.nn._config import LayerConfig
 from gladient.nn._gate import TokenGate, TokenStep
-from gladient.nn._stack import contract, in_groups, member_normal, project, rounded
+from gladient.nn._stack import check_last, contract, in_groups, member_normal, project, rounded
 from gladient.ops import Gates
 from gladient.ops._sequences import accumulation
 from gladient.ops.dispatch import operate
@@ -136,6 +136,7 @@ class GatedLinearAttention(nn.Module):
         With one head, only its query is formed. Where gates leave keys alone, $k_t^\top q = z_t^\top (W_k q)$ and keys
         are never formed; where they leave values alone, $h^\top v_t = z_t^\top (W_v h)$ and a value is one number.
         """
+        check_last(tokens)
         named = self.config.form != "auto"  # a form of whole sequences
         if self.config.heads > 1 or named or (self.u is not None and not self._forms_keys):
             return contract("ebv,ev->eb", self(tokens)[:, :, -1], readout)

@@ -14,7 +14,7 @@ from gladient._autocast import outside_autocast
 from gladient._tensors import load_tensors, save_tensors
 from gladient.nn._config import LayerConfig
 from gladient.nn._layer import GatedLinearAttention
-from gladient.nn._stack import by_member, contract, member_normal, project, rounded
+from gladient.nn._stack import by_member, check_last, contract, member_normal, project, rounded
 
 __all__ = ["ResidualLayer", "ResidualModel"]
 
@@ -66,6 +66,7 @@ class ResidualLayer(nn.Module):
     @outside_autocast
     def read_last(self, tokens: Float[Tensor, "*G B T D"], readout: Float[Tensor, "E D"]) -> Float[Tensor, "E B"]:
         """The read-out of the last token after the layer; see `GatedLinearAttention.read_last`."""
+        check_last(tokens)
         if self.config.norm or self.W_r is not None:
             return contract("ebd,ed->eb", self(tokens)[0][:, :, -1], readout)
         own = contract("ebd,ed->eb", by_member(tokens, self.attention.members)[:, :, -1], readout)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["by_member", "contract", "in_groups", "member_normal", "project", "rounded"]
+__all__ = ["by_member", "check_last", "contract", "in_groups", "member_normal", "project", "rounded"]
 
 
 def member_normal(seeds: Sequence[int], shape: tuple[int, ...], *, stream: str) -> Float[Tensor, "E ..."]:
@@ -31,6 +31,12 @@ def in_groups(tokens: Float[Tensor, "*G B T D"], members: int) -> Float[Tensor, 
     if not tokens.shape[0] or members % tokens.shape[0]:
         raise ValueError(f"{members} members cannot share {len(tokens)} groups of tokens evenly; make it a multiple")
     return tokens
+
+
+def check_last(tokens: Tensor) -> None:
+    """Raises ValueError unless there is a last token to read."""
+    if not tokens.shape[-2]:
+        raise ValueError(f"tokens have shape {tuple(tokens.shape)}, none; a prediction is read from the last: give one")
 
 
 def by_member(tokens: Float[Tensor, "*G B T D"], members: int) -> Float[Tensor, "E B T D"]:
