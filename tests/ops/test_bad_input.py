@@ -1,8 +1,10 @@
 """One clear error for each way to be wrong."""
 
+from fractions import Fraction
 from inspect import unwrap
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ops_cases import BACKENDS
@@ -54,6 +56,7 @@ def call(**changes: Any) -> None:
         ({"backend": "cuda"}, "backend is 'cuda'; it must be one of auto, eager"),
         ({"form": "step"}, "form='step' takes one token and got 6"),
         ({"form": "parallel", "G": torch.zeros(B, T, H, K, V)}, "form='parallel' does not hold full gates"),
+        ({"k": torch.zeros(B, T, 0, K)}, r"k has shape \(2, 6, 0, 3\), without heads; it needs one or more"),
         ({"chunk_size": 0}, "chunk_size is 0; it must be a whole number"),
         ({"cu_seqlens": [0, 6]}, "cu_seqlens came with a batch of 2"),
         ({"q": torch.full((B, T, H, K), torch.nan), "check_values": True}, "q holds NaN or infinity"),
@@ -109,7 +112,9 @@ def test_wrong_kinds() -> None:
         ({"initial_state": [1.0]}, "initial_state is list; it must be a torch.Tensor"),
         ({"initial_state": torch.zeros(B, H, K, V, dtype=torch.int64)}, "initial_state has dtype torch.int64"),
         ({"bonus": torch.zeros(H, K, dtype=torch.int64), "read": "before"}, "bonus has dtype torch.int64"),
-        ({"scale": "fast"}, "scale is str; it must be a number, or None"),
+        ({"scale": "fast"}, "scale is str; it must be a real number, or None"),
+        ({"scale": np.array([0.5])}, "scale is ndarray; it must be a real number"),
+        ({"scale": 1j}, "scale is complex; it must be a real number"),
         ({"scale": torch.tensor(0.5)}, "scale is a Tensor and would get no gradient; pass a number"),
         ({"cu_seqlens": torch.tensor([0, 2.5, 6])}, r"cu_seqlens is \[0\.0, 2\.5, 6\.0\]; it must be whole numbers"),
         ({"cu_seqlens": torch.tensor([[0, 6]])}, "it must be whole numbers that rise from 0 to T = 6"),
@@ -149,6 +154,13 @@ def test_no_scale_is_that_of_flash_linear_attention() -> None:
     x = torch.randn(1, 6, 2, 16)
     o, _ = gated_linear_attention(x, x, x, scale=None)
     torch.testing.assert_close(o, gated_linear_attention(x, x, x, scale=0.25)[0])
+
+
+@pytest.mark.parametrize("half", [np.float32(0.5), np.array(0.5), Fraction(1, 2)])
+def test_a_scale_is_any_real_number(half: Any) -> None:
+    x = torch.randn(1, 6, 2, 16)
+    o, expected = (unwrap(gated_linear_attention)(x, x, x, scale=scale)[0] for scale in (half, 0.5))
+    torch.testing.assert_close(o, expected, rtol=0, atol=0)
 
 
 def test_a_chunk_size_is_never_ignored() -> None:

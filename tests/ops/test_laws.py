@@ -10,16 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops_cases import BACKENDS, BRIEF, DELTA, FAMILIES, FORMS, LAWS, assert_law, holds, inputs, run, tensors, tokens
 
-from gladient.ops import Backend, gated_linear_attention
+from gladient.ops import Backend, gated_delta_rule, gated_linear_attention
 from oracles import gla
 from tolerances import TOLERANCES
 
 
-@pytest.mark.parametrize("T", [0, 1, 63, 64, 200])
-@pytest.mark.parametrize(("form", "backend", "chunk", "family"), LAWS)
+LENGTHS = [(*law, T) for law in LAWS for T in (0, 1, 63, 64, 200) if law[2] != 1 or T <= 64]  # longer: nothing new
+
+
+@pytest.mark.parametrize(("form", "backend", "chunk", "family", "T"), LENGTHS)
 def test_every_form_is_the_recurrence(form: str, backend: str, chunk: int | None, family: str, T: int) -> None:
-    if chunk != 1 or T <= 64:  # longer ones say nothing new
-        assert_law(inputs(family, T, B=1 if T == 200 else 2), form, backend, chunk)
+    assert_law(inputs(family, T, B=1 if T == 200 else 2), form, backend, chunk)
 
 
 @pytest.mark.parametrize(
@@ -211,3 +212,45 @@ def test_one_query_for_all_packed_sequences_and_empty_ones(backend: Backend) -> 
         one = {**tokens(given, slice(*ends)), "q": given["q"], "state": given["state"][i : i + 1]}
         expected, _ = run(one, form="last_query", backend=backend, read="before")
         torch.testing.assert_close(o[:, i : i + 1], expected, **TOLERANCES[torch.float64])
+
+
+ZERO = [dict(zip("BTKV", sizes, strict=True)) for sizes in ((0, 3, 3, 2), (2, 3, 0, 2), (2, 3, 3, 0), (0, 0, 0, 0))]
+
+
+@pytest.mark.parametrize(("form", "backend", "chunk", "family"), [*BRIEF, *(("step", b, None, "") for b in BACKENDS)])
+def test_sizes_of_zero(form: str, backend: str, chunk: int | None, family: str) -> None:
+    for sizes, wanted in [(sizes, wanted) for sizes in ZERO for wanted in ([family] if family else ["key", *DELTA])]:
+        given = tensors(inputs(wanted, **(sizes | ({"T": 1} if form == "step" else {}))))
+        o, final = run(given, form=form, backend=backend, chunk_size=chunk, scale=None)
+        assert (*o.shape[::2], o.shape[3]) == (sizes["B"], 2, sizes["V"])
+        assert final.shape == (sizes["B"], 2, sizes["K"], sizes["V"])
+        assert not o.any()
+        gradients = torch.autograd.grad(o.sum() + final.sum(), list(given.values()), allow_unused=True)
+        for x, gradient in zip(given.values(), gradients, strict=True):
+            assert gradient is None or (gradient.shape == x.shape and gradient.isfinite().all())
+        with torch.no_grad():
+            torch.testing.assert_close(run(given, form=form, backend=backend, scale=None), (o, final))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("family", ["scalar", "delta+scalar"])
+def test_one_token_among_empty_sequences_is_a_step_of_its_own(family: str, backend: str) -> None:
+    given = {name: x.detach() for name, x in tensors(inputs(family, 1, B=1, state=False)).items()}
+    states = torch.randn(2, 2, 3, 2, dtype=torch.float64)
+    o, final = run(given | {"state": states}, form="step", backend=backend, cu_seqlens=[0, 0, 1])
+    expected, after = run(given | {"state": states[1:]}, form="step", backend="eager")
+    torch.testing.assert_close((o, final), (expected, torch.stack([states[0], after[0]])))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("family", ["scalar", "delta+scalar"])
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_step_in_place_holds_the_state_asked_for_or_not(asked: bool, family: str, backend: str) -> None:
+    given = {name: x.detach() for name, x in tensors(inputs(family, 1)).items()}
+    o, expected = run(given, form="step", backend=backend)
+    state = given.pop("state").clone()
+    function = gated_delta_rule if "beta" in given else gated_linear_attention
+    options: Options = {"initial_state": state, "inplace": True, "output_final_state": asked, "backend": backend}
+    found, final = function(**given, **options)
+    torch.testing.assert_close((found, state), (o, expected))
+    assert final is (state if asked else None)

@@ -66,7 +66,7 @@ def check_shapes(tensors: Mapping[str, Tensor], one_query: bool) -> int:
     for name in ("q", "k", "v"):
         if tensors[name].ndim != 4:
             raise ValueError(f"{name} has shape {_shape(tensors[name])}; it must be [B, T, heads, channels]")
-    B, T, K, V = len(tensors["q"]), tensors["k"].shape[1], tensors["q"].shape[3], tensors["v"].shape[3]
+    (B, _, _, K), T, V = tensors["q"].shape, tensors["k"].shape[1], tensors["v"].shape[3]
     start, ends = (B, T), _ends(K, V)
     heads = {}
     for name, x in tensors.items():
@@ -88,7 +88,9 @@ def check_shapes(tensors: Mapping[str, Tensor], one_query: bool) -> int:
             found = f"{name} has shape {_shape(tensors[name])}"
             raise ValueError(f"{found}; it must be [{rule}] = {wanted} or, apart for each row, [B, {rule}]")
     for name, count in heads.items():
-        if count == 0 or H % count:
+        if count == 0:
+            raise ValueError(f"{name} has shape {_shape(tensors[name])}, without heads; it needs one or more")
+        if H % count:
             raise ValueError(f"{name} has {count} heads and there are {H}; its number of heads must divide that")
     return H
 

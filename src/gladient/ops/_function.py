@@ -45,7 +45,7 @@ def mapped(
             x = (x.expand(n, *x.shape) if dim is None else x.movedim(dim, 0)).flatten(0, 1)
         folded.append(x)
     found = function(*folded)
-    unfolded = pytree.tree_map(lambda x: None if x is None else x.unflatten(0, (n, len(x) // n)), found)
+    unfolded = pytree.tree_map(lambda x: None if x is None else x.unflatten(0, (n, x.shape[0] // n)), found)
     return unfolded, pytree.tree_map(lambda x: None if x is None else 0, found)
 
 

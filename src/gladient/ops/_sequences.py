@@ -37,7 +37,7 @@ def last_queries(call: Call, gates: Gates, read: Read, final_state: FinalState) 
     """
     q, k, v = (accumulation(x) for x in (to_heads(call.q, call.heads), call.k, call.v))
     n, before = len(call.offsets) - 1, call.read == "before"
-    initial = None if call.initial_state is None else accumulation(call.initial_state).unflatten(0, (-1, n))
+    initial = None if call.initial_state is None else accumulation(call.initial_state).unflatten(0, (k.shape[0], n))
     H = call.heads
 
     def after(k: Tensor, v: Tensor, gates: Gates, S: Tensor | None) -> Tensor:
@@ -46,7 +46,7 @@ def last_queries(call: Call, gates: Gates, read: Read, final_state: FinalState) 
     outputs, states = [], []
     for i, (start, stop) in enumerate(pairwise(call.offsets)):
         queries = q if q.shape[1] == 1 else q[:, max(stop - 1, start) : stop]
-        query = queries if queries.shape[1] else q.new_zeros(len(q), 1, *q.shape[2:])
+        query = queries if queries.shape[1] else q.new_zeros(q.shape[0], 1, *q.shape[2:])
         S = None if initial is None else initial[:, i]
 
         def part(stop: int, start: int = start) -> tuple[Tensor, Tensor, Gates]:
@@ -54,7 +54,7 @@ def last_queries(call: Call, gates: Gates, read: Read, final_state: FinalState) 
 
         seen = part(max(stop - 1, start) if before else stop)
         whole = part(stop) if before else seen
-        state = after(*whole, S) if call.output_final_state else None
+        state = after(*whole, S) if call.wants_final else None
         if gates.G is not None or gates.A is not None:
             reached = state if state is not None and not before else after(*seen, S)
             o = call.scale * torch.einsum("bthk,bhkv->bthv", query, reached)
@@ -67,7 +67,7 @@ def last_queries(call: Call, gates: Gates, read: Read, final_state: FinalState) 
     o = joined(outputs)
     if call.bonus is not None:
         o = o + last_tokens(own_writes(call, q, k, v), call.offsets, o.shape[1])
-    final = torch.stack(states, 1).flatten(0, 1) if call.output_final_state else None  # type: ignore[arg-type]
+    final = torch.stack(states, 1).flatten(0, 1) if call.wants_final else None  # type: ignore[arg-type]
     return o.to(call.v.dtype), final
 
 
@@ -83,7 +83,7 @@ def each_last_query(
             and the state before them [B, H, K, V] or None, to outputs [B, 1, H, V].
     """
     n, initial = len(call.offsets) - 1, call.initial_state
-    states = [None] * n if initial is None else accumulation(initial).unflatten(0, (-1, n)).unbind(1)
+    states = [None] * n if initial is None else accumulation(initial).unflatten(0, (q.shape[0], n)).unbind(1)
     outputs = []
     for (start, stop), S in zip(pairwise(call.offsets), states, strict=True):
         last = max(stop - 1, start)
@@ -91,7 +91,7 @@ def each_last_query(
         seen = last if call.read == "before" else stop
         if query.shape[1]:
             outputs.append(read(query, partial(_taken, start=start, stop=seen), S))
-    return joined(outputs) if outputs else call.v.new_zeros(len(call.v), 0, call.heads, call.v.shape[3])
+    return joined(outputs) if outputs else call.v.new_zeros(call.v.shape[0], 0, call.heads, call.v.shape[3])
 
 
 def _taken(x: Any, start: int, stop: int) -> Any:

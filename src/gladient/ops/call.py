@@ -1,7 +1,9 @@
 """One call of the operator: all that a backend needs, built once after the checks."""
 
+from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -64,7 +66,12 @@ class Call(NamedTuple):
     @property
     def state_shape(self) -> tuple[int, int, int, int]:
         """[B · sequences, H, K, V]."""
-        return (len(self.k) * (len(self.offsets) - 1), self.heads, self.k.shape[3], self.v.shape[3])
+        return (self.k.shape[0] * (len(self.offsets) - 1), self.heads, self.k.shape[3], self.v.shape[3])
+
+    @property
+    def wants_final(self) -> bool:
+        """Whether the backend is to return the final state."""
+        return self.output_final_state or self.inplace
 
     @property
     def differentiable(self) -> bool:
@@ -115,11 +122,12 @@ def prepare(
     optional |= {"initial_state": initial_state, "bonus": bonus}
     tensors = {"q": q, "k": k, "v": v} | {name: x for name, x in optional.items() if x is not None}
     check_kinds(tensors)
-    _check_options(form, read, scale, chunk_size, A, dt, bonus)
+    _check_options(form, read, chunk_size, A, dt, bonus)
+    scale = _number(scale)
     if check_values:
         _check.check_values(tensors)
     if g is not None and g.ndim == 1 and k.ndim == q.ndim == 4:
-        g = tensors["g"] = g[None, None].expand(len(q), k.shape[1], -1)
+        g = tensors["g"] = g[None, None].expand(q.shape[0], k.shape[1], -1)
     tensors.pop("initial_state", None)
     H, (B, T), K, V = check_shapes(tensors, form in ("auto", "last_query")), k.shape[:2], q.shape[3], v.shape[3]
     if A is not None and A.ndim == 3:
@@ -146,7 +154,8 @@ def prepare(
         raise ValueError(f"form='step' takes one token and got {T}; use form='auto' for a sequence")
     if form == "parallel" and (G is not None or A is not None):
         raise ValueError("form='parallel' does not hold full gates; use 'chunked', 'recurrent' or 'last_query'")
-    scale = K**-0.5 if scale is None else scale
+    if scale is None:
+        scale = K**-0.5 if K else 1.0  # without key channels every output is an empty sum, whatever its factor
     call = Call(
         q,
         k,
@@ -171,20 +180,29 @@ def prepare(
     return call
 
 
-def _check_options(form: str, read: str, scale: Any, chunk_size: Any, A: Any, dt: Any, bonus: Any) -> None:
+def _check_options(form: str, read: str, chunk_size: Any, A: Any, dt: Any, bonus: Any) -> None:
     check_option("form", form, Form)
     check_option("read", read, Read)
-    if isinstance(scale, Tensor):
-        raise TypeError("scale is a Tensor and would get no gradient; pass a number, or multiply q by it")
-    if scale is not None and not isinstance(scale, (int, float)):
-        raise TypeError(f"scale is {type(scale).__name__}; it must be a number, or None for K^-1/2")
     if (A is None) != (dt is None):
         given, lacking = ("A", "dt") if dt is None else ("dt", "A")
         raise ValueError(f"{given} came without {lacking}; rates A [H, K, V] and steps dt [B, T, H, V] go together")
     if bonus is not None and read != "before":
         raise ValueError("bonus came with read='after', which holds the current token already; use read='before'")
-    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
+    if chunk_size is not None and (not isinstance(chunk_size, Integral) or chunk_size < 1):
         raise ValueError(f"chunk_size is {chunk_size!r}; it must be a whole number of tokens ≥ 1, or None")
+
+
+def _number(scale: Any) -> Any:
+    """The scale as Python's or a tracer's number, None as it is."""
+    if isinstance(scale, Tensor):
+        raise TypeError("scale is a Tensor and would get no gradient; pass a number, or multiply q by it")
+    if scale is None or isinstance(scale, (int, float, torch.SymInt, torch.SymFloat)):
+        return scale
+    if isinstance(scale, np.ndarray) and scale.ndim == 0:
+        scale = scale[()]
+    if not isinstance(scale, Real):
+        raise TypeError(f"scale is {type(scale).__name__}; it must be a real number, or None for K^-1/2")
+    return float(scale)
 
 
 def _check_delta(beta: Tensor, erase: Tensor | None, form: str) -> None:

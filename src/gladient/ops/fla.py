@@ -102,7 +102,7 @@ def not_held(call: Call) -> str | None:
         return f"Triton needs K and V of at least {_SMALLEST_DOT} and they are {K} and {V}"
     if call.form == "chunked" and call.beta is not None and K > _MOST_KEYS:
         return f"{name} holds K up to {_MOST_KEYS} and it is {K}"
-    if call.bonus is not None and len(call.q) > 1 and call.bonus.stride(0) != 0:
+    if call.bonus is not None and call.q.shape[0] > 1 and call.bonus.stride(0) != 0:
         return "the kernels take one bonus [H, K] for all rows"
     return None
 
@@ -137,7 +137,7 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
     module = _optional.require(TABLE[_key(call)].module, needed_for="backend='fla'", install=_INSTALL)
     initial = None if call.initial_state is None else call.initial_state.float()
     options: dict[str, Any] = {"scale": call.scale, "initial_state": initial}
-    options["output_final_state"] = call.output_final_state or call.inplace
+    options["output_final_state"] = call.wants_final
     if len(call.offsets) > 2:
         options["cu_seqlens"] = torch.tensor(call.offsets, device=call.q.device)
     return getattr(module, name)(**arguments(call, name), **options)

@@ -12,13 +12,14 @@ from gladient.ops.eager import delta
 from gladient.ops.eager.chunked import chunked
 from gladient.ops.eager.last_query import final_state, last_query
 from gladient.ops.eager.parallel import parallel
-from gladient.ops.eager.recurrent import recurrent, step
+from gladient.ops.eager.recurrent import recurrent
 from gladient.ops.eager.sequences import each_sequence, read_before
 from gladient.ops.gates import to_heads
 
 __all__ = ["form", "run", "why_not"]
 
-_FORMS: dict[str, Callable[..., Any]] = {"recurrent": recurrent, "parallel": parallel, "chunked": chunked, "step": step}
+_FORMS: dict[str, Callable[..., Any]] = {"recurrent": recurrent, "parallel": parallel, "chunked": chunked}
+_FORMS["step"] = recurrent
 
 
 def why_not(call: Call, named: bool = False) -> str | None:
@@ -44,7 +45,7 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
     q, k, v = (accumulation(x) for x in (to_heads(call.q, H), call.k, call.v))
     zero = q.new_zeros(()).expand(call.state_shape)
     initial = zero if call.initial_state is None else accumulation(call.initial_state)
-    shared: dict[str, Any] = {"scale": call.scale, "initial_state": initial.unflatten(0, (len(k), sequences))}
+    shared: dict[str, Any] = {"scale": call.scale, "initial_state": initial.unflatten(0, (k.shape[0], sequences))}
     shared["offsets"] = call.offsets
     more: dict[str, Any] = {"chunk_size": call.chunk_size, "recompute": recompute} if runs == "chunked" else {}
 
@@ -54,7 +55,7 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
     o, final = read_before(outputs, q, **shared) if call.read == "before" else outputs(q)
     if call.bonus is not None:
         o = o + own_writes(call, q, k, v)
-    return o.to(call.v.dtype), final.flatten(0, 1) if call.output_final_state else None
+    return o.to(call.v.dtype), final.flatten(0, 1) if call.wants_final else None
 
 
 def _short(call: Call) -> bool:

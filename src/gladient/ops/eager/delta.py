@@ -24,7 +24,7 @@ def run(call: Call, form: str, recompute: bool) -> tuple[Tensor, Tensor | None]:
     inputs = (k, strengthened(call.v, call.beta, call.heads), strengthened(call.k, erase, call.heads))  # type: ignore[arg-type]
     gates, zero = call.gates.each(accumulation), q.new_zeros(())
     state = zero.expand(call.state_shape) if call.initial_state is None else accumulation(call.initial_state)
-    shared: dict[str, Any] = {"scale": call.scale, "initial_state": state.unflatten(0, (len(k), -1))}
+    shared: dict[str, Any] = {"scale": call.scale, "initial_state": state.unflatten(0, (k.shape[0], len(call.offsets) - 1))}
     shared["offsets"] = call.offsets
     chunks: dict[str, Any] = {"chunk_size": call.chunk_size, "recompute": recompute}
     one_by_one = (
@@ -42,10 +42,10 @@ def run(call: Call, form: str, recompute: bool) -> tuple[Tensor, Tensor | None]:
             q,
             lambda query, part, S: last_query(query, *map(part, (*inputs, gates)), scale=call.scale, initial_state=S),
         )
-        final = outputs(torch.zeros_like(k))[1] if call.output_final_state else None
+        final = outputs(torch.zeros_like(k))[1] if call.wants_final else None
     else:
         o, final = read_before(outputs, q, **shared) if call.read == "before" else outputs(q)
-    return o.to(call.v.dtype), final.flatten(0, 1) if call.output_final_state else None  # type: ignore[union-attr]
+    return o.to(call.v.dtype), final.flatten(0, 1) if call.wants_final else None  # type: ignore[union-attr]
 
 
 def recurrent(

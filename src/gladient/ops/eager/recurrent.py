@@ -1,4 +1,4 @@
-"""The recurrence itself, one step after the other: the reference form, and one step of it for decoding."""
+"""The recurrence itself, one step after the other: the reference form, and decoding, which is one step of it."""
 
 import torch
 from jaxtyping import Float
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from gladient.ops.gates import Gates, to_heads
 
-__all__ = ["recurrent", "step"]
+__all__ = ["recurrent"]
 
 
 def recurrent(
@@ -38,22 +38,3 @@ def recurrent(
         S = S + k_t[..., None] * v_t[..., None, :]
         outputs.append(scale * torch.einsum("bhk,bhkv->bhv", q_t, S))
     return (torch.stack(outputs, 1) if outputs else v[:, :0]), S
-
-
-def step(
-    q: Float[Tensor, "B 1 H K"],
-    k: Float[Tensor, "B 1 Hk K"],
-    v: Float[Tensor, "B 1 Hv V"],
-    gates: Gates,
-    *,
-    scale: float,
-    initial_state: Float[Tensor, "B H K V"],
-) -> tuple[Float[Tensor, "B 1 H V"], Float[Tensor, "B H K V"]]:
-    """One token and the state before it to one output and the state after it: decoding.
-
-    >>> one = torch.ones(1, 1, 1, 1)
-    >>> o, state = step(one, one, one, Gates(), scale=1.0, initial_state=2 * one)
-    >>> o.item(), state.item()
-    (3.0, 3.0)
-    """
-    return recurrent(q, k, v, gates, scale=scale, initial_state=initial_state)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gladient.ops import eager
 from gladient.ops._sequences import accumulation, each_last_query, last_queries, strengthened
 from gladient.ops.call import Call
 from gladient.ops.gates import Gates
@@ -54,6 +55,8 @@ def _products_alone(call: Call) -> bool:
 
 def run(call: Call) -> tuple[Tensor, Tensor | None]:
     """Outputs in v's dtype, and the final state or None."""
+    if 0 in (call.k.shape[0], call.k.shape[3], call.v.shape[3]):  # kernels read where nothing is
+        return eager.run(call)
     if call.beta is not None:
         return _run_delta(call, call.beta, call.beta if call.erase is None else call.erase)
     if call.form == "last_query":
@@ -63,12 +66,12 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
     gates = _alone(call.gates, call.heads)
     inputs = (call.q, call.k, call.v, *(gates.g, gates.gk, gates.gv, gates.G, gates.A, gates.dt), call.bonus)
     options = (call.heads, call.scale, call.read == "before")
-    train = call.differentiable
-    if call.form == "step" and not train:
+    train, packed = call.differentiable, len(call.offsets) > 2
+    if call.form == "step" and not (train or packed):
         if call.inplace:
             return operators.step_(*inputs, call.initial_state, *options), call.initial_state
         return operators.step(*inputs, call.initial_state, *options)
-    borders = call.offsets if len(call.offsets) > 2 else None
+    borders = call.offsets if packed else None
     o, final, _ = operators.scan(*inputs, call.initial_state, borders, *options, train)
     return o, final
 
@@ -81,7 +84,8 @@ def _run_delta(call: Call, beta: Tensor | None, erase: Tensor | None) -> tuple[T
         m, erase = strengthened(k, erase, call.heads), None
     inputs = (k, v, m, beta, erase, call.gates.g, call.gates.gk)
     options, before, train = (call.heads, call.scale), call.read == "before", call.differentiable
-    borders, final = call.offsets if len(call.offsets) > 2 else None, call.initial_state
+    packed, final = len(call.offsets) > 2, call.initial_state
+    borders = call.offsets if packed else None
 
     def scan(q: Tensor) -> tuple[Tensor, Tensor]:
         o, final, *_ = delta.delta(q, *inputs, call.initial_state, borders, *options, before, train)
@@ -89,8 +93,8 @@ def _run_delta(call: Call, beta: Tensor | None, erase: Tensor | None) -> tuple[T
 
     if call.form == "last_query":
         o = each_last_query(call, call.q, lambda query, part, S: _last_read(query, *map(part, inputs), S, options))
-        final = scan(torch.zeros_like(k))[1] if call.output_final_state else None
-    elif call.form != "step" or train:
+        final = scan(torch.zeros_like(k))[1] if call.wants_final else None
+    elif call.form != "step" or train or packed:
         o, final = scan(call.q)
     elif call.inplace:
         o = delta.step_(call.q, *inputs, call.initial_state, *options, before)

@@ -44,7 +44,7 @@ def _last(*given: Any) -> tuple[Tensor, Tensor]:
 def _fake_last(*given: Any) -> tuple[Tensor, Tensor]:
     q, _, v, *_, heads, _ = given
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
-    o, final = (q.new_empty((len(q), 1, heads, n), dtype=dtype) for n in (v.shape[3], q.shape[3]))
+    o, final = (q.new_empty((q.shape[0], 1, heads, n), dtype=dtype) for n in (v.shape[3], q.shape[3]))
     return o, final
 
 
