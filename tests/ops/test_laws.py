@@ -14,7 +14,6 @@ from gladient.ops import Backend, gated_delta_rule, gated_linear_attention
 from oracles import gla
 from tolerances import TOLERANCES
 
-
 LENGTHS = [(*law, T) for law in LAWS for T in (0, 1, 63, 64, 200) if law[2] != 1 or T <= 64]  # longer: nothing new
 
 

@@ -255,11 +255,3 @@ def test_vmap_of_gradients_is_a_loop_over_them() -> None:
     found = torch.func.vmap(gradient)(*tensors)
     for i in range(3):
         torch.testing.assert_close([x[i] for x in found], list(gradient(*(x[i] for x in tensors))))
-
-
-def test_second_derivatives_are_refused() -> None:
-    given = {name: x.requires_grad_() for name, x in inputs("g", 5).items()}
-    o, _ = kernel(given, 2, 1.0, False, None)
-    (gradient,) = torch.autograd.grad(o.square().sum(), [given["q"]], create_graph=True)
-    with pytest.raises(NotImplementedError, match="first derivatives only"):
-        gradient.sum().backward()

@@ -1,21 +1,28 @@
-"""What the package's autograd functions share: vmap by folding into the batch, and work in cache-sized row blocks."""
+"""What the package's autograd functions share: vmap by a larger batch, derivatives of any order, no autocast."""
 
 import inspect
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.utils import _pytree as pytree
 
-__all__ = ["BatchFunction", "mapped", "row_blocks", "transformed"]
+__all__ = ["BatchFunction", "Pullback", "mapped", "recomputed", "row_blocks", "transformed", "unrounded"]
 
 _BLOCK = 262_144  # elements of the largest temporary, per thread: a few of them fit a core's L2 cache
 
 
 class BatchFunction(torch.autograd.Function):
-    """An autograd function whose tensors all lead with the batch dimension, so that vmap is a larger batch."""
+    """An autograd function whose tensors all lead with the batch dimension, so that vmap is a larger batch.
+
+    A subclass has `plain`, which is its `forward` in plain differentiable PyTorch: what computes derivatives that it
+    does not bring itself, of any order and in either mode.
+    """
+
+    plain: Callable[..., tuple[Tensor | None, ...]]
 
     def __init_subclass__(cls) -> None:
         cls.forward.__signature__ = inspect.signature(cls.forward)  # type: ignore[attr-defined]  # torch asks each call
@@ -25,14 +32,125 @@ class BatchFunction(torch.autograd.Function):
         """Folds the mapped dimension into the batch and unfolds the outputs."""
         return mapped(cls.apply, info, in_dims, arguments)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        """Keeps nothing: what is itself a derivative has none."""
+    @classmethod
+    def setup_context(cls, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keeps the inputs alone."""
+        tensors = [x for x in inputs if isinstance(x, Tensor)]
+        ctx.run = Filled(cls.plain, tuple(None if isinstance(x, Tensor) else Given(x) for x in inputs))
+        outputs = (output,) if isinstance(output, Tensor) else output
+        ctx.outputs = [None if x is None else (x.shape, x.dtype) for x in outputs]
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
 
     @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        """Raises NotImplementedError unless the function has a derivative."""
-        raise NotImplementedError("this form has first derivatives only; use form='recurrent' for higher ones")
+    def backward(ctx: Any, *upstream: Any) -> Any:
+        """Gradients by computing the function again."""
+        found = iter(_Recomputed.apply(Pullback(ctx.run, len(upstream)), *upstream, *ctx.saved_tensors))
+        return tuple(next(found) if x is None else None for x in ctx.run.given)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        """Tangents of the outputs: the gradient, by the upstream ones, of a gradient, which is linear in those."""
+        moving = [x for x, given in zip(tangents, ctx.run.given, strict=True) if given is None]
+        held, n = ctx.saved_tensors[: len(moving)], len(ctx.outputs)
+        moving = [torch.zeros_like(x) if t is None else t for x, t in zip(held, moving, strict=True)]
+        still = [None if x is None else held[0].new_zeros(x[0], dtype=x[1]) for x in ctx.outputs]
+        found = _Recomputed.apply(Pullback(Pullback(ctx.run, n), len(held)), *moving, *still, *held)[:n]
+        return found[0] if n == 1 else tuple(found)
+
+
+class Given(NamedTuple):
+    """An argument that is no tensor."""
+
+    value: Any
+
+
+class Filled(NamedTuple):
+    """A function of those arguments that are tensors."""
+
+    function: Callable[..., Any]
+    given: tuple[Given | None, ...]
+
+    def arguments(self, tensors: Sequence[Tensor | None]) -> list[Any]:
+        """All of them, in order."""
+        left = iter(tensors)
+        return [next(left) if x is None else x.value for x in self.given]
+
+    def __call__(self, *tensors: Tensor | None) -> Any:
+        """The function of all its arguments."""
+        return self.function(*self.arguments(tensors))
+
+
+class Pullback(NamedTuple):
+    """The gradient of a function of tensors as a function of tensors: of those of its outputs, and of its inputs."""
+
+    run: Callable[..., Any]
+    outputs: int
+
+    def __call__(self, *given: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Gradients of all inputs; they can be derived again where gradients are being recorded."""
+        upstream, inputs, onward = given[: self.outputs], given[self.outputs :], torch.is_grad_enabled()
+        with torch.enable_grad():
+            leaves = [None if x is None else (x.view_as(x) if onward else x.detach()) for x in inputs]
+            present = [x.requires_grad_() for x in leaves if x is not None]
+            outputs = self.run(*leaves)
+        pairs = [(x, d) for x, d in zip(outputs, upstream, strict=True) if x is not None and d is not None]
+        followed, d = zip(*[(x, d) for x, d in pairs if x.requires_grad], strict=True)
+        found = iter(torch.autograd.grad(followed, present, d, create_graph=onward, materialize_grads=True))
+        return tuple(None if x is None else next(found) for x in inputs)
+
+
+class _Recomputed(BatchFunction):
+    """Forgets every intermediate of a function of tensors and computes it again where a derivative is taken.
+
+    Neither is in the autocast region of the user, who may close it before the backward pass or after it.
+    """
+
+    @staticmethod
+    def forward(run: Callable[..., Any], *inputs: Tensor | None) -> tuple[Tensor | None, ...]:
+        device = next(x.device for x in inputs if x is not None)
+        with unrounded(device.type):
+            return run(*inputs)
+
+    @staticmethod
+    def plain(run: Callable[..., Any], *inputs: Tensor | None) -> tuple[Tensor | None, ...]:
+        """The function itself."""
+        return run(*inputs)
+
+
+def recomputed(run: Callable[..., Any], *inputs: Tensor | None) -> Any:
+    """The function, of which only the inputs are kept for derivatives."""
+    if not torch.compiler.is_compiling():
+        return _Recomputed.apply(run, *inputs)
+    absent = [x is None for x in inputs]
+
+    def present(*given: Tensor) -> Any:
+        left = iter(given)
+        return run(*(None if none else next(left) for none in absent))
+
+    return _Traced.apply(present, *(x for x in inputs if x is not None))
+
+
+class _Traced(torch.autograd.Function):
+    """`_Recomputed` as torch.compile can follow it: with gradients alone, and by torch.func's."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Callable[..., Any], *inputs: Tensor) -> Any:
+        ctx.run = run
+        ctx.save_for_backward(*inputs)
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            return run(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        with torch.autocast(upstream[0].device.type, enabled=False):
+            _, pull = torch.func.vjp(ctx.run, *ctx.saved_tensors)
+            return None, *pull(upstream)
+
+
+def unrounded(device: str) -> AbstractContextManager[Any]:
+    """Outside of the user's autocast region: products of float32 numbers are float32, and states are never rounded."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def mapped(

@@ -15,6 +15,7 @@ from gladient.ops.gates import Gates, to_heads
 __all__ = [
     "accumulation",
     "each_last_query",
+    "from_states",
     "joined",
     "last_queries",
     "own_writes",
@@ -57,11 +58,11 @@ def last_queries(call: Call, gates: Gates, read: Read, final_state: FinalState) 
         state = after(*whole, S) if call.wants_final else None
         if gates.G is not None or gates.A is not None:
             reached = state if state is not None and not before else after(*seen, S)
-            o = call.scale * torch.einsum("bthk,bhkv->bthv", query, reached)
+            o = call.scale * from_states(query, reached[:, None])
         else:
             o = read(query, *seen)
             if S is not None:
-                o = o + call.scale * torch.einsum("bthk,bhkv->bthv", query, seen[2].to_heads(H).decay() * S)
+                o = o + call.scale * from_states(query, (seen[2].to_heads(H).decay() * S)[:, None])
         outputs.append(tokens(o, 0, queries.shape[1]))
         states.append(state)
     o = joined(outputs)
@@ -72,15 +73,15 @@ def last_queries(call: Call, gates: Gates, read: Read, final_state: FinalState) 
 
 
 def each_last_query(
-    call: Call, q: Tensor, read: Callable[[Tensor, Callable[[Any], Any], Tensor | None], Tensor]
+    call: Call, q: Tensor, read: Callable[[Tensor, Callable[[Any], Any]], tuple[Tensor, Tensor]]
 ) -> Float[Tensor, "B queries H V"]:
     """The delta rule's last output of every sequence, by the query of its last token; none without a query.
 
     Args:
         call: what is to be computed.
         q: queries.
-        read: one query for each row, the function that takes the tokens which it sees from a tensor [B, T, …] or gates,
-            and the state before them [B, H, K, V] or None, to outputs [B, 1, H, V].
+        read: one query for each row, and the function that takes the tokens which it sees from a tensor [B, T, …] or
+            gates, to outputs from a state of zeros, [B, 1, H, V], and to what reads the state before, [B, 1, H, K].
     """
     n, initial = len(call.offsets) - 1, call.initial_state
     states = [None] * n if initial is None else accumulation(initial).unflatten(0, (q.shape[0], n)).unbind(1)
@@ -90,7 +91,8 @@ def each_last_query(
         query = q if q.shape[1] == 1 else q[:, last:stop]
         seen = last if call.read == "before" else stop
         if query.shape[1]:
-            outputs.append(read(query, partial(_taken, start=start, stop=seen), S))
+            o, a = read(query, partial(_taken, start=start, stop=seen))
+            outputs.append(o if S is None else o + from_states(a, S[:, None]))
     return joined(outputs) if outputs else call.v.new_zeros(call.v.shape[0], 0, call.heads, call.v.shape[3])
 
 
@@ -111,6 +113,11 @@ def own_writes(call: Call, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "B 
     assert call.bonus is not None
     weights = (q * accumulation(call.bonus)[:, None] * to_heads(k, call.heads)).sum(-1, keepdim=True)
     return call.scale * weights * to_heads(v, call.heads)
+
+
+def from_states(q: Float[Tensor, "*rows K"], S: Float[Tensor, "*rows K V"]) -> Float[Tensor, "*rows V"]:
+    """One query for each state: a sum that autocast does not round, forward or backward, as it would a product."""
+    return (q[..., None] * S).sum(-2)
 
 
 def accumulation(x: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
 """The eager backend: plain PyTorch on any device, one form per file."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gladient.ops._function import unrounded
 from gladient.ops._sequences import accumulation, last_queries, own_writes
 from gladient.ops.call import Call
 from gladient.ops.eager import delta
@@ -33,21 +35,31 @@ def form(call: Call) -> str:
 
 
 def run(call: Call) -> tuple[Tensor, Tensor | None]:
-    """Outputs in v's dtype, and the final state or None."""
-    runs = form(call)
+    """Outputs in v's dtype, and the final state or None, computed outside of the user's autocast region."""
+    cast = torch.is_autocast_enabled(call.q.device.type)
+    with unrounded(call.q.device.type):
+        # a tracer and tangents ask for plain autograd, whose backward pass a region would round
+        return _run(call, form(call), cast or not (torch.compiler.is_compiling() or call.has_tangents), cast)
+
+
+def _run(call: Call, runs: str, recompute: bool, cast: bool) -> tuple[Tensor, Tensor | None]:
     H, sequences = call.heads, len(call.offsets) - 1
-    recompute = not (torch.compiler.is_compiling() or call.has_tangents)  # these ask for plain autograd
     if call.beta is not None:
         return delta.run(call, runs, recompute)
     gates = call.gates.each(accumulation).materialised(H)
     if runs == "last_query":
-        return last_queries(call, gates, lambda *x: last_query(*x, scale=call.scale, recompute=recompute), final_state)
+        read = partial(last_query, scale=call.scale, recompute=recompute)
+        return last_queries(call, gates, read, partial(final_state, recompute=cast))
     q, k, v = (accumulation(x) for x in (to_heads(call.q, H), call.k, call.v))
     zero = q.new_zeros(()).expand(call.state_shape)
     initial = zero if call.initial_state is None else accumulation(call.initial_state)
     shared: dict[str, Any] = {"scale": call.scale, "initial_state": initial.unflatten(0, (k.shape[0], sequences))}
     shared["offsets"] = call.offsets
-    more: dict[str, Any] = {"chunk_size": call.chunk_size, "recompute": recompute} if runs == "chunked" else {}
+    more: dict[str, Any] = {}
+    if runs == "chunked":
+        more = {"chunk_size": call.chunk_size, "recompute": recompute}
+    elif runs == "parallel" and cast:  # all tokens as one chunk are the same sums, and compute their gradients apart
+        runs, more = "chunked", {"chunk_size": max(k.shape[1], 1)}
 
     def outputs(q: Tensor) -> tuple[Tensor, Tensor]:
         return each_sequence(_FORMS[runs], (q, k, v), gates, **shared, **more)

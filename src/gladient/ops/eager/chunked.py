@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.ops._function import BatchFunction
+from gladient.ops._function import recomputed
 from gladient.ops.eager.parallel import from_state, within
 from gladient.ops.eager.recurrent import recurrent
 from gladient.ops.gates import Gates, to_heads, writes
@@ -75,7 +75,7 @@ def in_segments(
     run = partial(_segment, chunks, size)
     for start in range(0, inputs[0].shape[1], length):  # type: ignore[union-attr]
         part = _part(inputs, start, start + length)
-        o, S = _Segment.apply(run, S, *part) if recompute else run(S, *part)
+        o, S = recomputed(run, S, *part) if recompute else run(S, *part)
         outputs.append(o)
     return (torch.cat(outputs, 1) if outputs else inputs[2][:, :0]), S  # type: ignore[index]
 
@@ -120,31 +120,3 @@ def _chunks(
     before = torch.stack(states, 1).flatten(0, 1)
     o = within(folded_q, folded_k, folded_v, folded) + from_state(folded_q, folded, before)
     return o.unflatten(0, (B, n)).flatten(1, 2), S
-
-
-class _Segment(BatchFunction):
-    """Forgets every intermediate of a segment and computes it again in the backward pass."""
-
-    @staticmethod
-    def forward(run: Chunks, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
-        return run(*inputs)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        ctx.run = inputs[0]
-        ctx.save_for_backward(*inputs[1:])
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Any, ...]:
-        return (None, *_SegmentGradient.apply(ctx.run, *upstream, *ctx.saved_tensors))
-
-
-class _SegmentGradient(BatchFunction):
-    @staticmethod
-    def forward(run: Chunks, d_o: Tensor, d_S: Tensor, *saved: Tensor | None) -> tuple[Tensor | None, ...]:
-        with torch.enable_grad():
-            inputs = [None if x is None else x.detach().requires_grad_() for x in saved]
-            outputs = run(*inputs)
-        present = [x for x in inputs if x is not None]
-        gradients = iter(torch.autograd.grad(outputs, present, (d_o, d_S)))
-        return tuple(None if x is None else next(gradients) for x in inputs)

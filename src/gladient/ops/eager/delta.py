@@ -7,24 +7,33 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.ops._sequences import accumulation, each_last_query, strengthened
+from gladient.ops._sequences import accumulation, each_last_query, from_states, strengthened
 from gladient.ops.call import Call
 from gladient.ops.eager.chunked import best_chunk, fold, in_segments
 from gladient.ops.eager.parallel import from_state, scores, weighted_sums
 from gladient.ops.eager.sequences import each_sequence, read_before
 from gladient.ops.gates import Gates, exclusive_suffix_sum, to_heads, weighted_keys
 
-__all__ = ["chunked", "last_query", "recurrent", "run"]
+__all__ = ["chunked", "last_query", "outputs", "recurrent", "run"]
 
 
 def run(call: Call, form: str, recompute: bool) -> tuple[Tensor, Tensor | None]:
     """Outputs in v's dtype, and the final state or None."""
-    q, k = (accumulation(to_heads(x, call.heads)) for x in (call.q, call.k))
+    k = accumulation(to_heads(call.k, call.heads))
     erase = call.beta if call.erase is None else call.erase
-    inputs = (k, strengthened(call.v, call.beta, call.heads), strengthened(call.k, erase, call.heads))  # type: ignore[arg-type]
+    w, m = strengthened(call.v, call.beta, call.heads), strengthened(call.k, erase, call.heads)  # type: ignore[arg-type]
+    return outputs(call, form, recompute, k, w, m)
+
+
+def outputs(call: Call, form: str, recompute: bool, k: Tensor, w: Tensor, m: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The same of keys, values and erasing keys that hold their strengths, with all heads."""
+    q, inputs = accumulation(to_heads(call.q, call.heads)), (k, w, m)
     gates, zero = call.gates.each(accumulation), q.new_zeros(())
     state = zero.expand(call.state_shape) if call.initial_state is None else accumulation(call.initial_state)
-    shared: dict[str, Any] = {"scale": call.scale, "initial_state": state.unflatten(0, (k.shape[0], len(call.offsets) - 1))}
+    shared: dict[str, Any] = {
+        "scale": call.scale,
+        "initial_state": state.unflatten(0, (k.shape[0], len(call.offsets) - 1)),
+    }
     shared["offsets"] = call.offsets
     chunks: dict[str, Any] = {"chunk_size": call.chunk_size, "recompute": recompute}
     one_by_one = (
@@ -33,18 +42,16 @@ def run(call: Call, form: str, recompute: bool) -> tuple[Tensor, Tensor | None]:
         else partial(each_sequence, chunked, **chunks)
     )
 
-    def outputs(q: Tensor) -> tuple[Tensor, Tensor]:
+    def scan(q: Tensor) -> tuple[Tensor, Tensor]:
         return one_by_one((q, *inputs), gates, **shared)
 
     if form == "last_query":
         o = each_last_query(
-            call,
-            q,
-            lambda query, part, S: last_query(query, *map(part, (*inputs, gates)), scale=call.scale, initial_state=S),
+            call, q, lambda query, part: last_query(query, *map(part, (*inputs, gates)), scale=call.scale)
         )
-        final = outputs(torch.zeros_like(k))[1] if call.wants_final else None
+        final = scan(torch.zeros_like(k))[1] if call.wants_final else None
     else:
-        o, final = read_before(outputs, q, **shared) if call.read == "before" else outputs(q)
+        o, final = read_before(scan, q, **shared) if call.read == "before" else scan(q)
     return o.to(call.v.dtype), final.flatten(0, 1) if call.wants_final else None  # type: ignore[union-attr]
 
 
@@ -71,9 +78,9 @@ def recurrent(
     for q_t, k_t, w_t, m_t, log_gate in zip(*(x.unbind(1) for x in (q, k, w, m)), gate_steps, strict=True):
         if log_gate is not None:
             S = log_gate.exp() * S
-        u = w_t - torch.einsum("bhk,bhkv->bhv", m_t, S)
+        u = w_t - from_states(m_t, S)
         S = S + k_t[..., None] * u[..., None, :]
-        outputs.append(scale * torch.einsum("bhk,bhkv->bhv", q_t, S))
+        outputs.append(scale * from_states(q_t, S))
     return (torch.stack(outputs, 1) if outputs else w[:, :0]), S
 
 
@@ -137,16 +144,16 @@ def last_query(
     gates: Gates,
     *,
     scale: float,
-    initial_state: Float[Tensor, "B H K V"] | None,
-) -> Float[Tensor, "B 1 H V"]:
-    r"""One query's output without a state: the query itself is led back through the tokens.
+) -> tuple[Float[Tensor, "B 1 H V"], Float[Tensor, "B 1 H K"]]:
+    r"""One query's output from a state of zeros, and what reads the state before: the query is led back through tokens.
 
     $o = \sum_t (a_t^\top k_t)\, w_t + S_0^\top a_0$ with $a_T = \mathrm{scale}\, q$ and
     $a_{t-1} = D_t (a_t - m_t\, a_t^\top k_t)$.
 
     >>> one, half = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1), 0.5).log()
-    >>> last_query(one, one, one, one / 2, Gates(g=half), scale=1.0, initial_state=4 * one).item()
-    2.0
+    >>> o, a = last_query(one, one, one, one / 2, Gates(g=half), scale=1.0)
+    >>> o.item(), a.item()
+    (1.0, 0.25)
     """
     log_gates = gates.to_heads(q.shape[2]).combined()
     gate_steps = [None] * k.shape[1] if log_gates is None else log_gates[..., 0].unbind(1)
@@ -156,4 +163,4 @@ def last_query(
         a = a - m_t * weights[-1]
         a = a if log_gate is None else log_gate.exp() * a
     o = ((torch.stack(weights[::-1], 1) if weights else w[..., :1]) * w).sum(1)
-    return (o if initial_state is None else o + torch.einsum("bhk,bhkv->bhv", a, initial_state))[:, None]
+    return o[:, None], a[:, None]

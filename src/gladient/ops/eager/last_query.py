@@ -1,13 +1,14 @@
 """Only the last query's output, with the read-out contracted first: O(T (K + V)) work and no state at all."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.ops._function import BatchFunction, row_blocks
+from gladient.ops._function import BatchFunction, Pullback, recomputed, row_blocks, unrounded
 from gladient.ops.gates import Gates, exclusive_prefix_sum, exclusive_suffix_sum, to_heads, writes
 
 __all__ = ["final_state", "last_query"]
@@ -36,18 +37,34 @@ def last_query(
     gates = gates.to_heads(H)
     k = k if gates.gk is None else to_heads(k, H)
     v = v if gates.gv is None else to_heads(v, H)
+    inputs = (q, k, v, gates.g, gates.gk, gates.gv)
     if not recompute:
-        return _Block(scale, q, k, v, gates.g, gates.gk, gates.gv).output()[:, None]
-    (o,) = _LastQuery.apply(scale, q, k, v, gates.g, gates.gk, gates.gv)
+        (o,) = _LastQuery.plain(scale, *inputs)
+    elif torch.compiler.is_compiling():
+        (o,) = recomputed(partial(_LastQuery.plain, scale), *inputs)
+    else:
+        (o,) = _LastQuery.apply(scale, *inputs)
     return o
 
 
 def final_state(
-    k: Float[Tensor, "B T H K"], v: Float[Tensor, "B T H V"], gates: Gates, initial_state: Tensor | None
+    k: Float[Tensor, "B T H K"],
+    v: Float[Tensor, "B T H V"],
+    gates: Gates,
+    initial_state: Tensor | None,
+    *,
+    recompute: bool = False,
 ) -> Float[Tensor, "B H K V"]:
     """The state after all tokens."""
+    inputs = (k, v, gates.g, gates.gk, gates.gv, gates.G, initial_state)
+    return (recomputed(_final_state, *inputs) if recompute else _final_state(*inputs))[0]
+
+
+def _final_state(k: Tensor, v: Tensor, *given: Tensor | None) -> tuple[Tensor]:
+    *gate_tensors, initial_state = given
+    gates = Gates(*gate_tensors)
     written = writes(k, v, gates)
-    return written if initial_state is None else gates.decay() * initial_state + written
+    return (written if initial_state is None else gates.decay() * initial_state + written,)
 
 
 class _LastQuery(BatchFunction):
@@ -62,14 +79,15 @@ class _LastQuery(BatchFunction):
         return (o,)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        ctx.scale = inputs[0]
-        ctx.save_for_backward(*inputs[1:])
+    def plain(scale: float, *inputs: Any) -> tuple[Tensor]:
+        """All rows at once."""
+        return (_Block(scale, *inputs).output()[:, None],)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        needed = ctx.needs_input_grad[1:]
-        return None, *_LastQueryGradient.apply(grad, ctx.scale, needed, *ctx.saved_tensors)
+        """By blocks of rows; higher derivatives by all rows at once."""
+        scale, *inputs = ctx.run.arguments(ctx.saved_tensors)
+        return None, *_LastQueryGradient.apply(grad, scale, ctx.needs_input_grad[1:], *inputs)
 
 
 class _LastQueryGradient(BatchFunction):
@@ -77,9 +95,16 @@ class _LastQueryGradient(BatchFunction):
     def forward(grad: Tensor, scale: float, needed: tuple[bool, ...], *inputs: Any) -> tuple[Tensor | None, ...]:
         wanted = [x if need else None for x, need in zip(inputs, needed, strict=True)]
         gradients = [None if x is None else torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in wanted]
-        for rows in _blocks(*inputs):
-            _Block(scale, *_take(inputs, rows)).gradients(grad[rows, 0], *_take(gradients, rows))
+        with unrounded(grad.device.type):
+            for rows in _blocks(*inputs):
+                _Block(scale, *_take(inputs, rows)).gradients(grad[rows, 0], *_take(gradients, rows))
         return tuple(gradients)
+
+    @staticmethod
+    def plain(grad: Tensor, scale: float, needed: tuple[bool, ...], *inputs: Any) -> tuple[Tensor | None, ...]:
+        """All of them at once."""
+        found = Pullback(partial(_LastQuery.plain, scale), 1)(grad, *inputs)
+        return tuple(x if need else None for x, need in zip(found, needed, strict=True))
 
 
 def _take(tensors: Sequence[Tensor | None], rows: slice) -> Iterator[Any]:
@@ -103,7 +128,7 @@ class _Block:
         self.weighted_v = v if self.wv is None else v * self.wv
         self.p = _contract(self.q, self.weighted_k)
         if self.w is not None:
-            self.p *= self.w
+            self.p = self.p * self.w  # not in place: under vmap the gates alone may be mapped
 
     def output(self) -> Tensor:
         return _accumulate(self.p, self.weighted_v)

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gladient.ops._sequences import from_states
 from gladient.ops.gates import Gates, to_heads
 
 __all__ = ["recurrent"]
@@ -36,5 +37,5 @@ def recurrent(
         if log_gate is not None:
             S = log_gate.exp() * S
         S = S + k_t[..., None] * v_t[..., None, :]
-        outputs.append(scale * torch.einsum("bhk,bhkv->bhv", q_t, S))
+        outputs.append(scale * from_states(q_t, S))
     return (torch.stack(outputs, 1) if outputs else v[:, :0]), S

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.ops._sequences import joined, tokens
+from gladient.ops._sequences import from_states, joined, tokens
 from gladient.ops.gates import Gates
 
 __all__ = ["each_sequence", "read_before"]
@@ -48,5 +48,5 @@ def read_before(
     if not firsts:
         return o, S
     sequences, starts = (torch.tensor(x, device=q.device) for x in zip(*firsts, strict=True))
-    first = scale * torch.einsum("bnhk,bnhkv->bnhv", q[:, starts], initial_state[:, sequences])
+    first = scale * from_states(q[:, starts], initial_state[:, sequences])
     return torch.cat([o[:, :1], o[:, :-1]], 1).index_copy(1, starts, first), S

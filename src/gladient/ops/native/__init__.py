@@ -1,7 +1,5 @@
 """The native backend: this package's C++ kernels on CPU cores, for every gate family, with their gradients."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -92,7 +90,7 @@ def _run_delta(call: Call, beta: Tensor | None, erase: Tensor | None) -> tuple[T
         return o, final
 
     if call.form == "last_query":
-        o = each_last_query(call, call.q, lambda query, part, S: _last_read(query, *map(part, inputs), S, options))
+        o = each_last_query(call, call.q, lambda query, part: delta.last_query(query, *map(part, inputs), *options))
         final = scan(torch.zeros_like(k))[1] if call.wants_final else None
     elif call.form != "step" or train or packed:
         o, final = scan(call.q)
@@ -101,12 +99,6 @@ def _run_delta(call: Call, beta: Tensor | None, erase: Tensor | None) -> tuple[T
     else:
         o, final = delta.step(call.q, *inputs, call.initial_state, *options, before)
     return o.to(call.v.dtype), final
-
-
-def _last_read(query: Tensor, *given: Any) -> Tensor:
-    *inputs, S, (heads, scale) = given
-    o, a = delta.last_query(query, *inputs, heads, scale)
-    return o if S is None else o + torch.einsum("bthk,bhkv->bthv", a, S)
 
 
 def _alone(gates: Gates, heads: int) -> Gates:

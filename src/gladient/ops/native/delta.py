@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gladient.ops.native import plain
 from gladient.ops.native.library import call
 from gladient.ops.native.registry import (
     arguments,
@@ -20,7 +21,9 @@ from gladient.ops.native.sequences import Rule
 
 __all__ = ["delta", "last_query", "step", "step_"]
 
-_RULE = Rule(("q", "k", "v", "m", "beta", "erase", "g", "gk", "initial"), ("checkpoints", "u"), delta=True)
+_RULE = Rule(
+    ("q", "k", "v", "m", "beta", "erase", "g", "gk", "initial"), ("checkpoints", "u"), delta=True, plain=plain.delta
+)
 _LAST = _RULE.inputs[:-1]
 
 delta = _RULE.define("delta")
@@ -77,6 +80,7 @@ last_query = differentiable(
         _last_backward,
         lambda d_o, d_final, *x: fake_gradients(x[:-3], x[-1]),
     ),
+    plain.delta_last,
     tensors=len(_LAST),
     options=2,
     upstream=2,

@@ -8,13 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gladient.ops.native import plain
 from gladient.ops.native.library import call
 from gladient.ops.native.registry import arguments, define, differentiable, fake_gradients, fields, named
 from gladient.ops.native.sequences import CHUNK, Rule
 
 __all__ = ["CHUNK", "last_query", "scan", "step", "step_"]
 
-_RULE = Rule(("q", "k", "v", "g", "gk", "gv", "G", "A", "dt", "bonus", "initial"), ("checkpoints",), delta=False)
+
+_INPUTS = ("q", "k", "v", "g", "gk", "gv", "G", "A", "dt", "bonus", "initial")
+_RULE = Rule(_INPUTS, ("checkpoints",), delta=False, plain=plain.scan)
 _LAST = ("q", "k", "v", "g", "gk", "gv")
 
 scan = _RULE.define("scan")
@@ -68,6 +71,7 @@ last_query = differentiable(
         _last_query_backward,
         lambda d_o, *x: fake_gradients(x[:-2], x[-1]),
     ),
+    plain.last_query,
     tensors=len(_LAST),
     options=1,
 )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gladient.ops._function import BatchFunction, mapped, transformed
+from gladient.ops._function import BatchFunction, Filled, Given, Pullback, mapped, transformed
 
 __all__ = ["arguments", "define", "differentiable", "fake_gradients", "fields", "named", "over_heads"]
 
@@ -43,14 +43,21 @@ def define(
 
 
 def differentiable(
-    operator: Any, backward: Any, tensors: int, options: int, upstream: int = 1, kept: Sequence[int] = ()
+    operator: Any,
+    backward: Any,
+    plain: Callable[..., Any],
+    tensors: int,
+    options: int,
+    upstream: int = 1,
+    kept: Sequence[int] = (),
 ) -> Callable[..., Any]:
-    """The operator under every transform, with its derivative.
+    """The operator under every transform, with its derivative; higher ones and tangents are those of plain PyTorch.
 
     Args:
         operator: the forward operator.
         backward: takes gradients of outputs, outputs kept, the tensors, options, and of which tensors the gradients are
             needed, which it returns.
+        plain: takes the tensors and options and returns the outputs that have gradients, by differentiable functions.
         tensors: how many of the forward operator's arguments are tensors; they come first.
         options: how many of those behind them the backward operator takes too.
         upstream: how many outputs have gradients; they come first.
@@ -66,7 +73,7 @@ def differentiable(
         held = ctx.saved_tensors  # once: under checkpointing a second look is an error
         given, saved = held[:tensors], held[tensors:]
         needed = [x is not None and need for x, need in zip(given, ctx.needs_input_grad, strict=False)]
-        apply = _Backward.apply if transformed() else backward
+        apply = _Backward.apply if _derived_again() else backward
         found = iter(apply(*d[:upstream], *saved, *given, *ctx.options, needed))
         rest = [None] * (len(ctx.needs_input_grad) - tensors)
         return (*(next(found) if need else None for need in needed), *rest)
@@ -78,7 +85,15 @@ def differentiable(
         def forward(*given: Any) -> Any:
             return operator(*given)
 
-        setup_context = staticmethod(keep)
+        @staticmethod
+        def plain(*given: Any) -> tuple[Tensor | None, ...]:
+            return (*plain(*given[: tensors + options]), *[None] * len(kept))
+
+        @classmethod
+        def setup_context(cls, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            super().setup_context(ctx, inputs, output)
+            keep(ctx, inputs, output)
+
         backward = staticmethod(derive)
 
     class _Backward(BatchFunction):
@@ -88,13 +103,20 @@ def differentiable(
         def forward(*given: Any) -> tuple[Tensor, ...]:
             return tuple(backward(*given))
 
+        @staticmethod
+        def plain(*given: Any) -> tuple[Tensor | None, ...]:
+            d, inputs, needed = given[:upstream], given[upstream + len(kept) : -1], given[-1]
+            run = Filled(plain, (*[None] * tensors, *map(Given, inputs[tensors:])))
+            found = Pullback(run, upstream)(*d, *inputs[:tensors])
+            return tuple(x for x, need in zip(found, needed, strict=True) if need)
+
     torch.library.register_autograd(operator.name(), derive, setup_context=keep, lib=_library)
-    torch.library.register_autograd(backward.name(), _no_second, lib=_library)
     return lambda *given: (_Forward.apply if transformed() else operator)(*given)
 
 
-def _no_second(ctx: Any, *_: Any) -> Any:
-    raise NotImplementedError("the native backend has first derivatives only; use form='recurrent' for higher ones")
+def _derived_again() -> bool:
+    """Whether a gradient may have a derivative of its own: one is being recorded, and no compiler looks."""
+    return transformed() or (torch.is_grad_enabled() and not torch.compiler.is_compiling())
 
 
 def named(inputs: Sequence[Tensor | None], names: Sequence[str]) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 States [B · sequences, H, K, V] hold the sequences of each row of the batch side by side.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -31,6 +31,7 @@ class Rule:
     inputs: tuple[str, ...]  # q, k, v, …, initial
     kept: tuple[str, ...]  # outputs behind o and final, for the backward pass
     delta: bool  # whether errors are written
+    plain: Callable[..., tuple[Tensor, Tensor]]  # o and final in plain PyTorch, of the inputs and options
 
     def define(self, name: str) -> Any:
         """gladient::name of whole sequences, under every transform: o, final states, and what is kept."""
@@ -45,7 +46,7 @@ class Rule:
             self._scan_backward,
             lambda *x: fake_gradients(x[skip : skip + size], x[-1]),
         )
-        return differentiable(forward, backward, size, 4, upstream=2, kept=range(2, skip))
+        return differentiable(forward, backward, self.plain, size, 4, upstream=2, kept=range(2, skip))
 
     def define_steps(self, name: str) -> tuple[Any, Any]:
         """gladient::name of one token, o and the state after it, and gladient::name_, which overwrites the state."""
