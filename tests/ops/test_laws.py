@@ -213,7 +213,9 @@ def test_one_query_for_all_packed_sequences_and_empty_ones(backend: Backend) -> 
         torch.testing.assert_close(o[:, i : i + 1], expected, **TOLERANCES[torch.float64])
 
 
-ZERO = [dict(zip("BTKV", sizes, strict=True)) for sizes in ((0, 3, 3, 2), (2, 3, 0, 2), (2, 3, 3, 0), (0, 0, 0, 0))]
+ZERO: list[Options] = [
+    dict(zip("BTKV", sizes, strict=True)) for sizes in ((0, 3, 3, 2), (2, 3, 0, 2), (2, 3, 3, 0), (0, 0, 0, 0))
+]
 
 
 @pytest.mark.parametrize(("form", "backend", "chunk", "family"), [*BRIEF, *(("step", b, None, "") for b in BACKENDS)])
@@ -250,6 +252,6 @@ def test_a_step_in_place_holds_the_state_asked_for_or_not(asked: bool, family: s
     state = given.pop("state").clone()
     function = gated_delta_rule if "beta" in given else gated_linear_attention
     options: Options = {"initial_state": state, "inplace": True, "output_final_state": asked, "backend": backend}
-    found, final = function(**given, **options)
+    found, final = function(**(options | given))
     torch.testing.assert_close((found, state), (o, expected))
     assert final is (state if asked else None)

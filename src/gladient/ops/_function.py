@@ -3,7 +3,8 @@
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,13 +60,15 @@ class BatchFunction(torch.autograd.Function):
         return found[0] if n == 1 else tuple(found)
 
 
-class Given(NamedTuple):
+@dataclass(frozen=True)
+class Given:
     """An argument that is no tensor."""
 
     value: Any
 
 
-class Filled(NamedTuple):
+@dataclass(frozen=True)
+class Filled:
     """A function of those arguments that are tensors."""
 
     function: Callable[..., Any]
@@ -81,7 +84,8 @@ class Filled(NamedTuple):
         return self.function(*self.arguments(tensors))
 
 
-class Pullback(NamedTuple):
+@dataclass(frozen=True)
+class Pullback:
     """The gradient of a function of tensors as a function of tensors: of those of its outputs, and of its inputs."""
 
     run: Callable[..., Any]
@@ -95,7 +99,8 @@ class Pullback(NamedTuple):
             present = [x.requires_grad_() for x in leaves if x is not None]
             outputs = self.run(*leaves)
         pairs = [(x, d) for x, d in zip(outputs, upstream, strict=True) if x is not None and d is not None]
-        followed, d = zip(*[(x, d) for x, d in pairs if x.requires_grad], strict=True)
+        pairs = [(x, d) for x, d in pairs if x.requires_grad]
+        followed, d = [x for x, _ in pairs], [d for _, d in pairs]
         found = iter(torch.autograd.grad(followed, present, d, create_graph=onward, materialize_grads=True))
         return tuple(None if x is None else next(found) for x in inputs)
 
@@ -144,7 +149,7 @@ class _Traced(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         with torch.autocast(upstream[0].device.type, enabled=False):
-            _, pull = torch.func.vjp(ctx.run, *ctx.saved_tensors)
+            pull = torch.func.vjp(ctx.run, *ctx.saved_tensors)[1]
             return None, *pull(upstream)
 
 

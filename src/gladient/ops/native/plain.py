@@ -27,9 +27,9 @@ def delta(*given: Any) -> tuple[Tensor, Tensor | None]:
     return rule.outputs(call, "chunked", True, *_corrected(k, v, m, beta, erase, heads))
 
 
-def last_query(q: Tensor, k: Tensor, v: Tensor, *gates: Any) -> tuple[Tensor]:
+def last_query(*given: Any) -> tuple[Tensor]:
     """The last output, of the operator's inputs and its scale."""
-    *gates, scale = gates
+    q, k, v, *gates, scale = given
     return (eager_last_query(q, k, v, Gates(*gates), scale=scale, recompute=False),)
 
 

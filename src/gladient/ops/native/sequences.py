@@ -31,7 +31,7 @@ class Rule:
     inputs: tuple[str, ...]  # q, k, v, …, initial
     kept: tuple[str, ...]  # outputs behind o and final, for the backward pass
     delta: bool  # whether errors are written
-    plain: Callable[..., tuple[Tensor, Tensor]]  # o and final in plain PyTorch, of the inputs and options
+    plain: Callable[..., tuple[Tensor | None, ...]]  # o and final in plain PyTorch, of the inputs and options
 
     def define(self, name: str) -> Any:
         """gladient::name of whole sequences, under every transform: o, final states, and what is kept."""
