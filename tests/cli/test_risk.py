@@ -42,6 +42,22 @@ def test_what_would_take_seconds_is_left_out(capsys):
     assert "left out" in printed.err
 
 
+def test_tasks_that_are_the_querys(capsys):
+    found = rungs(capsys, *["risk", "--n", "1000", "1000", "1000", "--r", "1", "1", "1", "--rho", "1", "--d", "3"])
+    assert 0.0 <= found["gated_delta_rule"]["risk"] <= found["delta_rule"]["risk"] < 1e-100
+
+
+def test_a_rung_that_fails_is_named_and_the_others_are_printed(capsys, monkeypatch):
+    def fail(reduced):
+        raise np.linalg.LinAlgError("Singular matrix")
+
+    monkeypatch.setattr("gladient.landscape._ladder.gated_delta_rung", fail)
+    assert main([*BASE, "--json"]) == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out).keys() >= {"linear_attention", "delta_rule", "half_gate"}
+    assert printed.err == "gladient: gated_delta_rule left out, it could not be computed here: Singular matrix\n"
+
+
 def test_bayes(capsys):
     found = rungs(capsys, *BASE, "--bayes", "50", "--sigma2", "0.1")
     assert found["bayes"]["risk"] < found["key_gate"]["risk"]

@@ -48,8 +48,10 @@ class Risk(SettingOptions):
     json: bool = False
     """Print one JSON object instead of a table."""
 
-    def run(self) -> None:
-        """Print the risks."""
+    def run(self) -> int:
+        """Print the risks; 1 if one could not be computed."""
+        from numpy.linalg import LinAlgError
+
         from gladient.landscape import half_gate, ladder
 
         if self.bayes < 0:
@@ -61,16 +63,21 @@ class Risk(SettingOptions):
             rows = float(setting.n.clip(max=setting.d).sum())
             require_memory(4.0 * rows * rows + 4.0 * self.bayes, f"a sample of {self.bayes:g} prompts")
         found = ladder(setting, bayes_prompts=self.bayes, seed=self.seed)
-        rungs = {name: getattr(found, name) for name in found.risks}
-        if setting.K * setting.d <= _MOST:
-            rungs |= {"delta_rule": found.delta_rule, "gated_delta_rule": found.gated_delta_rule}
-        else:
+        rungs, code = {name: getattr(found, name) for name in found.risks}, 0
+        if setting.K * setting.d > _MOST:
             print("delta_rule, gated_delta_rule left out: they take long here; landscape has both", file=sys.stderr)
+        for name in ("delta_rule", "gated_delta_rule") if setting.K * setting.d <= _MOST else ():
+            try:
+                rungs[name] = getattr(found, name)
+            except (ArithmeticError, RuntimeError, LinAlgError) as error:  # the others stand without it
+                print(f"gladient: {name} left out, it could not be computed here: {error}", file=sys.stderr)
+                code = 1
         rungs["half_gate"] = half_gate(setting)
         if self.json:
             print(json_text({name: _as_json(rung) for name, rung in rungs.items()}))
         else:
             print(_table(rungs, setting.M, setting.d))
+        return code
 
 
 def _as_json(rung: Any) -> dict[str, Any]:

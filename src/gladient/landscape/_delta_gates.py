@@ -11,6 +11,7 @@ __all__ = ["best_decays", "ratios"]
 _OWN, _FORGOTTEN = 1e-30, 1e-200  # variance that stands for none, relative to a task's squared weight and the largest
 _ENTRIES = 2_000_000  # numbers held at once in an intermediate array
 _TOLERANCE = 1e-12  # as in the cone solver
+_ROUNDING = 16 * float(np.finfo(np.float64).eps)  # of each task's share of E, with room for the few products in it
 
 
 def best_decays(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Array, " G"], Float[Array, "G K"]]:
@@ -39,7 +40,9 @@ def best_decays(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Arr
             best = model.take(twice).risks(steps[twice], tried).reshape(-1, 2).argmin(axis=1)
             decays[part[open_[done]]] = tried.reshape(-1, 2, tried.shape[-1])[np.arange(len(best)), best]
             open_ = open_[~done]
-    return model.risks(steps, decays), decays
+    risks, kept = model.risks(steps, decays), model.risks(steps, np.ones_like(steps))
+    worse = kept < risks  # by rounding, where no gate helps
+    return np.where(worse, kept, risks), np.where(worse[:, None], 1.0, decays)
 
 
 def ratios(gates: Float[Array, "G K"]) -> Float[Array, "G K"]:
@@ -94,6 +97,10 @@ def _kernels(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Array,
     $u_k = \beta_k \sum_{l<k} \Delta_l w_l^{(k)} 1_l - \Delta_k t_k s\,1_k$ with
     $w_l^{(k)}$ the weight of task l when block k begins; $T_j$ sums $g_k \beta_k^2$ over the blocks after j, each times
     what the blocks between leave of the squared weight. So each entry of E is one product.
+
+    E is singular where tasks are ± the query's and no noise tells their errors apart. The correlations come from the
+    factor that `Isotropic.risks` has, so that rounding is small beside the diagonal, and the diagonal is raised by more
+    than that: all that is solved here is positive definite, and the gates found are the best to rounding.
     """
     p = model.powers(steps)
     G, K = steps.shape
@@ -106,14 +113,16 @@ def _kernels(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Array,
     cross = own * p.keep * T - g * p.beta * signal
     diagonal = g * signal**2 + own**2 * T + after * p.noise
     E, w = np.zeros((G, K, K)), np.zeros((G, K))
+    R, unexplained = (f @ np.swapaxes(f, -1, -2) for f in (model.factor, model.factor[..., 1:]))
     for j in range(K):
         E[:, j, j] = diagonal[:, j]
-        E[:, :j, j] = E[:, j, :j] = w[:, :j] * cross[:, j, None] * model.R[:j, j]
+        E[:, :j, j] = E[:, j, :j] = w[:, :j] * cross[:, j, None] * R[..., :j, j]
         w[:, :j] *= p.keep[:, j, None]
         w[:, j] = own[:, j]
     unit = np.abs(w).max(axis=1, keepdims=True)
     unit[unit == 0.0] = 1.0  # nothing is left of any task
     E, w = E / unit[:, :, None] ** 2, w / unit
-    E += w[:, :, None] * w[:, None, :] * (model.R - model.r[..., :, None] * model.r[..., None, :])
-    E[:, range(K), range(K)] += _OWN * w**2 + _FORGOTTEN
+    E += w[:, :, None] * w[:, None, :] * unexplained
+    own = np.einsum("gkk->gk", E)  # a view
+    own += K * _ROUNDING * own + _OWN * w**2 + _FORGOTTEN
     return E, w * model.r

@@ -164,6 +164,11 @@ class Reduced:
         slope = float(weight @ self.share) / scale
         return float(weight.sum()) / scale + slope, slope
 
+    @property
+    def rounding(self) -> float:
+        """Relative error of sums over all tasks and directions: 4 units in the last place for each term."""
+        return 4.0 * float(np.finfo(np.float64).eps) * (len(self.n) + len(self.s))
+
     @cached_property
     def most_c(self) -> float:
         r"""The largest c that a tangent of $1/\phi$ asks weights for: that at t = 0."""

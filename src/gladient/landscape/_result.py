@@ -17,8 +17,8 @@ class Certificate:
         stationarity: largest derivative of the risk along the directions the family leaves free, relative to M and to
             the size of the weights; 0 at an exact stationary point.
         kkt: largest derivative of the wrong sign across an order constraint that binds, in the same units.
-        lower_bound: no weights of the family have a smaller risk than this: proved, up to rounding (about 1e-13 M; with
-            10⁹ examples 1e-9 M).
+        lower_bound: no weights of the family have a smaller risk: proved, and lowered by what rounding can do, so it is
+            at most `risk`. For N examples it lies below by 1e-13 M + 1e-15 (K + d) (1 + N) M, mostly by far less.
         bracket: the interval of the gate γ at whose inner grid point the risk was lowest.
     """
 

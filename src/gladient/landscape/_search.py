@@ -22,6 +22,11 @@ def maximise(
     quadratic problem with the single parameter c = B/A. Intervals whose bound does not beat the best value found are
     dropped, the others are split at the bound's own t. At the end the tangent at t is solved until t stays.
 
+    The bound of a dropped interval is raised by what rounding can take from it. Its quadratic form
+    $\tilde r^\top (I + c \tilde R)^{-1} \tilde r$, for $\tilde R$ off by $\epsilon N$ (N examples, $\epsilon$ is
+    `Reduced.rounding`), is off by the part $\epsilon\, (1 + c N / (1 + c t))$: much where a task of few examples counts
+    beside one of very many.
+
     Args:
         reduced: the setting.
         inner: c ↦ the weights of the family that maximise x / (1 + c t), and their moments.
@@ -34,6 +39,7 @@ def maximise(
     Source: derived. For unconstrained weights the tangent's c is h2 of arXiv 2504.04308, and t at its solution is h1.
     """
     best, value, proved = inner(0.0), 0.0, 0.0
+    N = float(reduced.n.sum())
     pending = [(t_low, t_high)]
     while pending:
         low, high = pending.pop()
@@ -47,8 +53,8 @@ def maximise(
             middle = t if low < t < high else (low + high) / 2
             pending += [(low, middle), (middle, high)]
         else:
-            proved = max(proved, bound)
-    return _polish(reduced, inner, best), max(proved, value)
+            proved = max(proved, bound * (1.0 + reduced.rounding * (1.0 + B * N / (A + B * t))))
+    return _polish(reduced, inner, best), proved
 
 
 def _polish(

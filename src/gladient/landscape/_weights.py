@@ -33,7 +33,12 @@ def best_free(reduced: Reduced) -> tuple[Array, float]:
         omega = weights_at(reduced, c)
     else:
         omega = _normalised((a / (1.0 + c * values)) @ seen.basis / np.sqrt(reduced.n))
-    return omega, reduced.M - reduced.unit * bound * float(np.abs(reduced.r).max()) ** 2
+    return omega, _least_risk(reduced, bound * float(np.abs(reduced.r).max()) ** 2)
+
+
+def _least_risk(reduced: Reduced, bound: float) -> float:
+    """The risk that belongs to an upper bound of x φ(t), rounded down; the noise is always left."""
+    return max(reduced.M * (1.0 - reduced.rounding) - reduced.unit * bound, reduced.sigma2)
 
 
 def _enclosed(reduced: Reduced, inner: Callable[[float], tuple[Moments, float]]) -> tuple[float, float]:
@@ -44,7 +49,8 @@ def _enclosed(reduced: Reduced, inner: Callable[[float], tuple[Moments, float]])
     low, high = inner(reduced.most_c)[0].t, inner(0.0)[0].t
     for _ in range(_SQUEEZES):
         low, high = (inner(B / A)[0].t for A, B in (reduced.secant(low, low), reduced.secant(high, high)))
-    return low * (1.0 - 1e-14), high * (1.0 + 1e-14)
+    error = reduced.rounding * float(reduced.n.sum())  # of a t from eigenvalues
+    return max(low - error, 0.0), high + error
 
 
 def weights_at(reduced: Reduced, c: float) -> Array:
@@ -65,7 +71,7 @@ def best_nonnegative(reduced: Reduced) -> tuple[Array, float]:
 def _best_in_cone(reduced: Reduced, solver: Solver) -> tuple[Array, float]:
     found = [_one_sign(reduced, solver, sign) for sign in (1.0, -1.0)]
     omega = min((omega for omega, _ in found), key=lambda omega: reduced.risk(reduced.moments(omega)))
-    return omega, reduced.M - reduced.unit * max(bound for _, bound in found)
+    return omega, _least_risk(reduced, max(bound for _, bound in found))
 
 
 def _one_sign(reduced: Reduced, solver: Solver, sign: float) -> tuple[Array, float]:
