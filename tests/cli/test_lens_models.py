@@ -1,6 +1,7 @@
 """`gladient lens` on the folders that people have: hybrids, caches, no tokenizer, code beside the model."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from gladient.cli import main
 from gladient.experiments.demo import models as demo
+from gladient.lens import _bounds
 
 transformers = pytest.importorskip("transformers")
 IDS = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0)
@@ -129,6 +131,84 @@ def test_attention_of_hybrids_is_named(save: Save, capsys: pytest.CaptureFixture
     assert f"; not gated: {kind} (layers 1, 3)" in capsys.readouterr().out
     assert look(path, "--layers", "3") == 2
     assert f"layer 3 is not a gated layer but attention ({kind}); gated layers are [0, 2]" in capsys.readouterr().err
+
+
+def _tokenizer(change: dict[str, Any]) -> Callable[[Path], None]:
+    return lambda path: changed(path / "tokenizer.json", **change)
+
+
+def _numbered(path: Path) -> None:
+    described = json.loads((path / "tokenizer.json").read_text("utf-8"))
+    described["model"]["vocab"]["gates"] = 10**9
+    (path / "tokenizer.json").write_text(json.dumps(described), "utf-8")
+
+
+def _written(name: str, text: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        (path / name).write_text(text, "utf-8")
+
+    return write
+
+
+def _configured(**values: Any) -> Callable[[Path], None]:
+    return lambda path: changed(path / "config.json", **values)
+
+
+def _pipe(path: Path) -> None:
+    (path / "generation_config.json").unlink(missing_ok=True)
+    os.mkfifo(path / "generation_config.json")
+
+
+def _cut(path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(path / "model.safetensors")
+    del weights["backbone.layers.0.mixer.A_log"]
+    weights["backbone.layers.0.mixer.D"] = torch.zeros(3)
+    save_file(weights, path / "model.safetensors", {"format": "pt"})
+
+
+SPLIT = {"type": "Split", "pattern": {"Regex": "^(([a-z ])+.)+[A-Z]([a-z])+$"}, "behavior": "Isolated", "invert": False}
+TENFOLD = [{"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 100}] * 6
+HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a regex that blows up": (_tokenizer({"pre_tokenizer": SPLIT}), "PanicException: Onig: Regex search error"),
+    "a text that multiplies": (
+        _tokenizer({"normalizer": {"type": "Sequence", "normalizers": TENFOLD}}),
+        "it took more than 5 s of CPU or 1 GiB of memory, or crashed",
+    ),
+    "a huge number": (_numbered, "gives 'gates' the number 1000000000, but the model knows 8 tokens"),
+    "deep config": (_written("config.json", "[" * 10**5), "RecursionError"),
+    "deep tokenizer": (_written("tokenizer.json", "[" * 10**5), "RecursionError"),
+    "deep generation": (_written("generation_config.json", "[" * 10**5), "RecursionError"),
+    "many layers": (_configured(num_hidden_layers=10**9), "is broken or incomplete (MemoryError"),
+    "large weights": (_configured(vocab_size=10**11), "describes 3.2e+12 numbers, its files hold"),
+    "no chunks": (_configured(chunk_size=0), "failed while it read the text (ZeroDivisionError"),
+    "large chunks": (_configured(chunk_size=10**6), "can't allocate memory"),
+    "code for attention": (_configured(attn_implementation="them/kernel"), "needs code that lies beside it"),
+    "an index that leads elsewhere": (
+        _written("model.safetensors.index.json", '{"weight_map": {"a": "../a.safetensors"}}'),
+        "leads to '../a.safetensors'; it must name files of its own folder",
+    ),
+    "a pipe": (_pipe, "generation_config.json is not a file that can be read"),
+    "weights cut": (_cut, "2 of its weights are absent or of another shape, backbone.layers.0.mixer.A_log among them"),
+}
+
+
+@pytest.mark.parametrize("how", HOSTILE)
+def test_hostile_and_broken_folders_are_one_error(
+    how: str, save: Save, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bounded time and memory, whatever a library does with them."""
+    monkeypatch.setattr(_bounds, "_SECONDS", 5)
+    monkeypatch.setattr(_bounds, "_BYTES", 2**30)
+    path = save(mamba2(vocab_size=8, num_hidden_layers=1))
+    change, message = HOSTILE[how]
+    change(path)
+    capfd.readouterr()
+    assert main(["lens", str(path), "--text", "gates weigh tokens " + "a" * 40, "--json"]) == 2
+    said = [line for line in capfd.readouterr().err.splitlines() if not line.endswith(" …")]
+    assert len(said) == 1
+    assert message in said[0]
 
 
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a model"])

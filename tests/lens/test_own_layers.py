@@ -355,8 +355,10 @@ def test_adapters_that_cannot_be(adapter: lens.Adapter, said: str) -> None:
 def test_gates_in_place_of_their_logs_are_refused(name: str) -> None:
     q = torch.randn(1, 5, 2, 3)
     gates = torch.rand(1, 5, 2, *{"g": (), "gk": (3,), "gv": (3,), "G": (3, 3)}[name])
-    assert lens.record(q, q, q, **{name: gates.log()}).reconstruction_error.passed
+    given: dict[str, Any] = {name: gates.log()}
+    assert lens.record(q, q, q, **given).reconstruction_error.passed
+    given[name] = gates
     with pytest.raises(
         ValueError, match=rf"{name} holds 0\.\d+, a log gate above 0; .* pass their logarithms, {name}\.log"
     ):
-        lens.record(q, q, q, **{name: gates})
+        lens.record(q, q, q, **given)

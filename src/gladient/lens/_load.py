@@ -1,6 +1,5 @@
 """A language model and its tokenizer, from a folder or a hub, and one reading of a text."""
 
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from gladient._optional import require
+from gladient.lens._bounds import BoundsError, in_child, in_memory
 from gladient.lens._capture import capture
+from gladient.lens._folder import check_folder
 from gladient.lens._layers import gated_layers
 from gladient.lens._record import Record
 from gladient.lens.page import ModelView, PageLayer, keep
@@ -25,6 +26,8 @@ _SAVE = "put its files beside the model's, as tokenizer.save_pretrained(FOLDER) 
 _NEEDS = {"needed_for": "looking into a pretrained model", "install": "pip install 'gladient[lens]'"}
 
 _NEXT = 5  # predictions to show
+_MOST_TOKENS = 2**16  # whose text is asked for; more are refused by --max-tokens, or by memory
+_PER_BYTE = 8  # numbers that a byte of a file may hold at most, quantised
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Loaded:
         text: what it reads if nothing else is given.
         asked: where in the tokens a page is best opened, [1, T]; the last token if not given.
         options: what every call of the module is given besides.
-        word: a token's text; without it a page has no predictions.
+        words: the text of each of some tokens; without it a page has no predictions.
     """
 
     name: str
@@ -49,7 +52,7 @@ class Loaded:
     text: str | None = None
     asked: Callable[[Tensor], Tensor] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    word: Callable[[int], str] | None = None
+    words: Callable[[list[int]], list[str]] | None = None
 
 
 def require_transformers() -> Any:
@@ -65,7 +68,7 @@ def quiet_transformers() -> Iterator[None]:
         yield
         return
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
+    logging.set_verbosity(sys.maxsize)  # what it logs as errors it raises too
     logging.disable_progress_bar()
     try:
         yield
@@ -78,6 +81,8 @@ def quiet_transformers() -> Iterator[None]:
 def load_pretrained(name: str) -> Loaded:
     """A causal language model of transformers, in eval mode; code that lies beside a model is never run.
 
+    Its tokenizer, and the sizes of its config, are tried in a process of their own first: see `in_child`.
+
     Args:
         name: a local folder, or a name on the hub.
 
@@ -89,58 +94,113 @@ def load_pretrained(name: str) -> Loaded:
         name = str(Path(name).expanduser())
     elif Path(name).exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
         raise ValueError(f"{name} is not a folder with a model; give a local folder, owner/name on the hub, or demo")
-    _check_folder(Path(name))
+    size = check_folder(Path(name)) if Path(name).is_dir() else None
     transformers = require_transformers()
     where = "is broken or incomplete" if Path(name).is_dir() else "was not found, or the hub cannot be reached"
-    with quiet_transformers():
-        _part(transformers.AutoConfig, name, where)
-        tokenizer = _part(transformers.AutoTokenizer, name, "has no tokenizer that can be read")
-        if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
-            raise ValueError(f"the model {name} has no tokenizer: its vocabulary is empty; {_SAVE}")
-        module = _part(transformers.AutoModelForCausalLM, name, where)
+    with quiet_transformers(), in_memory(size or 0):
+        _try_config(name, where, size)
+        tokenizer = Words(name)
+        module, found = _load_model(transformers.AutoModelForCausalLM, name, where)
+    _check_weights(found, name)
+    rows = module.get_input_embeddings().weight.shape[0]
 
     def encode(text: str) -> tuple[Tensor, list[str]]:
-        ids = torch.tensor([tokenizer(text)["input_ids"]], dtype=torch.long)
-        return ids, [word(token) for token in ids[0].tolist()]
-
-    def word(token: int) -> str:
-        return tokenizer.decode([token])
+        ids, words = tokenizer.read(text)
+        wrong = next((place for place, token in enumerate(ids) if not 0 <= token < rows), None)
+        if wrong is not None:
+            raise ValueError(
+                f"the tokenizer of {name} gives {words[wrong]!r} the number {ids[wrong]}, but the model knows {rows} "
+                f"tokens: they do not belong together; {_SAVE}"
+            )
+        return torch.tensor([ids], dtype=torch.long), words
 
     shown = Path(name).name if Path(name).is_dir() else name
-    return Loaded(shown, module.eval(), encode, options={"use_cache": False}, word=word)
+    return Loaded(shown, module.eval(), encode, options={"use_cache": False}, words=tokenizer.words)
 
 
-def _check_folder(folder: Path) -> None:
-    """Refuses what a folder of a model does not hold; a name on the hub is no folder."""
-    if (folder / "adapter_config.json").is_file():
-        base = _read_json(folder / "adapter_config.json").get("base_model_name_or_path", "its base model")
+class Words:
+    """A model's tokenizer, each question to which is answered in a process of its own."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        if not self._ask(lambda tokenizer: set(tokenizer.get_vocab()) > set(tokenizer.all_special_tokens)):
+            raise ValueError(f"the model {name} has no tokenizer: its vocabulary is empty; {_SAVE}")
+
+    def read(self, text: str) -> tuple[list[int], list[str]]:
+        """The text's tokens, and each one as text."""
+
+        def read(tokenizer: Any) -> Any:
+            ids = tokenizer(text)["input_ids"]
+            return ids, [tokenizer.decode([token]) for token in ids[:_MOST_TOKENS]]
+
+        ids, words = self._ask(read)
+        return ids, words + [""] * (len(ids) - len(words))
+
+    def words(self, ids: list[int]) -> list[str]:
+        """Each token as text."""
+        found: list[str] = self._ask(lambda tokenizer: [tokenizer.decode([token]) for token in ids])
+        return found
+
+    def _ask(self, question: Callable[[Any], Any]) -> Any:
+        kind = require_transformers().AutoTokenizer
+        try:
+            return in_child(lambda: question(kind.from_pretrained(self._name, trust_remote_code=False)))
+        except BoundsError as error:
+            raise _refusal(self._name, "has no tokenizer that can be read", str(error), _SAVE) from None
+
+
+def _check_weights(found: dict[str, Any], name: str) -> None:
+    """Weights that are absent or of another shape would be random."""
+    wrong = sorted(found["missing_keys"]) + sorted(str(key[0]) for key in found["mismatched_keys"])
+    if wrong:
         raise ValueError(
-            f"{folder} holds an adapter (LoRA and the like) of {base}, not a model; merge the two with peft: "
-            "AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload().save_pretrained(MERGED), save the "
-            "base model's tokenizer into MERGED too, and give that"
+            f"the model {name} is incomplete: {len(wrong)} of its weights are absent or of another shape, {wrong[0]} "
+            f"among them; {_GIVE}"
         )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _try_config(name: str, wrong: str, size: int | None) -> None:
+    """Refuses a config that describes no model, or far more than its files hold, before that much is made."""
+    transformers = require_transformers()
+    _ = transformers.PreTrainedModel, transformers.PreTrainedTokenizerFast  # imported once, before the children are
+
+    def count() -> int:
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+        parts = [config, *(getattr(config, part, None) for part in getattr(config, "sub_configs", ()))]
+        if any("/" in str(getattr(part, "_attn_implementation", "")) for part in parts):
+            raise ValueError("trust_remote_code")  # attention from a repository is code, which would be fetched and run
+        with torch.device("meta"):
+            module = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        return sum(parameter.numel() for parameter in module.parameters())
+
     try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        numbers = in_child(count)
+    except BoundsError as error:
+        raise _refusal(name, wrong, str(error), _GIVE) from None
+    if size is not None and numbers > _PER_BYTE * size:
+        raise ValueError(
+            f"the config of {name} describes {numbers:.3g} numbers, its files hold {size:.3g} bytes: they do not "
+            f"belong together; {_GIVE}"
+        )
 
 
-def _part(kind: Any, name: str, wrong: str) -> Any:
+def _load_model(kind: Any, name: str, wrong: str) -> tuple[Any, dict[str, Any]]:
+    """The model, and which of its weights were absent or of another shape: `_check_weights` tells of both."""
+    options = {"output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
-        return kind.from_pretrained(name, trust_remote_code=False)
+        found: tuple[Any, dict[str, Any]] = kind.from_pretrained(name, trust_remote_code=False, **options)
     except Exception as error:  # whatever the library raises for a broken or absent model
-        reason = " ".join(str(error).split())[:200]
-        if "trust_remote_code" in str(error):
-            raise ValueError(
-                f"the model {name} needs code that lies beside it, which is never run here; if you trust that code, "
-                "load the model in Python and look with gladient.lens.capture"
-            ) from None
-        cure = _SAVE if kind.__name__ == "AutoTokenizer" else _GIVE
-        raise ValueError(f"the model {name} {wrong} ({type(error).__name__}: {reason}); {cure}") from None
+        raise _refusal(name, wrong, f"{type(error).__name__}: {error}", _GIVE) from None
+    return found
+
+
+def _refusal(name: str, wrong: str, said: str, cure: str) -> ValueError:
+    if "trust_remote_code" in said:
+        return ValueError(
+            f"the model {name} needs code that lies beside it, which is never run here; if you trust that code, "
+            "load the model in Python and look with gladient.lens.capture"
+        )
+    return ValueError(f"the model {name} {wrong} ({' '.join(said.split())[:200]}); {cure}")
 
 
 def look(
@@ -184,18 +244,30 @@ def look(
             on_layer(len(kept), every)
 
     options: dict[str, Any] = {"layers": layers, "max_bytes": max_bytes, "on_record": on_record}
-    with torch.no_grad(), quiet_transformers(), capture(loaded.module, **options) as trace:
-        output = loaded.module(input_ids=ids, **loaded.options)
+    with torch.no_grad(), quiet_transformers(), in_memory(0), capture(loaded.module, **options) as trace:
+        output = _run(loaded, ids)
     places = [] if loaded.asked is None else loaded.asked(ids)[0].nonzero()[:, 0].tolist()
     position = places[-1] if places else None
-    predictions = _predict(getattr(output, "logits", output), loaded.word)
+    predictions = _predict(getattr(output, "logits", output), loaded.words)
     return ModelView(loaded.name, tokens, kept, loaded.facts, position, trace.ungated, predictions)
 
 
-def _predict(logits: Any, word: Callable[[int], str] | None) -> list[list[tuple[str, float]]] | None:
+def _run(loaded: Loaded, ids: Tensor) -> Any:
+    try:
+        return loaded.module(input_ids=ids, **loaded.options)
+    except (ValueError, RuntimeError, MemoryError):
+        raise  # said as they are
+    except Exception as error:  # whatever a model raises whose config says what cannot be
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ValueError(f"the model {loaded.name} failed while it read the text ({reason}); {_GIVE}") from None
+
+
+def _predict(logits: Any, words: Callable[[list[int]], list[str]] | None) -> list[list[tuple[str, float]]] | None:
     """The likeliest next tokens after each of the first text's; None without logits."""
-    if word is None or not isinstance(logits, Tensor) or logits.ndim != 3:
+    if words is None or not isinstance(logits, Tensor) or logits.ndim != 3:
         return None
     best = logits[0].float().softmax(1).topk(min(_NEXT, logits.shape[2]))
+    each = sorted(set(best.indices.flatten().tolist()))
+    known = dict(zip(each, words(each), strict=True))
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return [[(word(token), round(p, 4)) for token, p in zip(*pair, strict=True)] for pair in pairs]
+    return [[(known[token], round(p, 4)) for token, p in zip(*pair, strict=True)] for pair in pairs]

@@ -247,7 +247,7 @@ def load_demo(
             f"answers {model.recall:.1%} of {model.questions} questions about texts that it has not seen",
             text,
             asked,
-            word=lambda token: VOCABULARY[token],
+            words=lambda tokens: [VOCABULARY[token] for token in tokens],
         )
         for model in demo_models(configs, on_step=on_step)
     ]
