@@ -64,6 +64,21 @@ def test_a_table_and_a_report(frame, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "--roles old new --n 4 --intercept" in page
 
 
+def test_what_a_terminal_would_obey_is_spelled_out(frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In roles, column names, the file's name and that of the report; on stdout, on stderr and on the page."""
+    evil = "\x1b]0;owned\x07\x9b2J\u202e"
+    path, out = tmp_path / f"table{evil}.csv", tmp_path / f"report{evil}.html"
+    frame.replace({"source": {"old": f"old{evil}"}}).rename(columns={"x1": f"x1{evil}"}).to_csv(path, index=False)
+    options = ["--target", "y", "--features", f"x1{evil}", "x2", "--task", "day", "--role", "source", "--out", str(out)]
+    assert main(["data", str(path), *options]) == 0
+    assert main(["data", str(path), *options[:-2], "--features", "x1", "--json"]) == 2
+    captured = capsys.readouterr()
+    spelled = r"\x1b]0;owned\x07\x9b2J\u202e"
+    for text in (captured.out, captured.err, out.read_text()):
+        assert spelled in text
+        assert not (set(evil) - set(spelled)) & set(text)
+
+
 def change(frame, **columns):
     return frame.assign(**columns)
 

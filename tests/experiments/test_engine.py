@@ -143,6 +143,18 @@ def test_workers_started_here_are_locked_and_keep_their_memory() -> None:
         assert not client.scheduler_info()["services"]
 
 
+def test_workers_that_cannot_start_are_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(workers: int) -> None:
+        raise RuntimeError("Nanny failed to start.") from MemoryError()
+
+    monkeypatch.setattr(_cluster, "_started", fail)
+    with (
+        pytest.raises(OSError, match=r"cannot start 2 worker processes \(MemoryError\), .* lack of memory"),
+        _cluster.connected(2, None),
+    ):
+        pass
+
+
 def listening() -> set[tuple[int, str]]:
     """Where this process and those below it can be reached."""
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]

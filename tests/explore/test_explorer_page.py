@@ -196,11 +196,11 @@ def _type(page: Page, label: str, text: str) -> None:
     _ask(page, "document.activeElement.blur(); found.filter(e => e.tagName === 'INPUT').forEach(e => e.blur())")
 
 
-def _shows(page: Page, *texts: str, limit: float = 25) -> None:
+def _shows(page: Page, *texts: str, limit: float = 120) -> None:
     _until(lambda: all(text in _text(page) for text in texts), f"the page shows {texts}", limit)
 
 
-def _until(holds: Callable[[], bool], what: str, limit: float = 25) -> None:
+def _until(holds: Callable[[], bool], what: str, limit: float = 120) -> None:
     end = time.monotonic() + limit
     while not holds():
         assert time.monotonic() < end, f"not within {limit} seconds: {what}"

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from gladient._text import printable
+
 if TYPE_CHECKING:
     from gladient.experiments import Figure, Made
     from gladient.experiments._figure import C, P, R, W
@@ -46,11 +48,11 @@ def print_made(figure: "Figure[C, W, R, P]", made: "Made[R]", out: Path, *, miss
     """Print what was reached, and each miss if `misses`; the exit code is 1 if a model missed or diverged."""
     missed = figure.missed(made.rows)
     for row in missed if misses else ():
-        print(f"miss: {figure.describe(row)}")
+        print(printable(f"miss: {figure.describe(row)}"))
     for line in made.diverged:
-        print(f"diverged: {line}")
+        print(printable(f"diverged: {line}"))
     print(figure.verdict(made.rows))
     for line in figure.summary(figure.judged(made.rows)):
-        print(line)
-    print(f"report: {out / 'report.html'}")
+        print(printable(line))
+    print(f"report: {printable(out / 'report.html')}")
     return 1 if missed or made.diverged else 0

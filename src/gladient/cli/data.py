@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from gladient._text import json_text
+from gladient._text import json_text, printable
 from gladient.cli._numbers import Whole, Wholes
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Data:
             from gladient.data.report import write_report
 
             write_report(out, found, roles=table.roles, command=f"gladient data {shlex.join(self._options())}")
-            print(f"report: {out}", file=sys.stderr if self.json else sys.stdout)
+            print(f"report: {printable(out)}", file=sys.stderr if self.json else sys.stdout)
 
     def _out(self) -> Path | None:
         out = self.out or (None if self.json else Path("data.html"))
@@ -137,7 +137,7 @@ def _text(found: "CrossFit", roles: tuple[str, ...]) -> str:
     r = "  ".join(f"{role} {_pair(*pair)}" for role, *pair in zip(roles, setting.r, errors["r"], strict=True))
     lines.append(f"correlation with the query's task: {r}")
     lines.append("risks: of 1, what is left of the labels after one fit to all examples; gain: over linear attention")
-    return "\n".join([*lines, *map(str, found.warnings)])
+    return "\n".join(map(printable, [*lines, *found.warnings]))  # roles are the table's own text
 
 
 def _pair(value: float, error: float) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gladient._files import write_atomically
+from gladient._text import printable
 from gladient.data._cross_fit import CrossFit
 
 if TYPE_CHECKING:
@@ -34,12 +35,13 @@ def write_report(path: Path, found: CrossFit, *, roles: Sequence[str], command: 
     joint = [[*row, last] for row, last in zip(setting.R.tolist(), setting.r.tolist(), strict=True)]
     html = page.render(
         found=found,
-        roles=list(roles),
+        roles=[printable(role) for role in roles],
         joint=joint,
         setting=setting,
         spectrum=found.estimated.spectrum.tolist(),
         errors=found.estimated.standard_errors,
-        command=command,
+        command=printable(command),
+        warnings=[(caution.kind, printable(caution.message)) for caution in found.warnings],
         svg=_svg(draw(found)),
     )
     write_atomically(path, html)

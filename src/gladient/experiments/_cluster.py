@@ -74,6 +74,19 @@ def _safe_path() -> Iterator[None]:
 
 
 def _cluster(workers: int) -> SpecCluster:
+    try:
+        return _started(workers)
+    except (RuntimeError, OSError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise ChildProcessError(
+            f"cannot start {workers} worker process{'es' * (workers > 1)} ({str(cause) or type(cause).__name__}), most "
+            "likely for lack of memory: see ulimit -v and what else runs here; use fewer --workers, and --resume"
+        ) from None
+
+
+def _started(workers: int) -> SpecCluster:
     own: dict[str, Any] = {
         "host": "127.0.0.1",
         "protocol": "tls://",

@@ -164,8 +164,9 @@ def _check_config(path: Path, config: dict[str, Any], *, resume: bool) -> None:
 def _check_rest(path: Path, *, resume: bool) -> None:
     """Whether a folder without config.json may get one: parts that are done name their config, checkpoints do not."""
     found = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")}
-    if found and not (resume and found <= _OWN):
-        also = "; add --resume to go on with its results" if found <= _OWN else ""
+    own = "points" in found and found <= _OWN
+    if found and not (resume and own):
+        also = "; add --resume to go on with its results" if own else ""
         raise ValueError(f"{path} is not empty and holds no config.json; choose a new folder for --out{also}")
     if "checkpoints" in found and any((path / "checkpoints").iterdir()):
         raise ValueError(

@@ -71,10 +71,13 @@ def _saying(bar: Bar, console: Console) -> Iterator[None]:
         while not ended.wait(_SAY_EVERY):
             console.print(bar.line())
 
+    if console.is_terminal:
+        yield
+        return
     thread = threading.Thread(target=say, daemon=True)
-    if not console.is_terminal:
-        thread.start()
+    thread.start()
     try:
         yield
     finally:
         ended.set()
+        thread.join()

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from gladient._files import write_atomically
+from gladient._text import printable
 from gladient.experiments._figure import C, Figure, P, R, W
 from gladient.experiments._versions import versions
 
@@ -45,7 +46,7 @@ def write_report(
     html = page.render(
         figure=figure,
         verdict=figure.verdict(rows),
-        command=command,
+        command=printable(command),  # it names files
         svg=svg[svg.index("<svg") :],
         rows=[(row, figure.judge(row)) for row in rows],
         diverged=diverged,

@@ -43,14 +43,18 @@ class TrainingConfig:
                 raise ValueError(f"{name} is {value!r}; it must be a whole number, at least 1")
         for name in ("learning_rate", "gate_learning_rate"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
+            if not (_is_number(value) and math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value!r}; it must be a number above 0")
         for name in ("warmup", "gate_rest"):
             value = getattr(self, name)
-            if not 0 <= value < 1:
+            if not (_is_number(value) and 0 <= value < 1):
                 raise ValueError(f"{name} is {value!r}; it is a share of the steps, at least 0 and below 1")
 
     def schedule(self, step: int, rest: float = 0.0) -> float:
         """The factor of a step size at a step, counted from 0, after a rest."""
         ramp = (step + 1 - rest * self.steps) / max(1.0, self.warmup * self.steps)
         return min(1.0, max(0.0, ramp)) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
