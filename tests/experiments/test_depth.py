@@ -125,11 +125,14 @@ def row(**changes: float) -> DepthRow:
 
 
 def test_a_row_is_judged_by_gap_and_gain() -> None:
-    assert FIGURE.judge(row()) is True
-    assert FIGURE.judge(row(gap=0.051)) is False
-    assert FIGURE.judge(row(gap=-0.5)) is True
-    assert FIGURE.judge(row(gain_z=2.9)) is False
-    assert FIGURE.judge(row(layers=1, gain=0.0, gain_z=0.0)) is True
+    assert FIGURE.judge(row()) == "reached"
+    assert FIGURE.judge(row(risk=1.09)) == "missed"
+    assert FIGURE.judge(row(risk=1.03)) == "undecided"
+    assert FIGURE.judge(row(best_error=0.02)) == "undecided"
+    assert FIGURE.judge(row(risk=0.5)) == "reached"
+    assert FIGURE.judge(row(gain_z=2.9)) == "undecided"
+    assert FIGURE.judge(row(gain_z=-3.1)) == "missed"
+    assert FIGURE.judge(row(layers=1, gain=0.0, gain_z=0.0)) == "reached"
     assert row(risk=0.96, best_error=0.01).beats is False
     assert row(risk=0.95, best_error=0.01).beats is True
 

@@ -50,27 +50,26 @@ def test_every_preset_has_a_row_in_every_panel(tmp_path: Path) -> None:
     FIGURE.draw(rows, exact)
 
 
-def row(rung: str, gap: float, z: float, worst: float) -> FamilyRow:
-    return FamilyRow("family", "p", 5, "m", 0.5, 0.01, 3, rung, 0.5, gap, z, worst, to_wpgd=gap, to_key=gap)
+def row(rung: str, gap: float, error: float, worst: float) -> FamilyRow:
+    z, risk = gap / error, 0.5 * (1 + gap)
+    return FamilyRow("family", "p", 5, "m", risk, 0.5 * error, 3, rung, 0.5, gap, z, worst, to_wpgd=gap, to_key=gap)
 
 
 @pytest.mark.parametrize(
-    ("rung", "gap", "z", "worst", "hit"),
+    ("rung", "gap", "error", "worst", "outcome"),
     [
-        ("scalar_gate", 0.029, 9.0, 0.04, True),
-        ("scalar_gate", 0.031, 1.0, 0.04, False),
-        ("scalar_gate", -0.5, -99.0, -0.5, True),
-        ("own_decay", 0.031, 1.0, 0.04, False),
-        ("value_gate", 0.019, 9.0, 0.049, True),
-        ("value_gate", 0.03, 2.9, 0.04, True),
-        ("value_gate", 0.03, 3.1, 0.04, False),
-        ("value_gate", -0.5, -99.0, -0.5, True),
-        ("value_gate", 0.09, 0.9, 0.27, False),
-        ("linear_attention", -0.02, -1.0, 0.051, False),
+        ("scalar_gate", 0.02, 0.003, 0.04, "reached"),
+        ("scalar_gate", 0.029, 0.003, 0.04, "undecided"),
+        ("own_decay", 0.04, 0.003, 0.045, "missed"),
+        ("value_gate", -0.5, 0.01, -0.5, "reached"),
+        ("value_gate", 0.09, 0.1, 0.27, "undecided"),
+        ("linear_attention", -0.02, 0.005, 0.051, "missed"),
     ],
 )
-def test_a_rung_is_reached_from_above_or_passed(rung: str, gap: float, z: float, worst: float, hit: bool) -> None:
-    assert FIGURE.judge(row(rung, gap, z, worst)) is hit
+def test_a_rung_is_reached_from_above_or_passed(
+    rung: str, gap: float, error: float, worst: float, outcome: str
+) -> None:
+    assert FIGURE.judge(row(rung, gap, error, worst)) == outcome
 
 
 def test_the_decay_of_retnet_is_weighed_token_by_token() -> None:

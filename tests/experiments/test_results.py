@@ -1,11 +1,12 @@
 """Means, standard errors and the judgement of a point; the files they are kept in."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gladient.experiments._results import ExactPoint, Row, read_rows, summarise, write_rows
+from gladient.experiments._results import ExactPoint, Row, judge_gap, read_rows, summarise, write_rows
 from gladient.experiments.multitask.figure import Multitask, MultitaskConfig
 
 FIGURE = Multitask()
@@ -28,11 +29,45 @@ def test_standard_error_covers_test_error_and_spread_between_seeds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("risk", "error", "hit"),
-    [(1.019, 1e-4, True), (0.981, 1e-4, True), (1.05, 0.02, True), (1.05, 0.01, False), (0.95, 0.01, False)],
+    ("risk", "error", "outcome", "or_below"),
+    [
+        (1.029, 1e-4, "reached", "reached"),
+        (0.971, 1e-4, "reached", "reached"),
+        (1.0, 0.009, "reached", "reached"),
+        (1.0, 0.011, "undecided", "undecided"),  # all of the interval has to lie within the bound …
+        (1.159, 0.06, "undecided", "undecided"),
+        (1.05, 0.006, "missed", "missed"),  # … or none of it
+        (0.95, 0.006, "missed", "reached"),
+        (0.9, 0.04, "undecided", "reached"),
+        (1.0, math.inf, "undecided", "undecided"),
+        (math.nan, 0.01, "undecided", "undecided"),
+    ],
 )
-def test_a_hit_is_within_two_percent_or_three_standard_errors(risk: float, error: float, hit: bool) -> None:
-    assert point([risk], [error]).hit is hit
+def test_a_point_reaches_its_value_if_its_whole_interval_lies_within_the_bound(
+    risk: float, error: float, outcome: str, or_below: str
+) -> None:
+    assert point([risk], [error]).outcome == outcome
+    assert judge_gap(risk, error, 1.0, or_below=True) == or_below
+
+
+def test_fewer_test_prompts_never_make_it_easier() -> None:
+    """A model 16% off, and one that is right: a small test cannot tell, and says so."""
+    rng, reached = np.random.default_rng(0), {}
+    for true in (1.159, 1.0):
+        for prompts in (64, 2048, 2**17):
+            error = 1.63 / prompts**0.5  # of squared errors of Gaussian predictions, about
+            outcomes = [judge_gap(true + error * rng.normal(), error, 1.0, or_below=True) for _ in range(300)]
+            reached[true, prompts] = outcomes.count("reached")
+            assert true > 1 or prompts == 2**17 or outcomes.count("undecided") > 150
+    assert [reached[1.159, prompts] for prompts in (64, 2048, 2**17)] == [0, 0, 0]
+    assert max(reached[1.0, 64], reached[1.0, 2048]) < 10  # those that lie below by chance
+    assert reached[1.0, 2**17] > 290
+
+
+def test_an_exact_risk_of_zero() -> None:
+    assert point([0.1], [0.01], exact=0.0).outcome == "missed"
+    assert point([0.1], [0.1], exact=0.0).outcome == "undecided"
+    assert point([0.1], [0.01], exact=0.0).gap == math.inf
 
 
 def test_rows_survive_a_round_trip_to_the_last_bit(tmp_path: Path) -> None:

@@ -83,9 +83,9 @@ def row(**changes: float) -> WeightRow:
 
 
 def test_the_worst_seed_is_judged() -> None:
-    assert FIGURE.judge(row()) is True
-    assert FIGURE.judge(row(explained_least=0.97)) is False
-    assert FIGURE.judge(row(cos_omega_least=0.98)) is False
+    assert FIGURE.judge(row()) == "reached"
+    assert FIGURE.judge(row(explained_least=0.97)) == "missed"
+    assert FIGURE.judge(row(cos_omega_least=0.98)) == "missed"
 
 
 def test_cosines_leave_the_scale_symmetry_open() -> None:
@@ -104,7 +104,7 @@ def test_from_the_command_line(
     assert (tmp_path / "out" / "results.csv").read_bytes() == first
     printed = capsys.readouterr().out
     assert "of 8 kinds of model are WPGD with the best weights" in printed
-    assert "miss: (r₁ r₂) 0 1, n 5, model scalar gate" in printed
+    assert "missed: (r₁ r₂) 0 1, n 5, model scalar gate" in printed
     with (tmp_path / "out" / "exact.csv").open() as file:
         assert list(next(csv.DictReader(file))) == list(WeightPoint.__annotations__)
     assert "cos(ω, ω*)" in (tmp_path / "out" / "report.html").read_text()

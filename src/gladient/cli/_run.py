@@ -45,14 +45,15 @@ class RunOptions:
 
 
 def print_made(figure: "Figure[C, W, R, P]", made: "Made[R]", out: Path, *, misses: bool = True) -> int:
-    """Print what was reached, and each miss if `misses`; the exit code is 1 if a model missed or diverged."""
-    missed = figure.missed(made.rows)
-    for row in missed if misses else ():
-        print(printable(f"miss: {figure.describe(row)}"))
+    """Print what was reached, and each miss if `misses`; 1 if a model missed, diverged or is undecided."""
+    others = {"missed": figure.missed(made.rows), "undecided": figure.undecided(made.rows)}
+    for outcome, rows in others.items() if misses else ():
+        for row in rows:
+            print(printable(f"{outcome}: {figure.describe(row)}"))
     for line in made.diverged:
         print(printable(f"diverged: {line}"))
     print(figure.verdict(made.rows))
     for line in figure.summary(figure.judged(made.rows)):
         print(printable(line))
     print(f"report: {printable(out / 'report.html')}")
-    return 1 if missed or made.diverged else 0
+    return 1 if any(others.values()) or made.diverged else 0

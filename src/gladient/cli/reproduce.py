@@ -30,7 +30,7 @@ class Reproduce(RunOptions):
     """Folder to write to; results/FIGURE if not given, results/FIGURE-quick with --quick."""
 
     def run(self) -> int:
-        """Make the figure; 1 if a trained point does not keep the figure's claim."""
+        """Make the figure; 1 if a trained point does not keep the figure's claim, or is undecided."""
         from gladient.experiments import FIGURES, make
 
         if self.figure not in FIGURES:

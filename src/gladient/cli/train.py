@@ -35,7 +35,7 @@ class Train(RunOptions, SettingOptions):
     """Folder to write to; results/train-MODEL if not given."""
 
     def run(self) -> int:
-        """Train it; 1 if it does not reach its exact risk."""
+        """Train it; 1 if it does not reach its exact risk, or if too few test prompts leave that undecided."""
         from gladient.experiments import Panel, Single, SingleConfig, make
         from gladient.training import TrainingConfig
 

@@ -6,7 +6,7 @@ from gladient.experiments._figure import Column, Config, Figure, Reproducible
 from gladient.experiments._make import Made, make
 from gladient.experiments._models import MODELS
 from gladient.experiments._panels import draw_points, legend_below, panel_grid
-from gladient.experiments._results import ExactPoint, Row, summarise
+from gladient.experiments._results import ExactPoint, Judgement, Row, judge_gap, summarise
 from gladient.experiments._rungs import RUNGS
 from gladient.experiments._stack import Panel, Stack
 from gladient.experiments._work import Outcome, Record, Work
@@ -41,8 +41,10 @@ __all__ = [
     "Config",
     "ExactPoint",
     "Figure",
+    "Judgement",
     "Reproducible",
     "Row",
+    "judge_gap",
     "summarise",
     "draw_points",
     "legend_below",

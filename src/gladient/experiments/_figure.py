@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
+from gladient.experiments._results import Judgement
 from gladient.experiments._work import Record, Work
 
 if TYPE_CHECKING:
@@ -102,8 +103,8 @@ class Figure(ABC, Generic[C, W, R, P]):
         """The picture of both, as read from their files."""
 
     @abstractmethod
-    def judge(self, row: R) -> bool | None:
-        """Whether a row keeps the claim; None if it claims nothing."""
+    def judge(self, row: R) -> Judgement | None:
+        """Whether a row keeps the claim, misses it, or cannot tell; None if it claims nothing."""
 
     @abstractmethod
     def summary(self, judged: Sequence[R]) -> list[str]:
@@ -115,12 +116,17 @@ class Figure(ABC, Generic[C, W, R, P]):
 
     def missed(self, rows: Sequence[R]) -> list[R]:
         """The rows that do not keep their claim."""
-        return [row for row in rows if self.judge(row) is False]
+        return [row for row in rows if self.judge(row) == "missed"]
+
+    def undecided(self, rows: Sequence[R]) -> list[R]:
+        """The rows whose errors are too large to tell."""
+        return [row for row in rows if self.judge(row) == "undecided"]
 
     def verdict(self, rows: Sequence[R]) -> str:
-        """How many rows keep the claim."""
-        judged = self.judged(rows)
-        return f"{len(judged) - len(self.missed(rows))} of {len(judged)} {self.claim}"
+        """How many rows keep the claim, and how many cannot tell."""
+        kept, undecided = sum(self.judge(row) == "reached" for row in rows), len(self.undecided(rows))
+        open_ = f"; {undecided} undecided, more test prompts would tell" if undecided else ""
+        return f"{kept} of {len(self.judged(rows))} {self.claim}{open_}"
 
     def panels(self, rows: Sequence[R]) -> dict[str, list[R]]:
         """The rows that share a panel: the texts that lead the table."""

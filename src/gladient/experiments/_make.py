@@ -91,11 +91,13 @@ def make(
             for record in found.records
             if is_diverged(record)
         ]
-        write_rows(out / "results.csv", figure.row, figure.rows(config, records))
+        made = figure.rows(config, records)
+        outcomes = [figure.judge(row) or "" for row in made]
+        write_rows(out / "results.csv", figure.row, made, {"outcome": outcomes})
         write_rows(out / "exact.csv", figure.point, figure.points(config, records))
         rows = read_rows(out / "results.csv", figure.row)
         if parquet:
-            write_atomically(out / "results.parquet", _as_parquet(rows))
+            write_atomically(out / "results.parquet", _as_parquet(rows, outcomes))
         save_figure(figure.draw(rows, read_rows(out / "exact.csv", figure.point)), out / "figure", dpi=160)
         core_seconds = sum(found.seconds for found in finished.values())
         write_report(
@@ -114,10 +116,11 @@ def make(
     return Made(rows, diverged)
 
 
-def _as_parquet(rows: Sequence[R]) -> bytes:
+def _as_parquet(rows: Sequence[R], outcomes: Sequence[str]) -> bytes:
     require("pyarrow.parquet", **_PARQUET)
     pyarrow, buffer = require("pyarrow", **_PARQUET), io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([asdict(cast(Any, row)) for row in rows]), buffer)
+    table = [{**asdict(cast(Any, row)), "outcome": outcome} for row, outcome in zip(rows, outcomes, strict=True)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), buffer)
     return buffer.getvalue()
 
 

@@ -50,7 +50,7 @@ def write_report(
         svg=svg[svg.index("<svg") :],
         rows=[(row, figure.judge(row)) for row in rows],
         diverged=diverged,
-        missed=len(figure.missed(rows)),
+        kept=len(figure.judged(rows)) == sum(figure.judge(row) == "reached" for row in rows),
         panels=_panels(figure, rows),
         date=datetime.now().astimezone().date().isoformat(),
         config=json.dumps(config, indent=1, allow_nan=False),
@@ -60,16 +60,16 @@ def write_report(
     write_atomically(folder / "report.html", html)
 
 
-def _panels(figure: Figure[C, W, R, P], rows: Sequence[R]) -> list[tuple[str, str, bool]]:
-    """What became of each panel, and whether it has a miss."""
+def _panels(figure: Figure[C, W, R, P], rows: Sequence[R]) -> list[tuple[str, str, str]]:
+    """What became of each panel, and the worst outcome in it."""
     judged = figure.panels(figure.judged(rows))
     if not 1 < len(judged) <= _PANELS:
         return []
     return [
         (
             panel,
-            "; ".join([f"{len(own) - len(figure.missed(own))} of {len(own)}", *figure.summary(own)]),
-            bool(figure.missed(own)),
+            "; ".join([f"{sum(figure.judge(row) == 'reached' for row in own)} of {len(own)}", *figure.summary(own)]),
+            "missed" if figure.missed(own) else "undecided" if figure.undecided(own) else "reached",
         )
         for panel, own in judged.items()
     ]

@@ -1,11 +1,12 @@
-"""From the records of a figure's work to the rows of results.csv."""
+"""From the records of a figure's work to the rows of results.csv, and what they say of an exact risk."""
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import numpy as np
 
@@ -16,16 +17,21 @@ __all__ = [
     "GAP_BOUND",
     "Z_BOUND",
     "ExactPoint",
+    "Judgement",
     "Row",
+    "judge_gap",
     "largest_misses",
     "mean_risk",
     "read_rows",
-    "reached",
+    "relative_gap",
     "summarise",
     "write_rows",
 ]
 
-GAP_BOUND, Z_BOUND = 0.02, 3.0
+# A risk is known to 3 standard errors, 1.35% of it with 131,072 prompts: a bound of 3% leaves as much for the training.
+GAP_BOUND, Z_BOUND = 0.03, 3.0
+
+Judgement: TypeAlias = Literal["reached", "missed", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -54,9 +60,9 @@ class Row:
     z: float
 
     @property
-    def hit(self) -> bool:
-        """Whether the point lies within 2% or 3 standard errors of its exact value."""
-        return abs(self.gap) <= GAP_BOUND or abs(self.z) <= Z_BOUND
+    def outcome(self) -> Judgement:
+        """Whether the point is known to lie within 3% of its exact value; see `judge_gap`."""
+        return judge_gap(self.risk, self.standard_error, self.exact)
 
 
 @dataclass(frozen=True)
@@ -69,13 +75,36 @@ class ExactPoint:
     risk: float
 
 
-def reached(gap: float, z: float) -> bool:
-    """Whether a model reaches its exact risk, within 2% or 3 standard errors, or lies below it.
+def judge_gap(
+    risk: float, error: float, exact: float, *, bound: float = GAP_BOUND, or_below: bool = False
+) -> Judgement:
+    """Whether a measured risk is known to lie within a bound of the exact one.
 
-    >>> reached(-0.3, -9.0), reached(0.01, 9.0), reached(0.05, 2.0), reached(0.05, 9.0)
-    (True, True, True, False)
+    The risk is taken to be anywhere within 3 standard errors. Reached: all of that interval lies within the bound;
+    missed: none of it does; undecided: it crosses the bound, and more test prompts would tell. So a test that is too
+    small decides nothing, where "within 3 standard errors" would let everything pass.
+
+    Args:
+        risk: as measured.
+        error: its standard error.
+        exact: what theory gives.
+        bound: the largest distance, relative to exact.
+        or_below: whether a risk below the exact one reaches it, however far.
+
+    >>> judge_gap(1.01, 0.005, 1.0), judge_gap(1.01, 0.01, 1.0), judge_gap(1.16, 0.05, 1.0), judge_gap(1.16, 0.01, 1.0)
+    ('reached', 'undecided', 'undecided', 'missed')
+    >>> judge_gap(0.5, 0.001, 1.0), judge_gap(0.5, 0.001, 1.0, or_below=True)
+    ('missed', 'reached')
     """
-    return gap <= GAP_BOUND or z <= Z_BOUND
+    away, spread = (risk - exact if or_below else abs(risk - exact)), Z_BOUND * error
+    if away + spread <= bound * exact:
+        return "reached"
+    return "missed" if away - spread > bound * exact else "undecided"
+
+
+def relative_gap(risk: float, exact: float) -> float:
+    """Risk / exact - 1; infinite over an exact risk of 0."""
+    return risk / exact - 1 if exact > 0 else math.inf
 
 
 def largest_misses(rows: Sequence[Row]) -> str:
@@ -96,7 +125,7 @@ def summarise(records: Sequence[Record], *, figure: str, panel: str, n: int, mod
     (1.1, 0.1, 1.0)
     """
     risk, error = mean_risk([(record["risk"], record["standard_error"]) for record in records])
-    gap, z = risk / exact - 1, (risk - exact) / error
+    gap, z = relative_gap(risk, exact), (risk - exact) / error
     return Row(figure, panel, n, model, risk, error, len(records), exact, gap=gap, z=z)
 
 
@@ -111,17 +140,18 @@ def mean_risk(runs: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return float(risks.mean()), float(np.sqrt(max(float(np.mean(errors**2)), between) / len(runs)))
 
 
-def write_rows(path: Path, kind: type[T], rows: Sequence[T]) -> None:
-    """Write a CSV with one column per field, numbers in full precision."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(cast(Any, kind))], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(cast(Any, row)) for row in rows)
+def write_rows(path: Path, kind: type[T], rows: Sequence[T], more: Mapping[str, Sequence[str]] | None = None) -> None:
+    """Write a CSV with one column per field, numbers in full precision, and `more` columns."""
+    text, names = io.StringIO(), [field.name for field in fields(cast(Any, kind))]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*names, *(more or {})])
+    for i, row in enumerate(rows):
+        writer.writerow([*(getattr(row, name) for name in names), *(column[i] for column in (more or {}).values())])
     write_atomically(path, text.getvalue())
 
 
 def read_rows(path: Path, kind: type[T]) -> list[T]:
-    """Read what `write_rows` wrote."""
+    """Read what `write_rows` wrote, but for further columns."""
     types = {field.name: cast(Any, field.type) for field in fields(cast(Any, kind))}
     with path.open(newline="", encoding="utf-8") as file:
         return [kind(**{name: read(row[name]) for name, read in types.items()}) for row in csv.DictReader(file)]

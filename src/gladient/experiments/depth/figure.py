@@ -18,7 +18,7 @@ from matplotlib.figure import Figure as Picture
 
 from gladient import landscape
 from gladient.experiments._figure import Column, Config, Reproducible
-from gladient.experiments._results import summarise
+from gladient.experiments._results import Judgement, judge_gap, summarise
 from gladient.experiments._work import Record
 from gladient.experiments.depth.picture import draw_depth
 from gladient.experiments.depth.work import GrownModels, SearchedSteps
@@ -87,9 +87,13 @@ class DepthRow:
     gain_z: float
 
     @property
-    def hit(self) -> bool:
-        """Whether it is within 5% of the best steps or better, and each seed gained 3 standard errors by its layer."""
-        return self.gap <= GAP_BOUND and (self.layers == 1 or self.gain_z >= Z_BOUND)
+    def outcome(self) -> Judgement:
+        """Whether it is known to be within 5% of the best steps or better, and each seed to gain by its layer."""
+        error = (self.standard_error**2 + self.best_error**2) ** 0.5
+        near = judge_gap(self.risk, error, self.best, bound=GAP_BOUND, or_below=True)
+        if near != "reached" or self.layers == 1 or self.gain_z >= Z_BOUND:
+            return near
+        return "missed" if self.gain_z <= -Z_BOUND else "undecided"
 
     @property
     def beats(self) -> bool:
@@ -126,9 +130,9 @@ class Depth(Reproducible[DepthConfig, GrownModels | SearchedSteps, DepthRow, Dep
     note = (
         "Risks are divided by d. best: the best L steps that the search found, on fresh features (exact for L = 1); "
         "gap = risk / best − 1: below zero the model beats the steps; gain: over one layer less on the same prompts; "
-        f"least z: the smallest z of the seeds' gains. The claim asks for a gap of at most {GAP_BOUND:.0%} and, from "
-        f"two layers on, for gains of at least {Z_BOUND:g} standard errors for each seed. Models are grown layer by "
-        "layer, from random starts; seeds count from 0."
+        f"least z: the smallest z of the seeds' gains. The claim asks for a gap of at most {GAP_BOUND:.0%} with "
+        f"{Z_BOUND:g} standard errors added and, from two layers on, for gains of at least {Z_BOUND:g} standard errors "
+        "for each seed. Models are grown layer by layer, from random starts; seeds count from 0."
     )
     columns = (
         Column("model"),
@@ -213,9 +217,9 @@ class Depth(Reproducible[DepthConfig, GrownModels | SearchedSteps, DepthRow, Dep
         """Risk over n, a panel for each kind of model."""
         return draw_depth(rows, points)
 
-    def judge(self, row: DepthRow) -> bool:
+    def judge(self, row: DepthRow) -> Judgement:
         """Whether the row is near the best steps and gains by its layer."""
-        return row.hit
+        return row.outcome
 
     def summary(self, judged: Sequence[DepthRow]) -> list[str]:
         """How many beat the best steps, and the margins."""

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure as Picture
 
 from gladient.experiments._figure import Column, Config, Reproducible
 from gladient.experiments._models import MODELS
-from gladient.experiments._results import GAP_BOUND, Z_BOUND, ExactPoint, Row, largest_misses, summarise
+from gladient.experiments._results import GAP_BOUND, Z_BOUND, ExactPoint, Judgement, Row, largest_misses, summarise
 from gladient.experiments._rungs import RUNGS
 from gladient.experiments._stack import Panel, Stack
 from gladient.experiments._work import Record
@@ -58,7 +58,7 @@ class Multitask(Reproducible[MultitaskConfig, Stack, Row, ExactPoint]):
     )
     claim = "trained points reach their exact value"
     note = (
-        f"A point reaches its exact value within {GAP_BOUND:.0%} or {Z_BOUND:g} standard errors. "
+        f"A point reaches its exact value if the risk ± {Z_BOUND:g} standard errors lies within {GAP_BOUND:.0%} of it. "
         "Risks are divided by d. gap = risk / exact − 1; z = (risk − exact) / standard error. Models in grey "
         "have no exact value of their own: theirs is drawn for comparison."
     )
@@ -122,9 +122,9 @@ class Multitask(Reproducible[MultitaskConfig, Stack, Row, ExactPoint]):
         """Risk over n, a panel for each (r1, r2)."""
         return draw_risk_panels(rows, points)
 
-    def judge(self, row: Row) -> bool | None:
-        """Whether the row hits its exact value; a model without context has none."""
-        return row.hit if MODELS[row.model].contextual else None
+    def judge(self, row: Row) -> Judgement | None:
+        """Whether the row reaches its exact value; a model without context has none."""
+        return row.outcome if MODELS[row.model].contextual else None
 
     def summary(self, judged: Sequence[Row]) -> list[str]:
         """The largest misses."""

@@ -40,10 +40,12 @@ shown, and not judged. Data come from the installed packages.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 from matplotlib.figure import Figure as Picture
 
 from gladient.data import Compared
 from gladient.experiments._figure import Column, Config, Reproducible
+from gladient.experiments._results import Judgement
 from gladient.experiments._work import Record
 from gladient.experiments.real.layers import TrainedLayers
 from gladient.experiments.real.picture import draw_real
@@ -215,15 +217,21 @@ class Real(Reproducible[RealConfig, CrossFitted | TrainedLayers, RealRow, RealPo
         """Gain over n, a panel for each set and order."""
         return draw_real(rows, points)
 
-    def judge(self, row: RealRow) -> bool | None:
+    def judge(self, row: RealRow) -> Judgement | None:
         """Whether a predicted gain is the measured one within 3 standard errors."""
         if row.data not in JUDGED or row.kind != "predicted" or row.model == BASE:
             return None
-        return abs(row.z) <= Z_BOUND
+        return "reached" if abs(row.z) <= Z_BOUND else "missed"
 
     def summary(self, judged: Sequence[RealRow]) -> list[str]:
-        """The largest difference of gains."""
-        return [f"largest |z| of a gain {max((abs(row.z) for row in judged), default=0.0):.1f}"]
+        """The largest difference of gains, and how large one has to be to show: agreement says no more than that."""
+        shows = [Z_BOUND * float(np.hypot(row.predicted_error, row.gain_error)) for row in judged]
+        gains = [abs(row.predicted) for row in judged]
+        return [
+            f"largest |z| of a gain {max((abs(row.z) for row in judged), default=0.0):.1f}",
+            f"a difference shows from {Z_BOUND:g} standard errors of both on, {np.median(shows or 0.0):.3f} in the "
+            f"median; the gains are {np.median(gains or 0.0):.3f} in the median",
+        ]
 
 
 def _row(data: str, order: str, record: Record) -> RealRow:

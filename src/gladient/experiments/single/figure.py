@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as Picture
 
 from gladient.experiments._figure import Column, Config, Figure
 from gladient.experiments._models import MODELS, check_model
-from gladient.experiments._results import GAP_BOUND, Z_BOUND, Row, reached, summarise
+from gladient.experiments._results import GAP_BOUND, Z_BOUND, Judgement, Row, judge_gap, summarise
 from gladient.experiments._rungs import RUNGS
 from gladient.experiments._stack import Panel, Stack
 from gladient.experiments._work import Record
@@ -77,8 +77,8 @@ class Single(Figure[SingleConfig, Run, Row, StepPoint]):
     )
     claim = "trained model reaches its exact risk or lies below it"
     note = (
-        f"The model reaches its exact risk within {GAP_BOUND:.0%} or {Z_BOUND:g} standard errors. "
-        "gap = risk / exact − 1; z = (risk − exact) / standard error. Risks are not divided by anything."
+        f"The model reaches its exact risk if its own ± {Z_BOUND:g} standard errors lies within {GAP_BOUND:.0%} of it, "
+        "or below. gap = risk / exact − 1; z = (risk − exact) / standard error. Risks are not divided by anything."
     )
     columns = (
         Column("panel", "setting"),
@@ -133,9 +133,10 @@ class Single(Figure[SingleConfig, Run, Row, StepPoint]):
         """The risk at each step."""
         return draw_training(rows, points)
 
-    def judge(self, row: Row) -> bool | None:
+    def judge(self, row: Row) -> Judgement | None:
         """Whether the model reaches its rung or lies below it; a model without context has none."""
-        return reached(row.gap, row.z) if MODELS[row.model].contextual else None
+        contextual = MODELS[row.model].contextual
+        return judge_gap(row.risk, row.standard_error, row.exact, or_below=True) if contextual else None
 
     def summary(self, judged: Sequence[Row]) -> list[str]:
         """The risk beside the exact one."""

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure as Picture
 
 from gladient.experiments._figure import Column, Figure
 from gladient.experiments._models import MODELS
-from gladient.experiments._results import GAP_BOUND, Z_BOUND, reached
+from gladient.experiments._results import GAP_BOUND, Z_BOUND, Judgement, judge_gap, relative_gap
 from gladient.experiments._rungs import RUNGS
 from gladient.experiments._stack import Panel, Stack, spaced
 from gladient.experiments._work import Record
@@ -85,8 +85,8 @@ class Sweep(Figure[SweepConfig, Stack, SweepRow, SweepPoint]):
     claim = "trained models reach their exact risk or lie below it"
     note = (
         "exact: the least risk that the model's rung allows; gap = risk / exact − 1; z = (risk − exact) / standard "
-        f"error. A model reaches it within {GAP_BOUND:.0%} or {Z_BOUND:g} standard errors. Gates that move with the "
-        "features can lie below their rung."
+        f"error. A model reaches it if its risk ± {Z_BOUND:g} standard errors lies within {GAP_BOUND:.0%} of it, or "
+        "below. Gates that move with the features can lie below their rung."
     )
     columns = (
         *(Column(name) for name in AXES),
@@ -141,7 +141,7 @@ class Sweep(Figure[SweepConfig, Stack, SweepRow, SweepPoint]):
                         seed=run["seed"],
                         risk=risk,
                         standard_error=error,
-                        gap=risk / point.exact - 1,
+                        gap=relative_gap(risk, point.exact),
                         z=(risk - point.exact) / error,
                     )
                 )
@@ -155,9 +155,10 @@ class Sweep(Figure[SweepConfig, Stack, SweepRow, SweepPoint]):
         """Risk along one axis, a panel for each combination of the others."""
         return draw_sweep(rows, points, self.x)
 
-    def judge(self, row: SweepRow) -> bool | None:
+    def judge(self, row: SweepRow) -> Judgement | None:
         """Whether the row reaches its rung or lies below it; a model without context has none."""
-        return reached(row.gap, row.z) if MODELS[row.model].contextual else None
+        contextual = MODELS[row.model].contextual
+        return judge_gap(row.risk, row.standard_error, row.exact, or_below=True) if contextual else None
 
     def summary(self, judged: Sequence[SweepRow]) -> list[str]:
         """The median and the largest gap of each kind of model."""

@@ -44,7 +44,7 @@ class SweepConfig(Config):
     sigma2: tuple[float, ...] = (0.0,)
     models: tuple[str, ...] = ("linear_attention", "scalar_gate", "value_gate")
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    test_prompts: int = 2**16
+    test_prompts: int = 2**17
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from gladient import landscape
 from gladient.experiments._figure import Column, Config, Reproducible
+from gladient.experiments._results import Judgement
 from gladient.experiments._stack import Panel, Stack
 from gladient.experiments._work import Record
 from gladient.experiments.weights.picture import draw_weights
@@ -86,9 +87,9 @@ class WeightRow:
     moving_gates: float
 
     @property
-    def hit(self) -> bool:
+    def outcome(self) -> Judgement:
         """Whether every seed is WPGD with the best weights, to the figure's bounds."""
-        return self.explained_least >= EXPLAINED and self.cos_omega_least >= COSINE
+        return "reached" if self.explained_least >= EXPLAINED and self.cos_omega_least >= COSINE else "missed"
 
 
 @dataclass(frozen=True)
@@ -190,9 +191,9 @@ class Weights(Reproducible[WeightsConfig, Reading, WeightRow, WeightPoint]):
         """A line of panels for each kind of model."""
         return draw_weights(rows, points)
 
-    def judge(self, row: WeightRow) -> bool:
+    def judge(self, row: WeightRow) -> Judgement:
         """Whether every seed is WPGD with the best weights."""
-        return row.hit
+        return row.outcome
 
     def summary(self, judged: Sequence[WeightRow]) -> list[str]:
         """The worst seed."""
