@@ -33,7 +33,7 @@ def test_readme_names_every_extra() -> None:
 def test_hooks_pin_what_the_tests_run_with() -> None:
     pins = set((ROOT / "constraints.txt").read_text().split())
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
-    wanted = {pin for hook in hooks for pin in hook["additional_dependencies"]}
+    wanted = {pin for hook in hooks for pin in hook["additional_dependencies"] if hook["language"] == "python"}
     assert wanted
     assert wanted <= pins
 

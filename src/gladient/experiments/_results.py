@@ -32,6 +32,7 @@ __all__ = [
 GAP_BOUND, Z_BOUND = 0.03, 3.0
 
 Judgement: TypeAlias = Literal["reached", "missed", "undecided"]
+"""What a measured risk says of a claim; see `judge_gap`."""
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def gated_linear_attention(
         k: keys, [B, T, h, K].
         v: values, [B, T, h, V].
         g: scalar log gates, [B, T, h], or a fixed decay per head, [H]. Log gates are to be ≤ 0, which is not checked
-            unless you ask with `check_values`: one above 0 multiplies the state up. -inf forgets exactly.
+            unless you ask with `check_values`: one above 0 multiplies the state up. -inf forgets a finite state.
         gk: log gates per key channel, [B, T, h, K].
         gv: log gates per value channel, [B, T, h, V].
         G: log gates per entry of the state, [B, T, h, K, V].

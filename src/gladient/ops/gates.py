@@ -26,7 +26,7 @@ class Gates:
     r"""Log gates of one sequence; the log gate of state entry (k, v) at step t is their sum.
 
     $\log G_t[k, v] = g_t + gk_t[k] + gv_t[v] + G_t[k, v] + A[k, v]\, dt_t[v]$; an absent family is a gate of 1, -inf
-    forgets exactly.
+    forgets a finite state exactly.
 
     Args:
         g: scalar log gates, [B, T, H].
