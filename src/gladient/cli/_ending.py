@@ -15,8 +15,8 @@ __all__ = ["EXIT_CODES", "end_well", "errors_in_one_line"]
 
 EXIT_CODES = {
     0: "done, and what the command checks holds",
-    1: "done, but a check failed: a model missed its exact risk or diverged, a layer was not rebuilt; or nobody read "
-    "what was printed",
+    1: "done, but a check failed: a model missed its exact risk, is undecided or diverged, a layer was not rebuilt; or "
+    "nobody read what was printed",
     2: "an error, told in one line: options, files, memory, a full disk",
     3: "the scheduler of --scheduler went away; --resume goes on",
     130: "interrupted by Ctrl-C; --resume goes on",
