@@ -69,13 +69,6 @@ def test_the_step_passes_every_check(family: str) -> None:
     torch.library.opcheck(operators.step_, (*one, 2, 0.5, False))
 
 
-def test_second_derivatives_say_which_form_has_them() -> None:
-    given = tensors(inputs("scalar", 18))
-    (gradient,) = torch.autograd.grad(run(given, backend="native")[0].sum(), given["q"], create_graph=True)
-    with pytest.raises(NotImplementedError, match="use form='recurrent' for higher ones"):
-        torch.autograd.grad(gradient.square().sum(), given["k"])
-
-
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # in torch's own rules
 def test_forward_derivatives_are_those_of_the_recurrence() -> None:
     q, k, v, g, _ = (x.detach() for x in tensors(inputs("scalar", 18)).values())
