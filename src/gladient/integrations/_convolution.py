@@ -7,15 +7,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from gladient._autocast import outside_autocast
 from gladient._optional import require
-from gladient.integrations._sequences import exactly, wide
+from gladient.integrations._sequences import wide
 
 __all__ = ["INSTALL", "convolution"]
 
 INSTALL = "pip install 'gladient[lens]'"
 
 
-@exactly
+@outside_autocast
 def convolution(
     x: Float[Tensor, "B C T"],
     weight: Float[Tensor, "C taps"],

@@ -6,12 +6,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gladient.integrations._sequences import exactly, scan, wide
+from gladient._autocast import outside_autocast
+from gladient.integrations._sequences import scan, wide
 
 __all__ = ["delta_rule", "kimi_delta_rule"]
 
 
-@exactly
+@outside_autocast
 def delta_rule(
     query: Float[Tensor, "B T h K"],
     key: Float[Tensor, "B T h K"],
@@ -31,7 +32,7 @@ def delta_rule(
     return _run(query, key, value, beta, use_qk_l2norm_in_kernel, {"g": g}, seq_idx, **options)
 
 
-@exactly
+@outside_autocast
 def kimi_delta_rule(
     query: Float[Tensor, "B T H K"],
     key: Float[Tensor, "B T H K"],

@@ -10,13 +10,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from gladient.integrations._sequences import exactly, scan, wide
+from gladient._autocast import outside_autocast
+from gladient.integrations._sequences import scan, wide
 from gladient.ops.dispatch import operate
 
 __all__ = ["mamba2_scan", "mamba2_step", "mamba_scan", "mamba_step"]
 
 
-@exactly
+@outside_autocast
 def mamba2_scan(
     x: Float[Tensor, "B T H P"],
     dt: Float[Tensor, "B T H"],
@@ -51,7 +52,7 @@ def mamba2_scan(
     return (o, state.mT) if state is not None else o
 
 
-@exactly
+@outside_autocast
 def mamba2_step(
     state: Float[Tensor, "B H P N"],
     x: Float[Tensor, "B H P"],
@@ -73,7 +74,7 @@ def mamba2_step(
     return _finished(o.view(x.shape), x, D, z)
 
 
-@exactly
+@outside_autocast
 def mamba_scan(
     x: Float[Tensor, "B V T"],
     dt: Float[Tensor, "B V T"],
@@ -99,7 +100,7 @@ def mamba_scan(
     return (o, state[:, 0].mT) if state is not None else o
 
 
-@exactly
+@outside_autocast
 def mamba_step(
     state: Float[Tensor, "B V N"],
     x: Float[Tensor, "B V"],

@@ -1,8 +1,6 @@
 """What the replaced functions share: the precision that they compute in, and packed sequences that are kept apart."""
 
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,28 +9,12 @@ from torch.nn import functional
 
 from gladient.ops.dispatch import operate
 
-__all__ = ["exactly", "scan", "wide"]
-
-Result = TypeVar("Result")
-Given = ParamSpec("Given")
+__all__ = ["scan", "wide"]
 
 
 def wide(x: Tensor) -> Tensor:
     """Half precision becomes float32; float64 stays, where transformers goes down to float32."""
     return x if x.dtype == torch.float64 else x.float()
-
-
-def exactly(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Computes in the precision of its inputs under autocast too, which would round products, and states with them."""
-
-    @wraps(function)
-    def run(*args: Given.args, **kwargs: Given.kwargs) -> Result:
-        if not torch.is_autocast_enabled("cpu"):
-            return function(*args, **kwargs)
-        with torch.autocast("cpu", enabled=False):
-            return function(*args, **kwargs)
-
-    return run
 
 
 def scan(

@@ -47,8 +47,8 @@ class LayerConfig:
         backend: where the operator runs; see `gladient.ops.gated_linear_attention`.
         norm: whether each head's output is divided by its root mean square; `ResidualLayer` alone does it.
         output_gate: whether outputs are multiplied by silu(W_rᵀ z); `ResidualLayer` alone does it.
-        form: how it runs: auto takes the fastest, which has first derivatives; recurrent has those of any order, for
-            Hessians and gradient penalties, and parallel too, without full gates and the delta rule.
+        form: how it runs: auto takes the fastest; recurrent, chunked or parallel (no full gates, no delta rule)
+            compute the same, and all have derivatives of any order.
 
     Raises:
         ValueError: if an option is unknown or does not go with the gate, or a size is below 1.
