@@ -167,7 +167,7 @@ def kill_again_and_again(run: str, folder: Path, options: Options) -> None:
 
 def main(options: Options) -> None:
     with tempfile.TemporaryDirectory() as name:
-        (Path(name) / "grid.yaml").write_text(GRID)
+        (Path(name) / "grid.yaml").write_text(GRID, "utf-8")
         for run in options.runs:
             kill_again_and_again(run, Path(name), options)
 
