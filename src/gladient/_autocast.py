@@ -2,19 +2,30 @@
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
-__all__ = ["outside_autocast"]
+__all__ = ["casts", "outside_autocast", "unrounded"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 _DEVICES = ("cpu", "cuda", "mps", "xpu")  # each has a switch of its own
 
 
+def casts(device: str) -> bool:
+    """Whether an autocast region is open for such a device; some, as meta, have none, and PyTorch raises for those."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def unrounded(device: str) -> AbstractContextManager[Any]:
+    """Outside of the user's autocast region: products of float32 numbers are float32, and states are never rounded."""
+    return torch.autocast(device, enabled=False) if casts(device) else nullcontext()
+
+
 def outside_autocast(function: Callable[P, R]) -> Callable[P, R]:
-    """The function with autocast off while it runs: it would round matrix products to half precision.
+    """The function with autocast off while it runs, for every device.
 
     >>> product = outside_autocast(torch.matmul)
     >>> with torch.autocast("cpu", torch.bfloat16):

@@ -18,7 +18,7 @@ OPTIONS = ["--n", "3", "2", "--r", "0.2", "0.8", "--rho", "0.1", "--spectrum", "
 
 def test_the_risk_falls_and_the_weights_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    size = ["--steps", "300", "--batch-size", "256", "--test-prompts", "20000", "--workers", "1"]
+    size = ["--steps", "300", "--batch-size", "256", "--test-prompts", "100000", "--workers", "1"]
     assert main(["train", "--model", "value_gate", *OPTIONS, *size, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "1 of 1 trained model reaches its exact risk or lies below it" in printed
@@ -31,7 +31,7 @@ def test_the_risk_falls_and_the_weights_are_kept(tmp_path: Path, capsys: pytest.
     config = SingleConfig(
         model="value_gate",
         panel=Panel.of(setting),
-        test_prompts=20000,
+        test_prompts=100_000,
         training=_training(steps=300, batch_size=256),
     )
     (work,) = Single().work(config)

@@ -43,7 +43,7 @@ def read(folder: Path) -> list[dict[str, str]]:
 def test_every_setting_that_can_occur_has_a_row_for_each_model_and_seed(table: Path) -> None:
     """With correlation 1 between the tasks, only (1, 1) is possible; without, (1, 1) is not."""
     rows = read(table)
-    assert list(rows[0]) == [field.name for field in fields(SweepRow)]
+    assert list(rows[0]) == [*(field.name for field in fields(SweepRow)), "outcome"]
     found = [(row["n"], row["r"], row["d"], row["rho"], row["model"], row["seed"]) for row in rows]
     assert len(set(found)) == len(found) == 2 * 2 * (2 + 1) * 2 * 2
     assert read_grid(GRID).left_out == 2 * 2 * (1 + 2)
@@ -68,7 +68,7 @@ def test_parquet_holds_the_same_table(table: Path) -> None:
 
     columns: dict[str, Any] = parquet.read_table(table / "results.parquet").to_pydict()
     assert [str(value) for value in columns["risk"]] == [row["risk"] for row in read(table)]
-    assert list(columns) == [field.name for field in fields(SweepRow)]
+    assert list(columns) == [*(field.name for field in fields(SweepRow)), "outcome"]
 
 
 @pytest.mark.parametrize("x", ["n", "r", "d", "rho", "sigma2", None])

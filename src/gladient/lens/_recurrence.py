@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gladient._autocast import casts
+
 __all__ = ["Recurrence", "Selection", "autocast_dtype", "change_each", "resolve"]
 
 Selection = int | slice | Sequence[int] | None  # of heads or positions: one, a range, some, all
@@ -226,7 +228,7 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
     True
     """
     kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    return torch.get_autocast_dtype(kind) if casts(kind) else None
 
 
 def change_each(x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,9 @@ from torch import Tensor
 from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.utils import _pytree as pytree
 
-__all__ = ["BatchFunction", "Pullback", "mapped", "recomputed", "row_blocks", "transformed", "unrounded"]
+from gladient._autocast import unrounded
+
+__all__ = ["BatchFunction", "Pullback", "mapped", "recomputed", "row_blocks", "transformed"]
 
 _BLOCK = 262_144  # elements of the largest temporary, per thread: a few of them fit a core's L2 cache
 
@@ -151,11 +152,6 @@ class _Traced(torch.autograd.Function):
         with torch.autocast(upstream[0].device.type, enabled=False):
             pull = torch.func.vjp(ctx.run, *ctx.saved_tensors)[1]
             return None, *pull(upstream)
-
-
-def unrounded(device: str) -> AbstractContextManager[Any]:
-    """Outside of the user's autocast region: products of float32 numbers are float32, and states are never rounded."""
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def mapped(

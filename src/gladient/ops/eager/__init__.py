@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gladient.ops._function import unrounded
+from gladient._autocast import casts, unrounded
 from gladient.ops._sequences import accumulation, last_queries, own_writes
 from gladient.ops.call import Call
 from gladient.ops.eager import delta
@@ -36,7 +36,7 @@ def form(call: Call) -> str:
 
 def run(call: Call) -> tuple[Tensor, Tensor | None]:
     """Outputs in v's dtype, and the final state or None, computed outside of the user's autocast region."""
-    cast = torch.is_autocast_enabled(call.q.device.type)
+    cast = casts(call.q.device.type)
     with unrounded(call.q.device.type):
         # a tracer and tangents ask for plain autograd, whose backward pass a region would round
         return _run(call, form(call), cast or not (torch.compiler.is_compiling() or call.has_tangents), cast)
