@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
+from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters, retrieve_current_functorch_interpreter
 from torch.utils import _pytree as pytree
 
 from gladient._autocast import unrounded
 
-__all__ = ["BatchFunction", "Pullback", "mapped", "recomputed", "row_blocks", "transformed"]
+__all__ = ["BatchFunction", "Pullback", "mapped", "recomputed", "row_blocks", "transformed", "visible"]
 
 _BLOCK = 262_144  # elements of the largest temporary, per thread: a few of them fit a core's L2 cache
 
@@ -173,6 +173,16 @@ def transformed() -> bool:
     if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
         return False
     return retrieve_current_functorch_interpreter().key() != torch._C._functorch.TransformType.Functionalize
+
+
+def visible(x: Tensor) -> bool:
+    """Whether the values of x can be looked at: no tracer and no vmap is in the way, no device has to be waited for."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return False
+    if not torch._C._are_functorch_transforms_active():
+        return True
+    kinds = [interpreter.key() for interpreter in retrieve_all_functorch_interpreters()]
+    return torch._C._functorch.TransformType.Vmap not in kinds
 
 
 def row_blocks(rows: int, elements: int) -> Iterator[slice]:

@@ -14,6 +14,7 @@ from gladient.ops.gates import Gates, to_heads
 
 __all__ = [
     "accumulation",
+    "at_last_tokens",
     "each_last_query",
     "from_states",
     "joined",
@@ -133,6 +134,20 @@ def tokens(x: Tensor, start: int, stop: int) -> Tensor:
 def joined(parts: list[Any]) -> Tensor:
     """The parts one after the other along the tokens."""
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def at_last_tokens(call: Call, o: Float[Tensor, "B T H V"]) -> Float[Tensor, "B n H V"]:
+    """What `last_queries` returns, out of all tokens' outputs; empty sequences read the state that was given."""
+    spans = list(enumerate(pairwise(call.offsets)))
+    found = o[:, [stop - 1 for _, (start, stop) in spans if start < stop]]
+    empty = [i for i, (start, stop) in spans if start == stop]
+    if call.q.shape[1] != 1 or not empty:
+        return found
+    q = accumulation(to_heads(call.q, call.heads))
+    S = q.new_zeros(()).expand(call.state_shape) if call.initial_state is None else accumulation(call.initial_state)
+    first = call.scale * from_states(q, S.unflatten(0, (len(q), -1))[:, empty])
+    order = sorted(range(len(spans)), key=[*(i for i, _ in spans if i not in empty), *empty].__getitem__)
+    return torch.cat([found, first.to(o.dtype)], 1)[:, order]
 
 
 def last_tokens(x: Float[Tensor, "B T H V"], offsets: Sequence[int], n: int) -> Float[Tensor, "B n H V"]:

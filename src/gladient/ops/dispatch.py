@@ -1,5 +1,6 @@
 """The public operators: they check their arguments, pick a backend, and run it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from gladient.ops import eager, fla, native
 from gladient.ops._check import check_option, warn_layout
+from gladient.ops._function import visible
 from gladient.ops.call import Backend, Call, Form, Read, prepare
 
 __all__ = ["gated_linear_attention", "gated_delta_rule", "choose", "operate", "Choice"]
@@ -61,7 +63,7 @@ def gated_linear_attention(
         k: keys, [B, T, h, K].
         v: values, [B, T, h, V].
         g: scalar log gates, [B, T, h], or a fixed decay per head, [H]. Log gates are to be ≤ 0, which is not checked
-            unless you ask with `check_values`: one above 0 multiplies the state up. -inf forgets a finite state.
+            unless you ask with `check_values`: one above 0 multiplies the state up. -inf forgets exactly.
         gk: log gates per key channel, [B, T, h, K].
         gv: log gates per value channel, [B, T, h, V].
         G: log gates per entry of the state, [B, T, h, K, V].
@@ -243,9 +245,23 @@ def operate(
 def run_call(call: Call, backend: str, initial_state: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """All of them end here: the call, and the state as it was given, which holds the final one if it asks so."""
     o, final = _BACKENDS[_first_willing(call, backend)].run(call)
+    if _spoilt(call, o if final is None else final):
+        o, final = eager.exact(call)
     if call.inplace and final is not initial_state:
         final = initial_state.copy_(final)  # type: ignore[union-attr]
     return o, final if call.output_final_state else None
+
+
+def _spoilt(call: Call, found: Tensor) -> bool:
+    """Whether there may be something infinite or NaN in the state or the last outputs that a gate should have dropped.
+
+    Forms that multiply it by a gate of 0 make it NaN for good, so that the last state tells. One step alone, which has to
+    be fast, and is all there is of a state in place, drops it by itself.
+    """
+    single = call.form == "step" and len(call.offsets) == 2 and not call.differentiable
+    if single or call.gates.family == "none" or not visible(found):
+        return False
+    return not math.isfinite(found.detach().sum().item()) and call.gates.forget
 
 
 def choose(q: Tensor, k: Tensor, v: Tensor, *, backend: Backend = "auto", **options: Any) -> Choice:

@@ -16,6 +16,7 @@ __all__ = [
     "weighted_keys",
     "exclusive_suffix_sum",
     "exclusive_prefix_sum",
+    "decayed",
     "pairwise_sum",
     "running_weights",
 ]
@@ -26,7 +27,7 @@ class Gates:
     r"""Log gates of one sequence; the log gate of state entry (k, v) at step t is their sum.
 
     $\log G_t[k, v] = g_t + gk_t[k] + gv_t[v] + G_t[k, v] + A[k, v]\, dt_t[v]$; an absent family is a gate of 1, -inf
-    forgets a finite state exactly.
+    forgets exactly.
 
     Args:
         g: scalar log gates, [B, T, H].
@@ -64,6 +65,7 @@ class Gates:
         if self.A is None or self.dt is None:
             return self
         A = self.A if self.A.ndim == 4 else self.A[None]
+        A = A.clamp(min=torch.finfo(A.dtype).min)  # -inf times a step of 0 would be NaN; such a step changes nothing
         G = to_heads(A[:, None], heads) * to_heads(self.dt, heads)[..., None, :]
         return Gates(self.g, self.gk, self.gv, G if self.G is None else G + to_heads(self.G, heads))
 
@@ -88,6 +90,23 @@ class Gates:
         """Product of all steps' gates, broadcastable to [B, H, K, V]; 1.0 if there are none."""
         total = self.each(lambda gate: gate.sum(1, keepdim=True)).combined()
         return 1.0 if total is None else total[:, 0].exp()
+
+    @property
+    def forget(self) -> bool:
+        """Whether a gate may be 0: a log gate is -inf or NaN, or a step is infinite."""
+        lows = [x.amin() for x in (self.g, self.gk, self.gv, self.G, self.A) if x is not None and x.numel()]
+        lows += [-self.dt.amax()] if self.dt is not None and self.dt.numel() else []
+        return not all(bool(low > -torch.inf) for low in lows)
+
+
+def decayed(S: Float[Tensor, "*state"], log_gate: Tensor) -> Float[Tensor, "*state"]:
+    """The state after a step's gates. Where a gate is 0 nothing is left, whatever was there; 0 · inf would be NaN.
+
+    >>> decayed(torch.tensor([4.0, torch.inf]), torch.tensor([0.5, 0.0]).log()).tolist()
+    [2.0, 0.0]
+    """
+    gate = log_gate.exp()
+    return gate * S.masked_fill(gate == 0, 0)
 
 
 def to_heads(x: Tensor, heads: int) -> Tensor:

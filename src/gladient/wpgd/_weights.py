@@ -25,7 +25,7 @@ def gate_weights(log_g: Float[Tensor, "B T m"]) -> Float[Tensor, "B T T m"]:
     r"""The weights that gates induce, $\Gamma_{j\to i} = g_{j+1} \odot \dots \odot g_i$ for j ≤ i, and 0 for j > i.
 
     Args:
-        log_g: log gates ≤ 0 of each token, one for each of m directions (m = 1: shared); -inf forgets exactly.
+        log_g: log gates ≤ 0 of each token, one for each of m directions (m = 1: shared); -inf makes weights exactly 0.
 
     Convention: a token's own gate does not touch its own write, so that $\Gamma_{i\to i} = 1$.
     Source: arXiv 2504.04308, Theorem 1.

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from gladient._autocast import casts, unrounded
-from gladient.ops._sequences import accumulation, last_queries, own_writes
+from gladient.ops._sequences import accumulation, at_last_tokens, last_queries, own_writes
 from gladient.ops.call import Call
 from gladient.ops.eager import delta
 from gladient.ops.eager.chunked import chunked
 from gladient.ops.eager.last_query import final_state, last_query
 from gladient.ops.eager.parallel import parallel
 from gladient.ops.eager.recurrent import recurrent
-from gladient.ops.eager.sequences import each_sequence, read_before
-from gladient.ops.gates import to_heads
+from gladient.ops.eager.sequences import each_sequence
+from gladient.ops.gates import Gates, to_heads
 
-__all__ = ["form", "run", "why_not"]
+__all__ = ["exact", "form", "run", "why_not"]
 
 _FORMS: dict[str, Callable[..., Any]] = {"recurrent": recurrent, "parallel": parallel, "chunked": chunked}
 _FORMS["step"] = recurrent
@@ -35,11 +35,24 @@ def form(call: Call) -> str:
 
 
 def run(call: Call) -> tuple[Tensor, Tensor | None]:
-    """Outputs in v's dtype, and the final state or None, computed outside of the user's autocast region."""
+    """Outputs in v's dtype, and the final state; of a last query None unless it is wanted. Autocast changes neither."""
     cast = casts(call.q.device.type)
     with unrounded(call.q.device.type):
         # a tracer and tangents ask for plain autograd, whose backward pass a region would round
         return _run(call, form(call), cast or not (torch.compiler.is_compiling() or call.has_tangents), cast)
+
+
+def exact(call: Call) -> tuple[Tensor, Tensor | None]:
+    """The same token by token, which alone drops what a gate of 0 forgets where it is infinite or NaN."""
+    if call.form == "last_query":
+        q = call.q.expand(-1, call.k.shape[1], -1, -1)
+        o, final = exact(call._replace(q=q, form="chunked"))
+        return at_last_tokens(call, o), final
+    with unrounded(call.q.device.type):
+        if call.beta is not None:
+            return delta.run(call, "exact", True)
+        gates = call.gates.each(accumulation).to_heads(call.heads).combined()
+        return _run(call._replace(gates=Gates(G=gates)), "chunked", True, True)
 
 
 def _run(call: Call, runs: str, recompute: bool, cast: bool) -> tuple[Tensor, Tensor | None]:
@@ -53,21 +66,23 @@ def _run(call: Call, runs: str, recompute: bool, cast: bool) -> tuple[Tensor, Te
     q, k, v = (accumulation(x) for x in (to_heads(call.q, H), call.k, call.v))
     zero = q.new_zeros(()).expand(call.state_shape)
     initial = zero if call.initial_state is None else accumulation(call.initial_state)
-    shared: dict[str, Any] = {"scale": call.scale, "initial_state": initial.unflatten(0, (k.shape[0], sequences))}
-    shared["offsets"] = call.offsets
     more: dict[str, Any] = {}
     if runs == "chunked":
         more = {"chunk_size": call.chunk_size, "recompute": recompute}
     elif runs == "parallel" and cast:  # all tokens as one chunk are the same sums, and compute their gradients apart
         runs, more = "chunked", {"chunk_size": max(k.shape[1], 1)}
-
-    def outputs(q: Tensor) -> tuple[Tensor, Tensor]:
-        return each_sequence(_FORMS[runs], (q, k, v), gates, **shared, **more)
-
-    o, final = read_before(outputs, q, **shared) if call.read == "before" else outputs(q)
+    o, final = each_sequence(
+        partial(_FORMS[runs], **more),
+        (q, k, v),
+        gates,
+        read=call.read,
+        scale=call.scale,
+        initial_state=initial.unflatten(0, (k.shape[0], sequences)),
+        offsets=call.offsets,
+    )
     if call.bonus is not None:
         o = o + own_writes(call, q, k, v)
-    return o.to(call.v.dtype), final.flatten(0, 1) if call.wants_final else None
+    return o.to(call.v.dtype), final.flatten(0, 1)
 
 
 def _short(call: Call) -> bool:

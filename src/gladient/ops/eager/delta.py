@@ -1,5 +1,6 @@
 """The delta rule: gated linear attention whose values are corrected by what the state predicts for their keys."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,8 +12,8 @@ from gladient.ops._sequences import accumulation, each_last_query, from_states, 
 from gladient.ops.call import Call
 from gladient.ops.eager.chunked import best_chunk, fold, in_segments
 from gladient.ops.eager.parallel import from_state, scores, weighted_sums
-from gladient.ops.eager.sequences import each_sequence, read_before
-from gladient.ops.gates import Gates, exclusive_suffix_sum, to_heads, weighted_keys
+from gladient.ops.eager.sequences import each_sequence
+from gladient.ops.gates import Gates, decayed, exclusive_suffix_sum, to_heads, weighted_keys
 
 __all__ = ["chunked", "last_query", "outputs", "recurrent", "run"]
 
@@ -30,29 +31,25 @@ def outputs(call: Call, form: str, recompute: bool, k: Tensor, w: Tensor, m: Ten
     q, inputs = accumulation(to_heads(call.q, call.heads)), (k, w, m)
     gates, zero = call.gates.each(accumulation), q.new_zeros(())
     state = zero.expand(call.state_shape) if call.initial_state is None else accumulation(call.initial_state)
-    shared: dict[str, Any] = {
-        "scale": call.scale,
-        "initial_state": state.unflatten(0, (k.shape[0], len(call.offsets) - 1)),
-    }
-    shared["offsets"] = call.offsets
-    chunks: dict[str, Any] = {"chunk_size": call.chunk_size, "recompute": recompute}
-    one_by_one = (
-        partial(each_sequence, recurrent)
-        if form in ("recurrent", "step")
-        else partial(each_sequence, chunked, **chunks)
+    state = state.unflatten(0, (k.shape[0], len(call.offsets) - 1))
+    run: Callable[..., Any] = {"recurrent": recurrent, "step": recurrent, "exact": stepwise}.get(
+        form, partial(chunked, chunk_size=call.chunk_size, recompute=recompute)
     )
 
     def scan(q: Tensor) -> tuple[Tensor, Tensor]:
-        return one_by_one((q, *inputs), gates, **shared)
+        options = {"read": call.read, "scale": call.scale, "initial_state": state, "offsets": call.offsets}
+        return each_sequence(run, (q, *inputs), gates, **options)
 
     if form == "last_query":
         o = each_last_query(
             call, q, lambda query, part: last_query(query, *map(part, (*inputs, gates)), scale=call.scale)
         )
-        final = scan(torch.zeros_like(k))[1] if call.wants_final else None
+        if not call.wants_final:
+            return o.to(call.v.dtype), None
+        _, final = scan(torch.zeros_like(k))
     else:
-        o, final = read_before(scan, q, **shared) if call.read == "before" else scan(q)
-    return o.to(call.v.dtype), final.flatten(0, 1) if call.wants_final else None  # type: ignore[union-attr]
+        o, final = scan(q)
+    return o.to(call.v.dtype), final.flatten(0, 1)
 
 
 def recurrent(
@@ -77,11 +74,31 @@ def recurrent(
     gate_steps = [None] * q.shape[1] if log_gates is None else log_gates.unbind(1)
     for q_t, k_t, w_t, m_t, log_gate in zip(*(x.unbind(1) for x in (q, k, w, m)), gate_steps, strict=True):
         if log_gate is not None:
-            S = log_gate.exp() * S
+            S = decayed(S, log_gate)
         u = w_t - from_states(m_t, S)
         S = S + k_t[..., None] * u[..., None, :]
         outputs.append(scale * from_states(q_t, S))
     return (torch.stack(outputs, 1) if outputs else w[:, :0]), S
+
+
+def stepwise(
+    q: Float[Tensor, "B T H K"],
+    k: Float[Tensor, "B T H K"],
+    w: Float[Tensor, "B T H V"],
+    m: Float[Tensor, "B T H K"],
+    gates: Gates,
+    *,
+    scale: float,
+    initial_state: Float[Tensor, "B H K V"],
+) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
+    """`recurrent`, of which only inputs and a few states are kept for derivatives."""
+    gates = gates.to_heads(q.shape[2])
+    return in_segments(_steps, 1, initial_state, (scale * q, k, w, m, gates.g, gates.gk), True)
+
+
+def _steps(size: int, S: Tensor, *given: Any) -> tuple[Tensor, Tensor]:
+    *inputs, g, gk = given
+    return recurrent(*inputs, Gates(g, gk), scale=1.0, initial_state=S)
 
 
 def chunked(

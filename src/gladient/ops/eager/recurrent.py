@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gladient.ops._sequences import from_states
-from gladient.ops.gates import Gates, to_heads
+from gladient.ops.gates import Gates, decayed, to_heads
 
 __all__ = ["recurrent"]
 
@@ -35,7 +35,7 @@ def recurrent(
     gate_steps = [None] * q.shape[1] if log_gates is None else log_gates.unbind(1)  # views' gradients are T long each
     for q_t, k_t, v_t, log_gate in zip(q.unbind(1), k.unbind(1), v.unbind(1), gate_steps, strict=True):
         if log_gate is not None:
-            S = log_gate.exp() * S
+            S = decayed(S, log_gate)
         S = S + k_t[..., None] * v_t[..., None, :]
         outputs.append(scale * from_states(q_t, S))
     return (torch.stack(outputs, 1) if outputs else v[:, :0]), S

@@ -3,8 +3,9 @@
 //
 // The fields are those of whole sequences (problem.h) with a token in each of N rows; offsets and gradients are not looked
 // at. A job is a tile of the value channels of one head of one row, whose state passes through the registers once: it may
-// be overwritten in place. The log gates of an entry are added up before their exponential is taken, which stays apart
-// as keep + change (gate.h): a gate near 1, rounded, would drift over thousands of tokens.
+// be overwritten in place. The log gates of an entry are added up before their exponential is taken, which stays apart as
+// keep + change (gate.h): a gate near 1, rounded, would drift over thousands of tokens. A gate of 0 leaves nothing, whatever
+// was there: 0 times infinity would be NaN.
 
 #include "gate.h"
 #include "problem.h"
@@ -115,7 +116,7 @@ template <class F> struct Token {
     if (where == Gates::rows && p.delta) {
       const auto predict = [&](Int i, Vec *sum) INLINE {
         for (int j = 0; j < J; ++j) {
-          const Vec old = initial ? get<Whole>(initial + i * V + j * L, lanes) : Vec{};
+          const Vec old = initial && keep[i] != 0 ? get<Whole>(initial + i * V + j * L, lanes) : Vec{};
           sum[j] += error[i] * (keep[i] * old + change[i] * old);
         }
       };
@@ -134,7 +135,8 @@ template <class F> struct Token {
           if (A) x += finite<F>(get<Whole>(A + at, lanes)) * dt[j];
           split<F>(x, stay, move);
         }
-        const Vec old = initial ? get<Whole>(initial + at, lanes) : Vec{}, now = stay * old + (move * old + k[i] * v[j]);
+        const Vec old = initial ? get<Whole>(initial + at, lanes) : Vec{}, left = stay != Vec{} ? old : Vec{};
+        const Vec now = stay * left + (move * left + k[i] * v[j]);
         if (final) put<Whole>(now, final + at, lanes);
         sum[j] += q[i] * (Before ? old : now);
       }
