@@ -119,7 +119,7 @@ def test_best_gates(keys, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize(("keys", "kind"), KINDS)
 def test_best_gates_of_many(keys, kind):
-    compare(keys, kind, np.random.default_rng(9), 55, 12)
+    compare(keys, kind, np.random.default_rng(9), 12, 8)
 
 
 def test_a_minimum_that_starts_along_lines_miss():

@@ -35,6 +35,11 @@ _CHANNELS = {
 }
 
 
+_NO_VALUES = "where tensors have no values to look at (one compiled or exported graph, vmap, the meta device)"
+_NO_BORDERS = f"cu_seqlens came as a tensor {_NO_VALUES}; pass its list, cu_seqlens.tolist()"
+_NO_CHECK = f"check_values=True came {_NO_VALUES}; check before, outside"
+
+
 class LayoutWarning(UserWarning):
     """The tensors look head-first, [B, H, T, K]; the operator reads them time-first, [B, T, H, K]."""
 
@@ -135,6 +140,14 @@ def check_state(initial_state: Tensor, sequences: int, H: int, K: int, V: int) -
 
 def check_values(tensors: Mapping[str, Tensor]) -> None:
     """Raises ValueError for NaN or infinity, log gates and rates above 0, and steps below 0; each is read once."""
+    try:
+        _check_each(tensors)
+    except RuntimeError as error:
+        raise ValueError(_NO_CHECK) from error
+
+
+@torch.compiler.disable(reason=_NO_CHECK)
+def _check_each(tensors: Mapping[str, Tensor]) -> None:
     for name, x in tensors.items():
         if not x.numel():
             continue
@@ -160,9 +173,11 @@ def borders(cu_seqlens: Tensor | Sequence[int] | None, B: int, T: int) -> tuple[
     """
     if cu_seqlens is None:
         return (0, T)
-    given = cu_seqlens.tolist() if isinstance(cu_seqlens, Tensor) else cu_seqlens
     try:
+        given = _listed(cu_seqlens) if isinstance(cu_seqlens, Tensor) else cu_seqlens
         values = tuple(index(x) for x in given)
+    except RuntimeError as error:
+        raise ValueError(_NO_BORDERS) from error
     except TypeError:
         raise TypeError(f"cu_seqlens is {given!r}; it must be whole numbers that rise from 0 to T = {T}") from None
     if B != 1:
@@ -170,6 +185,11 @@ def borders(cu_seqlens: Tensor | Sequence[int] | None, B: int, T: int) -> tuple[
     if len(values) < 2 or values[0] != 0 or values[-1] != T or any(b < a for a, b in pairwise(values)):
         raise ValueError(f"cu_seqlens is {list(values)}; it must rise from 0 to T = {T}")
     return values
+
+
+@torch.compiler.disable(reason=_NO_BORDERS)
+def _listed(cu_seqlens: Tensor) -> Any:
+    return cu_seqlens.tolist()
 
 
 def _shape(x: Tensor) -> tuple[int, ...]:

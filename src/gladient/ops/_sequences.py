@@ -158,7 +158,7 @@ def last_tokens(x: Float[Tensor, "B T H V"], offsets: Sequence[int], n: int) -> 
     ([2.0], [0.0, 2.0])
     """
     lasts = [(i, stop - 1) for i, (start, stop) in enumerate(pairwise(offsets)) if start < stop]
-    found = x[:, [last for _, last in lasts]]
+    found = x[:, [last for _, last in lasts]] if len(lasts) != 1 else x[:, lasts[0][1] : lasts[0][1] + 1]
     if len(lasts) == n:
         return found
     rows = torch.tensor([i for i, _ in lasts], dtype=torch.int64, device=x.device)

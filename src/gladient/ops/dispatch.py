@@ -255,8 +255,8 @@ def run_call(call: Call, backend: str, initial_state: Tensor | None) -> tuple[Te
 def _spoilt(call: Call, found: Tensor) -> bool:
     """Whether there may be something infinite or NaN in the state or the last outputs that a gate should have dropped.
 
-    Forms that multiply it by a gate of 0 make it NaN for good, so that the last state tells. One step alone, which has to
-    be fast, and is all there is of a state in place, drops it by itself.
+    Forms that multiply it by a gate of 0 make it NaN for good, so that the last state tells. One step alone, which is
+    to be fast and may overwrite its state, drops it by itself.
     """
     single = call.form == "step" and len(call.offsets) == 2 and not call.differentiable
     if single or call.gates.family == "none" or not visible(found):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 __all__ = [
     "Gates",
@@ -17,6 +18,7 @@ __all__ = [
     "exclusive_suffix_sum",
     "exclusive_prefix_sum",
     "decayed",
+    "earlier",
     "pairwise_sum",
     "running_weights",
 ]
@@ -144,7 +146,16 @@ def exclusive_suffix_sum(x: Float[Tensor, "B T *rest"]) -> Float[Tensor, "B T *r
     >>> exclusive_suffix_sum(torch.tensor([[1.0, -torch.inf, 2.0]])).tolist()
     [[-inf, 2.0, 0.0]]
     """
-    return torch.cat([x[:, 1:].flip(1).cumsum(1).flip(1), torch.zeros_like(x[:, :1])], 1)
+    return earlier(x).flip(1).cumsum(1).flip(1)
+
+
+def earlier(x: Float[Tensor, "B T *rest"]) -> Float[Tensor, "B T *rest"]:
+    """y_t = x_{t+1}, and 0 at the end. No tensor in between has T - 1 tokens, which exported programs would ask about.
+
+    >>> earlier(torch.tensor([[1.0, 2.0, 3.0]])).tolist()
+    [[2.0, 3.0, 0.0]]
+    """
+    return pad(x, (*[0] * (2 * x.ndim - 4), 0, 1))[:, 1:]
 
 
 def exclusive_prefix_sum(

@@ -31,6 +31,11 @@ def why_not(call: Call, named: bool = False) -> str | None:
 
 def form(call: Call) -> str:
     """The form that runs: the call's, or what is faster where the caller named none."""
+    gates, symbols = call.gates, [isinstance(n, torch.SymInt) for n in call.k.shape[:2]]
+    if symbols[1] and (call.form == "chunked" or (call.form == "parallel" and not (gates.gk is gates.gv is None))):
+        return "recurrent"  # the one of the forms with loops that an exported program holds for any length
+    if any(symbols):
+        return call.form  # whatever runs is to run at other sizes too
     return "parallel" if call.form == "chunked" and not call.chosen and _short(call) else call.form
 
 

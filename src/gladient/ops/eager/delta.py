@@ -12,6 +12,7 @@ from gladient.ops._sequences import accumulation, each_last_query, from_states, 
 from gladient.ops.call import Call
 from gladient.ops.eager.chunked import best_chunk, fold, in_segments
 from gladient.ops.eager.parallel import from_state, scores, weighted_sums
+from gladient.ops.eager.recurrent import each_token
 from gladient.ops.eager.sequences import each_sequence
 from gladient.ops.gates import Gates, decayed, exclusive_suffix_sum, to_heads, weighted_keys
 
@@ -32,9 +33,11 @@ def outputs(call: Call, form: str, recompute: bool, k: Tensor, w: Tensor, m: Ten
     gates, zero = call.gates.each(accumulation), q.new_zeros(())
     state = zero.expand(call.state_shape) if call.initial_state is None else accumulation(call.initial_state)
     state = state.unflatten(0, (k.shape[0], len(call.offsets) - 1))
-    run: Callable[..., Any] = {"recurrent": recurrent, "step": recurrent, "exact": stepwise}.get(
-        form, partial(chunked, chunk_size=call.chunk_size, recompute=recompute)
-    )
+    run: Callable[..., Any] = partial(chunked, chunk_size=call.chunk_size, recompute=recompute)
+    if form in ("recurrent", "step") or isinstance(k.shape[1], torch.SymInt):  # chunks would be counted
+        run = recurrent
+    elif form == "exact":
+        run = stepwise
 
     def scan(q: Tensor) -> tuple[Tensor, Tensor]:
         options = {"read": call.read, "scale": call.scale, "initial_state": state, "offsets": call.offsets}
@@ -69,16 +72,16 @@ def recurrent(
     >>> o.item(), state.item()
     (1.0, 1.0)
     """
-    S, outputs = initial_state, []
-    log_gates = gates.to_heads(q.shape[2]).combined()
-    gate_steps = [None] * q.shape[1] if log_gates is None else log_gates.unbind(1)
-    for q_t, k_t, w_t, m_t, log_gate in zip(*(x.unbind(1) for x in (q, k, w, m)), gate_steps, strict=True):
+
+    def step(S: Tensor, q: Tensor, k: Tensor, w: Tensor, m: Tensor, log_gate: Tensor | None = None) -> Any:
         if log_gate is not None:
             S = decayed(S, log_gate)
-        u = w_t - from_states(m_t, S)
-        S = S + k_t[..., None] * u[..., None, :]
-        outputs.append(scale * from_states(q_t, S))
-    return (torch.stack(outputs, 1) if outputs else w[:, :0]), S
+        u = w - from_states(m, S)
+        S = S + k[..., None] * u[..., None, :]
+        return S, scale * from_states(q, S)
+
+    S, o = each_token(step, initial_state, (q, k, w, m, gates.to_heads(q.shape[2]).combined()))
+    return (w[:, :0] if o is None else o), S
 
 
 def stepwise(
@@ -173,11 +176,13 @@ def last_query(
     (1.0, 0.25)
     """
     log_gates = gates.to_heads(q.shape[2]).combined()
-    gate_steps = [None] * k.shape[1] if log_gates is None else log_gates[..., 0].unbind(1)
-    a, weights = scale * q[:, 0], []
-    for k_t, m_t, log_gate in reversed(list(zip(k.unbind(1), m.unbind(1), gate_steps, strict=True))):
-        weights.append((a * k_t).sum(-1, keepdim=True))
-        a = a - m_t * weights[-1]
-        a = a if log_gate is None else log_gate.exp() * a
-    o = ((torch.stack(weights[::-1], 1) if weights else w[..., :1]) * w).sum(1)
+
+    def step(a: Tensor, k: Tensor, m: Tensor, log_gate: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        weight = (a * k).sum(-1, keepdim=True)
+        a = a - m * weight
+        return (a if log_gate is None else log_gate.exp() * a), weight
+
+    gate_steps = None if log_gates is None else log_gates[..., 0]
+    a, weights = each_token(step, scale * q[:, 0], (k, m, gate_steps), reverse=True)
+    o = ((w[..., :1] if weights is None else weights) * w).sum(1)
     return o[:, None], a[:, None]

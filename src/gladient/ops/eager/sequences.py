@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gladient.ops._sequences import from_states, joined, tokens
-from gladient.ops.gates import Gates
+from gladient.ops.gates import Gates, earlier
 
 __all__ = ["each_sequence"]
 
@@ -34,10 +34,9 @@ def each_sequence(
         q, *rest = map(part, inputs)
         S = initial_state[:, i]
         sooner = read == "before" and start < stop
-        early = torch.cat([q[:, 1:], torch.zeros_like(q[:, :1])], 1) if sooner else q
-        o, final = form(early, *rest, gates.each(part), scale=scale, initial_state=S)
+        o, final = form(earlier(q) if sooner else q, *rest, gates.each(part), scale=scale, initial_state=S)
         if sooner:
-            o = torch.cat([scale * from_states(q[:, :1], S[:, None]), o[:, :-1]], 1)
+            o = torch.cat([scale * from_states(q[:, :1], S[:, None]), o], 1)[:, :-1]
         outputs.append(o)
         states.append(final)
     return joined(outputs), torch.stack(states, 1)

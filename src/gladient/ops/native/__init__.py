@@ -70,7 +70,7 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
             return operators.step_(*inputs, call.initial_state, *options), call.initial_state
         return operators.step(*inputs, call.initial_state, *options)
     borders = call.offsets if packed else None
-    o, final, _ = operators.scan(*inputs, call.initial_state, borders, *options, train)
+    o, final, _ = operators.scan(*inputs, call.initial_state, borders, *options, train and _keeps())
     return o, final
 
 
@@ -86,7 +86,7 @@ def _run_delta(call: Call, beta: Tensor | None, erase: Tensor | None) -> tuple[T
     borders = call.offsets if packed else None
 
     def scan(q: Tensor) -> tuple[Tensor, Tensor]:
-        o, final, *_ = delta.delta(q, *inputs, call.initial_state, borders, *options, before, train)
+        o, final, *_ = delta.delta(q, *inputs, call.initial_state, borders, *options, before, train and _keeps())
         return o, final
 
     if call.form == "last_query":
@@ -99,6 +99,11 @@ def _run_delta(call: Call, beta: Tensor | None, erase: Tensor | None) -> tuple[T
     else:
         o, final = delta.step(call.q, *inputs, call.initial_state, *options, before)
     return o.to(call.v.dtype), final
+
+
+def _keeps() -> bool:
+    """Whether states are kept for a backward pass: a number of the length, which an exported program leaves open."""
+    return not torch.compiler.is_exporting()
 
 
 def _alone(gates: Gates, heads: int) -> Gates:
