@@ -1,6 +1,7 @@
 """Text files are read and written in UTF-8, whatever the locale's encoding is."""
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -48,3 +49,15 @@ def test_the_kernels_are_found_where_the_locale_is_ascii() -> None:
     locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(command, env=os.environ | locale, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+@pytest.mark.parametrize("command", ["--help", "reproduce --help", "risk --n 5 5 --r 0.2 0.8 --d 4 --json"])
+def test_what_a_terminal_cannot_show_is_spelled_out(command: str, encoding: str) -> None:
+    """γ and ω stand in nearly every text of the command; spelled out, JSON stays JSON."""
+    run = [sys.executable, "-m", "gladient", *command.split()]
+    done = subprocess.run(run, env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode(encoding)
+    if "--json" in command:
+        json.loads(done.stdout)

@@ -186,7 +186,7 @@ def threads(case: Case, n: int = 8) -> None:
         thread.start()
     for thread in started:
         thread.join()
-    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-13)  # sums of PyTorch differ with alignment
 
 
 def meta(case: Case) -> None:

@@ -32,6 +32,8 @@ def end_well(work: Callable[[], int]) -> int:
 
     Errors of other kinds (KeyError, TypeError …) are bugs, and keep their traceback.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # an encoding without γ gets \u03b3, which JSON reads as γ
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             return work()
