@@ -80,7 +80,7 @@ class GatedLinearAttention(nn.Module):
     @property
     def decays(self) -> Float[Tensor, " H"]:
         """The fixed gates as the config has them, in no less than float32 whatever the parameters are."""
-        return torch.tensor(self.config.decays, dtype=accumulation(self.W_q[:0]).dtype, device=self.W_q.device)
+        return _constant(self.config.decays, self.W_q)
 
     def forward(self, tokens: Float[Tensor, "*G B T D"]) -> Float[Tensor, "E B T HV"]:
         """Outputs of every token for every member, its heads one after the other."""
@@ -192,7 +192,7 @@ class GatedLinearAttention(nn.Module):
             return {}
         if gate == "fixed":
             logs = [math.log(decay) if decay else -math.inf for decay in self.config.decays]
-            g = accumulation(tokens[:0]).new_tensor(logs).repeat(self.members // len(tokens))
+            g = _constant(logs, tokens).repeat(self.members // len(tokens))
             return {"g": g.expand(tokens.shape[0] * tokens.shape[1], tokens.shape[2], -1)}
         if self.log_A is not None:
             A = rate * self._by_head(accumulation(self.log_A), tokens).exp()
@@ -222,6 +222,12 @@ class GatedLinearAttention(nn.Module):
     def _by_member(self, o: Tensor, *, groups: int) -> Tensor:
         """[G·B, T, P, …] to [E, B, T, …]."""
         return o.unflatten(0, (groups, -1)).movedim(3, 1).flatten(0, 1)
+
+
+def _constant(values: Sequence[float], like: Tensor) -> Tensor:
+    """Numbers of a config on a tensor's device, made anew: a buffer would be rounded, moved and lost with the module."""
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return torch.tensor(values, dtype=dtype, device=like.device)
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -61,9 +61,9 @@ def project(tokens: Float[Tensor, "G B T D"], weight: Float[Tensor, "E D C"]) ->
     together = 1 << (15 // max(1, min(D, columns.shape[2]))).bit_length()
     tracing = torch.compiler.is_compiling()
     if torch.is_grad_enabled() and tokens.device.type == "cpu" and not tracing and rows % together == 0:
-        diagonal = torch.eye(together, dtype=weight.dtype, device=weight.device)[:, None, :, None]
+        diagonal = torch.eye(together, dtype=weight.dtype, device=weight.device).view(together, 1, together, 1)
+        columns = (diagonal * columns.contiguous().view(G, 1, D, 1, -1)).reshape(G, together * D, -1)
         rows, D = rows // together, together * D
-        columns = (diagonal * columns[:, None, :, None]).reshape(G, D, together * columns.shape[2])
     return torch.bmm(tokens.reshape(G, rows, D), columns).view(G, B, T, members, weight.shape[2])
 
 
@@ -74,6 +74,8 @@ def contract(equation: str, x: Tensor, weight: Tensor) -> Tensor:
 
 def rounded(x: Tensor, tokens: Tensor, weight: Tensor) -> Tensor:
     """What a layer computed in float32 or better, in the dtype of its tokens and parameters."""
+    if x.dtype == tokens.dtype == weight.dtype:
+        return x
     return x.to(torch.promote_types(tokens.dtype, weight.dtype))
 
 
