@@ -149,7 +149,7 @@ def kill_again_and_again(run: str, folder: Path, options: Options) -> None:
     with started(folder) as cluster:
         client = start(run, folder, killed, "--scheduler", cluster.address)
         for number in range(options.kills):
-            time.sleep(chance.uniform(0.05, 0.15) * seconds)
+            time.sleep(chance.uniform(0.15, 0.45) * seconds)  # processes take a good part of it to start again
             if client.poll() is not None:
                 print(f"it was done before kill {number + 1}: exit code {client.returncode}")
                 break
