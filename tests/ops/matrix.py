@@ -25,6 +25,7 @@ from gladient.ops import gated_delta_rule, gated_linear_attention
 __all__ = ["PAGE", "ROWS", "SUBJECTS", "cell", "table"]
 
 Given = dict[str, Tensor]
+Axes = dict[str, tuple[int | None, int | None]]
 
 PAGE = Path(__file__).parents[2] / "docs" / "operators.md"
 CLOSE: dict[str, Any] = {"rtol": 1e-8, "atol": 1e-9}
@@ -37,7 +38,7 @@ class Case:
 
     run: Callable[[Given], tuple[Tensor, ...]]
     make: Callable[[int, int], Given]
-    axes: dict[str, tuple[int | None, int | None]]  # where batch and tokens are
+    axes: Axes  # where batch and tokens are
     model: Any = None
 
     def at(self, to: Any) -> "Case":
@@ -51,7 +52,10 @@ class Case:
         """Outputs and gradients."""
         leaves = {name: x.detach().clone().requires_grad_() for name, x in given.items()}
         outputs = (run or self.run)(leaves)
-        return [*outputs, *torch.autograd.grad(sum(x.sin().sum() for x in outputs), list(leaves.values()))]
+        return [
+            *outputs,
+            *torch.autograd.grad(torch.stack([x.sin().sum() for x in outputs]).sum(), list(leaves.values())),
+        ]
 
 
 def _operator(family: str, **options: Any) -> Case:
@@ -67,7 +71,7 @@ def _operator(family: str, **options: Any) -> Case:
         return given | {"initial_state": normal(B, 2, 3, 2)}
 
     function: Any = gated_delta_rule if "delta" in family else gated_linear_attention
-    axes = {name: (0, None if name == "initial_state" else 1) for name in make(1, 1)}
+    axes: Axes = {name: (0, None if name == "initial_state" else 1) for name in make(1, 1)}
     return Case(lambda given: function(**given, **options, output_final_state=True), make, axes)
 
 

@@ -225,7 +225,7 @@ class GatedLinearAttention(nn.Module):
 
 
 def _constant(values: Sequence[float], like: Tensor) -> Tensor:
-    """Numbers of a config on a tensor's device, made anew: a buffer would be rounded, moved and lost with the module."""
+    """Numbers of a config where a tensor is, made anew: a buffer would be rounded, moved and lost with the module."""
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     return torch.tensor(values, dtype=dtype, device=like.device)
 

@@ -99,9 +99,10 @@ def stepwise(
     return in_segments(_steps, 1, initial_state, (scale * q, k, w, m, gates.g, gates.gk), True)
 
 
-def _steps(size: int, S: Tensor, *given: Any) -> tuple[Tensor, Tensor]:
-    *inputs, g, gk = given
-    return recurrent(*inputs, Gates(g, gk), scale=1.0, initial_state=S)
+def _steps(
+    size: int, S: Tensor, q: Tensor, k: Tensor, w: Tensor, m: Tensor, g: Tensor | None, gk: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    return recurrent(q, k, w, m, Gates(g, gk), scale=1.0, initial_state=S)
 
 
 def chunked(
