@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gladient.data import Prompt, estimate_setting
-from gladient.data._ladder import best_steps, gaussian_yyxx
+from gladient.landscape import optimum, reduce
 from gladient.prompts import MultitaskSetting
 
 SETTING = MultitaskSetting([8, 8], [[1, 0.5], [0.5, 1]], [0.4, 0.8], np.diag([0.4, 0.2]), 0.4)
@@ -58,16 +58,17 @@ def coverage(features: str, sets: int, prompts: int) -> tuple[list[float], int]:
 def fourth_moments(features: str) -> list[str]:
     """Predicted risk and the measured one with its standard error: own fourth moments, then Gaussian ones."""
     Sigma2 = np.diag(np.diag(SETTING.Sigma) ** 2)
-    own = gaussian_yyxx(SETTING) + (FEATURES[features][0] - 3.0) * Sigma2
+    gaussian = 2.0 * Sigma2 + SETTING.M * SETTING.Sigma
+    own = gaussian + (FEATURES[features][0] - 3.0) * Sigma2
     (X, y), (Z, w), (Q, t) = draw(np.random.default_rng(1), features, 20_000, queries=20)
     cells = []
-    for moments in (own, gaussian_yyxx(SETTING)):
-        step = best_steps(SETTING, moments)["value_gate"]
+    for moments in (own, gaussian):
+        best = optimum(reduce(SETTING, moments))
         first, second = (
-            np.einsum("gni,gn->gi", *pair) @ W.T for pair, W in zip(((X, y), (Z, w)), step.matrices, strict=True)
+            np.einsum("gni,gn->gi", *pair) @ W.T for pair, W in zip(((X, y), (Z, w)), best.matrices, strict=True)
         )
         errors = np.mean((t - np.einsum("gnd,gd->gn", Q, first + second)) ** 2, axis=1)
-        cells += [f"{step.risk:.4f}", f"{errors.mean():.4f} ± {errors.std() / np.sqrt(len(errors)):.4f}"]
+        cells += [f"{best.risk:.4f}", f"{errors.mean():.4f} ± {errors.std() / np.sqrt(len(errors)):.4f}"]
     return cells
 
 

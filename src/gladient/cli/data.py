@@ -12,7 +12,7 @@ from gladient._text import json_text, printable
 from gladient.cli._numbers import Whole, Wholes
 
 if TYPE_CHECKING:
-    from gladient.data import CrossFit
+    from gladient.data import CrossFit, Estimated
 
 __all__ = ["Data"]
 
@@ -103,7 +103,11 @@ class Data:
 
 
 def _as_json(found: "CrossFit", roles: tuple[str, ...]) -> dict[str, Any]:
+    from gladient.landscape import advantage, uniqueness
+
     estimated = found.estimated
+    reduced = estimated.reduced()
+    gating = advantage(reduced)
     return {
         "roles": list(roles),
         "setting": estimated.setting.to_dict(),
@@ -112,6 +116,7 @@ def _as_json(found: "CrossFit", roles: tuple[str, ...]) -> dict[str, Any]:
             name: {
                 "risk": asdict(found.risks[name]),
                 "gain": {**asdict(found.gains[name]), "z": found.gains[name].z},
+                "certificate": asdict(gate.rung.certificate),
                 **(
                     {"omega": gate.omega.tolist(), "omega_error": gate.omega_error.tolist()}
                     if name != "key_gate"
@@ -119,6 +124,15 @@ def _as_json(found: "CrossFit", roles: tuple[str, ...]) -> dict[str, Any]:
                 ),
             }
             for name, gate in found.gates.items()
+        },
+        "uniqueness": asdict(uniqueness(reduced)),
+        "advantage": {
+            "strict": gating.strict,
+            "margin": gating.margin,
+            "tasks": gating.tasks.tolist(),
+            "scalar_attains": gating.scalar_attains,
+            "scalar_gap": gating.scalar_gap,
+            "binding": list(gating.binding),
         },
         "warnings": [asdict(caution) for caution in found.warnings],
     }
@@ -136,8 +150,20 @@ def _text(found: "CrossFit", roles: tuple[str, ...]) -> str:
         )
     r = "  ".join(f"{role} {_pair(*pair)}" for role, *pair in zip(roles, setting.r, errors["r"], strict=True))
     lines.append(f"correlation with the query's task: {r}")
+    lines.append(_proved(found.estimated))
     lines.append("risks: of 1, what is left of the labels after one fit to all examples; gain: over linear attention")
     return "\n".join(map(printable, [*lines, *found.warnings]))  # roles are the table's own text
+
+
+def _proved(estimated: "Estimated") -> str:
+    """What the theory proves of the best weights at the estimate, with the features' own moments."""
+    from gladient.landscape import advantage, uniqueness
+
+    reduced = estimated.reduced()
+    verdict, gating = uniqueness(reduced).verdict, advantage(reduced)
+    optimum = {"unique": "the only stationary point", "several": "the best of several stationary points"}
+    scalar = "reaches them" if gating.scalar_attains else f"stays {gating.scalar_gap:.4f} above them"
+    return f"best weights at this estimate: {optimum.get(verdict, 'no better ones exist')}; a scalar gate {scalar}"
 
 
 def _pair(value: float, error: float) -> str:

@@ -7,8 +7,7 @@ import numpy as np
 
 from gladient._types import Array
 from gladient.data._cautions import Caution
-from gladient.data._estimate import Estimated, PredictedGate, estimate_setting
-from gladient.data._ladder import GATES
+from gladient.data._estimate import GATES, Estimated, PredictedGate, estimate_setting
 from gladient.data._prompt import Prompt
 from gladient.data.folds import clustered_error, folds_of
 
@@ -102,10 +101,10 @@ def cross_fit(
     warnings = list(estimated.warnings)
     for fold, (train, test) in enumerate(folds_of(labels, folds, gap), start=1):
         fitted = estimate(train.tolist())
-        held_out, steps = [prompts[i] for i in test], fitted.steps()
+        held_out, rungs = [prompts[i] for i in test], fitted.rungs()
         for name, found in fitted.errors(held_out).items():
             errors[name][test] = found
-            predicted[name][test] = steps[name].risk
+            predicted[name][test] = rungs[name].risk
         warnings += [Caution(c.kind, f"fold {fold} of {folds}: {c.message}") for c in fitted.check(held_out)]
 
     base = "linear_attention"

@@ -10,16 +10,18 @@ import numpy as np
 from gladient._types import Array, ArrayLike, Float
 from gladient.data import _cautions
 from gladient.data._cautions import Caution
-from gladient.data._ladder import Step, best_steps, gaussian_yyxx
 from gladient.data._moments import moments
 from gladient.data._nearest import Nearest, nearest
 from gladient.data._prompt import Prompt
 from gladient.data._transform import Transform, standardise
+from gladient.landscape import FixedDecay, KeyGate, Reduced, Rung, ladder, reduce
 from gladient.prompts import MultitaskSetting, PromptLayout
 
-__all__ = ["Estimated", "Features", "PredictedGate", "estimate_setting"]
+__all__ = ["GATES", "Estimated", "Features", "PredictedGate", "estimate_setting"]
 
+GATES = ("linear_attention", "fixed_decay", "scalar_gate", "value_gate", "key_gate")
 Features = Literal["own", "gaussian"]
+Best = Rung | FixedDecay | KeyGate
 
 _MOST_BLOCKS = 50  # of the jackknife
 _MOST_FEATURES = 24  # the moments of two tasks solve d² equations for d² numbers, for each block
@@ -35,7 +37,7 @@ class PredictedGate:
         omega: weight of one example of each task, the largest 1 (for a decay the mean), [K]; for the key gate of each
             task and direction with tasks in it, [K, directions].
         omega_error: its standard error; NaN for the key gate, whose directions change with the data.
-        step: what computes it.
+        rung: the best weights with their certificate, in the setting's units; `rung.matrices` makes the estimate.
     """
 
     risk: float
@@ -44,7 +46,7 @@ class PredictedGate:
     gain_error: float
     omega: Array
     omega_error: Array
-    step: Step
+    rung: Best
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +92,19 @@ class Estimated:
             features: own, with the fourth moments of the data's features, which is exact for weighted steps whatever
                 their distribution; or gaussian, with those of Gaussian ones.
         """
-        ladders = [_steps(point, n, features) for point in self.points]
+        ladders = [_rungs(point, n, features) for point in self.points]
         return {name: _predicted(ladders, name) for name in ladders[0]}
 
-    def steps(self, n: Sequence[int] | None = None, *, features: Features = "own") -> dict[str, Step]:
-        """Each gate family's best step, without standard errors; see `predict_ladder`."""
-        return _steps(self.points[0], n, features)
+    def reduced(self, n: Sequence[int] | None = None, *, features: Features = "own") -> Reduced:
+        """The setting with the features' moments, for `landscape`'s functions: uniqueness, advantage and the rest.
+
+        See `predict_ladder` for the arguments.
+        """
+        return _reduced(self.points[0], n, features)
+
+    def rungs(self, n: Sequence[int] | None = None, *, features: Features = "own") -> dict[str, Best]:
+        """Each gate family's best weights, without standard errors; see `predict_ladder`."""
+        return _rungs(self.points[0], n, features)
 
     def errors(self, prompts: Sequence[Prompt], n: Sequence[int] | None = None) -> dict[str, Float[Array, " G"]]:
         """Mean squared error of each gate family's best step on each prompt, in the units of the risks.
@@ -109,8 +118,8 @@ class Estimated:
         """
         counts = tuple(self.setting.n.tolist() if n is None else n)
         shown = [_shown(self.transform.prompt(prompt), counts) for prompt in prompts]
-        steps = self.steps(counts)
-        return {name: np.array([_error(step, prompt) for prompt in shown]) for name, step in steps.items()}
+        rungs = self.rungs(counts)
+        return {name: np.array([_error(rung, prompt) for prompt in shown]) for name, rung in rungs.items()}
 
     def check(self, prompts: Sequence[Prompt]) -> tuple[Caution, ...]:
         """Whether other prompts have the second moments of those that the setting was estimated from."""
@@ -243,19 +252,24 @@ def _kappa(white: Sequence[Prompt]) -> float:
     return float(np.mean(np.sum(X**2, axis=1) ** 2) / (X.shape[1] * (X.shape[1] + 2)))
 
 
-def _steps(point: Nearest, n: Sequence[int] | None, features: Features) -> dict[str, Step]:
+def _reduced(point: Nearest, n: Sequence[int] | None, features: Features) -> Reduced:
     setting = point.setting
     if n is not None:
         setting = MultitaskSetting(n, setting.R, setting.r, setting.Sigma, setting.sigma2)
     if features not in ("own", "gaussian"):
         raise ValueError(f"features is {features!r}; choose own or gaussian fourth moments")
-    return best_steps(setting, point.yyxx if features == "own" else gaussian_yyxx(setting))
+    return reduce(setting, point.yyxx if features == "own" else None)
 
 
-def _predicted(ladders: Sequence[dict[str, Step]], name: str) -> PredictedGate:
-    risks = np.array([steps[name].risk for steps in ladders])
-    gains = np.array([steps["linear_attention"].risk for steps in ladders]) - risks
-    omegas = [steps[name].omega for steps in ladders]
+def _rungs(point: Nearest, n: Sequence[int] | None, features: Features) -> dict[str, Best]:
+    found = ladder(_reduced(point, n, features))
+    return {name: getattr(found, name) for name in GATES}
+
+
+def _predicted(ladders: Sequence[dict[str, Best]], name: str) -> PredictedGate:
+    risks = np.array([rungs[name].risk for rungs in ladders])
+    gains = np.array([rungs["linear_attention"].risk for rungs in ladders]) - risks
+    omegas = [rungs[name].omega for rungs in ladders]
     return PredictedGate(
         risk=float(risks[0]),
         risk_error=float(jackknife(risks)),
@@ -263,7 +277,7 @@ def _predicted(ladders: Sequence[dict[str, Step]], name: str) -> PredictedGate:
         gain_error=float(jackknife(gains)),
         omega=omegas[0],
         omega_error=jackknife(omegas) if omegas[0].ndim == 1 else np.full_like(omegas[0], np.nan),
-        step=ladders[0][name],
+        rung=ladders[0][name],
     )
 
 
@@ -274,12 +288,13 @@ def _shown(prompt: Prompt, n: tuple[int, ...]) -> Prompt:
     return Prompt([(X[:c], y[:c]) for (X, y), c in zip(prompt.sources, n, strict=True)], prompt.query)
 
 
-def _error(step: Step, prompt: Prompt) -> float:
+def _error(rung: Best, prompt: Prompt) -> float:
     layout = PromptLayout(tuple(len(y) for _, y in prompt.sources), d=1)
-    decay = step.gamma ** (layout.length - 1.0 - np.arange(layout.length))
+    gamma = rung.gamma if isinstance(rung, FixedDecay) else 1.0  # the others' weights are the same within a task
+    decay = gamma ** (layout.blocks[-1].stop - 1.0 - np.arange(layout.length))  # the last example weighs 1
     beta = sum(
         W @ (X.T @ (decay[block] * y))
-        for W, (X, y), block in zip(step.matrices, prompt.sources, layout.blocks, strict=True)
+        for W, (X, y), block in zip(rung.matrices, prompt.sources, layout.blocks, strict=True)
     )
     X, y = prompt.query
     return float(np.mean((y - X @ beta) ** 2))

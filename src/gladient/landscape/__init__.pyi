@@ -10,6 +10,7 @@ from ._delta_shared import query_share, shared_step, shared_step_risk
 from ._gradients import Gradients, gradients, value_of_example
 from ._key import key_gate
 from ._ladder import Ladder, ladder
+from ._reduced import Reduced, reduce
 from ._result import Certificate, FixedDecay, KeyGate, Rung
 from ._risk import profile_risk, risk
 from ._rungs import linear_attention, optimum, scalar_gate
@@ -51,6 +52,7 @@ __all__ = [
     "gradients",
     "value_of_example",
     "optimum_batch",
+    "reduce",
     # their results
     "Advantage",
     "Certificate",
@@ -65,6 +67,7 @@ __all__ = [
     "Ladder",
     "OptimumBatch",
     "Order",
+    "Reduced",
     "Rung",
     "StationaryPoint",
     "StationaryPoints",

@@ -7,7 +7,7 @@ import numpy as np
 from gladient._types import Array, Float
 from gladient.landscape._delta_slopes import delta_slope, step_slope
 from gladient.landscape._reduced import Reduced, reduce
-from gladient.landscape._rungs import cone_slope, linear_rung, optimum_rung, scalar_rung
+from gladient.landscape._rungs import cone_slope, linear_attention, optimum, scalar_gate
 from gladient.landscape._weights import best_nonnegative
 from gladient.prompts import MultitaskSetting
 
@@ -34,9 +34,9 @@ class Advantage:
             and costs the scalar gate something.
         delta_slope: derivative of the risk, at the best weights ω*, in the size ε of delta-rule steps ε ω*; below 0 the
             delta rule with a step per task is strictly better than every value gate. None where that is not known:
-            Σ not ∝ I, or ω* with both signs.
+            Σ not ∝ I, features that are not Gaussian, or ω* with both signs.
         step_slope: derivative of the delta rule's risk at a constant step of 0; below 0 a small step is better than
-            linear attention, above 0 worse. None for Σ not ∝ I.
+            linear attention, above 0 worse. None for Σ not ∝ I, or features that are not Gaussian.
     """
 
     gain: float
@@ -70,7 +70,7 @@ class Order:
     lower_bound: float
 
 
-def advantage(setting: MultitaskSetting) -> Advantage:
+def advantage(setting: MultitaskSetting | Reduced) -> Advantage:
     """Whether and why gating beats linear attention, and whether a scalar gate is enough.
 
     Source: arXiv 2504.04308, section 5, for Σ = I; derived for general Σ, the binding constraints and the delta rule.
@@ -80,7 +80,7 @@ def advantage(setting: MultitaskSetting) -> Advantage:
     1.2500 0.5145 [ 0.3638 -0.3638] False (1,)
     """
     reduced = reduce(setting)
-    none, scalar, best = linear_rung(reduced), scalar_rung(reduced), optimum_rung(reduced)
+    none, scalar, best = linear_attention(reduced), scalar_gate(reduced), optimum(reduced)
     tasks = _misalignment(reduced)
     margin = float(np.linalg.norm(tasks))
     gain, gap = none.risk - best.risk, scalar.risk - best.risk
@@ -98,7 +98,7 @@ def advantage(setting: MultitaskSetting) -> Advantage:
     )
 
 
-def best_order(setting: MultitaskSetting) -> Order:
+def best_order(setting: MultitaskSetting | Reduced) -> Order:
     r"""The order of the tasks that minimises the scalar-gate risk: exact for any number of tasks.
 
     A scalar gate asks for $0 \le \omega_1 \le \dots \le \omega_K$. Any weights ≥ 0 fulfil it once the tasks are sorted

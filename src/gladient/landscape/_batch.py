@@ -136,7 +136,10 @@ def _solve_block(block: tuple[Array, ...], found: OptimumBatch, start: int) -> N
     omega = np.einsum("bki,bi->bk", E, a / (1.0 + c[:, None] * eigenvalues)) / root
     for i in np.flatnonzero(~unique):
         up = np.argsort(s[i])
-        one = Reduced(n[i], R[i], r[i], s[i][up], float(M[i]), float(sigma2[i]), times=times[i][up])
+        w, total = s[i][up], float(M[i])
+        one = Reduced(
+            n=n[i], R=R[i], r=r[i], w=w, h=w / (w + total), M=total, rest=float(sigma2[i]), times=times[i][up]
+        )
         omega[i] = best_free(one)[0]
     scale = np.abs(omega).max(axis=1, keepdims=True)
     omega = np.where(scale > 0, omega / np.where(scale > 0, scale, 1.0), 1.0)

@@ -7,12 +7,12 @@ from gladient.landscape._reduced import Reduced, reduce
 from gladient.landscape._result import Certificate, FixedDecay
 from gladient.prompts import MultitaskSetting
 
-__all__ = ["decay_rung", "fixed_decay", "half_gate"]
+__all__ = ["fixed_decay", "half_gate"]
 
 _GRID = 4001  # rates tried at once: weights that matter change by e over a rate's sixtieth part at the least
 
 
-def half_gate(setting: MultitaskSetting) -> FixedDecay:
+def half_gate(setting: MultitaskSetting | Reduced) -> FixedDecay:
     """The gate 1/2 on every token: where a sigmoid gate with zero weights and no bias sits.
 
     Delimiters and the query's own token count as steps.
@@ -26,7 +26,7 @@ def half_gate(setting: MultitaskSetting) -> FixedDecay:
     return _at(reduce(setting), float(np.log(2.0)), Certificate())
 
 
-def fixed_decay(setting: MultitaskSetting) -> FixedDecay:
+def fixed_decay(setting: MultitaskSetting | Reduced) -> FixedDecay:
     r"""Best fixed decay $\omega_i = \gamma^{n-i}$ over γ in [0, 1] (RetNet); γ = 1 is linear attention.
 
     The decay acts on every token: delimiters and the query count as steps. γ → 0 keeps the last example alone. The risk
@@ -38,11 +38,7 @@ def fixed_decay(setting: MultitaskSetting) -> FixedDecay:
     >>> print(f"{best.risk:.10f} {best.gamma:.6f}")
     5.4327053932 0.958951
     """
-    return decay_rung(reduce(setting))
-
-
-def decay_rung(reduced: Reduced) -> FixedDecay:
-    """`fixed_decay` of a reduced setting."""
+    reduced = reduce(setting)
     steps = float(np.sum(reduced.n + 1.0))
     rates = np.concatenate(([0.0], np.geomspace(1e-6 / steps, 700.0, _GRID)))
     risks = _risks(reduced, rates)

@@ -12,10 +12,10 @@ from gladient.landscape._delta_gates import best_decays, ratios
 from gladient.landscape._delta_isotropic import Isotropic
 from gladient.landscape._delta_search import Found, Score, cloud, scan, search
 from gladient.landscape._reduced import Reduced, reduce
-from gladient.landscape._rungs import optimum_rung, scalar_rung
+from gladient.landscape._rungs import optimum, scalar_gate
 from gladient.prompts import MultitaskSetting
 
-__all__ = ["DeltaCertificate", "DeltaRung", "delta_rule", "delta_rung", "gated_delta_rule", "gated_delta_rung"]
+__all__ = ["DeltaCertificate", "DeltaRung", "delta_rule", "gated_delta_rule"]
 
 _STARTS = 2  # of a search: the best multiples of that many directions, and as many points of a cloud
 _FEWEST, _CLOUD = 64, 16_000  # points of the cloud: at the least, and for one task
@@ -60,7 +60,7 @@ class DeltaRung:
     certificate: DeltaCertificate
 
 
-def delta_rule(setting: MultitaskSetting, *, keys: str = "gaussian") -> DeltaRung:
+def delta_rule(setting: MultitaskSetting | Reduced, *, keys: str = "gaussian") -> DeltaRung:
     """Best constant step without gates (DeltaNet); a step of 0 is linear attention.
 
     The step is found by a scan: 10 steps per factor e from a thousandth of where the first effect of a step shows up to
@@ -73,10 +73,14 @@ def delta_rule(setting: MultitaskSetting, *, keys: str = "gaussian") -> DeltaRun
     >>> print(f"{best.risk:.6f} {best.steps[0]:.5f}")
     3.675879 0.04728
     """
-    return delta_rung(reduce(setting), keys)
+    reduced = reduce(setting)
+    model = delta_model(reduced, keys)
+    return _constant(model, _score_ungated(model), len(reduced.n))
 
 
-def gated_delta_rule(setting: MultitaskSetting, per_task: bool = False, *, keys: str = "gaussian") -> DeltaRung:
+def gated_delta_rule(
+    setting: MultitaskSetting | Reduced, per_task: bool = False, *, keys: str = "gaussian"
+) -> DeltaRung:
     """Best step and best decays of the delimiters (Gated DeltaNet, its gates closed between tasks alone).
 
     For Σ ∝ I the decays are exact for each step (the cone problem of the scalar gate), and the step is scanned as in
@@ -91,19 +95,9 @@ def gated_delta_rule(setting: MultitaskSetting, per_task: bool = False, *, keys:
     >>> print(f"{best.risk:.6f} {best.steps[0]:.5f} {best.decays[0]:.4f}; {free.risk:.6f}", free.steps.round(4))
     3.663549 0.04625 0.7441; 3.661821 [0.0833 0.0446]
     """
-    return gated_delta_rung(reduce(setting), keys, per_task)
-
-
-def delta_rung(reduced: Reduced, keys: str = "gaussian") -> DeltaRung:
-    """`delta_rule` of a reduced setting."""
-    model = delta_model(reduced, keys)
-    return _constant(model, _score_ungated(model), len(reduced.n))
-
-
-def gated_delta_rung(reduced: Reduced, keys: str = "gaussian", per_task: bool = False) -> DeltaRung:
-    """`gated_delta_rule` of a reduced setting."""
+    reduced = reduce(setting)
     if len(reduced.n) == 1:  # no gate between tasks, and one step
-        return delta_rung(reduced, keys)
+        return delta_rule(reduced, keys=keys)
     model = delta_model(reduced, keys)
     if not per_task and isinstance(model, Isotropic):
         return _constant(model, lambda steps: best_decays(model, steps), len(reduced.n))
@@ -164,7 +158,7 @@ def _lines(reduced: Reduced, per_task: bool) -> list[Array]:
     K = len(reduced.n)
     if not per_task:
         return [np.ones(K)]
-    omega = optimum_rung(reduced).omega
+    omega = optimum(reduced).omega
     lines = [np.ones(K), *np.maximum([omega, -omega], 0.0), *(1.0 - np.eye(K))]
     return [line for line in lines if line.any()]
 
@@ -173,7 +167,7 @@ def _gates(model: Isotropic | Diagonal, reduced: Reduced) -> list[Score]:
     """What scores rows of steps: with the best decays, or for `Diagonal` with none and with the scalar gate's."""
     if isinstance(model, Isotropic):
         return [lambda steps: best_decays(model, steps)]
-    gates = ratios(scalar_rung(reduced).omega[None])[0]
+    gates = ratios(scalar_gate(reduced).omega[None])[0]
 
     def score(steps: Array) -> tuple[Array, Array]:
         decays = np.broadcast_to(gates, steps.shape)

@@ -20,7 +20,7 @@ def delta_slope(reduced: Reduced) -> float | None:
 
     Source: derived.
     """
-    if not is_isotropic(reduced):
+    if reduced.F is not None or not is_isotropic(reduced):
         return None
     n, scale, d = reduced.n, float(reduced.s.mean()), len(reduced.s)
     D = d + noise_share(reduced.sigma2, scale) + 1.0
@@ -42,7 +42,7 @@ def step_slope(reduced: Reduced) -> float | None:
 
     Source: derived.
     """
-    if not is_isotropic(reduced):
+    if reduced.F is not None or not is_isotropic(reduced):
         return None
     n, R, scale, d = reduced.n, reduced.R, float(reduced.s.mean()), len(reduced.s)
     D = d + noise_share(reduced.sigma2, scale) + 1.0

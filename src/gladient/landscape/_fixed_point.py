@@ -19,11 +19,12 @@ _ROUNDING = 1e-12  # relative size below which a component of r is rounding; als
 class FixedPointMap:
     r"""$T(\gamma) = 1 + h_1(h_2(\gamma))$: increasing, and an interval of γ into itself.
 
-    With $m_i = a_i^2/(1 + \lambda_i c)^2$, $q_j = s_j/M$ and $v_j \propto q_j^2/(1 + q_j\gamma)^2$, $h_1$ is the mean
-    of λ under m, and $h_2 = e/(e + 1)$ with e the mean of q under v. Both fall, and their slopes are sums over pairs
-    whose terms keep their sign and fall in the argument: values at the ends of an interval bound them inside it.
+    With t = γ - 1, $h_1(c)$ is the mean of λ under $a_i^2/(1 + \lambda_i c)^2$ and $h_2$ the mean of h under
+    $w_j h_j/(1 + h_j t)^2$: one function with two spectra. It falls, and its slope is a sum over pairs whose terms keep
+    their sign and fall in the argument: values at the ends of an interval bound it inside.
 
-    Source: h1, h2 from arXiv 2504.04308, section 4; monotonicity and slope bounds derived.
+    Source: h1, h2 from arXiv 2504.04308, section 4 (there $h_2$ for Gaussian features); monotonicity and slope bounds
+    derived.
     """
 
     reduced: Reduced
@@ -47,14 +48,11 @@ class FixedPointMap:
 
     def h1(self, c: float) -> float:
         """Mean of λ at c."""
-        eigenvalues, power = self.spectrum
-        m = power / (1.0 + eigenvalues * c) ** 2
-        return float(m @ eigenvalues / m.sum())
+        return _mean(*self.spectrum, c)
 
     def h2(self, gamma: float) -> float:
         """The c of the weights (c R + I)⁻¹ r that suit the preconditioner of γ."""
-        e = self._mean_share(gamma)
-        return e / (e + 1.0)
+        return _mean(self.reduced.h, self.reduced.power, gamma - 1.0)
 
     def slope(self, gamma: float) -> float:
         """T'(γ)."""
@@ -62,30 +60,31 @@ class FixedPointMap:
 
     def slope_bounds(self, cell: Interval) -> Interval:
         """Lower and upper bound of T' on an interval of γ."""
-        at = [self._s_pairs(gamma) for gamma in cell]
-        e_high, e_low = (self._mean_share(gamma) for gamma in cell)
-        h2_low = 2.0 * at[1][0] / (at[0][1] * (1.0 + e_high)) ** 2
-        h2_high = 2.0 * at[0][0] / (at[1][1] * (1.0 + e_low)) ** 2
-        at = [self._r_pairs(c) for c in (self.h2(cell[1]), self.h2(cell[0]))]
-        h1_low, h1_high = 2.0 * at[1][0] / at[0][1] ** 2, 2.0 * at[0][0] / at[1][1] ** 2
-        return h1_low * h2_low, h1_high * h2_high
+        low2, high2 = _fall(self.reduced.h, self.reduced.power, (cell[0] - 1.0, cell[1] - 1.0))
+        low1, high1 = _fall(*self.spectrum, (self.h2(cell[1]), self.h2(cell[0])))
+        return low1 * low2, high1 * high2
 
-    def _mean_share(self, gamma: float) -> float:
-        share = self.reduced.share
-        v = self.reduced.power / (1.0 + share * gamma) ** 2
-        return float(v @ share / v.sum())
 
-    def _s_pairs(self, gamma: float) -> tuple[float, float]:
-        """Half the sum over pairs of v_i v_j (q_i - q_j)² / (D_i D_j), and the sum of v; both fall in γ."""
-        share, power = self.reduced.share, self.reduced.power
-        D = 1.0 + share * gamma
-        return _pairs(power / D**3, share), float(np.sum(power / D**2))
+def _mean(value: Float[Array, " m"], power: Float[Array, " m"], at: float) -> float:
+    """Mean of x under power / (1 + x at)²."""
+    weight = power / (1.0 + value * at) ** 2
+    return float(weight @ value / weight.sum())
 
-    def _r_pairs(self, c: float) -> tuple[float, float]:
-        """Half the sum over pairs of m_i m_j (λ_i - λ_j)² / (…), and the sum of m; both fall in c."""
-        eigenvalues, power = self.spectrum
-        D = 1.0 + eigenvalues * c
-        return _pairs(power / D**3, eigenvalues), float(np.sum(power / D**2))
+
+def _fall(value: Float[Array, " m"], power: Float[Array, " m"], cell: Interval) -> Interval:
+    r"""Lower and upper bound of how fast `_mean` falls on an interval.
+
+    With D = 1 + x at and p = power / D³ the slope is
+    $-2\,[\sum p \sum p x^2 - (\sum p x)^2] / (\sum p D)^2$: the bracket is a sum over pairs, which like the
+    denominator falls in `at`, so each is taken at the end where it is least or most.
+    """
+    (low_pairs, low_sum), (high_pairs, high_sum) = (_parts(value, power, at) for at in cell)
+    return 2.0 * high_pairs / low_sum**2, 2.0 * low_pairs / high_sum**2
+
+
+def _parts(value: Float[Array, " m"], power: Float[Array, " m"], at: float) -> tuple[float, float]:
+    D = 1.0 + value * at
+    return _pairs(power / D**3, value), float(np.sum(power / D**2))
 
 
 def _pairs(weight: Float[Array, " m"], value: Float[Array, " m"]) -> float:

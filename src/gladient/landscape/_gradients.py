@@ -31,7 +31,7 @@ class Gradients:
     sigma2: float
 
 
-def gradients(setting: MultitaskSetting) -> Gradients:
+def gradients(setting: MultitaskSetting | Reduced) -> Gradients:
     r"""Derivatives of the optimal risk with respect to the setting.
 
     At the optimum the risk is stationary in (P, ω), so its total derivative is its partial one at fixed (P*, ω*)
@@ -46,7 +46,7 @@ def gradients(setting: MultitaskSetting) -> Gradients:
     return _partial(reduced, best_free(reduced)[0])
 
 
-def value_of_example(setting: MultitaskSetting) -> Float[Array, " K"]:
+def value_of_example(setting: MultitaskSetting | Reduced) -> Float[Array, " K"]:
     """How much one more example of each task lowers the optimal risk, to first order, [K].
 
     Source: derived.
@@ -60,9 +60,11 @@ def value_of_example(setting: MultitaskSetting) -> Float[Array, " K"]:
 def _partial(reduced: Reduced, omega: Array) -> Gradients:
     """Partial derivatives of L(P, ω) = M - 2 (ωᵀr) tr(PΣ²) + (ωᵀRω + ‖ω‖²) tr(PᵀΣPΣ²) + M ‖ω‖² tr(PᵀΣPΣ)."""
     m, s = reduced.moments(omega), reduced.s
-    pM = m.signal / (m.energy * (1.0 + reduced.share * (1.0 + m.t)))  # eigenvalues of P times M
-    ps = pM * reduced.share
+    share = s / reduced.M
+    pM = m.signal / (m.energy * (1.0 + share * (1.0 + m.t)))  # eigenvalues of P times M
+    ps = pM * share
     sums, quadratic = reduced.n * omega, m.energy * (1.0 + m.t)
+    V = reduced.maps[0]
     linear, cubic, square = np.sum(ps * s), np.sum(ps**2 * s), np.sum(ps**2)
     per_M = 1.0 + m.energy * square
     R = cubic * np.outer(sums, sums)
@@ -72,6 +74,6 @@ def _partial(reduced: Reduced, omega: Array) -> Gradients:
         n=omega * (-2.0 * linear * reduced.r + cubic * (2.0 * reduced.R @ sums + omega) + reduced.M * square * omega),
         R=R,
         r=-2.0 * linear * sums,
-        Sigma=np.asarray((reduced.V * per_s) @ reduced.V.T),
+        Sigma=np.asarray((V * per_s) @ V.T),
         sigma2=float(per_M),
     )

@@ -7,10 +7,10 @@ from gladient.landscape._reduced import Reduced, reduce
 from gladient.landscape._result import Certificate, KeyGate
 from gladient.prompts import MultitaskSetting
 
-__all__ = ["key_gate", "key_rung"]
+__all__ = ["key_gate"]
 
 
-def key_gate(setting: MultitaskSetting) -> KeyGate:
+def key_gate(setting: MultitaskSetting | Reduced) -> KeyGate:
     r"""Optimum of $\hat\beta = \sum_k W_k X_k^\top y_k$ over all matrices $W_k$, without order constraints.
 
     The best $W_k$ share the eigenvectors of Σ; along the j-th one, with $\tilde R_{kl} = \sqrt{n_k n_l} R_{kl}$,
@@ -28,29 +28,25 @@ def key_gate(setting: MultitaskSetting) -> KeyGate:
     >>> print(f"{key.risk:.10f}", key.omega.shape)
     2.0381727108 (2, 3)
     """
-    return key_rung(reduce(setting))
-
-
-def key_rung(reduced: Reduced) -> KeyGate:
-    """`key_gate` of a reduced setting."""
-    n, share, root = reduced.n, reduced.share, np.sqrt(reduced.n)[:, None]
-    omega = _solve(reduced, np.broadcast_to(reduced.r_blocks[:, None], (len(n), len(share)))) / root  # times M
+    reduced = reduce(setting)
+    n, h, root = reduced.n, reduced.h, np.sqrt(reduced.n)[:, None]
+    omega = _solve(reduced, np.broadcast_to(reduced.r_blocks[:, None], (len(n), len(h)))) / root
     # the eigenbasis loses the small tasks beside one of 10⁹ examples and more: one correction, from what is left over
-    left = root * (reduced.r[:, None] - share * (reduced.R @ (n[:, None] * omega)) - (share + 1.0) * omega)
+    left = root * (reduced.r[:, None] - h * (reduced.R @ (n[:, None] * omega)) - omega)
     omega += _solve(reduced, left) / root
     # the risk of exactly these weights, as a sum of squares: errors of the eigenbasis enter it squared
     sums, energy = n[:, None] * omega, n @ omega**2
     signal, Rsums = reduced.r @ sums, reduced.R @ sums
     excess = np.clip(np.sum(sums * (Rsums - np.outer(reduced.r, signal)), axis=0), 0.0, None)
-    lost = (1.0 - share * signal) ** 2 + share**2 * excess + share * (share + 1.0) * energy
-    risk = reduced.sigma2 + np.sum(reduced.s * lost)
-    residual = root * (share * Rsums + (share + 1.0) * omega - reduced.r[:, None])
+    risk = reduced.rest + np.sum(reduced.w * ((1.0 - h * signal) ** 2 + h**2 * excess + h * energy))
+    residual = root * (h * Rsums + omega - reduced.r[:, None])
     scale = np.linalg.norm(reduced.r_blocks)
     stationarity = float(np.abs(residual).max() / scale) if scale > 0 else 0.0
-    return KeyGate(float(risk), omega / reduced.M, reduced.V, Certificate(stationarity=stationarity))
+    directions, readers, factor = reduced.maps
+    return KeyGate(float(risk), omega * factor, directions, readers, Certificate(stationarity=stationarity))
 
 
 def _solve(reduced: Reduced, b: Float[Array, "K d"]) -> Float[Array, "K d"]:
-    """Column j of b over s_j R̃ / M + (s_j / M + 1) I, in the eigenbasis of R̃."""
+    """Column j of b over h_j R̃ + I, in the eigenbasis of R̃."""
     eigenvalues, E = reduced.block_eigen
-    return np.asarray(E @ ((E.T @ b) / (np.outer(eigenvalues, reduced.share) + reduced.share + 1.0)))
+    return np.asarray(E @ ((E.T @ b) / (np.outer(eigenvalues, reduced.h) + 1.0)))

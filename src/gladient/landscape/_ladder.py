@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from gladient.landscape._bayes import Estimate, bayes
-from gladient.landscape._decay import decay_rung
-from gladient.landscape._delta_rungs import DeltaRung, delta_rung, gated_delta_rung
-from gladient.landscape._key import key_rung
+from gladient.landscape._decay import fixed_decay
+from gladient.landscape._delta_rungs import DeltaRung, delta_rule, gated_delta_rule
+from gladient.landscape._key import key_gate
 from gladient.landscape._reduced import Reduced, reduce
 from gladient.landscape._result import FixedDecay, KeyGate, Rung
-from gladient.landscape._rungs import linear_rung, optimum_rung, scalar_rung
+from gladient.landscape._rungs import linear_attention, optimum, scalar_gate
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["Ladder", "ladder"]
@@ -40,12 +40,12 @@ class Ladder:
     @cached_property
     def delta_rule(self) -> DeltaRung:
         """One step, no gate; at most linear attention. Computed when it is asked for."""
-        return delta_rung(self.reduced)
+        return delta_rule(self.reduced)
 
     @cached_property
     def gated_delta_rule(self) -> DeltaRung:
         """One step and delimiter decays; at most the scalar gate and the delta rule. Computed when it is asked for."""
-        return gated_delta_rung(self.reduced)
+        return gated_delta_rule(self.reduced)
 
     @property
     def risks(self) -> dict[str, float]:
@@ -62,13 +62,16 @@ class Ladder:
         }
 
 
-def ladder(setting: MultitaskSetting, *, bayes_prompts: int = 0, seed: int = 0) -> Ladder:
+def ladder(setting: MultitaskSetting | Reduced, *, bayes_prompts: int = 0, seed: int = 0) -> Ladder:
     """Best risk of every gate family, with its weights and its certificate.
 
     Args:
-        setting: the data.
+        setting: the data, as they are or from `reduce`.
         bayes_prompts: samples for the Bayes rung; 0 leaves it out.
         seed: seed of those samples.
+
+    Raises:
+        ValueError: if `bayes_prompts` came with a setting that is reduced, which has no prompts to sample.
 
     Source: arXiv 2504.04308, sections 4 and 5, for linear attention, scalar and value gates; the rest derived.
 
@@ -86,11 +89,17 @@ def ladder(setting: MultitaskSetting, *, bayes_prompts: int = 0, seed: int = 0) 
     """
     reduced = reduce(setting)
     return Ladder(
-        linear_attention=linear_rung(reduced),
-        fixed_decay=decay_rung(reduced),
-        scalar_gate=scalar_rung(reduced),
-        value_gate=optimum_rung(reduced),
-        key_gate=key_rung(reduced),
-        bayes=bayes(setting, bayes_prompts, seed) if bayes_prompts else None,
+        linear_attention=linear_attention(reduced),
+        fixed_decay=fixed_decay(reduced),
+        scalar_gate=scalar_gate(reduced),
+        value_gate=optimum(reduced),
+        key_gate=key_gate(reduced),
+        bayes=bayes(_unreduced(setting), bayes_prompts, seed) if bayes_prompts else None,
         reduced=reduced,
     )
+
+
+def _unreduced(setting: MultitaskSetting | Reduced) -> MultitaskSetting:
+    if isinstance(setting, Reduced):
+        raise ValueError("bayes_prompts came with a setting that is reduced; give the MultitaskSetting")
+    return setting

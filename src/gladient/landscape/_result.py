@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from gladient._types import Array, Float
 from gladient.landscape._reduced import Moments, Reduced
 
@@ -55,6 +57,11 @@ class Rung:
         """
         return self.reduced.P(self.moments)
 
+    @property
+    def matrices(self) -> Float[Array, "K d d"]:
+        r"""$W_k = \omega_k P$ of the estimate $\hat\beta = \sum_k W_k X_k^\top y_k$, [K, d, d]."""
+        return self.omega[:, None, None] * self.P
+
 
 @dataclass(frozen=True, eq=False)
 class FixedDecay:
@@ -81,19 +88,31 @@ class FixedDecay:
         """The best preconditioner for these weights, [d, d]; computed when it is asked for."""
         return self.reduced.P(self.moments)
 
+    @property
+    def matrices(self) -> Float[Array, "K d d"]:
+        r"""P for each task, [K, d, d], for labels multiplied by the gate's power of the tokens after them."""
+        return np.repeat(self.P[None], len(self.omega), axis=0)
+
 
 @dataclass(frozen=True, eq=False)
 class KeyGate:
-    r"""One weight per task and direction: $\hat\beta = \sum_k V \mathrm{diag}(\omega_k) V^\top X_k^\top y_k$.
+    r"""One weight per task and direction: $\hat\beta = \sum_k A \mathrm{diag}(\omega_k) B X_k^\top y_k$.
 
     Attributes:
         risk: expected squared error of the query's prediction.
         omega: weight of one example of each task along each direction, [K, d]; the step size is included.
-        directions: V, eigenvectors of Σ as columns, [d, d].
+        directions: A, eigenvectors of Σ as columns, [d, d]; for features that are not Gaussian those of Σ⁻¹FΣ⁻¹.
+        readers: B, the transpose of A; for features that are not Gaussian Aᵀ Σ⁻¹.
         certificate: residual of the normal equations; the problem is convex, so nothing else is needed.
     """
 
     risk: float
     omega: Float[Array, "K d"]
-    directions: Float[Array, "d d"]
+    directions: Float[Array, "d0 d"]
+    readers: Float[Array, "d d0"]
     certificate: Certificate
+
+    @property
+    def matrices(self) -> Float[Array, "K d0 d0"]:
+        r"""$W_k$ = A diag(ω_k) B, [K, d, d]."""
+        return (self.directions * self.omega[:, None, :]) @ self.readers

@@ -8,10 +8,10 @@ from gladient.landscape._result import Certificate, Rung
 from gladient.landscape._weights import best_free, best_monotone
 from gladient.prompts import MultitaskSetting
 
-__all__ = ["cone_slope", "linear_attention", "linear_rung", "optimum", "optimum_rung", "scalar_gate", "scalar_rung"]
+__all__ = ["cone_slope", "linear_attention", "optimum", "scalar_gate"]
 
 
-def linear_attention(setting: MultitaskSetting) -> Rung:
+def linear_attention(setting: MultitaskSetting | Reduced) -> Rung:
     """No gate: every example weighs 1.
 
     Source: arXiv 2504.04308, section 5 (Σ = I); derived for general Σ.
@@ -20,10 +20,14 @@ def linear_attention(setting: MultitaskSetting) -> Rung:
     >>> print(f"{linear_attention(setting).risk:.10f}")
     6.5277777778
     """
-    return linear_rung(reduce(setting))
+    reduced = reduce(setting)
+    omega = np.ones_like(reduced.n)
+    m = reduced.moments(omega)
+    risk = reduced.risk(m)
+    return Rung(risk, omega, Certificate(stationarity=0.0, lower_bound=risk), reduced, m)
 
 
-def optimum(setting: MultitaskSetting) -> Rung:
+def optimum(setting: MultitaskSetting | Reduced) -> Rung:
     r"""Global WPGD optimum over all weights; a value gate with a value channel for each task reaches it.
 
     $$\omega^* \propto (h_2(\gamma^*)\, R + I)^{-1} r, \qquad P^* \propto (\gamma^* \Sigma + M I)^{-1}.$$
@@ -39,10 +43,15 @@ def optimum(setting: MultitaskSetting) -> Rung:
     >>> print(f"{best.risk:.10f}", best.omega.round(10))
     5.2777777778 [0.25 1.  ]
     """
-    return optimum_rung(reduce(setting))
+    reduced = reduce(setting)
+    omega, bound = best_free(reduced)
+    m = reduced.moments(omega)
+    slope = reduced.profile_slope(omega, m) / np.sqrt(reduced.n)
+    certificate = Certificate(stationarity=float(np.abs(slope).max()), lower_bound=bound)
+    return Rung(reduced.risk(m), omega, certificate, reduced, m)
 
 
-def scalar_gate(setting: MultitaskSetting) -> Rung:
+def scalar_gate(setting: MultitaskSetting | Reduced) -> Rung:
     r"""Best scalar gate: weights $0 \le \omega_1 \le \dots \le \omega_K$ (the monotone cone), constant within a task.
 
     A gate is at most 1, so no later task can weigh less than an earlier one; delimiters let it fall between tasks. The
@@ -54,28 +63,7 @@ def scalar_gate(setting: MultitaskSetting) -> Rung:
     >>> print(f"{scalar_gate(setting).risk:.10f}")
     6.5277777778
     """
-    return scalar_rung(reduce(setting))
-
-
-def linear_rung(reduced: Reduced) -> Rung:
-    """`linear_attention` of a reduced setting."""
-    omega = np.ones_like(reduced.n)
-    m = reduced.moments(omega)
-    risk = reduced.risk(m)
-    return Rung(risk, omega, Certificate(stationarity=0.0, lower_bound=risk), reduced, m)
-
-
-def optimum_rung(reduced: Reduced) -> Rung:
-    """`optimum` of a reduced setting."""
-    omega, bound = best_free(reduced)
-    m = reduced.moments(omega)
-    slope = reduced.profile_slope(omega, m) / np.sqrt(reduced.n)
-    certificate = Certificate(stationarity=float(np.abs(slope).max()), lower_bound=bound)
-    return Rung(reduced.risk(m), omega, certificate, reduced, m)
-
-
-def scalar_rung(reduced: Reduced) -> Rung:
-    """`scalar_gate` of a reduced setting."""
+    reduced = reduce(setting)
     omega, bound = best_monotone(reduced)
     m = reduced.moments(omega)
     slope = cone_slope(reduced, omega, m)

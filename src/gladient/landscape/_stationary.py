@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gladient._types import Array, Float
 from gladient.landscape._fixed_point import FixedPointMap, Interval
-from gladient.landscape._reduced import reduce
+from gladient.landscape._reduced import Reduced, reduce
 from gladient.landscape._weights import weights_at
 from gladient.prompts import MultitaskSetting
 
@@ -60,19 +60,20 @@ class Uniqueness:
         verdict: "unique", "several" or "undecided".
         reason: "paper" (its sufficient condition), "slope" (the map is a contraction on its whole interval), "roots"
             (every fixed point isolated); "trivial" if r = 0: then no weights help.
-        paper_margin: M + s_min - Δ_Σ Δ_R; the paper's condition holds if it is positive.
+        paper_margin: M + s_min - Δ_Σ Δ_R; the paper's condition holds if it is positive. None for features that are not
+            Gaussian, of which it does not speak.
         slope_bound: proved upper bound of the map's slope over its interval.
         count: stationary points found.
     """
 
     verdict: str
     reason: str
-    paper_margin: float
+    paper_margin: float | None
     slope_bound: float
     count: int
 
 
-def stationary_points(setting: MultitaskSetting) -> StationaryPoints:
+def stationary_points(setting: MultitaskSetting | Reduced) -> StationaryPoints:
     r"""All stationary points of the risk with P ≠ 0, each with its risk and kind, and a proof that none is missing.
 
     They are the fixed points of the increasing map $T(\gamma) = 1 + h_1(h_2(\gamma))$. On an interval [α, β] a fixed
@@ -98,7 +99,7 @@ def stationary_points(setting: MultitaskSetting) -> StationaryPoints:
     return StationaryPoints(tuple(_point(T, gamma) for gamma in roots), tuple(undecided))
 
 
-def uniqueness(setting: MultitaskSetting) -> Uniqueness:
+def uniqueness(setting: MultitaskSetting | Reduced) -> Uniqueness:
     r"""Is the optimum the only stationary point? By three certificates, from the weakest to the sharpest.
 
     The paper's condition $\Delta_\Sigma \Delta_R < M + s_{\min}$ with Δ the spreads of the eigenvalues of Σ and of R
@@ -111,19 +112,26 @@ def uniqueness(setting: MultitaskSetting) -> Uniqueness:
     """
     reduced = reduce(setting)
     if not reduced.r.any():
-        return Uniqueness("unique", "trivial", reduced.M + float(reduced.s[0]), 0.0, 0)
+        return Uniqueness("unique", "trivial", _paper_margin(reduced, 0.0), 0.0, 0)
     T = FixedPointMap(reduced)
     low, high = T.domain
-    margin = reduced.M + float(reduced.s[0]) - float(reduced.s[-1] - reduced.s[0]) * (high - low)
+    margin = _paper_margin(reduced, high - low)
     bound = _largest_slope(T)
     roots, undecided = _isolate(T)
     if len(roots) > 1:
         return Uniqueness("several", "roots", margin, bound, len(roots))
-    if margin > 0.0:
+    if margin is not None and margin > 0.0:
         return Uniqueness("unique", "paper", margin, bound, 1)
     if bound < 1.0 - _MARGIN:
         return Uniqueness("unique", "slope", margin, bound, 1)
     return Uniqueness("undecided" if undecided else "unique", "roots", margin, bound, len(roots))
+
+
+def _paper_margin(reduced: Reduced, spread: float) -> float | None:
+    """M + s_min - Δ_Σ Δ_R, for R's eigenvalues of that spread."""
+    if reduced.F is not None:
+        return None
+    return reduced.M + float(reduced.s[0]) - float(reduced.s[-1] - reduced.s[0]) * spread
 
 
 def _isolate(T: FixedPointMap) -> tuple[list[float], list[Interval]]:
