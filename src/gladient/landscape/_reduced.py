@@ -219,7 +219,7 @@ class Reduced:
     @property
     def rounding(self) -> float:
         """Relative error of sums over all tasks and directions: 4 units in the last place for each term."""
-        return 4.0 * float(np.finfo(np.float64).eps) * (len(self.n) + len(self.s))
+        return 4.0 * float(np.finfo(np.float64).eps) * (len(self.n) + len(self.w))
 
     @cached_property
     def most_c(self) -> float:

@@ -38,7 +38,7 @@ def best_free(reduced: Reduced) -> tuple[Array, float]:
 
 def _least_risk(reduced: Reduced, bound: float) -> float:
     """The risk that belongs to an upper bound of x φ(t), rounded down; the noise is always left."""
-    return max(reduced.M * (1.0 - reduced.rounding) - reduced.unit * bound, reduced.sigma2)
+    return max(reduced.M * (1.0 - reduced.rounding) - reduced.unit * bound, reduced.rest)
 
 
 def _enclosed(reduced: Reduced, inner: Callable[[float], tuple[Moments, float]]) -> tuple[float, float]:
