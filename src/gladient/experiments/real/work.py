@@ -94,10 +94,10 @@ class CrossFitted:
     ) -> None:
         counts = [n] * len(real.prompts[0].sources)
         held_out = [real.prompts[i] for i in test]
-        steps = estimated.steps(counts)
+        rungs = estimated.rungs(counts)
         for gate, found in estimated.errors(held_out, counts).items():
             errors[n, "predicted", gate][test] = found
-            predicted[n, gate][test] = steps[gate].risk
+            predicted[n, gate][test] = rungs[gate].risk
 
     def _fit(
         self,
