@@ -63,7 +63,8 @@ def test_three_points():
     assert found.undecided == ()
     verdict = uniqueness(THREE_POINTS)
     assert (verdict.verdict, verdict.count) == ("several", 3)
-    assert verdict.paper_margin is not None and verdict.paper_margin < 0
+    assert verdict.paper_margin is not None
+    assert verdict.paper_margin < 0
     assert verdict.slope_bound > 1
 
 
@@ -79,7 +80,8 @@ def test_more_landscapes_with_several_minima():
         several += 1
         verdict = uniqueness(setting)
         assert verdict.verdict == "several"
-        assert verdict.paper_margin is not None and verdict.paper_margin <= 0
+        assert verdict.paper_margin is not None
+        assert verdict.paper_margin <= 0
         best = min(point.risk for point in found.points)
         np.testing.assert_allclose(optimum(setting).risk, best, rtol=1e-12)
         assert [point.kind for point in found.points] == ["minimum", "saddle", "minimum"][: len(found.points)]
