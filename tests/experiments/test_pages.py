@@ -55,7 +55,8 @@ def test_jobs_of_a_queue(tmp_path: Path) -> None:
 
 
 def test_the_page_of_sweeps(tmp_path: Path) -> None:
-    (tmp_path / "grid.yaml").write_text(block("sweeps.md", "yaml", "models").replace("steps: 400", "steps: 2"))
+    grid = block("sweeps.md", "yaml", "models").replace("steps: 400", "steps: 2").replace("131072", "1024")
+    (tmp_path / "grid.yaml").write_text(grid)
     shell(block("sweeps.md", "bash", "gladient sweep"), tmp_path)
     with (tmp_path / "results" / "grid" / "results.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 3 * 2 * 2 * 4 * 2

@@ -46,7 +46,7 @@ def brute_force(setting, rng, starts=20):
 @pytest.mark.parametrize("K", [1, 2, 3, 4, 5])
 def test_equals_brute_force_on_the_cone(K):
     rng = np.random.default_rng(10 + K)
-    for _ in range(40):
+    for _ in range(15):
         setting = random_setting(rng, K, d=4)
         best = scalar_gate(setting)
         np.testing.assert_allclose(best.risk, brute_force(setting, rng), rtol=1e-8)

@@ -1,5 +1,6 @@
 """Random inputs of every gate family, and ours beside the oracle."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,13 @@ def holds(form: str, backend: str, family: str) -> bool:
 
 
 LAWS = [(*form, family) for form in FORMS for family in (*FAMILIES, *DELTA) if holds(*form[:2], family)]
+
+
+def spread(laws: Sequence[tuple[Any, ...]], others: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Every third pair: each law meets some of the others, and each of the others some families of every form."""
+    return [(*law, other) for i, law in enumerate(laws) for j, other in enumerate(others) if (i + j) % 3 == 0]
+
+
 BRIEF = [law for law in LAWS if law[2] in (None, 16)]  # where the size of a chunk can change nothing more
 
 

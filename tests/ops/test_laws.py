@@ -8,13 +8,27 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ops_cases import BACKENDS, BRIEF, DELTA, FAMILIES, FORMS, LAWS, assert_law, holds, inputs, run, tensors, tokens
+from ops_cases import (
+    BACKENDS,
+    BRIEF,
+    DELTA,
+    FAMILIES,
+    FORMS,
+    LAWS,
+    assert_law,
+    holds,
+    inputs,
+    run,
+    spread,
+    tensors,
+    tokens,
+)
 
 from gladient.ops import Backend, gated_delta_rule, gated_linear_attention
 from oracles import gla
 from tolerances import TOLERANCES
 
-LENGTHS = [(*law, T) for law in LAWS for T in (0, 1, 63, 64, 200) if law[2] != 1 or T <= 64]  # longer: nothing new
+LENGTHS = [case for case in spread(LAWS, (0, 1, 63, 64, 200)) if case[2] != 1 or case[4] <= 64]  # longer: nothing new
 
 
 @pytest.mark.parametrize(("form", "backend", "chunk", "family", "T"), LENGTHS)
@@ -34,8 +48,9 @@ def test_without_initial_state(form: str, backend: str, chunk: int | None, famil
     assert_law(inputs(family, 20, state=False), form, backend, chunk, scale=0.3)
 
 
-@pytest.mark.parametrize("heads", [(4, 1), (4, 2), (1, 4), (2, 4), (1, 1)])
-@pytest.mark.parametrize(("form", "backend", "chunk", "family"), BRIEF)
+@pytest.mark.parametrize(
+    ("form", "backend", "chunk", "family", "heads"), spread(BRIEF, [(4, 1), (4, 2), (1, 4), (2, 4), (1, 1)])
+)
 def test_grouped_heads(form: str, backend: str, chunk: int | None, family: str, heads: tuple[int, int]) -> None:
     q_heads, others = heads
     assert_law(inputs(family, 19, H=max(heads), q_heads=q_heads, heads=others), form, backend, chunk)
@@ -62,8 +77,7 @@ def test_rates_and_bonus_of_each_row(form: str, backend: str, chunk: int | None,
     assert_law(inputs(family, 18, B=3, rows=True, bonus=True), form, backend, chunk, read="before")
 
 
-@pytest.mark.parametrize(("form", "backend", "chunk", "family"), BRIEF)
-@pytest.mark.parametrize("bonus", [False, True])
+@pytest.mark.parametrize(("form", "backend", "chunk", "family", "bonus"), spread(BRIEF, [False, True]))
 def test_reads_before_the_write(form: str, backend: str, chunk: int | None, family: str, bonus: bool) -> None:
     for T in (0, 1, 17):
         assert_law(inputs(family, T, B=1, bonus=bonus), form, backend, chunk, read="before", scale=0.3)
@@ -101,8 +115,7 @@ def test_any_shape(
     assert_law(inputs(family, T, B=1, **given, zeros=seed % 2 == 0), *form, **options)
 
 
-@pytest.mark.parametrize(("form", "backend", "chunk", "family"), BRIEF)
-@pytest.mark.parametrize("read", ["after", "before"])
+@pytest.mark.parametrize(("form", "backend", "chunk", "family", "read"), spread(BRIEF, ["after", "before"]))
 def test_a_sequence_cut_anywhere_is_the_whole(
     form: str, backend: str, chunk: int | None, family: str, read: str
 ) -> None:
@@ -136,9 +149,11 @@ def test_a_step_is_one_token_of_the_recurrence(backend: str, family: str, read: 
     np.testing.assert_allclose(final, final_oracle, **TOLERANCES[torch.float64])
 
 
-@pytest.mark.parametrize(("form", "backend", "chunk", "family"), BRIEF)
-def test_a_permuted_batch_gives_permuted_outputs(form: str, backend: str, chunk: int | None, family: str) -> None:
-    given = {name: x.detach() for name, x in tensors(inputs(family, 17, B=4)).items()}
+@pytest.mark.parametrize(("form", "backend", "chunk", "family", "B"), spread(BRIEF, [4]))
+def test_a_permuted_batch_gives_permuted_outputs(
+    form: str, backend: str, chunk: int | None, family: str, B: int
+) -> None:
+    given = {name: x.detach() for name, x in tensors(inputs(family, 17, B=B)).items()}
     order = torch.tensor([2, 0, 3, 1])
     options: Options = {"form": form, "backend": backend, "chunk_size": chunk}
     o, final = run(given, **options)
@@ -146,8 +161,7 @@ def test_a_permuted_batch_gives_permuted_outputs(form: str, backend: str, chunk:
     torch.testing.assert_close(found, (o[order], final[order]), **TOLERANCES[torch.float64])
 
 
-@pytest.mark.parametrize(("form", "backend", "chunk", "family"), BRIEF)
-@pytest.mark.parametrize("read", ["after", "before"])
+@pytest.mark.parametrize(("form", "backend", "chunk", "family", "read"), spread(BRIEF, ["after", "before"]))
 def test_packed_sequences_are_separate_sequences(
     form: str, backend: str, chunk: int | None, family: str, read: str
 ) -> None:
