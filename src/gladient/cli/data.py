@@ -151,7 +151,7 @@ def _text(found: "CrossFit", roles: tuple[str, ...]) -> str:
     r = "  ".join(f"{role} {_pair(*pair)}" for role, *pair in zip(roles, setting.r, errors["r"], strict=True))
     lines.append(f"correlation with the query's task: {r}")
     lines.append(_proved(found.estimated))
-    lines.append("risks: of 1, what is left of the labels after one fit to all examples; gain: over linear attention")
+    lines.append("risk: of 1, the mean square that one fit to all examples leaves; gain: over linear attention")
     return "\n".join(map(printable, [*lines, *found.warnings]))  # roles are the table's own text
 
 

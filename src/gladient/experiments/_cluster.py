@@ -14,7 +14,7 @@ from distributed.security import Security
 __all__ = ["connected"]
 
 _CONNECT_WITHIN = 10.0  # seconds
-# Dask also has its workers hand freed memory back at once, which a training step asks for again.
+# Without MALLOC_TRIM_THRESHOLD_, by which Dask makes workers return freed memory that the next step asks for again.
 _ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1)
 # A terminal sends Ctrl-C to all its processes; the client alone decides what becomes of it.
 _DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"

@@ -5,8 +5,8 @@
 Two uncorrelated tasks of n/2 examples each, (r1, r2) = (0.2, 0.8), d = 5, no noise, Σ = I. L residual layers can run L
 causal steps of weighted preconditioned gradient descent (WPGD); the best L steps are found by optimising the algorithm
 itself, with the gates' weights for GLA and without gates for linear attention. Trained models are free in all their
-channels. They are grown: L - 1 trained layers, then one more in front that writes nothing at first, and all are
-trained; no parameter of the algorithm is given to them.
+channels. A model grows by one layer at a time: a new layer is put in front of the L - 1 trained ones, writes nothing at
+first, and all are trained; no parameter of the algorithm is given to them.
 
 Source: arXiv 2504.04308, multi-layer theorem; the search and the growing are ours.
 """
