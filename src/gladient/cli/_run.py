@@ -1,5 +1,6 @@
 """Options of the commands that train, and what they print at the end."""
 
+import importlib
 import os
 import re
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from gladient.experiments import Figure, Made
     from gladient.experiments._figure import C, P, R, W
 
-__all__ = ["Engine", "RunOptions", "print_made"]
+__all__ = ["Engine", "ModelOptions", "RunOptions", "print_made"]
 
 
 class Engine(TypedDict):
@@ -42,6 +43,30 @@ class RunOptions:
         if scheduler and not re.fullmatch(r"(\w+://)?.+:\d+", scheduler):
             raise ValueError(f"scheduler is {scheduler!r}; it must be an address with a port: tcp://HOST:8786")
         return {"resume": self.resume, "workers": self.workers, "scheduler": scheduler}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(RunOptions):
+    """The same, and where models of the user's own come from."""
+
+    register: str | None = None
+    """A module that registers models of your own, such as my_package.gates; it must be installed, or on PYTHONPATH."""
+
+    def import_models(self) -> None:
+        """Import that module.
+
+        Raises:
+            ImportError: if it cannot be imported.
+        """
+        if self.register is None:
+            return
+        try:
+            importlib.import_module(self.register)
+        except (ImportError, TypeError, ValueError) as error:
+            raise ImportError(
+                f"register is {self.register!r}, which cannot be imported ({error}); name a module that is installed "
+                "or on PYTHONPATH: the current folder is not searched"
+            ) from None
 
 
 def print_made(figure: "Figure[C, W, R, P]", made: "Made[R]", out: Path, *, misses: bool = True) -> int:

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import tyro
 
-from gladient.cli._run import RunOptions, print_made
+from gladient.cli._run import ModelOptions, print_made
 
 __all__ = ["Sweep"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep(RunOptions):
+class Sweep(ModelOptions):
     """Train every model on every setting of a grid: one table with the exact risk, gap and z beside each trained risk.
 
     Example: gladient sweep grid.yaml --out results/mine --x n
@@ -51,6 +51,7 @@ class Sweep(RunOptions):
         from gladient.experiments import Sweep as Figure
         from gladient.experiments import make, read_grid
 
+        self.import_models()
         changes = {"device": self.device} | ({} if self.seeds is None else {"seeds": self.seeds})
         config = read_grid(read_object(self.file), **changes)
         out = self.out or Path("results") / self.file.stem

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gladient.cli._run import RunOptions, print_made
+from gladient.cli._run import ModelOptions, print_made
 from gladient.cli._setting import SettingOptions
 
 __all__ = ["Train"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(RunOptions, SettingOptions):
+class Train(ModelOptions, SettingOptions):
     """Train one model on one setting and draw its risk falling to the exact line; the weights are kept.
 
     Example: gladient train --model scalar_gate --n 25 25 --r 0.2 0.8 --d 10
@@ -20,7 +20,8 @@ class Train(RunOptions, SettingOptions):
     """Which model: linear_attention, scalar_gate, value_gate, without_context (no contextual features), or a preset:
     retnet, mamba2, gla, rwkv6, mamba, hgrn2, deltanet, gated_deltanet, kda. Delta rules against their exact risk:
     delta_rule, gated_delta_rule, gated_delta_rule_unit (keys of length 1), delta_rule_per_task,
-    delta_rule_per_task_unit; without delimiters: stream_gate, stream_delta_rule, stream_gated_delta_rule."""
+    delta_rule_per_task_unit; without delimiters: stream_gate, stream_delta_rule, stream_gated_delta_rule. Or one of
+    your own, see --register."""
     seed: int = 0
     """Decides the initial weights and the prompts."""
     steps: int = 800
@@ -39,6 +40,7 @@ class Train(RunOptions, SettingOptions):
         from gladient.experiments import Panel, Single, SingleConfig, make
         from gladient.training import TrainingConfig
 
+        self.import_models()
         config = SingleConfig(
             model=self.model,
             panel=Panel.of(self.load()),

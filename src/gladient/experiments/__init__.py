@@ -6,6 +6,7 @@ from gladient.experiments._figure import Column, Config, Figure, Reproducible
 from gladient.experiments._make import Made, make
 from gladient.experiments._models import MODELS
 from gladient.experiments._panels import draw_points, legend_below, panel_grid
+from gladient.experiments._register import register
 from gladient.experiments._results import ExactPoint, Judgement, Row, judge_gap, summarise
 from gladient.experiments._rungs import RUNGS
 from gladient.experiments._stack import Panel, Stack
@@ -31,6 +32,7 @@ __all__ = [
     "SweepConfig",
     "read_grid",
     "MODELS",
+    "register",
     "RUNGS",
     "Outcome",
     "Panel",

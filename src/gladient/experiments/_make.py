@@ -14,6 +14,7 @@ from gladient._files import save_figure, write_atomically
 from gladient._optional import require
 from gladient.experiments._figure import C, Figure, P, R, W
 from gladient.experiments._output import open_output
+from gladient.experiments._register import describe, registered_in
 from gladient.experiments._report import write_report
 from gladient.experiments._results import read_rows, write_rows
 from gladient.experiments._runner import run_work
@@ -77,8 +78,9 @@ def make(
         require("pyarrow", **_PARQUET)
     console, begun = console or Console(stderr=True), time.perf_counter()
     works = figure.work(config)
-    used = versions()
+    used, own = versions(), describe(registered_in(works))
     described = {"figure": figure.name, **asdict(config), "gladient": used["gladient"], "torch": used["torch"]}
+    described |= {"registered": own} if own else {}
     with open_output(out, config=described, resume=resume) as output:
         run_work(works, output, workers=workers, scheduler=scheduler, console=console)
         finished = {work: output.load(work) for work in works}

@@ -1,4 +1,4 @@
-"""The kinds of one-layer models that are trained."""
+"""The models that are trained, by name."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from gladient.experiments._presets import assign_roles, build_preset
 from gladient.nn import Gate, InContextRegressor, LayerConfig
 from gladient.prompts import PromptLayout
 
-__all__ = ["MODELS", "TOKENS", "Kind", "check_model"]
+__all__ = ["MODELS", "TOKENS", "Kind", "check_model", "find_model"]
 
 # What tokens tell a layer, as options of `PromptLayout`.
 TOKENS: Mapping[str, Mapping[str, Any]] = {
@@ -23,29 +23,33 @@ TOKENS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Kind:
-    """A gate family, or a preset of `gladient.nn.presets`, as a one-layer model.
+    """A gate family or a preset of `gladient.nn.presets` as a one-layer model, or a model that a user registered.
 
     Attributes:
         rung: the name in `RUNGS` of what it is compared with.
         build: makes the untrained models of a layout, one for each seed, with `key_channels` channels of the keys per
-            feature where the kind has a choice.
+            feature where the kind has a choice; one module that holds them side by side.
         tokens: a name in `TOKENS`.
         gate_rate: step size of its gates; that of the training if not given.
         isotropic: whether its rung is exact for features of one variance alone.
         cost: time per token, beside that of linear attention.
+        known: whether the rung is what it should reach, and is not drawn for comparison only.
+        origin: where a registered model comes from, as JSON values; None for those of this package.
     """
 
     rung: str
-    build: Callable[..., InContextRegressor]
+    build: Callable[..., Any]
     tokens: str = "paper"
     gate_rate: float | None = None
     isotropic: bool = False
     cost: float = 1.0
+    known: bool = True
+    origin: Mapping[str, Any] | None = None
 
     @property
-    def contextual(self) -> bool:
-        """Whether its tokens tell delimiters apart; without that the rung is drawn for comparison only."""
-        return self.tokens != "without_context"
+    def judged(self) -> bool:
+        """Whether it should reach its rung; tokens that do not tell delimiters apart keep it from that."""
+        return self.known and self.tokens != "without_context"
 
 
 def _family(gate: Gate, layout: PromptLayout, seeds: Sequence[int], key_channels: int) -> InContextRegressor:
@@ -65,7 +69,7 @@ def _family(gate: Gate, layout: PromptLayout, seeds: Sequence[int], key_channels
 # Several value channels, or several key channels per feature, make any weights; so do keys 1 - g,
 # in the limit of small keys: see tests/experiments/test_family.py. Gates that also scale the writes, are
 # the keys, or are exponentials of exponentials take smaller steps: features move them too fast at 0.1.
-MODELS: Mapping[str, Kind] = {
+MODELS: dict[str, Kind] = {
     "linear_attention": Kind("linear_attention", partial(_family, "none")),
     "scalar_gate": Kind("scalar_gate", partial(_family, "scalar"), cost=1.4),
     "value_gate": Kind("value_gate", partial(_family, "value"), cost=1.6),
@@ -94,7 +98,20 @@ MODELS: Mapping[str, Kind] = {
         "constant_gate_and_step", partial(build_delta, "scalar"), "stream", isotropic=True, cost=2.0
     ),
 }
-"""The models that figures, sweeps and `gladient train` name: how each is built, and the rung that it should reach."""
+"""The models that figures, sweeps and `gladient train` name: how each is built, and the rung that it should reach.
+`register` adds more."""
+
+
+def find_model(name: str) -> Kind:
+    """The model of this name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if name not in MODELS:
+        own = "; `experiments.register` adds your own, and `--register MODULE` imports the module that does"
+        raise ValueError(f"there is no model {name!r}; choose among {', '.join(MODELS)}{own}")
+    return MODELS[name]
 
 
 def check_model(name: str, spectrum: Sequence[float]) -> None:
@@ -104,9 +121,7 @@ def check_model(name: str, spectrum: Sequence[float]) -> None:
     Traceback (most recent call last):
     ValueError: delta_rule came with the variances 2, 1; its exact risk needs equal ones: take d in place of a spectrum
     """
-    if name not in MODELS:
-        raise ValueError(f"there is no model {name!r}; choose among {', '.join(MODELS)}")
-    if MODELS[name].isotropic and len(set(spectrum)) > 1:
+    if find_model(name).isotropic and len(set(spectrum)) > 1:
         raise ValueError(
             f"{name} came with the variances {', '.join(f'{one:g}' for one in spectrum)}; its exact risk needs equal "
             "ones: take d in place of a spectrum"

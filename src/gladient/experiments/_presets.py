@@ -10,7 +10,7 @@ from gladient.nn import GatedLinearAttention, InContextRegressor, LayerConfig
 from gladient.nn.presets import PRESETS
 from gladient.prompts import PromptLayout
 
-__all__ = ["assign_roles", "build_preset", "start_steps"]
+__all__ = ["assign_roles", "build_layer", "build_preset", "start_steps"]
 
 _OPEN = 6.0  # logit of an open gate
 _SHUT = 0.05  # where the delimiters' gates are spread to
@@ -42,7 +42,18 @@ def build_preset(
     >>> tuple(model.layer.W_k.shape), tuple(model.readout.shape)
     ((1, 8, 8), (1, 2))
     """
-    config = PRESETS[preset](layout.width)
+    return build_layer(PRESETS[preset](layout.width), layout, seeds, key_channels=key_channels)
+
+
+def build_layer(
+    config: LayerConfig, layout: PromptLayout, seeds: Sequence[int], *, key_channels: int = 2
+) -> InContextRegressor:
+    """The same of any config; its sizes, columns and scale are those of the prompts.
+
+    >>> model = build_layer(LayerConfig(gate="scalar", norm=True), PromptLayout(n=(3, 2), d=4), seeds=[0, 1])
+    >>> tuple(model.layer.W_k.shape), model.layer.config.norm
+    ((2, 8, 8), False)
+    """
     config = replace(
         config,
         key_dim=(2 if config.write == "complement" else 1) * key_channels * layout.d,

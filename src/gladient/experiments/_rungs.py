@@ -1,6 +1,6 @@
 """The exact risks that trained models are compared with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,7 +78,7 @@ def constant_rule(setting: MultitaskSetting, *, erase: bool) -> ConstantRule:
     return ConstantRule(float(least), *np.atleast_1d(best).tolist())
 
 
-RUNGS: Mapping[str, Callable[[MultitaskSetting], float]] = {
+RUNGS: dict[str, Callable[[MultitaskSetting], float]] = {
     "linear_attention": lambda setting: landscape.linear_attention(setting).risk,
     "own_decay": own_decay,
     "scalar_gate": lambda setting: landscape.scalar_gate(setting).risk,

@@ -17,6 +17,7 @@ from gladient._files import sha256, user_cache
 from gladient.experiments._cluster import connected
 from gladient.experiments._output import OutputFolder
 from gladient.experiments._progress import Bar, showing
+from gladient.experiments._register import learn, lend, registered_in
 from gladient.experiments._versions import versions
 from gladient.experiments._work import Outcome, Work
 
@@ -77,9 +78,10 @@ def run_work(
 def _do_all(works: Sequence[Work], output: OutputFolder, client: Client, bar: Bar) -> list[str]:
     """Have all parts done and keep them; what is wrong with those that cannot be done."""
     topic, used, failed = f"gladient-{uuid4().hex}", versions(), []
+    own = lend(registered_in(works))
     client.subscribe_topic(topic, lambda event: bar.advance(event[1]))
     futures = {
-        client.submit(_do, work, output, topic, used, key=(topic, work.name), priority=work.cost): work
+        client.submit(_do, work, output, topic, used, own, key=(topic, work.name), priority=work.cost): work
         for work in works
     }
     for future in as_completed(futures):
@@ -108,9 +110,10 @@ class _Unwanted(Exception):  # noqa: N818  (no error: the client is gone, or has
     pass
 
 
-def _do(work: Work, output: OutputFolder, topic: str, expected: dict[str, str]) -> tuple[Outcome, float]:
+def _do(work: Work, output: OutputFolder, topic: str, expected: dict[str, str], own: bytes) -> tuple[Outcome, float]:
     """Do one part on this worker; its outcome, and how many seconds it took."""
     _check_versions(expected)
+    learn(own)
     torch.set_num_threads(1)
     worker, scratch = get_worker(), _scratch(output) / work.name
     key, begun, reported, told = worker.get_current_task(), time.perf_counter(), 0.0, 0

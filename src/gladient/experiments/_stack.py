@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gladient.experiments._models import MODELS, TOKENS
+from gladient.experiments._models import MODELS, TOKENS, find_model
 from gladient.experiments._work import OnStep, Outcome, Record
 from gladient.nn import InContextRegressor
 from gladient.prompts import MultitaskSetting, PromptSampler, correlation_matrix
@@ -25,7 +25,7 @@ from gladient.training import (
     train,
 )
 
-__all__ = ["Panel", "Stack", "StackWork", "is_diverged", "prompt_streams", "record", "spaced"]
+__all__ = ["Panel", "Stack", "StackWork", "is_diverged", "one_layer", "prompt_streams", "record", "spaced"]
 
 _DIVERGED = 10.0  # times the risk of predicting 0, where every model starts
 
@@ -96,6 +96,13 @@ class Stack:
         test_prompts: fresh prompts that each trained model is tested on.
         key_channels: channels of a preset's keys per feature.
         device: where to train.
+
+    Raises:
+        ValueError: if there is no such model.
+
+    >>> Stack("mine", "transformer", (Panel.isotropic((3, 2), (0.2, 0.8), 4),), (0,), TrainingConfig(), 100)
+    Traceback (most recent call last):
+    ValueError: there is no model 'transformer'; choose among linear_attention, scalar_gate, ...
     """
 
     name: str
@@ -106,6 +113,9 @@ class Stack:
     test_prompts: int
     key_channels: int = 4
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        find_model(self.model)
 
     @property
     def n(self) -> int:
@@ -124,8 +134,8 @@ class Stack:
         members = len(self.seeds) * (len(self.panels) + 4)
         return MODELS[self.model].cost * tokens * members * self.steps * self.training.batch_size
 
-    def build(self) -> tuple[InContextRegressor, PromptSampler]:
-        """The untrained models, for each seed in turn one for each panel, and the prompts that they read."""
+    def build(self) -> tuple[Any, PromptSampler]:
+        """One module with the untrained models, for each seed one for each panel, and the prompts that they read."""
         kind = MODELS[self.model]
         settings = [panel.setting for panel in self.panels]
         sampler = PromptSampler(settings, device=self.device, **TOKENS[kind.tokens])
@@ -139,7 +149,7 @@ class Stack:
         return Outcome(self.test(model, sampler), self.pack(model))
 
     def fit(
-        self, model: InContextRegressor, sampler: PromptSampler, scratch: Path, on_step: OnStep = lambda step: None
+        self, model: nn.Module, sampler: PromptSampler, scratch: Path, on_step: OnStep = lambda step: None
     ) -> History | None:
         """Train, resuming from a checkpoint if there is one; None if all members diverged."""
         kind, M = MODELS[self.model], self.panels[0].setting.M
@@ -158,7 +168,7 @@ class Stack:
         except TrainingDivergedError:
             return None
 
-    def test(self, model: InContextRegressor, sampler: PromptSampler) -> list[Record]:
+    def test(self, model: nn.Module, sampler: PromptSampler) -> list[Record]:
         """The records of trained models."""
         held_out, M = prompt_streams("test", self.seeds, sampler), self.panels[0].setting.M
         found = evaluate(lambda batch: _errors(model, sampler, batch, held_out) / M, self.test_prompts)
@@ -168,11 +178,11 @@ class Stack:
             for member, risk, error in zip(members, found.risk.tolist(), found.standard_error.tolist(), strict=True)
         ]
 
-    def pack(self, model: InContextRegressor) -> dict[str, bytes]:
+    def pack(self, model: nn.Module) -> dict[str, bytes]:
         """The models' weights, by the name of their file."""
         return {self.name: pack_tensors(dict(model.state_dict()), run=asdict(self))}
 
-    def load(self, weights: Path) -> tuple[InContextRegressor, PromptSampler]:
+    def load(self, weights: Path) -> tuple[Any, PromptSampler]:
         """The trained models from the file that holds their weights, and the prompts that they read."""
         model, sampler = self.build()
         model.load_state_dict(load_tensors(weights, run=asdict(self))[0])
@@ -210,6 +220,17 @@ class StackWork(ABC):
     @abstractmethod
     def run(self, scratch: Path, on_step: OnStep = lambda step: None) -> Outcome:
         """See `Work.run`."""
+
+
+def one_layer(model: nn.Module) -> InContextRegressor:
+    """A stack's models as the one layer that they are, for work that reads its weights or gates.
+
+    Raises:
+        ValueError: if they are modules of the user's own.
+    """
+    if not isinstance(model, InContextRegressor):
+        raise ValueError("weights are read off one layer; a model that is a module has none: register a LayerConfig")
+    return model
 
 
 def record(risk: float, standard_error: float) -> Record:

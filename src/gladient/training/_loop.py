@@ -137,10 +137,10 @@ def _check_finite(losses: Tensor, config: TrainingConfig) -> None:
 def _state(model: nn.Module, optimizer: torch.optim.Adam, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
     tensors = {f"generator.{i}": generator.get_state() for i, generator in enumerate(generators)}
     for name, parameter in model.named_parameters():
-        moments = optimizer.state[parameter]
+        moments = optimizer.state.get(parameter, {})  # none of a parameter that the loss does not depend on
         tensors[f"model.{name}"] = parameter
-        tensors[f"exp_avg.{name}"] = moments["exp_avg"]
-        tensors[f"exp_avg_sq.{name}"] = moments["exp_avg_sq"]
+        for moment in ("exp_avg", "exp_avg_sq"):
+            tensors[f"{moment}.{name}"] = moments.get(moment, torch.zeros_like(parameter))
     return tensors
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from gladient.experiments._stack import StackWork, prompt_streams
+from gladient.experiments._stack import StackWork, one_layer, prompt_streams
 from gladient.experiments._work import OnStep, Outcome
 from gladient.nn import InContextRegressor
 from gladient.prompts import PromptSampler
@@ -29,7 +29,7 @@ class Streaming(StackWork):
         model, sampler = self.stack.build()
         self.stack.fit(model, sampler, scratch, on_step)
         tested, weights = self.stack.test(model, sampler), self.stack.pack(model)
-        decays, steps = read_rule(model, sampler, self)
+        decays, steps = read_rule(one_layer(model), sampler, self)
         rules = [{"decay": decay, "step": step} for decay, step in zip(decays, steps, strict=True)]
         return Outcome([{**record, **rule} for record, rule in zip(tested, rules, strict=True)], weights)
 

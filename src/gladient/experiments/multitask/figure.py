@@ -124,7 +124,7 @@ class Multitask(Reproducible[MultitaskConfig, Stack, Row, ExactPoint]):
 
     def judge(self, row: Row) -> Judgement | None:
         """Whether the row reaches its exact value; a model without context has none."""
-        return row.outcome if MODELS[row.model].contextual else None
+        return row.outcome if MODELS[row.model].judged else None
 
     def summary(self, judged: Sequence[Row]) -> list[str]:
         """The largest misses."""

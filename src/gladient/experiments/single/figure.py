@@ -134,9 +134,9 @@ class Single(Figure[SingleConfig, Run, Row, StepPoint]):
         return draw_training(rows, points)
 
     def judge(self, row: Row) -> Judgement | None:
-        """Whether the model reaches its rung or lies below it; a model without context has none."""
-        contextual = MODELS[row.model].contextual
-        return judge_gap(row.risk, row.standard_error, row.exact, or_below=True) if contextual else None
+        """Whether the model reaches its rung or lies below it; a model without context, or without a rung, has none."""
+        judged = MODELS[row.model].judged
+        return judge_gap(row.risk, row.standard_error, row.exact, or_below=True) if judged else None
 
     def summary(self, judged: Sequence[Row]) -> list[str]:
         """The risk beside the exact one."""

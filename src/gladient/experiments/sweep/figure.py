@@ -156,9 +156,9 @@ class Sweep(Figure[SweepConfig, Stack, SweepRow, SweepPoint]):
         return draw_sweep(rows, points, self.x)
 
     def judge(self, row: SweepRow) -> Judgement | None:
-        """Whether the row reaches its rung or lies below it; a model without context has none."""
-        contextual = MODELS[row.model].contextual
-        return judge_gap(row.risk, row.standard_error, row.exact, or_below=True) if contextual else None
+        """Whether the row reaches its rung or lies below it; a model without context, or without a rung, has none."""
+        judged = MODELS[row.model].judged
+        return judge_gap(row.risk, row.standard_error, row.exact, or_below=True) if judged else None
 
     def summary(self, judged: Sequence[SweepRow]) -> list[str]:
         """The median and the largest gap of each kind of model."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gladient.equivalence import Factor, extract, residual_model
-from gladient.experiments._stack import StackWork, prompt_streams
+from gladient.experiments._stack import StackWork, one_layer, prompt_streams
 from gladient.experiments._work import OnStep, Outcome, Record
 from gladient.nn import InContextRegressor
 from gladient.prompts import PromptSampler
@@ -28,7 +28,7 @@ class Reading(StackWork):
         model, sampler = self.stack.build()
         self.stack.fit(model, sampler, scratch, on_step)
         tested, weights = self.stack.test(model, sampler), self.stack.pack(model)
-        found = read(self, model, sampler)
+        found = read(self, one_layer(model), sampler)
         return Outcome([{**record, **one} for record, one in zip(tested, found, strict=True)], weights)
 
 
