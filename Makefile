@@ -35,7 +35,7 @@ docs: $(VENV)/.installed # the site, into site/index.html; it needs no other hos
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.landscape
-	$(BIN)/python -m benchmarks.ops
+	$(BIN)/python -m benchmarks.operators --cases all
 
 dist: $(VENV)/.installed # what a release uploads: the sdist, and of it the wheel, with kernels on x86-64 Linux
 	rm -rf dist

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gladient.bench.clock import interleaved
+from benchmarks.operators.clock import interleaved
 from gladient.ops import Gates, choose, gated_linear_attention
 from gladient.ops.eager.chunked import best_chunk
 

@@ -208,7 +208,7 @@ def wrong_map(setting: dict[str, Any]) -> str | None:
 def fuzz(options: Options) -> int:
     """Run all cases; 1 if one failed."""
     warnings.simplefilter("always")  # as in a fresh process, each time
-    for slow in ("gladient.bench", "gladient.experiments", "matplotlib.figure"):
+    for slow in ("gladient.experiments", "matplotlib.figure"):
         importlib.import_module(slow)  # now, so that no case pays for it
     codes: Counter[int | None] = Counter()
     failed, slowest, checked = 0, 0.0, 0

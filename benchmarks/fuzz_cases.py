@@ -251,8 +251,6 @@ def other(rng: random.Random) -> Case:
         ["reproduce", "--figure", "multitask"],
         ["reproduce", "--workers", "0"],
         ["bench", "--cases", "nonsense"],
-        ["bench", "--rounds", "0"],
-        ["bench", "--level", "v9"],
         ["lens", "nowhere", "--text", "a", "--file", "b"],
         ["lens", "nowhere", "--heads", "0"],
         ["lens"],

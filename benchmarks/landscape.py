@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from gladient.bench.clock import interleaved, median_seconds
+from benchmarks.operators.clock import interleaved, median_seconds
 from gladient.landscape import ladder, optimum, optimum_batch, uniqueness
 from gladient.prompts import MultitaskSetting
 

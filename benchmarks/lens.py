@@ -20,7 +20,7 @@ from statistics import median
 import numpy as np
 import tyro
 
-from gladient.bench import clock
+from benchmarks.operators import clock
 
 # Runs with either interpreter, so it imports nothing of gladient unless it is asked for the lens.
 WORKER = """

@@ -24,7 +24,7 @@ import torch
 import tyro
 from torch import nn
 
-from gladient.bench import clock
+from benchmarks.operators import clock
 
 __all__ = ["main"]
 

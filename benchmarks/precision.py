@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gladient.bench import Case
-from gladient.bench.peers import contenders
+from benchmarks.operators.cases import Case
+from benchmarks.operators.peers import contenders
 from gladient.ops import Backend, Form, gated_linear_attention
 
 __all__: list[str] = []

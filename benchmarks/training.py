@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import tyro
 
-from gladient.bench import clock
+from benchmarks.operators import clock
 from gladient.experiments.multitask.figure import Multitask, MultitaskConfig
 
 PHASES = ("sampling", "forward", "backward", "optimiser")

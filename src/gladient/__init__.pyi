@@ -1,5 +1,4 @@
 from . import (
-    bench,
     data,
     equivalence,
     experiments,
@@ -15,7 +14,6 @@ from . import (
 )
 
 __all__ = [
-    "bench",
     "data",
     "equivalence",
     "experiments",

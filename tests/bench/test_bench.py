@@ -1,4 +1,4 @@
-"""`gladient bench` measures what it says, agrees with every peer, and names what is missing."""
+"""`python -m benchmarks.operators` measures what it says, agrees with every peer, and names what is missing."""
 
 import importlib.util
 import json
@@ -12,14 +12,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.operators import measuring, peers
+from benchmarks.operators.__main__ import Bench
+from benchmarks.operators.cases import CASES, Case, inputs, reference
+from benchmarks.operators.clock import interleaved, peak
+from benchmarks.operators.ggml import scans
+from benchmarks.operators.measuring import Result, Row, _error, measure
+from benchmarks.operators.table import as_json, table
 from gladient import _optional
-from gladient.bench import CASES, Case, Result, Row, as_json, measure, measuring, peers, table
-from gladient.bench.cases import inputs, reference
-from gladient.bench.clock import interleaved, peak
-from gladient.bench.ggml import scans
-from gladient.bench.measuring import _error
-from gladient.cli.bench import Bench
+from gladient.cli import main
 
+ROOT = Path(__file__).parents[2]
 NAN = float("nan")
 SMALL = {
     name: replace(case, B=min(case.B, 2), T=min(case.T, 64), K=min(case.K, 64), V=min(case.V, 64))
@@ -127,23 +130,32 @@ def test_wrong_options(options: dict) -> None:
 def test_compiled_peers_are_right_at_one_width_after_another(tmp_path: Path) -> None:
     program = """
 import torch
-from gladient.bench import Case, measure
+from benchmarks.operators.cases import Case
+from benchmarks.operators.measuring import measure
 rows = measure(Case("scalar", 2, 128, 2, 16, 16), rounds=1).rows
 print(torch.backends.cpu.get_cpu_capability(), *(row.error for row in rows if row.kind == "compiled"))
 """
     for width in ("avx512", "avx2"):
         setting = {"ATEN_CPU_CAPABILITY": width, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
         command = [sys.executable, "-c", program]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | setting)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | setting, cwd=ROOT)
         found, *errors = done.stdout.split()
         assert found == width.upper()
         assert [float(error) < 1e-5 for error in errors] == [True]
 
 
 def test_the_level_holds_torch_too() -> None:
-    command = [sys.executable, "-m", "gladient.cli", "bench", "--level", "v3", "--rounds", "1", "--cases", "step-key"]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "benchmarks.operators", "--level", "v3", "--rounds", "1", "--cases", "step-key"]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False, cwd=ROOT)
     if "which this one lacks" in done.stderr:
         pytest.skip("this CPU has no AVX2")
     found = json.loads(done.stdout)
     assert (found["level"], found["torch_level"], found["case"]) == ("v3", "AVX2", "step-key")
+
+
+def test_the_command_says_where_it_went(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["bench"], ["bench", "--cases", "scalar"], ["bench", "--help"]):
+        assert main(arguments) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.endswith("in a clone of the repository it is `python -m benchmarks.operators`\n")

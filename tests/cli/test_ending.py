@@ -130,7 +130,8 @@ def test_a_broken_pipe_elsewhere_is_an_error(capfd, monkeypatch):
         (["risk", "--r", "0.1,x"], "'x' is not a number; type 0.5 or 1e-3"),
         (["risk", "--sigma", "3"], "Unrecognized options: --sigma, 3; perhaps --sigma2; see gladient risk --help"),
         (["rsk"], "Available subcommands: reproduce, sweep"),
-        (["bench", "--level", "v9"], "invalid choice 'v9' for argument '--level'"),
+        (["bench", "--level", "v9"], "bench left the package; in a clone of the repository"),
+        (["map", "--over", "v9"], "invalid choice 'v9' for argument '--over'"),
         ([], "Expected one of {reproduce, sweep"),
     ],
 )

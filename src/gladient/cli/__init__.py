@@ -14,7 +14,9 @@ __all__ = ["main"]
 
 # A module and a dataclass each, with the options as fields and a `run()`. Only the command that is run is imported, and
 # what its `run` needs it imports itself, so that `gladient risk` stays fast.
-COMMANDS = ("reproduce", "sweep", "train", "risk", "certify", "map", "explore", "data", "bench", "lens")
+COMMANDS = ("reproduce", "sweep", "train", "risk", "certify", "map", "explore", "data", "lens")
+
+_MOVED = "bench left the package; in a clone of the repository it is `python -m benchmarks.operators`"
 
 _CODES = "; ".join(f"{code}: {meaning}" for code, meaning in EXIT_CODES.items())
 _DESCRIPTION = (
@@ -36,6 +38,8 @@ def _execute(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["--version"]:
         print(f"gladient {gladient.__version__}")
         return 0
+    if arguments[:1] == ["bench"]:
+        raise ValueError(_MOVED)
     with errors_in_one_line(arguments, COMMANDS):
         command = _parse(arguments)
     return command.run() or 0

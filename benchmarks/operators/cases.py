@@ -71,7 +71,7 @@ CASES = {
     "kda": Case("key", 8, 2048, 4, 64, 64, delta=True),
     "step-delta": Case("scalar", 1, 1, 12, 128, 128, delta=True),
 }
-"""The cases that `gladient bench --cases` names."""
+"""The cases that `python -m benchmarks.operators --cases` names."""
 
 
 def inputs(case: Case) -> dict[str, Tensor]:

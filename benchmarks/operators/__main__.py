@@ -1,9 +1,15 @@
-"""`gladient bench`: ours and the peers' operators on this machine, same inputs, checked equal before they are timed."""
+"""Ours and the peers' operators on this machine, same inputs, checked equal before they are timed.
+
+`python -m benchmarks.operators --cases scalar key last`, from the repository's root; `--cases all` takes half an hour.
+`pip install 'gladient[peers]'` brings the peers; without them only ours and plain chunks run.
+"""
 
 import os
 import sys
 from dataclasses import dataclass
 from typing import Literal
+
+import tyro
 
 from gladient._text import json_text
 
@@ -17,14 +23,15 @@ _TORCH_AT = {"v3": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "A
 class Bench:
     """Time the operators here: ours beside flash-linear-attention, transformers, ggml and compiled torch.
 
-    Example: gladient bench --cases scalar key last
+    Example: python -m benchmarks.operators --cases scalar key last
 
     Peers that are not installed are left out, and the table says what to install.
     """
 
     cases: tuple[str, ...] = ("scalar", "key", "last")
     """Which of scalar, key, last, rwkv6, mamba2, mamba1, step-key, step-mamba2, step-key-batch, scalar-short,
-    scalar-long, key-short, key-long, context, full, delta, delta-wide, delta-short, delta-last, kda, step-delta."""
+    scalar-long, key-short, key-long, context, full, delta, delta-wide, delta-short, delta-last, kda, step-delta; or
+    all."""
     threads: int = 2
     """CPU threads."""
     rounds: int = 5
@@ -39,10 +46,13 @@ class Bench:
         self._hold_to_level()
         import torch
 
-        from gladient.bench import CASES, as_json, measure, table
+        from benchmarks.operators.cases import CASES
+        from benchmarks.operators.measuring import measure
+        from benchmarks.operators.table import as_json, table
 
-        unknown = [name for name in self.cases if name not in CASES]
-        if unknown or not self.cases or self.rounds < 1 or self.threads < 1:
+        names = tuple(CASES) if self.cases == ("all",) else self.cases
+        unknown = [name for name in names if name not in CASES]
+        if unknown or not names or self.rounds < 1 or self.threads < 1:
             given = f"cases {list(self.cases)}, threads {self.threads}, rounds {self.rounds}"
             raise ValueError(f"{given}; cases must be one or more of {', '.join(CASES)}, the others at least 1")
         torch.set_num_threads(self.threads)
@@ -50,7 +60,7 @@ class Bench:
         level = f", kernels {self.level}" if self.level else ""
         if not self.json:
             print(f"torch {torch.__version__} ({width}){level}, {torch.get_num_threads()} threads, float32")
-        for name in self.cases:
+        for name in names:
             result = measure(CASES[name], self.rounds, self.threads)
             if self.json:
                 setting = {"torch": torch.__version__, "torch_level": width, "level": self.level}
@@ -63,5 +73,13 @@ class Bench:
         if self.level is None:
             return
         if "torch" in sys.modules:
-            raise ValueError(f"level is {self.level!r} and torch is imported already; use the command `gladient bench`")
+            raise ValueError(f"level is {self.level!r} and torch is imported already; use the command")
         os.environ.update({"GLADIENT_CPU_LEVEL": self.level} | _TORCH_AT.get(self.level, {}))
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(Bench, prog="python -m benchmarks.operators").run()
+    except ValueError as error:
+        print(f"benchmarks.operators: error: {error}", file=sys.stderr)
+        sys.exit(2)

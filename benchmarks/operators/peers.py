@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from benchmarks.operators import ggml, plain
+from benchmarks.operators.cases import Case, operator, options
 from gladient import _optional
-from gladient.bench import ggml, plain
-from gladient.bench.cases import Case, operator, options
 
 __all__ = ["Contender", "Kind", "contenders", "missing"]
 

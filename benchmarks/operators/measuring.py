@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gladient.bench.cases import Case, inputs, reference
-from gladient.bench.clock import interleaved, peak, seconds
-from gladient.bench.ggml import scans
-from gladient.bench.peers import Kind, contenders, missing
+from benchmarks.operators.cases import Case, inputs, reference
+from benchmarks.operators.clock import interleaved, peak, seconds
+from benchmarks.operators.ggml import scans
+from benchmarks.operators.peers import Kind, contenders, missing
 
 __all__ = ["Result", "Row", "measure"]
 

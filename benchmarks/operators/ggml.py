@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.operators.cases import Case
 from gladient import _optional
-from gladient.bench.cases import Case
 
 __all__ = ["Graph", "Scan", "scans", "INSTALL"]
 

@@ -4,8 +4,8 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from gladient.bench.cases import Case
-from gladient.bench.measuring import Result, Row
+from benchmarks.operators.cases import Case
+from benchmarks.operators.measuring import Result, Row
 
 __all__ = ["table", "as_json", "best_ratios", "share"]
 
