@@ -7,9 +7,9 @@ from gladient._types import Array, Float
 __all__ = ["is_psd", "is_symmetric", "psd_factor", "smallest_eigenvalue", "solve_spd"]
 
 
-def is_symmetric(A: Float[Array, "m m"], tolerance: float = 1e-10) -> bool:
-    """Whether A equals its transpose up to `tolerance` times its largest entry."""
-    return bool(np.abs(A - A.T).max() <= tolerance * np.abs(A).max())
+def is_symmetric(A: Float[Array, "m m"]) -> bool:
+    """Whether A equals its transpose up to 1e-10 times its largest entry: rounding of products, and no more."""
+    return bool(np.abs(A - A.T).max() <= 1e-10 * np.abs(A).max())
 
 
 def is_psd(A: Float[Array, "m m"], tolerance: float) -> bool:

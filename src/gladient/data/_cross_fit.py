@@ -65,7 +65,6 @@ def cross_fit(
     n: Sequence[int] | None = None,
     folds: int = 5,
     gap: int = 0,
-    center: bool = True,
     intercept: bool = False,
 ) -> CrossFit:
     """Predict every gate family's risk and gain from some clusters, and measure both on the others.
@@ -77,7 +76,6 @@ def cross_fit(
         folds: contiguous blocks of clusters, each held out once.
         gap: clusters on either side of a held-out block that are left out too; for prompts that share examples with
             those of neighbouring clusters.
-        center: see `estimate_setting`.
         intercept: see `estimate_setting`.
 
     Raises:
@@ -90,7 +88,6 @@ def cross_fit(
             [prompts[i] for i in chosen],
             clusters=[labels[i] for i in chosen],
             n=n,
-            center=center,
             intercept=intercept,
         )
 

@@ -25,7 +25,6 @@ def record(
     *,
     output: Tensor | None = None,
     module: str = "tensors",
-    layer: int = 0,
     max_bytes: int = 2**31,
     **operands: Any,
 ) -> Record:
@@ -40,7 +39,6 @@ def record(
         v: values, [B, T, h, V].
         output: what the mixer computed, to be rebuilt, [B, Q, H, V]; if not given, what the operator computes.
         module: the record's name.
-        layer: its number.
         max_bytes: the most memory that one request for weights may take.
         **operands: log gates g, gk, gv, G, A with dt; beta, erase; scale (1 if not given), initial_state, read, bonus,
             cu_seqlens: shapes and meaning as there. Packed sequences become rows, aligned right; with last queries
@@ -67,7 +65,7 @@ def record(
     if tuple(output.shape) != wanted:
         raise ValueError(f"output has shape {tuple(output.shape)}; of these operands it is [B, Q, H, V] = {wanted}")
     kept = recurrence_of(call, output.detach(), call.initial_state)
-    return Record(module, layer, "delta rule" if call.beta is not None else "by hand", 0, kept, max_bytes)
+    return Record(module, 0, "delta rule" if call.beta is not None else "by hand", 0, kept, max_bytes)
 
 
 def _check_logs(operands: dict[str, Any]) -> None:

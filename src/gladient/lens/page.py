@@ -87,18 +87,17 @@ def write_packed(path: Path | str, packed: Sequence[dict[str, Any]], *, max_byte
     return len(page)
 
 
-def pack(views: Sequence[ModelView], *, heads: int = 32, last: int = 8) -> list[dict[str, Any]]:
+def pack(views: Sequence[ModelView], *, heads: int = 32) -> list[dict[str, Any]]:
     """Operands, summaries and reconstruction of every layer, as JSON values: None for numbers that are not finite.
 
     Args:
         views: one or more models.
         heads: the most heads of a layer to keep.
-        last: k of the share of the weight on the last k tokens.
 
     Raises:
         ValueError: if there is nothing to show, or records and tokens do not go together.
     """
-    kept = [_keep_all(view, heads, last) for view in views]
+    kept = [_keep_all(view, heads) for view in views]
     others = len(render([])) + sum(_other_bytes(view) for view in views)
     while not (found := _choose_steps(kept, others)) and any(_is_wide(layer) for layers in kept for layer in layers):
         kept = [[_halved(layer) for layer in layers] for layers in kept]
@@ -119,7 +118,7 @@ def render(packed: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _keep_all(view: ModelView, heads: int, last: int) -> list[PageLayer]:
+def _keep_all(view: ModelView, heads: int) -> list[PageLayer]:
     if not view.records:
         raise ValueError(f"{view.name} has no records; run the model inside `with lens.capture(model)`")
     layers = []
@@ -128,7 +127,7 @@ def _keep_all(view: ModelView, heads: int, last: int) -> list[PageLayer]:
         if tokens != len(view.tokens):
             module = record.facts["module"] if isinstance(record, PageLayer) else record.module
             raise ValueError(f"{module} has {tokens} tokens but {len(view.tokens)} were named; give one name per token")
-        layers.append(record if isinstance(record, PageLayer) else keep(record, heads=heads, last=last))
+        layers.append(record if isinstance(record, PageLayer) else keep(record, heads=heads))
     return layers
 
 

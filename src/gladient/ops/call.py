@@ -149,32 +149,18 @@ def prepare(
     chosen = form != "auto"
     if not chosen:
         form = "chunked" if q.shape[1] != 1 else "step" if T == 1 else "last_query"
-    gates = Gates(g, gk, gv, G, A, dt)
+    gates = Gates(g=g, gk=gk, gv=gv, G=G, A=A, dt=dt)
     if form == "step" and T != 1:
         raise ValueError(f"form='step' takes one token and got {T}; use form='auto' for a sequence")
     if form == "parallel" and (G is not None or A is not None):
         raise ValueError("form='parallel' does not hold full gates; use 'chunked', 'recurrent' or 'last_query'")
     if scale is None:
         scale = K**-0.5 if K else 1.0  # without key channels every output is an empty sum, whatever its factor
-    call = Call(
-        q,
-        k,
-        v,
-        gates,
-        beta,
-        erase,
-        bonus,
-        initial_state,
-        H,
-        offsets,
-        scale,
-        form,
-        chosen,
-        read,
-        chunk_size,
-        output_final_state,
-        inplace,
-    )
+    call = Call(  # by name: two tensors of one shape in each other's place would go unseen
+        q=q, k=k, v=v, gates=gates, beta=beta, erase=erase, bonus=bonus, initial_state=initial_state, heads=H,
+        offsets=offsets, scale=scale, form=form, chosen=chosen, read=read, chunk_size=chunk_size,
+        output_final_state=output_final_state, inplace=inplace,
+    )  # fmt: skip
     if inplace:
         _check_inplace(call)
     return call
