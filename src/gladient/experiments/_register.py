@@ -78,7 +78,7 @@ def register(
     cost: float = 1.0,
     replace: bool = False,
 ) -> None:
-    """Add a model to `MODELS`: `train`, `sweep` and every figure that names models take it from then on.
+    """Add a model to `MODELS`: `train`, `sweep` and figures that name models take it from then on.
 
     Workers get it with their work: what a module defines they import by its name, so they need that module too; what
     `__main__` or a notebook defines is sent to them whole. `config.json` keeps where `build` stands and a checksum of
