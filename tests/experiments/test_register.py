@@ -128,7 +128,7 @@ def test_a_name_has_one_model() -> None:
 
 
 def test_unknown_names_are_refused_at_once() -> None:
-    for name in ("hybrid", "../up"):
+    for name in ("transformer", "../up"):
         with pytest.raises(ValueError, match=f"there is no model '{name}'; choose among .*register"):
             stack(name)
 
