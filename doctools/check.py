@@ -20,17 +20,23 @@ _CSS_LOAD = re.compile(r"""(?:url\(|@import)\s*["']?((?:https?:)?//[^"')\s]+)"""
 
 
 def public_names(package: Path) -> Iterator[str]:
-    """Every name in the `__all__` of a module, where no part of the whole name starts with an underscore.
+    """Every name that a room lists in its `__all__`; a file or folder inside a room is public if the room lists it.
 
-    >>> "gladient.ops.choose" in set(public_names(Path("src/gladient")))
+    >>> names = set(public_names(Path("src/gladient")))
+    >>> {"gladient.ops.choose", "gladient.nn.presets.retnet", "gladient.landscape.delta.shared_step"} <= names
     True
     """
-    for path in sorted([*package.rglob("*.py"), *package.rglob("*.pyi")]):  # a stub lists what is imported lazily
-        parts = [part for part in path.relative_to(package.parent).with_suffix("").parts if part != "__init__"]
-        names = _exported(ast.parse(path.read_text(encoding="utf-8")))
-        yield from (
-            ".".join([*parts, name]) for name in names if not any(part.startswith("_") for part in [*parts, name])
-        )
+    for room in sorted({path.stem for path in package.iterdir() if not path.name.startswith("_")}):
+        yield from _names_of(package / room, f"{package.name}.{room}")
+
+
+def _names_of(room: Path, called: str) -> Iterator[str]:
+    files = (room / "__init__.py", room / "__init__.pyi", room.with_suffix(".py"), room.with_suffix(".pyi"))
+    for file in files:  # a stub lists what is imported lazily
+        for name in _exported(ast.parse(file.read_text(encoding="utf-8"))) if file.exists() else ():
+            if not name.startswith("_"):
+                yield f"{called}.{name}"
+                yield from _names_of(room / name, f"{called}.{name}")
 
 
 def _exported(module: ast.Module) -> list[str]:
