@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from gladient.landscape._delta_gates import ratios
+from gladient.landscape.delta.decays import ratios
 from gladient.prompts import PromptLayout
 from gladient.prompts._sampling import _query_weights
 

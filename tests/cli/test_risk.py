@@ -51,7 +51,7 @@ def test_a_rung_that_fails_is_named_and_the_others_are_printed(capsys, monkeypat
     def fail(reduced):
         raise np.linalg.LinAlgError("Singular matrix")
 
-    monkeypatch.setattr("gladient.landscape._ladder.gated_delta_rule", fail)
+    monkeypatch.setattr("gladient.landscape.ladders.gated_delta_rule", fail)
     assert main([*BASE, "--json"]) == 1
     printed = capsys.readouterr()
     assert json.loads(printed.out).keys() >= {"linear_attention", "delta_rule", "half_gate"}

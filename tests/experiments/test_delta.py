@@ -37,7 +37,7 @@ def rule(kind: str, setting: MultitaskSetting) -> tuple[np.ndarray, np.ndarray]:
     if per_task or keys == "unit":
         found = landscape.gated_delta_rule(setting, per_task=per_task, keys=keys)
     else:
-        found = landscape.shared_step(setting, gated=kind.startswith("gated"))
+        found = landscape.delta.shared_step(setting, gated=kind.startswith("gated"))
     return found.steps, found.decays
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from gladient.landscape import delta_rule, gated_delta_rule, half_gate, ladder, shared_step
+from gladient.landscape import delta_rule, gated_delta_rule, half_gate, ladder
+from gladient.landscape.delta import shared_step
 from gladient.prompts import MultitaskSetting
 
 COUNTS = [1, 2, 3, 10, 176, 1000, 14390, 10**5, 10**9, 10**12]

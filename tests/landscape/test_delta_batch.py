@@ -27,7 +27,7 @@ def test_equals_one_by_one(keys, gated):
 
 
 def test_blocks_of_settings(monkeypatch):
-    monkeypatch.setattr("gladient.landscape._delta_batch._ROWS", 500)
+    monkeypatch.setattr("gladient.landscape.delta.batch._ROWS", 500)
     r = np.random.default_rng(1).uniform(0, 0.9, (17, 2))
     found = delta_rule_batch([5, 9], np.eye(2), r, 4, gated=True)
     assert found.valid.tolist() == [a**2 + b**2 <= 1 for a, b in r]

@@ -5,7 +5,6 @@ import pytest
 from delta_oracles import one_kind
 
 from gladient.landscape import (
-    critical_step_risk,
     delta_risk,
     delta_rule,
     gated_delta_rule,
@@ -14,6 +13,7 @@ from gladient.landscape import (
     optimum,
     scalar_gate,
 )
+from gladient.landscape.delta import critical_step_risk
 from gladient.prompts import MultitaskSetting
 
 # risk / d for d = 10, n / 2 examples of each task, no noise: r, n, delta, gated, one step per task

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from gladient.landscape import delta_risk, delta_rule, query_share, shared_step, shared_step_risk
+from gladient.landscape import delta_risk, delta_rule
+from gladient.landscape.delta import query_share, shared_step, shared_step_risk
 from gladient.prompts import MultitaskSetting
 
 SETTING = MultitaskSetting.isotropic(n=[4, 6], r=[0.3, 0.8], d=4, sigma2=0.3)

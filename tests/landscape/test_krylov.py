@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_settings import random_setting
 
-from gladient.landscape import _krylov, optimum, profile_risk, risk
-from gladient.landscape._krylov import measure
-from gladient.landscape._reduced import reduce
+from gladient.landscape import optimum, profile_risk, risk
+from gladient.landscape.gates import krylov
+from gladient.landscape.gates.krylov import measure
+from gladient.landscape.gates.reduced import reduce
 from gladient.prompts import MultitaskSetting
 
 
@@ -119,8 +120,8 @@ def test_few_tasks_the_same_way(seed, K, max_log_n, r_is):
     setting = MultitaskSetting(setting.n, R, r, setting.Sigma, setting.sigma2)
     expected = optimum(setting)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_krylov, "_FEW", 0)
-        patch.setattr(_krylov, "_SHARE", 1)
+        patch.setattr(krylov, "_FEW", 0)
+        patch.setattr(krylov, "_SHARE", 1)
         found = optimum(setting)
     assert found.risk == pytest.approx(expected.risk, rel=1e-12)
     assert found.certificate.lower_bound == pytest.approx(expected.certificate.lower_bound, abs=1e-11 * setting.M)

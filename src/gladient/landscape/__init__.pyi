@@ -1,26 +1,27 @@
-from ._advantage import Advantage, Order, advantage, best_order
-from ._batch import OptimumBatch, optimum_batch
-from ._bayes import Estimate, bayes
-from ._decay import fixed_decay, half_gate
-from ._delta import delta_risk
-from ._delta_batch import DeltaBatch, delta_rule_batch
-from ._delta_rungs import DeltaCertificate, DeltaRung, delta_rule, gated_delta_rule
-from ._delta_schedule import DeltaSchedule, critical_step_risk, delta_schedule
-from ._delta_shared import query_share, shared_step, shared_step_risk
-from ._gradients import Gradients, gradients, value_of_example
-from ._key import key_gate
-from ._ladder import Ladder, ladder
-from ._reduced import Reduced, reduce
-from ._result import Certificate, FixedDecay, KeyGate, Rung
-from ._risk import profile_risk, risk
-from ._rungs import linear_attention, optimum, scalar_gate
-from ._stationary import (
+from . import delta
+from .delta.batch import delta_rule_batch
+from .delta.risk import delta_risk
+from .delta.rungs import delta_rule, gated_delta_rule
+from .delta.schedule import delta_schedule
+from .gain import Advantage, advantage
+from .gates.batch import OptimumBatch, optimum_batch
+from .gates.decay import fixed_decay, half_gate
+from .gates.gradients import Gradients, gradients, value_of_example
+from .gates.key import key_gate
+from .gates.order import Order, best_order
+from .gates.reduced import Reduced, reduce
+from .gates.result import Certificate, FixedDecay, KeyGate, Rung
+from .gates.risk import profile_risk, risk
+from .gates.rungs import linear_attention, optimum, scalar_gate
+from .gates.stationary import (
     StationaryPoint,
     StationaryPoints,
     Uniqueness,
     stationary_points,
     uniqueness,
 )
+from .ladders import Ladder, ladder
+from .posterior import Estimate, bayes
 
 __all__ = [
     # the rungs
@@ -34,16 +35,13 @@ __all__ = [
     "key_gate",
     "bayes",
     "ladder",
-    # the delta rule
+    # the delta rule; its other cases and its results are in
+    "delta",
     "delta_risk",
     "delta_rule",
     "gated_delta_rule",
     "delta_rule_batch",
     "delta_schedule",
-    "critical_step_risk",
-    "query_share",
-    "shared_step",
-    "shared_step_risk",
     # the landscape
     "stationary_points",
     "uniqueness",
@@ -56,10 +54,6 @@ __all__ = [
     # their results
     "Advantage",
     "Certificate",
-    "DeltaBatch",
-    "DeltaCertificate",
-    "DeltaRung",
-    "DeltaSchedule",
     "Estimate",
     "FixedDecay",
     "Gradients",

@@ -1,17 +1,16 @@
-"""What gating buys: against linear attention, against the order constraints, and by ordering the tasks."""
+"""What gating buys: against linear attention, against the order constraints, and beside the delta rule."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from gladient._types import Array, Float
-from gladient.landscape._delta_slopes import delta_slope, step_slope
-from gladient.landscape._reduced import Reduced, reduce
-from gladient.landscape._rungs import cone_slope, linear_attention, optimum, scalar_gate
-from gladient.landscape._weights import best_nonnegative
+from gladient.landscape.delta.slopes import delta_slope, step_slope
+from gladient.landscape.gates.reduced import Reduced, reduce
+from gladient.landscape.gates.rungs import cone_slope, linear_attention, optimum, scalar_gate
 from gladient.prompts import MultitaskSetting
 
-__all__ = ["Advantage", "Order", "advantage", "best_order"]
+__all__ = ["Advantage", "advantage"]
 
 _SAME = 1e-9  # relative size of what counts as rounding
 
@@ -55,21 +54,6 @@ class Advantage:
         return self.delta_slope is not None and self.delta_slope < 0.0
 
 
-@dataclass(frozen=True)
-class Order:
-    """The order of the tasks in the prompt that suits a scalar gate best.
-
-    Attributes:
-        order: tasks (from 0) in prompt order.
-        risk: risk of the scalar gate in that order.
-        lower_bound: no order has a smaller risk: proved, up to rounding.
-    """
-
-    order: tuple[int, ...]
-    risk: float
-    lower_bound: float
-
-
 def advantage(setting: MultitaskSetting | Reduced) -> Advantage:
     """Whether and why gating beats linear attention, and whether a scalar gate is enough.
 
@@ -96,25 +80,6 @@ def advantage(setting: MultitaskSetting | Reduced) -> Advantage:
         delta_slope=delta_slope(reduced),
         step_slope=step_slope(reduced),
     )
-
-
-def best_order(setting: MultitaskSetting | Reduced) -> Order:
-    r"""The order of the tasks that minimises the scalar-gate risk: exact for any number of tasks.
-
-    A scalar gate asks for $0 \le \omega_1 \le \dots \le \omega_K$. Any weights ≥ 0 fulfil it once the tasks are sorted
-    by them, so the best over all K! orders is the best over ω ≥ 0, and its order sorts the tasks by weight. Ties keep
-    the order of the setting.
-
-    Source: derived.
-
-    >>> best = best_order(MultitaskSetting.isotropic(n=[25, 25, 25], r=[0.6, -0.1, 0.3], d=10))
-    >>> print(best.order, f"{best.risk:.6f}")
-    (1, 2, 0) 6.875000
-    """
-    reduced = reduce(setting)
-    omega, bound = best_nonnegative(reduced)
-    order = tuple(np.argsort(omega, kind="stable").tolist())
-    return Order(order, reduced.risk(reduced.moments(omega)), bound)
 
 
 def _misalignment(reduced: Reduced) -> Float[Array, " K"]:

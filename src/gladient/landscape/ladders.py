@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from gladient.landscape._bayes import Estimate, bayes
-from gladient.landscape._decay import fixed_decay
-from gladient.landscape._delta_rungs import DeltaRung, delta_rule, gated_delta_rule
-from gladient.landscape._key import key_gate
-from gladient.landscape._reduced import Reduced, reduce
-from gladient.landscape._result import FixedDecay, KeyGate, Rung
-from gladient.landscape._rungs import linear_attention, optimum, scalar_gate
+from gladient.landscape.delta.rungs import DeltaRung, delta_rule, gated_delta_rule
+from gladient.landscape.gates.decay import fixed_decay
+from gladient.landscape.gates.key import key_gate
+from gladient.landscape.gates.reduced import Reduced, reduce
+from gladient.landscape.gates.result import FixedDecay, KeyGate, Rung
+from gladient.landscape.gates.rungs import linear_attention, optimum, scalar_gate
+from gladient.landscape.posterior import Estimate, bayes
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["Ladder", "ladder"]

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gladient._types import Array, ArrayLike, Bool, Float
-from gladient.landscape._batch import broadcast, is_valid
-from gladient.landscape._delta_gates import best_decays
-from gladient.landscape._delta_isotropic import Isotropic, noise_share, task_factors
-from gladient.landscape._delta_keys import key_moments
-from gladient.landscape._delta_search import Scanned, scan_rows, step_grid
+from gladient.landscape.delta.decays import best_decays
+from gladient.landscape.delta.isotropic import Isotropic, noise_share, task_factors
+from gladient.landscape.delta.keys import key_moments
+from gladient.landscape.delta.search import Scanned, scan_rows, step_grid
+from gladient.landscape.gates.batch import broadcast, is_valid
 
 __all__ = ["DeltaBatch", "delta_rule_batch"]
 

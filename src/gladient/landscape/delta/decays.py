@@ -3,8 +3,8 @@
 import numpy as np
 
 from gladient._types import Array, Float
-from gladient.landscape._cone import solve_monotone
-from gladient.landscape._delta_isotropic import Isotropic
+from gladient.landscape.delta.isotropic import Isotropic
+from gladient.landscape.gates.cone import solve_monotone
 
 __all__ = ["best_decays", "ratios"]
 

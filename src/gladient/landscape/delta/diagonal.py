@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gladient._types import Array, Float
-from gladient.landscape._delta_isotropic import noise_share, task_factor
-from gladient.landscape._reduced import Reduced
+from gladient.landscape.delta.isotropic import noise_share, task_factor
+from gladient.landscape.gates.reduced import Reduced
 
 __all__ = ["Diagonal"]
 

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from gladient._linalg import psd_factor
 from gladient._types import Array, Float
-from gladient.landscape._delta_keys import KeyMoments, key_moments
-from gladient.landscape._reduced import Reduced
+from gladient.landscape.delta.keys import KeyMoments, key_moments
+from gladient.landscape.gates.reduced import Reduced
 
 __all__ = ["Isotropic", "Powers", "is_isotropic", "noise_share", "require_isotropic", "task_factor", "task_factors"]
 

@@ -3,10 +3,10 @@
 import numpy as np
 
 from gladient._types import Array, ArrayLike
-from gladient.landscape._delta_diagonal import Diagonal
-from gladient.landscape._delta_isotropic import Isotropic, is_isotropic, require_isotropic
-from gladient.landscape._delta_keys import key_moments
-from gladient.landscape._reduced import Reduced, reduce
+from gladient.landscape.delta.diagonal import Diagonal
+from gladient.landscape.delta.isotropic import Isotropic, is_isotropic, require_isotropic
+from gladient.landscape.delta.keys import key_moments
+from gladient.landscape.gates.reduced import Reduced, reduce
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["delta_model", "delta_risk"]

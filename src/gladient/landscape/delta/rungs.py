@@ -6,13 +6,13 @@ from typing import Literal
 import numpy as np
 
 from gladient._types import Array, Float
-from gladient.landscape._delta import delta_model
-from gladient.landscape._delta_diagonal import Diagonal
-from gladient.landscape._delta_gates import best_decays, ratios
-from gladient.landscape._delta_isotropic import Isotropic
-from gladient.landscape._delta_search import Found, Score, cloud, scan, search
-from gladient.landscape._reduced import Reduced, reduce
-from gladient.landscape._rungs import optimum, scalar_gate
+from gladient.landscape.delta.decays import best_decays, ratios
+from gladient.landscape.delta.diagonal import Diagonal
+from gladient.landscape.delta.isotropic import Isotropic
+from gladient.landscape.delta.risk import delta_model
+from gladient.landscape.delta.search import Found, Score, cloud, scan, search
+from gladient.landscape.gates.reduced import Reduced, reduce
+from gladient.landscape.gates.rungs import optimum, scalar_gate
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["DeltaCertificate", "DeltaRung", "delta_rule", "gated_delta_rule"]

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from gladient._types import Array, ArrayLike, Float
-from gladient.landscape._cone import solve_monotone
-from gladient.landscape._delta import delta_risk
-from gladient.landscape._delta_gates import ratios
-from gladient.landscape._delta_isotropic import noise_share, require_isotropic
-from gladient.landscape._delta_keys import key_moments
-from gladient.landscape._delta_rungs import DeltaCertificate, DeltaRung
-from gladient.landscape._reduced import Reduced, reduce
+from gladient.landscape.delta.decays import ratios
+from gladient.landscape.delta.isotropic import noise_share, require_isotropic
+from gladient.landscape.delta.keys import key_moments
+from gladient.landscape.delta.risk import delta_risk
+from gladient.landscape.delta.rungs import DeltaCertificate, DeltaRung
+from gladient.landscape.gates.cone import solve_monotone
+from gladient.landscape.gates.reduced import Reduced, reduce
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["DeltaSchedule", "critical_step_risk", "delta_schedule"]

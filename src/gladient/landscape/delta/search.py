@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gladient._types import Array, Float
-from gladient.landscape._delta_diagonal import Diagonal
-from gladient.landscape._delta_isotropic import Isotropic
+from gladient.landscape.delta.diagonal import Diagonal
+from gladient.landscape.delta.isotropic import Isotropic
 
 __all__ = ["Found", "Scanned", "Score", "cloud", "scan", "scan_rows", "search", "step_grid"]
 

@@ -3,12 +3,12 @@
 import numpy as np
 
 from gladient._types import Array, ArrayLike, Float
-from gladient.landscape._delta import delta_risk
-from gladient.landscape._delta_gates import best_decays
-from gladient.landscape._delta_isotropic import Isotropic, require_isotropic
-from gladient.landscape._delta_rungs import DeltaCertificate, DeltaRung
-from gladient.landscape._delta_search import scan
-from gladient.landscape._reduced import Reduced, reduce
+from gladient.landscape.delta.decays import best_decays
+from gladient.landscape.delta.isotropic import Isotropic, require_isotropic
+from gladient.landscape.delta.risk import delta_risk
+from gladient.landscape.delta.rungs import DeltaCertificate, DeltaRung
+from gladient.landscape.delta.search import scan
+from gladient.landscape.gates.reduced import Reduced, reduce
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["query_share", "shared_step", "shared_step_risk"]

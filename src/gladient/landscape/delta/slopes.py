@@ -3,8 +3,8 @@
 import numpy as np
 
 from gladient._types import Array, Float
-from gladient.landscape._delta_isotropic import is_isotropic, noise_share
-from gladient.landscape._reduced import Reduced
+from gladient.landscape.delta.isotropic import is_isotropic, noise_share
+from gladient.landscape.gates.reduced import Reduced
 
 __all__ = ["delta_slope", "step_slope"]
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gladient._types import Array, ArrayLike, Bool, Float
-from gladient.landscape._reduced import Reduced
-from gladient.landscape._weights import best_free
+from gladient.landscape.gates.reduced import Reduced
+from gladient.landscape.gates.weights import best_free
 from gladient.prompts._setting import LEAST_VARIANCE, MOST_EXAMPLES, MOST_VARIANCE
 
 __all__ = ["OptimumBatch", "broadcast", "is_valid", "optimum_batch"]

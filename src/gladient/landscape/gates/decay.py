@@ -3,8 +3,8 @@
 import numpy as np
 
 from gladient._types import Array, Float
-from gladient.landscape._reduced import Reduced, reduce
-from gladient.landscape._result import Certificate, FixedDecay
+from gladient.landscape.gates.reduced import Reduced, reduce
+from gladient.landscape.gates.result import Certificate, FixedDecay
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["fixed_decay", "half_gate"]

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from gladient._types import Array, Float
-from gladient.landscape._reduced import Reduced
+from gladient.landscape.gates.reduced import Reduced
 
 __all__ = ["FixedPointMap", "Interval"]
 

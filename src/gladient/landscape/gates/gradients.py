@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gladient._types import Array, Float
-from gladient.landscape._reduced import Reduced, reduce
-from gladient.landscape._weights import best_free
+from gladient.landscape.gates.reduced import Reduced, reduce
+from gladient.landscape.gates.weights import best_free
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["Gradients", "gradients", "value_of_example"]

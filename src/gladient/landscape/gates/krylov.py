@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gladient._types import Array, Float
-from gladient.landscape._reduced import Reduced
+from gladient.landscape.gates.reduced import Reduced
 
 __all__ = ["Measure", "measure"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from gladient._types import Array, ArrayLike
-from gladient.landscape._reduced import reduce
+from gladient.landscape.gates.reduced import reduce
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["profile_risk", "risk"]

@@ -3,9 +3,9 @@
 import numpy as np
 
 from gladient._types import Array
-from gladient.landscape._reduced import Moments, Reduced, reduce
-from gladient.landscape._result import Certificate, Rung
-from gladient.landscape._weights import best_free, best_monotone
+from gladient.landscape.gates.reduced import Moments, Reduced, reduce
+from gladient.landscape.gates.result import Certificate, Rung
+from gladient.landscape.gates.weights import best_free, best_monotone
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["cone_slope", "linear_attention", "optimum", "scalar_gate"]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from gladient.landscape._reduced import Moments, Reduced
+from gladient.landscape.gates.reduced import Moments, Reduced
 
 __all__ = ["maximise"]
 

@@ -5,9 +5,9 @@ import math
 from dataclasses import dataclass
 
 from gladient._types import Array, Float
-from gladient.landscape._fixed_point import FixedPointMap, Interval
-from gladient.landscape._reduced import Reduced, reduce
-from gladient.landscape._weights import weights_at
+from gladient.landscape.gates.fixed_point import FixedPointMap, Interval
+from gladient.landscape.gates.reduced import Reduced, reduce
+from gladient.landscape.gates.weights import weights_at
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["StationaryPoint", "StationaryPoints", "Uniqueness", "stationary_points", "uniqueness"]

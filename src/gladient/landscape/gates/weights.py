@@ -6,10 +6,10 @@ import numpy as np
 
 from gladient._linalg import solve_spd
 from gladient._types import Array
-from gladient.landscape._cone import solve_monotone, solve_nonnegative
-from gladient.landscape._krylov import measure
-from gladient.landscape._reduced import Moments, Reduced
-from gladient.landscape._search import maximise
+from gladient.landscape.gates.cone import solve_monotone, solve_nonnegative
+from gladient.landscape.gates.krylov import measure
+from gladient.landscape.gates.reduced import Moments, Reduced
+from gladient.landscape.gates.search import maximise
 
 __all__ = ["best_free", "best_monotone", "best_nonnegative", "weights_at"]
 
