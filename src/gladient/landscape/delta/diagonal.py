@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gladient._types import Array, Float
-from gladient.landscape.delta.isotropic import noise_share, task_factor
+from gladient.landscape.delta.isotropic import factored, noise_share
 from gladient.landscape.gates.reduced import Reduced
 
 __all__ = ["Diagonal"]
@@ -56,7 +56,13 @@ class Diagonal:
         """The model of any reduced setting."""
         scale = float(reduced.s[-1])
         noise = noise_share(reduced.sigma2, scale)
-        return cls(reduced.n, reduced.s / scale, noise, scale, reduced.sigma2, task_factor(reduced))
+        factor = np.column_stack((reduced.r, factored(reduced.unexplained)))
+        return cls(reduced.n, reduced.s / scale, noise, scale, reduced.sigma2, factor)
+
+    @property
+    def d(self) -> int:
+        """Number of features."""
+        return len(self.s)
 
     @property
     def step_unit(self) -> float:
@@ -72,11 +78,6 @@ class Diagonal:
             stable = middle < 1.0 and np.sum(middle * self.s / (1.0 - middle * self.s)) <= 2.0
             low, high = (middle, high) if stable else (low, middle)
         return low
-
-    @property
-    def critical(self) -> float:
-        """Half the bound: where the error of equal directions shrinks most."""
-        return self.bound / 2.0
 
     def risks(self, steps: Float[Array, "G K"], decays: Float[Array, "G K"]) -> Float[Array, " G"]:
         """Risk after the best read-out, of many steps and decays at once."""

@@ -10,7 +10,7 @@ from gladient._types import Array, Float
 from gladient.landscape.delta.keys import KeyMoments, key_moments
 from gladient.landscape.gates.reduced import Reduced
 
-__all__ = ["Isotropic", "Powers", "is_isotropic", "noise_share", "require_isotropic", "task_factor", "task_factors"]
+__all__ = ["Isotropic", "Powers", "factored", "is_isotropic", "noise_share", "require_isotropic", "task_factors"]
 
 _ZERO = 1e-140  # steps whose squares underflow are the limit of step 0
 
@@ -61,23 +61,30 @@ class Isotropic:
     scale: float
     offset: float
     moments: KeyMoments
-    factor: Float[Array, "*G K J"]  # rows f_k: f_k · f_l = R_kl, first entry r_k
+    factor: Float[Array, "*G K J"]  # rows f_k: f_k · f_l = R_kl; first r_k, the part along the query's task
     R: Float[Array, "K K"]
     r: Float[Array, "*G K"]  # one for all rows of steps, or one for each
     step_unit: float
 
     @classmethod
-    def of(cls, reduced: Reduced, keys: str) -> "Isotropic":
-        """The model of a reduced setting whose Σ is a multiple of I."""
-        scale, d = float(reduced.s.mean()), len(reduced.s)
+    def of(cls, reduced: Reduced, keys: str, rule: str) -> "Isotropic":
+        """The model of a reduced setting.
+
+        Raises:
+            ValueError: if the keys are unknown, or Σ is not a multiple of I; the rule says why it must be.
+        """
+        d = len(reduced.s)
+        moments = key_moments(keys, d)
+        require_isotropic(reduced, rule)
+        scale = float(reduced.s.mean())
         return cls(
             n=reduced.n,
             d=d,
             sigma2=noise_share(reduced.sigma2, scale),
             scale=scale,
             offset=reduced.sigma2,
-            moments=key_moments(keys, d),
-            factor=task_factor(reduced),
+            moments=moments,
+            factor=np.column_stack((reduced.r, factored(reduced.unexplained))),
             R=reduced.R,
             r=reduced.r,
             step_unit=1.0 / scale if keys == "gaussian" else 1.0,
@@ -88,14 +95,9 @@ class Isotropic:
         return self if self.r.ndim == 1 else replace(self, r=self.r[rows], factor=self.factor[rows])
 
     @property
-    def critical(self) -> float:
-        """Critical step in the units of c = 1."""
-        return self.moments.critical
-
-    @property
     def bound(self) -> float:
-        """Largest stable step in the units of c = 1."""
-        return 2.0 * self.moments.critical
+        """Largest stable step in the units of c = 1; half of it shrinks the error of one noiseless task most."""
+        return 2.0 * (self.moments.erase / self.moments.square)
 
     def powers(self, steps: Float[Array, "G K"]) -> Powers:
         """Each block as one map."""
@@ -154,22 +156,17 @@ def require_isotropic(reduced: Reduced, rule: str) -> None:
         raise ValueError(f"Sigma has eigenvalues from {reduced.s[0]:.4g} to {reduced.s[-1]:.4g}; {rule}")
 
 
-def task_factor(reduced: Reduced) -> Float[Array, "K J"]:
-    """Rows f_k with f_k · f_l = R_kl; the first entry of each is r_k, its part along the query's task."""
-    return np.column_stack((reduced.r, _factor(reduced.unexplained)))
-
-
 def task_factors(R: Float[Array, "K K"], r: Float[Array, "B K"]) -> Float[Array, "B K J"]:
-    """`task_factor` of many r, with columns of 0 where one needs fewer."""
+    """The `factor` of many r, with columns of 0 where one needs fewer."""
     factors = np.zeros((*r.shape, r.shape[1] + 1))
     factors[:, :, 0] = r
     for factor, one in zip(factors, r, strict=True):
-        rest = _factor(R - np.outer(one, one))
+        rest = factored(R - np.outer(one, one))
         factor[:, 1 : 1 + rest.shape[1]] = rest
     return factors
 
 
-def _factor(A: Array) -> Array:
+def factored(A: Array) -> Array:
     """F with F Fᵀ = A; exact zeros of A stay exact zeros, so that a task that is the query's leaves nothing over."""
     used = np.flatnonzero(np.abs(A).max(axis=1) > 1e-15)
     F = np.zeros((len(A), len(used)))

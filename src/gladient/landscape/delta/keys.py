@@ -30,11 +30,6 @@ class KeyMoments:
         """e_2 - e_1²: variance of the erase."""
         return self.square - self.erase**2
 
-    @property
-    def critical(self) -> float:
-        """The step that shrinks the error of one noiseless task most; twice it is the bound of stability."""
-        return self.erase / self.square
-
 
 def key_moments(keys: str, d: int) -> KeyMoments:
     """Moments of `keys` in d dimensions.

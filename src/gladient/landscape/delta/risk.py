@@ -3,13 +3,11 @@
 import numpy as np
 
 from gladient._types import Array, ArrayLike
-from gladient.landscape.delta.diagonal import Diagonal
-from gladient.landscape.delta.isotropic import Isotropic, is_isotropic, require_isotropic
-from gladient.landscape.delta.keys import key_moments
-from gladient.landscape.gates.reduced import Reduced, reduce
+from gladient.landscape.delta.model import Model, model_of
+from gladient.landscape.gates.reduced import reduce
 from gladient.prompts import MultitaskSetting
 
-__all__ = ["delta_model", "delta_risk"]
+__all__ = ["delta_risk"]
 
 
 def delta_risk(
@@ -48,25 +46,12 @@ def delta_risk(
     >>> print(f"{delta_risk(setting, 0.05, decays=[0.7, 1.0]):.10f}")
     3.6643557514
     """
-    model = delta_model(reduce(setting), keys)
+    model, _ = model_of(reduce(setting), keys)
     beta, delta = _steps(steps, model, setting.K), _decays(decays, setting.K)
     return float(model.risks(beta[None] / model.step_unit, delta[None])[0])
 
 
-def delta_model(reduced: Reduced, keys: str) -> Isotropic | Diagonal:
-    """What computes the risks of a setting.
-
-    Raises:
-        ValueError: if Σ is not a multiple of I and the keys are not gaussian.
-    """
-    if keys == "gaussian" and not is_isotropic(reduced):
-        return Diagonal.of(reduced)
-    key_moments(keys, len(reduced.s))
-    require_isotropic(reduced, f'keys="{keys}" have an exact risk for Σ ∝ I alone: use keys="gaussian"')
-    return Isotropic.of(reduced, keys)
-
-
-def _steps(steps: ArrayLike, model: Isotropic | Diagonal, K: int) -> Array:
+def _steps(steps: ArrayLike, model: Model, K: int) -> Array:
     beta = np.asarray(steps, dtype=np.float64)
     if beta.shape not in ((), (K,)):
         raise ValueError(f"steps has shape {beta.shape}; give one number, or one per task, [{K}]")

@@ -6,16 +6,14 @@ from typing import Literal
 import numpy as np
 
 from gladient._types import Array, Float
-from gladient.landscape.delta.decays import best_decays, ratios
-from gladient.landscape.delta.diagonal import Diagonal
-from gladient.landscape.delta.isotropic import Isotropic
-from gladient.landscape.delta.risk import delta_model
-from gladient.landscape.delta.search import Found, Score, cloud, scan, search
+from gladient.landscape.delta.decays import ratios
+from gladient.landscape.delta.model import Model, Score, model_of
+from gladient.landscape.delta.search import Found, cloud, scan, search
 from gladient.landscape.gates.reduced import Reduced, reduce
 from gladient.landscape.gates.rungs import optimum, scalar_gate
 from gladient.prompts import MultitaskSetting
 
-__all__ = ["DeltaCertificate", "DeltaRung", "delta_rule", "gated_delta_rule"]
+__all__ = ["DeltaCertificate", "DeltaRung", "delta_rule", "gated_delta_rule", "scanned"]
 
 _STARTS = 2  # of a search: the best multiples of that many directions, and as many points of a cloud
 _FEWEST, _CLOUD = 64, 16_000  # points of the cloud: at the least, and for one task
@@ -74,8 +72,8 @@ def delta_rule(setting: MultitaskSetting | Reduced, *, keys: str = "gaussian") -
     3.675879 0.04728
     """
     reduced = reduce(setting)
-    model = delta_model(reduced, keys)
-    return _constant(model, _score_ungated(model), len(reduced.n))
+    model, _ = model_of(reduced, keys)
+    return scanned(model, _with(model, np.ones(len(reduced.n))))
 
 
 def gated_delta_rule(
@@ -98,48 +96,53 @@ def gated_delta_rule(
     reduced = reduce(setting)
     if len(reduced.n) == 1:  # no gate between tasks, and one step
         return delta_rule(reduced, keys=keys)
-    model = delta_model(reduced, keys)
-    if not per_task and isinstance(model, Isotropic):
-        return _constant(model, lambda steps: best_decays(model, steps), len(reduced.n))
-    return _searched(model, reduced, per_task)
+    model, gated = model_of(reduced, keys)
+    if gated and not per_task:
+        return scanned(model, gated)
+    return _searched(model, gated, reduced, per_task)
 
 
-def _score_ungated(model: Isotropic | Diagonal) -> Score:
+def scanned(model: Model, score: Score) -> DeltaRung:
+    """The best of all steps that are the same for every task, with the decays that the score gives them."""
+    found, grid, bracket = scan(model, score, np.ones(len(model.n)))
+    low, high = (float(end * model.step_unit) for end in bracket)
+    certificate = DeltaCertificate("scan", grid, (low, high), bool(found.steps[0] > 0.0))
+    return DeltaRung(found.risk, found.steps * model.step_unit, found.decays, certificate)
+
+
+def _with(model: Model, decays: Float[Array, " K"]) -> Score:
+    """What scores rows of steps, all with these decays."""
+
     def score(steps: Array) -> tuple[Array, Array]:
-        ones = np.ones(steps.shape)
-        return model.risks(steps, ones), ones
+        same = np.broadcast_to(decays, steps.shape)
+        return model.risks(steps, same), same
 
     return score
 
 
-def _constant(model: Isotropic | Diagonal, score: Score, K: int) -> DeltaRung:
-    found, grid, bracket = scan(model, score, np.ones(K))
-    low, high = (float(end * model.step_unit) for end in bracket)
-    return _rung(model, found, DeltaCertificate("scan", grid, (low, high), bool(found.steps[0] > 0.0)))
-
-
-def _searched(model: Isotropic | Diagonal, reduced: Reduced, per_task: bool) -> DeltaRung:
-    """Scans along lines of steps, then searches from the best: over steps, and for `Diagonal` over decays too.
+def _searched(model: Model, gated: Score | None, reduced: Reduced, per_task: bool) -> DeltaRung:
+    """Scans along lines of steps, then searches from the best: over steps, and over decays too if nothing solves them.
 
     All in logarithms: where the best steps and decays are limits at 0 whose ratio counts, they lie on straight lines.
     """
     K = len(reduced.n)
-    J, D = (K if per_task else 1), (K - 1 if isinstance(model, Diagonal) else 0)
+    J, D = (K if per_task else 1), (0 if gated else K - 1)
 
     def score(x: Array) -> tuple[Array, Array, Array]:
         steps = np.minimum(np.broadcast_to(np.exp(x[:, :J]), (len(x), K)), model.bound)
-        if isinstance(model, Isotropic):
-            return *best_decays(model, steps), steps
+        if gated:
+            return *gated(steps), steps
         decays = np.column_stack((np.where(x[:, J:] > low[J:], np.exp(x[:, J:]), 0.0), np.ones(len(x))))
         return model.risks(steps, decays), decays, steps
 
-    scanned = [scan(model, gates, line) for line in _lines(reduced, per_task) for gates in _gates(model, reduced)]
-    points = sum(grid for _, grid, _ in scanned)
-    starts = sorted((found for found, _, _ in scanned), key=lambda found: found.risk)
+    ways = [gated] if gated else [_with(model, decays) for decays in (np.ones(K), _scalar_decays(reduced))]
+    found = [scan(model, way, line) for line in _lines(reduced, per_task) for way in ways]
+    points = sum(grid for _, grid, _ in found)
+    starts = sorted((start for start, _, _ in found), key=lambda start: start.risk)
     best, least = starts[0], 1e-9 * model.bound / float(np.sum(model.n))  # so small a step that nothing changes
     low = np.log(np.append(np.full(J, least), np.full(D, _FORGOTTEN)))
     high = np.log(np.append(np.full(J, model.bound), np.ones(D)))
-    small = D == 0 or K * len(reduced.s) <= _LARGE
+    small = D == 0 or K * model.d <= _LARGE
     begin = [np.maximum(np.log(np.append(one.steps[:J], one.decays[:D]).clip(1e-300)), low) for one in starts[:_STARTS]]
     if small:
         begin += cloud(lambda x: score(x)[0], low, high, count := max(_FEWEST, _CLOUD // K**2), _STARTS)
@@ -150,7 +153,8 @@ def _searched(model: Isotropic | Diagonal, reduced: Reduced, per_task: bool) -> 
         if value < best.risk:
             risks, decays, steps = score(x[None])
             best = Found(float(risks[0]), steps[0], decays[0])
-    return _rung(model, best, DeltaCertificate("search", points, None, bool(best.steps.any())))
+    certificate = DeltaCertificate("search", points, None, bool(best.steps.any()))
+    return DeltaRung(best.risk, best.steps * model.step_unit, best.decays, certificate)
 
 
 def _lines(reduced: Reduced, per_task: bool) -> list[Array]:
@@ -163,18 +167,6 @@ def _lines(reduced: Reduced, per_task: bool) -> list[Array]:
     return [line for line in lines if line.any()]
 
 
-def _gates(model: Isotropic | Diagonal, reduced: Reduced) -> list[Score]:
-    """What scores rows of steps: with the best decays, or for `Diagonal` with none and with the scalar gate's."""
-    if isinstance(model, Isotropic):
-        return [lambda steps: best_decays(model, steps)]
-    gates = ratios(scalar_gate(reduced).omega[None])[0]
-
-    def score(steps: Array) -> tuple[Array, Array]:
-        decays = np.broadcast_to(gates, steps.shape)
-        return model.risks(steps, decays), decays
-
-    return [_score_ungated(model), score]
-
-
-def _rung(model: Isotropic | Diagonal, found: Found, certificate: DeltaCertificate) -> DeltaRung:
-    return DeltaRung(found.risk, found.steps * model.step_unit, found.decays, certificate)
+def _scalar_decays(reduced: Reduced) -> Float[Array, " K"]:
+    """The decays that make the scalar gate's weights."""
+    return np.asarray(ratios(scalar_gate(reduced).omega[None])[0])

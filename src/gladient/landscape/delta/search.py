@@ -8,12 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gladient._types import Array, Float
-from gladient.landscape.delta.diagonal import Diagonal
-from gladient.landscape.delta.isotropic import Isotropic
+from gladient.landscape.delta.model import Model, Score
 
-__all__ = ["Found", "Scanned", "Score", "cloud", "scan", "scan_rows", "search", "step_grid"]
+__all__ = ["Found", "Scanned", "cloud", "scan", "scan_rows", "search", "step_grid"]
 
-Score: TypeAlias = Callable[[Array], tuple[Array, Array]]  # steps [G, K] → risks [G] and decays [G, K]
 RowScore: TypeAlias = Callable[[NDArray[np.integer], Array], tuple[Array, Array]]
 
 _DENSITY = 10  # steps of the grid per factor e
@@ -46,7 +44,7 @@ class Found:
     decays: Float[Array, " K"]
 
 
-def scan(model: Isotropic | Diagonal, score: Score, line: Float[Array, " K"]) -> tuple[Found, int, tuple[float, float]]:
+def scan(model: Model, score: Score, line: Float[Array, " K"]) -> tuple[Found, int, tuple[float, float]]:
     """Best multiple of `line`, largest entry 1, as steps; how many steps the grid has; the bracket of the multiple."""
     grid = step_grid(model)
     best = scan_rows(grid, lambda _, size: score(size[:, None] * line), 1)
@@ -96,14 +94,13 @@ def scan_rows(grid: Float[Array, " G"], score: RowScore, count: int) -> Scanned:
     )
 
 
-def step_grid(model: Isotropic | Diagonal) -> Float[Array, " G"]:
-    """0, all scales of small steps up to the critical one, and from there to the bound of stability."""
-    total, d = float(np.sum(model.n)), (model.d if isinstance(model, Isotropic) else len(model.s))
-    start = 1e-3 / (total + d + 2.0)
+def step_grid(model: Model) -> Float[Array, " G"]:
+    """0, all scales of small steps up to half the bound of stability, and from there to the bound."""
+    start = 1e-3 / (float(np.sum(model.n)) + model.d + 2.0)
     count = int(np.ceil(_DENSITY * -np.log(start))) + 1
     up = np.geomspace(start, 1.0, count)
     down = np.geomspace(1e-3, 1.0, 3 * _DENSITY)
-    return model.critical * np.concatenate(([0.0], up, 2.0 - down[-2::-1], [2.0]))
+    return model.bound / 2.0 * np.concatenate(([0.0], up, 2.0 - down[-2::-1], [2.0]))
 
 
 def cloud(value: Callable[[Array], Array], low: Array, high: Array, count: int, most: int) -> list[Float[Array, " m"]]:

@@ -4,14 +4,15 @@ import numpy as np
 
 from gladient._types import Array, ArrayLike, Float
 from gladient.landscape.delta.decays import best_decays
-from gladient.landscape.delta.isotropic import Isotropic, require_isotropic
+from gladient.landscape.delta.isotropic import Isotropic
 from gladient.landscape.delta.risk import delta_risk
-from gladient.landscape.delta.rungs import DeltaCertificate, DeltaRung
-from gladient.landscape.delta.search import scan
-from gladient.landscape.gates.reduced import Reduced, reduce
+from gladient.landscape.delta.rungs import DeltaRung, scanned
+from gladient.landscape.gates.reduced import reduce
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["query_share", "shared_step", "shared_step_risk"]
+
+_RULE = "the query's own write has an exact risk for Σ ∝ I alone: whiten x, or mask the query and use delta_rule"
 
 
 def query_share(step: ArrayLike, d: int) -> Float[Array, "..."]:
@@ -59,7 +60,7 @@ def shared_step_risk(setting: MultitaskSetting, step: float, *, decays: ArrayLik
     >>> print(f"{shared_step_risk(setting, 0.05):.6f}")
     5.401118
     """
-    model = _isotropic(reduce(setting))
+    model = Isotropic.of(reduce(setting), "gaussian", _RULE)
     masked = delta_risk(setting, step, decays=decays)
     share = query_share(step / model.step_unit, setting.d)
     return float(setting.M - share * (setting.M - masked))
@@ -86,21 +87,11 @@ def shared_step(setting: MultitaskSetting, *, gated: bool = False) -> DeltaRung:
     >>> print(f"{best.risk:.6f} {best.steps[0]:.5f} {best.decays[0]:.4f}")
     3.903959 0.02089 0.5597
     """
-    reduced = reduce(setting)
-    model = _isotropic(reduced)
+    model = Isotropic.of(reduce(setting), "gaussian", _RULE)
 
     def score(steps: Array) -> tuple[Array, Array]:
         ones = np.ones_like(steps)
         masked, decays = best_decays(model, steps) if gated else (model.risks(steps, ones), ones)
         return setting.M - query_share(steps[:, 0], setting.d) * (setting.M - masked), decays
 
-    found, grid, (low, high) = scan(model, score, np.ones(setting.K))
-    unit = model.step_unit
-    certificate = DeltaCertificate("scan", grid, (low * unit, high * unit), bool(found.steps[0] > 0.0))
-    return DeltaRung(found.risk, found.steps * unit, found.decays, certificate)
-
-
-def _isotropic(reduced: Reduced) -> Isotropic:
-    rule = "the query's own write has an exact risk for Σ ∝ I alone: whiten x, or mask the query and use delta_rule"
-    require_isotropic(reduced, rule)
-    return Isotropic.of(reduced, "gaussian")
+    return scanned(model, score)
