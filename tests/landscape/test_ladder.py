@@ -1,5 +1,6 @@
 """Every rung against brute force and simulation, its certificate, and the order of the ladder."""
 
+import json
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,7 @@ from random_settings import per_example, random_setting
 from scipy.optimize import minimize_scalar
 
 from gladient.landscape import (
+    AnyRung,
     bayes,
     best_order,
     fixed_decay,
@@ -63,6 +65,7 @@ def test_fixed_decay_equals_brute_force(K):
         best = fixed_decay(setting)
         assert best.risk <= min(fine.fun, risks[i]) * (1 + 1e-10)
         assert best.certificate.bracket is not None
+        assert best.gamma is not None
         low, high = best.certificate.bracket
         assert low <= best.gamma <= high <= low + 1e-6
         if best.gamma > 0.02:
@@ -289,3 +292,13 @@ def test_scale_of_the_features_is_a_unit(scale):
     np.testing.assert_allclose(risk(best.P, best.omega, scaled), best.risk, rtol=1e-10)
     np.testing.assert_allclose(gradients(scaled).n / scale, gradients(setting).n, rtol=1e-7)
     np.testing.assert_allclose(uniqueness(scaled).slope_bound, uniqueness(setting).slope_bound, rtol=1e-7)
+
+
+def test_every_rung_speaks_for_itself() -> None:
+    setting = random_setting(np.random.default_rng(0), 2, 3)
+    found = ladder(setting, bayes_prompts=2)
+    for rung in (*found.rungs.values(), found.delta_rule, found.gated_delta_rule, half_gate(setting)):
+        assert isinstance(rung, AnyRung)
+        assert json.loads(json.dumps(rung.numbers()))["risk"] == rung.risk
+        assert rung.text
+        assert rung.weights is None or rung.weights.shape == (2,)

@@ -1,12 +1,15 @@
 """`gladient risk`: the exact best risk of each gate family on one setting."""
 
 import sys
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gladient._text import json_text
 from gladient.cli._numbers import Whole
 from gladient.cli._setting import SettingOptions, require_memory
+
+if TYPE_CHECKING:
+    from gladient.landscape import AnyRung
 
 __all__ = ["Risk"]
 
@@ -63,7 +66,7 @@ class Risk(SettingOptions):
             rows = float(setting.n.clip(max=setting.d).sum())
             require_memory(4.0 * rows * rows + 4.0 * self.bayes, f"a sample of {self.bayes:g} prompts")
         found = ladder(setting, bayes_prompts=self.bayes, seed=self.seed)
-        rungs, code = {name: getattr(found, name) for name in found.risks}, 0
+        rungs, code = found.rungs, 0
         if setting.K * setting.d > _MOST:
             print("delta_rule, gated_delta_rule left out: they take long here; landscape has both", file=sys.stderr)
         for name in ("delta_rule", "gated_delta_rule") if setting.K * setting.d <= _MOST else ():
@@ -74,43 +77,18 @@ class Risk(SettingOptions):
                 code = 1
         rungs["half_gate"] = half_gate(setting)
         if self.json:
-            print(json_text({name: _as_json(rung) for name, rung in rungs.items()}))
+            print(json_text({name: rung.numbers() for name, rung in rungs.items()}))
         else:
             print(_table(rungs, setting.M, setting.d))
         return code
 
 
-def _as_json(rung: Any) -> dict[str, Any]:
-    if hasattr(rung, "steps"):
-        steps, decays = rung.steps.tolist(), rung.decays.tolist()
-        return {"risk": rung.risk, "steps": steps, "decays": decays, "certificate": asdict(rung.certificate)}
-    if not hasattr(rung, "omega"):  # the Bayes estimate
-        return asdict(rung)
-    gate = {"gamma": rung.gamma} if hasattr(rung, "gamma") else {}
-    return {"risk": rung.risk, **gate, "omega": rung.omega.tolist(), "certificate": asdict(rung.certificate)}
-
-
-def _table(rungs: dict[str, Any], M: float, d: int) -> str:
+def _table(rungs: "dict[str, AnyRung]", M: float, d: int) -> str:
     base = rungs["linear_attention"].risk
     lines = [f"{'gate':18}{'risk':>12}{'risk/d':>10}{'gain':>9}  weight of one example of each task"]
     for name, rung in rungs.items():
         gain = round(1.0 - rung.risk / base, 12) + 0.0 if base > 0 else 0.0  # no -0
-        lines.append(f"{name:18}{rung.risk:12.6g}{rung.risk / d:10.4f}{gain:9.2%}  {_weights(rung)}")
+        lines.append(f"{name:18}{rung.risk:12.6g}{rung.risk / d:10.4f}{gain:9.2%}  {rung.text}")
     lines.append(f"risk of predicting 0: {M:.6g}; gain: over linear attention")
     lines += [f"{name:18}{_ROWS[name]}" for name in rungs]
     return "\n".join(lines)
-
-
-def _weights(rung: Any) -> str:
-    if hasattr(rung, "standard_error"):
-        return f"± {rung.standard_error:.2g} (standard error, {rung.prompts} prompts)"
-    if hasattr(rung, "steps"):
-        return f"β = {rung.steps[0]:.4g}; decays {_numbers(rung.decays)}"
-    if rung.omega.ndim == 2:
-        return "one for each direction"
-    shown = _numbers(rung.omega)
-    return f"{shown}  (γ = {rung.gamma:.6g}; means)" if hasattr(rung, "gamma") else shown
-
-
-def _numbers(values: Any) -> str:
-    return " ".join(f"{value:.4g}" for value in values[:8]) + (" …" if len(values) > 8 else "")

@@ -14,14 +14,14 @@ from gladient.data._moments import moments
 from gladient.data._nearest import Nearest, nearest
 from gladient.data._prompt import Prompt
 from gladient.data._transform import Transform, standardise
-from gladient.landscape import FixedDecay, KeyGate, Reduced, Rung, ladder, reduce
+from gladient.landscape import KeyGate, Reduced, Rung, ladder, reduce
 from gladient.prompts import MultitaskSetting, PromptLayout
 
 __all__ = ["GATES", "Estimated", "Features", "PredictedGate", "estimate_setting"]
 
 GATES = ("linear_attention", "fixed_decay", "scalar_gate", "value_gate", "key_gate")
 Features = Literal["own", "gaussian"]
-Best = Rung | FixedDecay | KeyGate
+Best = Rung | KeyGate
 
 _MOST_BLOCKS = 50  # of the jackknife
 _MOST_FEATURES = 24  # the moments of two tasks solve d² equations for d² numbers, for each block
@@ -290,8 +290,7 @@ def _shown(prompt: Prompt, n: tuple[int, ...]) -> Prompt:
 
 def _error(rung: Best, prompt: Prompt) -> float:
     layout = PromptLayout(tuple(len(y) for _, y in prompt.sources), d=1)
-    gamma = rung.gamma if isinstance(rung, FixedDecay) else 1.0  # the others' weights are the same within a task
-    decay = gamma ** (layout.blocks[-1].stop - 1.0 - np.arange(layout.length))  # the last example weighs 1
+    decay = rung.token_decay ** (layout.blocks[-1].stop - 1.0 - np.arange(layout.length))  # the last example weighs 1
     beta = sum(
         W @ (X.T @ (decay[block] * y))
         for W, (X, y), block in zip(rung.matrices, prompt.sources, layout.blocks, strict=True)

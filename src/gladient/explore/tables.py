@@ -27,7 +27,7 @@ def ladder(rows: Sequence[Row], setting: MultitaskSetting) -> str:
     return _table(
         ("gates", "", "risk", "risk/d", "gain", "weight of one example of each task"),
         [
-            (row.title, _bar(row, most), f"{row.risk:.6g}", f"{row.risk / setting.d:.4f}", f"{row.gain:.2%}", _of(row))
+            (row.title, _bar(row, most), f"{row.risk:.6g}", f"{row.risk / setting.d:.4f}", f"{row.gain:.2%}", row.text)
             for row in rows
         ],
     )
@@ -69,11 +69,6 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _bar(row: Row, most: float) -> str:
     filled = f"width:{100 * row.risk / most:.2f}%;height:0.9rem;background:{COLOURS[row.name]}"
     return f'<div style="width:11rem;background:#f1f4f8"><div style="{filled}"></div></div>'
-
-
-def _of(row: Row) -> str:
-    shown = "" if row.weights is None else _numbers(row.weights)
-    return f"{shown} ({row.note})" if shown and row.note else shown or row.note
 
 
 def _numbers(values: Array) -> str:

@@ -10,7 +10,7 @@ from .gates.gradients import Gradients, gradients, value_of_example
 from .gates.key import key_gate
 from .gates.order import Order, best_order
 from .gates.reduced import Reduced, reduce
-from .gates.result import Certificate, FixedDecay, KeyGate, Rung
+from .gates.result import AnyRung, Certificate, KeyGate, Rung
 from .gates.risk import profile_risk, risk
 from .gates.rungs import linear_attention, optimum, scalar_gate
 from .gates.stationary import (
@@ -53,9 +53,9 @@ __all__ = [
     "reduce",
     # their results
     "Advantage",
+    "AnyRung",
     "Certificate",
     "Estimate",
-    "FixedDecay",
     "Gradients",
     "KeyGate",
     "Ladder",

@@ -7,7 +7,7 @@ from gladient.landscape.delta.rungs import DeltaRung, delta_rule, gated_delta_ru
 from gladient.landscape.gates.decay import fixed_decay
 from gladient.landscape.gates.key import key_gate
 from gladient.landscape.gates.reduced import Reduced, reduce
-from gladient.landscape.gates.result import FixedDecay, KeyGate, Rung
+from gladient.landscape.gates.result import AnyRung, KeyGate, Rung
 from gladient.landscape.gates.rungs import linear_attention, optimum, scalar_gate
 from gladient.landscape.posterior import Estimate, bayes
 from gladient.prompts import MultitaskSetting
@@ -30,7 +30,7 @@ class Ladder:
     """
 
     linear_attention: Rung
-    fixed_decay: FixedDecay
+    fixed_decay: Rung
     scalar_gate: Rung
     value_gate: Rung
     key_gate: KeyGate
@@ -48,10 +48,21 @@ class Ladder:
         return gated_delta_rule(self.reduced)
 
     @property
+    def rungs(self) -> dict[str, AnyRung]:
+        """The rung of each gate family by name, from the top down."""
+        rungs: dict[str, AnyRung] = {
+            "linear_attention": self.linear_attention,
+            "fixed_decay": self.fixed_decay,
+            "scalar_gate": self.scalar_gate,
+            "value_gate": self.value_gate,
+            "key_gate": self.key_gate,
+        }
+        return rungs if self.bayes is None else {**rungs, "bayes": self.bayes}
+
+    @property
     def risks(self) -> dict[str, float]:
         """Risk of each gate family by name, from the top down."""
-        names = ("linear_attention", "fixed_decay", "scalar_gate", "value_gate", "key_gate", "bayes")
-        return {name: getattr(self, name).risk for name in names if getattr(self, name) is not None}
+        return {name: rung.risk for name, rung in self.rungs.items()}
 
     @property
     def gaps(self) -> dict[str, float]:

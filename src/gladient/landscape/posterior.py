@@ -1,6 +1,7 @@
 """Bayes: the risk of the posterior mean over all tasks, by Monte Carlo over the features alone."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,19 @@ class Estimate:
     risk: float
     standard_error: float
     prompts: int
+
+    @property
+    def weights(self) -> None:
+        """None: the posterior mean weighs nothing once and for all."""
+
+    @property
+    def text(self) -> str:
+        """How well the risk is known."""
+        return f"± {self.standard_error:.2g} (standard error, {self.prompts} prompts)"
+
+    def numbers(self) -> dict[str, Any]:
+        """risk, standard_error and prompts, for JSON."""
+        return asdict(self)
 
 
 def bayes(setting: MultitaskSetting, prompts: int = 1000, seed: int = 0) -> Estimate:

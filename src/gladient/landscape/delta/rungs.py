@@ -1,7 +1,7 @@
 """The best delta rule and the best gated delta rule: a scan over the step, the gates solved inside."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from gladient.landscape.delta.decays import ratios
 from gladient.landscape.delta.model import Model, Score, model_of
 from gladient.landscape.delta.search import Found, cloud, scan, search
 from gladient.landscape.gates.reduced import Reduced, reduce
+from gladient.landscape.gates.result import few
 from gladient.landscape.gates.rungs import optimum, scalar_gate
 from gladient.prompts import MultitaskSetting
 
@@ -56,6 +57,21 @@ class DeltaRung:
     steps: Float[Array, " K"]
     decays: Float[Array, " K"]
     certificate: DeltaCertificate
+
+    @property
+    def weights(self) -> None:
+        """None: what an example weighs depends on the keys after it."""
+
+    @property
+    def text(self) -> str:
+        """The step, or those of the tasks where they differ, and the decays."""
+        same = bool((self.steps == self.steps[0]).all())
+        return f"β = {few(self.steps[:1] if same else self.steps)}; decays {few(self.decays)}"
+
+    def numbers(self) -> dict[str, Any]:
+        """risk, steps, decays and the certificate, for JSON."""
+        steps, decays = self.steps.tolist(), self.decays.tolist()
+        return {"risk": self.risk, "steps": steps, "decays": decays, "certificate": asdict(self.certificate)}
 
 
 def delta_rule(setting: MultitaskSetting | Reduced, *, keys: str = "gaussian") -> DeltaRung:

@@ -4,7 +4,7 @@ import numpy as np
 
 from gladient._types import Array, Float
 from gladient.landscape.gates.reduced import Reduced, reduce
-from gladient.landscape.gates.result import Certificate, FixedDecay
+from gladient.landscape.gates.result import Certificate, Rung
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["fixed_decay", "half_gate"]
@@ -12,7 +12,7 @@ __all__ = ["fixed_decay", "half_gate"]
 _GRID = 4001  # rates tried at once: weights that matter change by e over a rate's sixtieth part at the least
 
 
-def half_gate(setting: MultitaskSetting | Reduced) -> FixedDecay:
+def half_gate(setting: MultitaskSetting | Reduced) -> Rung:
     """The gate 1/2 on every token: where a sigmoid gate with zero weights and no bias sits.
 
     Delimiters and the query's own token count as steps.
@@ -26,7 +26,7 @@ def half_gate(setting: MultitaskSetting | Reduced) -> FixedDecay:
     return _at(reduce(setting), float(np.log(2.0)), Certificate())
 
 
-def fixed_decay(setting: MultitaskSetting | Reduced) -> FixedDecay:
+def fixed_decay(setting: MultitaskSetting | Reduced) -> Rung:
     r"""Best fixed decay $\omega_i = \gamma^{n-i}$ over γ in [0, 1] (RetNet); γ = 1 is linear attention.
 
     The decay acts on every token: delimiters and the query count as steps. γ → 0 keeps the last example alone. The risk
@@ -48,7 +48,7 @@ def fixed_decay(setting: MultitaskSetting | Reduced) -> FixedDecay:
     return min((_refined(reduced, rates, int(i)) for i in promising), key=lambda found: found.risk)
 
 
-def _refined(reduced: Reduced, rates: Array, i: int) -> FixedDecay:
+def _refined(reduced: Reduced, rates: Array, i: int) -> Rung:
     """Zoom into the neighbours of the i-th rate until they agree to half the digits; the risk then has all of them."""
     low, high = rates[max(i - 1, 0)], rates[min(i + 1, len(rates) - 1)]
     best = rates[i]
@@ -60,16 +60,16 @@ def _refined(reduced: Reduced, rates: Array, i: int) -> FixedDecay:
     return _at(reduced, float(best), Certificate(bracket=(float(np.exp(-high)), float(np.exp(-low)))))
 
 
-def _at(reduced: Reduced, rate: float, certificate: Certificate) -> FixedDecay:
+def _at(reduced: Reduced, rate: float, certificate: Certificate) -> Rung:
     sums, energy = _sums(reduced, np.array([rate]))
     m = reduced.summed_moments(sums[0], float(energy[0]))
-    return FixedDecay(
+    return Rung(
         risk=reduced.risk(m),
-        gamma=float(np.exp(-rate)),
         omega=sums[0] / reduced.n,
         certificate=certificate,
         reduced=reduced,
         moments=m,
+        gamma=float(np.exp(-rate)),
     )
 
 
