@@ -35,7 +35,7 @@ __all__ = [
     "key_gate",
     "bayes",
     "ladder",
-    # the delta rule; its other cases and its results are in
+    # the delta rule, and the door to its other cases and its results
     "delta",
     "delta_risk",
     "delta_rule",

@@ -1,4 +1,8 @@
-"""The delta rule in context: its exact risk, the best steps and decays, and the cases with a closed form."""
+"""The delta rule in context: the query that writes too, the critical step, and what the searches return.
+
+`landscape` itself has what answers first: `delta_risk`, `delta_rule`, `gated_delta_rule`, `delta_rule_batch` and
+`delta_schedule`.
+"""
 
 import lazy_loader
 
