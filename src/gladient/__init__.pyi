@@ -1,4 +1,5 @@
 from . import (
+    answers,
     data,
     equivalence,
     experiments,
@@ -8,12 +9,14 @@ from . import (
     lens,
     nn,
     ops,
+    pictures,
     prompts,
     training,
     wpgd,
 )
 
 __all__ = [
+    "answers",
     "data",
     "equivalence",
     "experiments",
@@ -23,6 +26,7 @@ __all__ = [
     "lens",
     "nn",
     "ops",
+    "pictures",
     "prompts",
     "training",
     "wpgd",

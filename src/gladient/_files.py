@@ -1,16 +1,11 @@
 """Files written whole or not at all, and the folder of what is kept between runs."""
 
 import hashlib
-import io
 import os
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["save_figure", "sha256", "user_cache", "write_atomically"]
+__all__ = ["sha256", "user_cache", "write_atomically"]
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -55,15 +50,3 @@ def user_cache() -> Path:
     if not folder.is_absolute():  # early releases take "~" for a folder's name where there is no home
         raise RuntimeError(f"no home folder to keep a cache in, only {folder}; set HOME or XDG_CACHE_HOME")
     return folder
-
-
-def save_figure(figure: "Figure", stem: Path, *, dpi: int) -> None:
-    """Write STEM.png and STEM.svg, the same bytes for the same figure."""
-    import matplotlib as mpl
-
-    formats: dict[str, dict[str, Any]] = {"png": {"dpi": dpi}, "svg": {"metadata": {"Date": None}, "dpi": dpi}}
-    with mpl.rc_context({"svg.hashsalt": "gladient", "svg.fonttype": "path"}):
-        for suffix, options in formats.items():
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=suffix, **options)
-            write_atomically(stem.with_name(f"{stem.name}.{suffix}"), buffer.getvalue())

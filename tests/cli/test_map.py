@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from gladient.cli import main
-from gladient.cli._map_files import _middles
 from gladient.landscape import delta_rule, gated_delta_rule, linear_attention, optimum, scalar_gate
 from gladient.prompts import MultitaskSetting
 
@@ -48,14 +47,6 @@ def test_same_files_twice(tmp_path):
         assert main(["map", "--points", "5", "--out", str(tmp_path / name)]) == 0
     for suffix in (".svg", ".csv"):
         assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
-
-
-def test_names_stand_in_the_middle_of_each_large_part():
-    region = np.zeros((20, 20), dtype=bool)
-    region[1:8, 2:9] = region[12:19, 10:19] = region[15, 0] = True
-    assert _middles(region)[0] == (4, 5)
-    assert len(_middles(region)) == 2  # a single cell is no place for a name
-    assert not _middles(np.zeros((3, 3), dtype=bool))
 
 
 @pytest.mark.parametrize(

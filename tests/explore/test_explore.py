@@ -11,11 +11,12 @@ import pytest
 import tyro
 
 from gladient import landscape
+from gladient.answers import around, gates, verdict
 from gladient.cli import main
 from gladient.cli.risk import Risk
 from gladient.experiments import Panel, Stack
 from gladient.experiments.single.work import Run
-from gladient.explore import Fields, Training, around, controls, delta_rows, gains, gate_rows, pictures, tables
+from gladient.explore import Fields, Training, controls, pictures, tables
 from gladient.explore.guarded import Guard
 from gladient.explore.notebook import app
 from gladient.explore.server import NOTEBOOK, command
@@ -59,37 +60,6 @@ def test_the_command_gives_the_same_setting(fields):
         np.testing.assert_allclose(risk.load().to_dict()[name], value, rtol=1e-5)
 
 
-def test_rows_are_the_ladder():
-    setting = THREE.setting()
-    ladder = landscape.ladder(setting)
-    rows = {row.name: row for row in [*gate_rows(setting), *delta_rows(ladder)]}
-    assert {name: rows[name].risk for name in ladder.risks} == ladder.risks
-    assert rows["delta_rule"].risk == ladder.delta_rule.risk
-    assert rows["value_gate"].gain == pytest.approx(1 - ladder.value_gate.risk / ladder.linear_attention.risk)
-    np.testing.assert_array_equal(rows["scalar_gate"].weights, ladder.scalar_gate.omega)
-    table = tables.ladder(list(rows.values()), setting)
-    assert all(f"<td>{row.risk:.6g}</td>" in table for row in rows.values())
-
-
-def test_the_circle_holds_every_pair_of_weights():
-    """Its least risk is the optimum's, where the optimum's weights are; equal weights have linear attention's risk."""
-    setting = Fields(n="10 400", r="0.6 0.5").setting()
-    circle, best = around(setting, points=1801), landscape.optimum(setting)
-    assert circle.risks.min() == pytest.approx(best.risk, rel=1e-4)
-    assert circle.angles[circle.risks.argmin()] == pytest.approx(circle.angle(best.omega), abs=0.2)
-    at = np.abs(circle.angles - circle.equal).argmin()
-    assert circle.risks[at] == pytest.approx(landscape.linear_attention(setting).risk, rel=1e-2)
-
-
-@pytest.mark.parametrize("tasks", [(0, 1), (0, 2), (1, 2)])
-def test_the_plane_goes_through_the_setting(tasks):
-    setting = THREE.setting()
-    found = gains(setting, tasks, points=21)
-    column, row = (np.abs(found.at - setting.r[task]).argmin() for task in tasks)
-    exact = landscape.advantage(setting).gain / landscape.linear_attention(setting).risk
-    assert found.gain[row, column] == pytest.approx(exact)
-
-
 def test_the_cross_is_where_the_axes_say():
     drawn = pictures.gain_map(Fields().setting(), (0, 1))
     assert pictures.gain_map(Fields(r="0.1 0.2").setting(), (0, 1)) is drawn
@@ -116,11 +86,12 @@ def test_the_cross_is_where_the_axes_say():
 )
 def test_sentences(fields, said):
     setting = fields.setting()
-    assert said in tables.sentences(landscape.uniqueness(setting), landscape.advantage(setting))
-    points = landscape.stationary_points(setting)
+    proved, rows = verdict(setting), gates(setting)
+    assert said in proved.sentences
+    points = proved.stationary
     assert tables.stationary(points).count("<tr>") == 1 + len(points.points)
-    assert "<svg" in pictures.svg(pictures.draw_circle(around(setting), points, gate_rows(setting)), "x")
-    assert "<svg" in pictures.svg(pictures.draw_weights(gate_rows(setting)), "x")
+    assert "<svg" in pictures.svg(pictures.draw_circle(around(setting), points, rows), "x")
+    assert "<svg" in pictures.svg(pictures.draw_weights(rows), "x")
 
 
 @pytest.mark.parametrize(("rho", "counted"), [("0.1", 1), ("0.1 0.2 0.3", 0), ("0.1,0.2,0.3", 0)])

@@ -1,6 +1,6 @@
 """`gladient certify`: every stationary point of one setting, and whether the optimum is the only one."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from gladient._text import json_text
 from gladient.cli._setting import SettingOptions
@@ -20,31 +20,13 @@ class Certify(SettingOptions):
 
     def run(self) -> None:
         """Print the stationary points, the verdict, and what gating buys."""
-        from gladient.landscape import advantage, stationary_points, uniqueness
+        from gladient.answers import verdict
 
-        setting = self.load()
-        found, verdict, gain = stationary_points(setting), uniqueness(setting), advantage(setting)
+        found = verdict(self.load())
         if self.json:
-            points = [
-                {"gamma": p.gamma, "risk": p.risk, "kind": p.kind, "slope": p.slope, "omega": p.omega.tolist()}
-                for p in found.points
-            ]
-            print(
-                json_text(
-                    {
-                        "stationary_points": points,
-                        "undecided": found.undecided,
-                        "uniqueness": asdict(verdict),
-                        "advantage": {**asdict(gain), "tasks": gain.tasks.tolist()},
-                    }
-                )
-            )
+            print(json_text(found.to_json()))
             return
         print(f"{'γ':14}{'risk':14}{'slope':12}kind")
-        for point in found.points:
+        for point in found.stationary.points:
             print(f"{point.gamma:<14.6g}{point.risk:<14.8g}{point.slope:<12.4g}{point.kind}")
-        print(f"optimum: {verdict.verdict} (by: {verdict.reason}; paper's margin {verdict.paper_margin:.4g}, ", end="")
-        print(f"slope at most {verdict.slope_bound:.4g})")
-        print(f"gating: {'gains' if gain.strict else 'gains nothing:'} {gain.gain:.6g} over linear attention; ", end="")
-        order = ", ".join(f"ω{k + 1} ≥ {f'ω{k}' if k else '0'}" for k in gain.binding)
-        print("a scalar gate attains it" if gain.scalar_attains else f"a scalar gate does not: {order} binds")
+        print(*found.lines, sep="\n")

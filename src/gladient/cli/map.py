@@ -1,17 +1,21 @@
 """`gladient map`: what gates or the delta rule gain, over the plane of both tasks' correlations with the query's."""
 
+import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from gladient._files import write_atomically
 from gladient._text import json_text
-from gladient.cli._map_files import draw, write_csv
 from gladient.cli._numbers import Floats, Whole, Wholes
 from gladient.cli._setting import require_memory
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from gladient._types import Array
-    from gladient.cli._map_files import Plane
+    from gladient.answers import Gain, Plane
 
 __all__ = ["Map"]
 
@@ -60,6 +64,8 @@ class Map:
         """Compute, write and say where."""
         import numpy as np
 
+        from gladient.pictures import save_figure
+
         self._check()
         out = self.out
         r1, r2 = (np.linspace(*_range(name, text), self.points) for name, text in (("r1", self.r1), ("r2", self.r2)))
@@ -70,8 +76,8 @@ class Map:
                 "[[R, r], [rᵀ, 1]] must be positive semidefinite; choose smaller ranges"
             )
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(out.with_name(out.name + ".csv"), plane)
-        draw(out, plane, f"n = {self.n[0]} + {self.n[1]}, ρ = {self.rho:g}")
+        write_atomically(out.with_name(out.name + ".csv"), _table(plane))
+        save_figure(_draw(plane, f"n = {self.n[0]} + {self.n[1]}, ρ = {self.rho:g}"), out, dpi=150)
         print(json_text(_summary(out, plane)) if self.json else _sentences(out, plane))
 
     def _check(self) -> None:
@@ -96,29 +102,20 @@ class Map:
                 raise ValueError(f"{self.out}{suffix} is a folder; give another --out")
 
     def _computed(self, r1: "Array", r2: "Array") -> "Plane":
-        import numpy as np
-
-        from gladient.cli._map_files import Plane
-        from gladient.landscape import delta_rule_batch, optimum_batch
+        from gladient.answers import gain_plane
         from gladient.prompts import correlation_matrix
 
-        r = np.stack(np.meshgrid(r1, r2), axis=-1).reshape(-1, 2)
-        R = correlation_matrix((self.rho,), 2)
-        spectrum, times = (self.spectrum, None) if self.spectrum else ([1.0], [float(self.d)])
-        gates = optimum_batch(self.n, R, r, spectrum, self.sigma2, times)
-        if self.gain_of == "gate":
-            attains = np.where(gates.valid, gates.scalar_margin >= -1e-9, np.nan)
-            columns = {"linear_attention": gates.linear_attention, "optimum": gates.risk}
-            return Plane("gates", r1, r2, gates.valid, columns, {"scalar_attains": attains}, gates.scalar_margin)
-        gated = self.over == "gate"
-        delta = delta_rule_batch(self.n, R, r, self.d, self.sigma2, gated=gated)
-        if gated:
-            columns = {"optimum": gates.risk, "gated_delta_rule": delta.risk}
-            more = {"step": delta.steps, "decay": delta.decays[:, 0]}
-            return Plane("gated delta", r1, r2, delta.valid, columns, more, gates.risk - delta.risk)
-        columns = {"linear_attention": gates.linear_attention, "delta_rule": delta.risk}
-        border = np.where(delta.valid, np.where(delta.steps > 0.0, 1.0, -1.0), np.nan)
-        return Plane("delta", r1, r2, delta.valid, columns, {"step": delta.steps}, border)
+        kinds: dict[tuple[str, str], Gain] = {("gate", "linear"): "gates", ("delta", "linear"): "delta"}
+        return gain_plane(
+            kinds.get((self.gain_of, self.over), "gated delta"),
+            r1,
+            r2,
+            n=self.n,
+            R=correlation_matrix((self.rho,), 2),
+            spectrum=self.spectrum or [1.0],
+            times=None if self.spectrum else [float(self.d)],
+            sigma2=self.sigma2,
+        )
 
 
 def _range(name: str, text: str) -> tuple[float, float]:
@@ -132,19 +129,38 @@ def _range(name: str, text: str) -> tuple[float, float]:
 
 
 def _summary(out: Path, plane: "Plane") -> dict[str, object]:
-    least, most = plane.ends
-    return {
-        "files": [f"{out}{suffix}" for suffix in (".png", ".svg", ".csv")],
-        "points": int(plane.valid.sum()),
-        "blank": int((~plane.valid).sum()),
-        "least_gain": least,
-        "largest_gain": most,
-        "better": plane.better,
-    }
+    return {"files": [f"{out}{suffix}" for suffix in (".png", ".svg", ".csv")], **plane.to_json()}
 
 
 def _sentences(out: Path, plane: "Plane") -> str:
-    least, most = ("{gain:.2%} at r1 = {r1:.4g}, r2 = {r2:.4g}".format(**end) for end in plane.ends)
-    count, blank = int(plane.valid.sum()), int((~plane.valid).sum())
-    files = f"{out}.png, .svg, .csv: {count} points, {blank} blank (impossible correlations)"
-    return f"{files}\n{plane.label}: from {least}, to {most}; above 0 at {plane.better:.1%} of the points"
+    count, found = plane.sentences
+    return f"{out}.png, .svg, .csv: {count}\n{found}"
+
+
+def _table(plane: "Plane") -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(plane.table())
+    return text.getvalue()
+
+
+def _draw(plane: "Plane", title: str) -> "Figure":
+    """The heat map, and the line at which something changes, with a name on either side."""
+    from matplotlib.colors import TwoSlopeNorm
+
+    from gladient.pictures import blank, heat_map, name_sides
+
+    gain, border = plane.grid(plane.gain), plane.grid(plane.border)
+    least, most = (end["gain"] for end in plane.ends)
+    size = max(-least, most)
+    colours: dict[str, Any] = {}
+    ink, halo = "white", "black"
+    if least < 0.0:
+        ink, halo = halo, ink
+        colours = {"cmap": "RdBu", "norm": TwoSlopeNorm(0.0, min(least, -0.01 * size), max(most, 0.01 * size))}
+    figure = blank(6.0, 5.0)
+    axes = figure.add_subplot()
+    if heat_map(axes, plane.r1, plane.r2, gain, border, label=plane.label, line=ink, **colours):
+        name_sides(axes, plane.r1, plane.r2, border, plane.sides, colour=ink, halo=halo)
+    axes.set(xlabel="r1, first task", ylabel="r2, second task")
+    axes.set_title(title, fontsize="medium")
+    return figure

@@ -5,7 +5,6 @@ from typing import Any
 from gladient.experiments._figure import Column, Config, Figure, Reproducible
 from gladient.experiments._make import Made, make
 from gladient.experiments._models import MODELS
-from gladient.experiments._panels import draw_points, legend_below, panel_grid
 from gladient.experiments._register import register
 from gladient.experiments._results import ExactPoint, Judgement, Row, judge_gap, summarise
 from gladient.experiments._rungs import RUNGS
@@ -48,9 +47,6 @@ __all__ = [
     "Row",
     "judge_gap",
     "summarise",
-    "draw_points",
-    "legend_below",
-    "panel_grid",
 ]
 
 FIGURES: dict[str, Reproducible[Any, Any, Any, Any]] = {

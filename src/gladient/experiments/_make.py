@@ -10,7 +10,7 @@ from typing import Any, Generic, cast
 import torch
 from rich.console import Console
 
-from gladient._files import save_figure, write_atomically
+from gladient._files import write_atomically
 from gladient._optional import require
 from gladient.experiments._figure import C, Figure, P, R, W
 from gladient.experiments._output import open_output
@@ -20,6 +20,7 @@ from gladient.experiments._results import read_rows, write_rows
 from gladient.experiments._runner import run_work
 from gladient.experiments._stack import is_diverged
 from gladient.experiments._versions import versions
+from gladient.pictures import save_figure
 
 __all__ = ["Made", "make"]
 

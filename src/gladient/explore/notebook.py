@@ -16,10 +16,10 @@ def _():
 
     import marimo as mo
 
-    from gladient import explore, landscape
+    from gladient import answers, explore, landscape
     from gladient.explore import controls, pictures, tables
 
-    return combinations, controls, explore, landscape, mo, pictures, tables
+    return answers, combinations, controls, explore, landscape, mo, pictures, tables
 
 
 @app.cell
@@ -83,10 +83,10 @@ def _(mo):
 
 
 @app.cell
-def _(explore, landscape, mo, setting, tables, with_delta):
+def _(answers, landscape, mo, setting, tables, with_delta):
     ladder = landscape.ladder(setting)
-    gates = explore.gate_rows(setting, ladder)
-    mo.Html(tables.ladder(gates + (explore.delta_rows(ladder) if with_delta.value else []), setting))
+    gates = answers.gates(ladder)
+    mo.Html(tables.ladder(gates + (answers.delta_rules(ladder) if with_delta.value else []), setting))
     return gates, ladder
 
 
@@ -97,24 +97,24 @@ def _(mo):
 
 
 @app.cell
-def _(explore, gates, landscape, mo, pictures, setting):
-    points = landscape.stationary_points(setting)
+def _(answers, gates, mo, pictures, setting):
+    proved = answers.verdict(setting)
     weights = mo.Html(pictures.svg(pictures.draw_weights(gates), "Weight of one example of each task"))
-    circle = (
-        mo.Html(pictures.svg(pictures.draw_circle(explore.around(setting), points, gates), "Risk of all weights"))
-        if setting.K == 2
-        else mo.md("The risk of all weights can be drawn for two tasks.")
-    )
+    if setting.K == 2:
+        drawn = pictures.draw_circle(answers.around(setting), proved.stationary, gates)
+        circle = mo.Html(pictures.svg(drawn, "Risk of all weights"))
+    else:
+        circle = mo.md("The risk of all weights can be drawn for two tasks.")
     mo.hstack([weights, circle], justify="start", wrap=True)
-    return (points,)
+    return (proved,)
 
 
 @app.cell
-def _(landscape, mo, points, setting, tables):
+def _(mo, proved, tables):
     mo.vstack(
         [
-            mo.md(tables.sentences(landscape.uniqueness(setting), landscape.advantage(setting))),
-            mo.Html(tables.stationary(points)),
+            mo.md(proved.sentences),
+            mo.Html(tables.stationary(proved.stationary)),
         ]
     )
     return

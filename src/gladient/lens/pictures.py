@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from gladient.lens._record import Record
+from gladient.pictures import INK, PALE, blank, frame
 
 __all__ = ["heat_maps", "memory_profile", "token_strip"]
 
@@ -30,7 +30,7 @@ def heat_maps(record: Record, head: int, *, batch: int = 0) -> Figure:
     For the delta rule, whose weights do not separate, the exact implicit attention alone.
     """
     names = list(_TITLES) if record.recurrence.separable else ["implicit_attention"]
-    figure = _figure(3.6 * len(names), 3.6)
+    figure = blank(3.6 * len(names), 3.6)
     positions = record.recurrence.positions.numpy(force=True)
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         weights = getattr(record, name)(head)[batch, 0].numpy(force=True)
@@ -42,7 +42,7 @@ def heat_maps(record: Record, head: int, *, batch: int = 0) -> Figure:
         axes.set_title(_TITLES[name], fontsize=10)
         axes.set_xlabel("token")
         axes.set_ylabel("captured query" if len(positions) < weights.shape[1] else "query")
-        axes.spines[["top", "right"]].set_visible(False)
+        frame(axes, grid=False)
     figure.suptitle(f"{record.module}, head {head}", fontsize=11)
     return figure
 
@@ -55,21 +55,20 @@ def memory_profile(records: Sequence[Record]) -> Figure:
     """
     if not records:
         raise ValueError("there are no records; run the model inside `with lens.capture(model)`")
-    figure = _figure(6.4, 3.6)
+    figure = blank(6.4, 3.6)
     axes = figure.subplots()
     lengths = [_memory_lengths(record) for record in records]
     for place, each in enumerate(lengths):
         spread = np.linspace(-0.25, 0.25, len(each)) if len(each) > 1 else np.zeros(1)
-        axes.plot(place + spread, each, "o", color="#0072B2", alpha=0.6, markersize=4, markeredgewidth=0)
-    axes.plot([np.median(each) for each in lengths], color="#D55E00", label="median")
+        axes.plot(place + spread, each, "o", color=PALE, markersize=4, markeredgewidth=0)
+    axes.plot([np.median(each) for each in lengths], color=INK, label="median")
     axes.set_yscale("symlog", linthresh=1)
     axes.set_ylim(bottom=0)
     axes.set_xticks(range(len(records)), [str(record.layer) for record in records])
     axes.set_xlabel("layer")
     axes.set_ylabel("memory length, tokens")
-    axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes)
     return figure
 
 
@@ -102,7 +101,7 @@ def token_strip(
         )
     row = getattr(record, weights)(head, query)[batch, 0, 0].numpy(force=True)
     norm, colours, places = _norm(row, weights), _colours(weights), _lay_out(tokens)
-    figure = _figure(10.0, 0.6 + 0.3 * (places[-1][1] + 1))
+    figure = blank(10.0, 0.6 + 0.3 * (places[-1][1] + 1))
     axes = figure.subplots()
     axes.set_axis_off()
     axes.set_xlim(0, _LINE)
@@ -111,15 +110,9 @@ def token_strip(
     for place, (token, (x, line)) in enumerate(zip(tokens, places, strict=True)):
         colour = colours(norm(row[place])) if place <= query else (1, 1, 1, 0)
         ink = "#9aa6b5" if place > query else "white" if np.dot(colour[:3], [0.3, 0.59, 0.11]) < 0.5 else "#10161f"
-        box = {"facecolor": colour, "edgecolor": "#D55E00" if place == query else "none", "pad": 2}
+        box = {"facecolor": colour, "edgecolor": INK if place == query else "none", "pad": 2}
         axes.text(x, line, _shown(token), family="monospace", fontsize=9, color=ink, bbox=box, va="center")
     axes.set_title(f"{record.module}, head {head}: {_TITLES[weights]} at token {query}", fontsize=10, loc="left")
-    return figure
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
     return figure
 
 

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gladient.experiments._models import MODELS
-from gladient.experiments._panels import correlations, draw_points, frame, legend_below, panel_grid
 from gladient.experiments._results import ExactPoint
+from gladient.pictures import correlations, draw_points, family, frame, legend_below, panel_grid
 
 if TYPE_CHECKING:
     from gladient.experiments.delta.figure import DeltaRow
@@ -17,28 +17,24 @@ __all__ = ["draw_delta"]
 
 
 class _Style(NamedTuple):
-    label: str
-    colour: str
-    marker: str
     size: float
     per_task: bool
 
 
-# Okabe and Ito's colours, told apart by every kind of colour vision; markers repeat the distinction.
+# Where curves coincide, the wider line and the larger marker below stay visible around the narrower above.
 _GATES = {
     "linear_attention": ("linear attention", "-", 5.0),
     "scalar_gate": ("scalar gate", "-", 2.6),
     "value_gate": ("value gate (WPGD)", ":", 1.6),
     "bayes": ("Bayes", (0, (5, 3)), 1.2),
 }
-_GREY = {"linear_attention": "#D9D9D9", "scalar_gate": "#A0A0A0", "value_gate": "#1b1f24", "bayes": "#1b1f24"}
-_MASKED = {"delta_rule": "#D55E00", "gated_delta_rule": "#0072B2"}
+_MASKED = ("delta_rule", "gated_delta_rule")
 _MODELS = {
-    "delta_rule": _Style("delta rule", "#D55E00", "o", 8, False),
-    "gated_delta_rule": _Style("gated delta rule", "#0072B2", "s", 6, False),
-    "gated_delta_rule_unit": _Style("gated, keys of length 1", "#009E73", "D", 4, False),
-    "delta_rule_per_task": _Style("gated, a step per task", "#CC79A7", "^", 7, True),
-    "delta_rule_per_task_unit": _Style("the same, keys of length 1", "#E69F00", "v", 4, True),
+    "delta_rule": _Style(8, False),
+    "gated_delta_rule": _Style(6, False),
+    "gated_delta_rule_unit": _Style(4, False),
+    "delta_rule_per_task": _Style(7, True),
+    "delta_rule_per_task_unit": _Style(4, True),
 }
 
 
@@ -64,24 +60,27 @@ def _draw_panel(axis: Axes, rows: Sequence["DeltaRow"], exact: Sequence[ExactPoi
         return [point.n for point in points], [point.risk for point in points]
 
     for name, (label, line, width) in _GATES.items():
-        axis.plot(*curve(name), color=_GREY[name], linestyle=line, linewidth=width, label=f"{label}, exact", zorder=1)
-    for name, colour in () if per_task else _MASKED.items():
-        label = f"{name.replace('_', ' ')} whose query has no step, exact"
+        colour, label = family(name).colour, f"{label}, exact"
+        axis.plot(*curve(name), color=colour, alpha=0.6, linestyle=line, linewidth=width, label=label, zorder=1)
+    for name in () if per_task else _MASKED:
+        title, colour, _ = family(name)
+        label = f"{title} whose query has no step, exact"
         axis.plot(*curve(name), color=colour, linestyle=(0, (4, 2)), linewidth=0.9, label=label, zorder=2)
     for model, style in _MODELS.items():
         trained = [row for row in rows if row.model == model]
         if style.per_task == per_task and trained:
-            axis.plot(*curve(MODELS[model].rung), color=style.colour, linewidth=1.5, zorder=2)
+            title, colour, marker = family(model)
+            axis.plot(*curve(MODELS[model].rung), color=colour, linewidth=1.5, zorder=2)
             draw_points(
                 axis,
                 [row.n for row in trained],
                 trained,
-                color=style.colour,
-                marker=style.marker,
+                color=colour,
+                marker=marker,
                 markersize=style.size,
                 markerfacecolor="none",
                 markeredgewidth=1.4,
-                label=f"{style.label}, trained; line: exact",
+                label=f"{title}, trained; line: exact",
                 zorder=3,
             )
     axis.set_xscale("log", base=2)

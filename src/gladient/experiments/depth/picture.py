@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from gladient.experiments._panels import draw_points, frame, legend_below, panel_grid
+from gladient.pictures import INK, draw_points, frame, legend_below, ordered, panel_grid
 
 if TYPE_CHECKING:
     from gladient.experiments.depth.figure import DepthPoint, DepthRow
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = ["draw_depth"]
 
 _TITLES = {"linear_attention": "linear attention", "scalar_gate": "GLA, scalar gates"}
-_COLOURS = ("#D55E00", "#E69F00", "#009E73", "#0072B2")  # Okabe and Ito's
 _MARKERS = "osD^"
 
 
@@ -34,13 +33,14 @@ def draw_depth(rows: Sequence["DepthRow"], points: Sequence["DepthPoint"]) -> Fi
 
 def _draw_panel(axis: Axes, rows: Sequence["DepthRow"], points: Sequence["DepthPoint"]) -> None:
     depths = sorted({row.layers for row in rows})
-    for depth, colour in zip(depths, _COLOURS * len(depths), strict=False):
+    colours = ordered(len(depths))
+    for depth, colour in zip(depths, colours, strict=True):
         line = [point for point in points if point.layers == depth]
         label = f"best {depth} step{'s' if depth > 1 else ''} of WPGD"
         axis.plot([p.n for p in line], [p.risk for p in line], color=colour, linewidth=1.4, label=label)
     floor = [point for point in points if point.layers == 0]
-    axis.plot([p.n for p in floor], [p.risk for p in floor], "--", color="#444444", linewidth=1.2, label="Bayes")
-    for depth, colour, marker in zip(depths, _COLOURS * len(depths), _MARKERS * len(depths), strict=False):
+    axis.plot([p.n for p in floor], [p.risk for p in floor], "--", color=INK, linewidth=1.2, label="Bayes")
+    for depth, colour, marker in zip(depths, colours, _MARKERS * len(depths), strict=False):
         trained = [row for row in rows if row.layers == depth]
         draw_points(
             axis,

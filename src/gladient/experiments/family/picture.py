@@ -1,32 +1,29 @@
 """The picture of trained models on the ladder of gate families, drawn from results alone."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gladient.experiments._panels import INK, draw_points, frame, legend_below, panel_grid
 from gladient.experiments._results import ExactPoint
+from gladient.pictures import INK, draw_points, family, frame, legend_below, panel_grid
 
 if TYPE_CHECKING:
     from gladient.experiments.family.figure import FamilyRow
 
 __all__ = ["draw_ladders"]
 
-# Okabe and Ito's colours, told apart by every kind of colour vision. Where rungs coincide, the wider line below stays
-# visible around the narrower above, and between the dashes of WPGD and of the key gate.
-_RUNGS: dict[str, tuple[str, str, object, float]] = {
-    "linear_attention": ("linear attention", "#AAAAAA", "-", 7.5),
-    "fixed_decay": ("best fixed decay", "#E69F00", "-", 5.6),
-    "scalar_gate": ("scalar gate", "#56B4E9", "-", 4.2),
-    "value_gate": ("WPGD (value gate)", "#D55E00", (0, (5, 3)), 2.4),
-    "key_gate": ("key gate", "#1b1f24", (0, (1, 3)), 1.4),
-    "bayes": ("Bayes", "#009E73", "-.", 1.5),
+# Where rungs coincide, the wider line below stays visible around the narrower above, and between the dashes of WPGD and
+# of the key gate.
+_RUNGS: dict[str, tuple[str, object, float]] = {
+    "linear_attention": ("linear attention", "-", 7.5),
+    "fixed_decay": ("best fixed decay", "-", 5.6),
+    "scalar_gate": ("scalar gate", "-", 4.2),
+    "value_gate": ("WPGD (value gate)", (0, (5, 3)), 2.4),
+    "key_gate": ("key gate", (0, (1, 3)), 1.4),
+    "bayes": ("Bayes", "-.", 1.5),
 }
-_NAMES = {"linear_attention": "linear\nattention", "retnet": "RetNet", "mamba2": "Mamba-2", "gla": "GLA"}
-_NAMES |= {"rwkv6": "RWKV-6", "mamba": "Mamba", "hgrn2": "HGRN-2"}
-_NAMES |= {"deltanet": "DeltaNet", "gated_deltanet": "Gated DeltaNet", "kda": "KDA"}
 
 
 def draw_ladders(rows: Sequence["FamilyRow"], exact: Sequence[ExactPoint]) -> Figure:
@@ -43,8 +40,9 @@ def draw_ladders(rows: Sequence["FamilyRow"], exact: Sequence[ExactPoint]) -> Fi
 
 
 def _draw_panel(axis: Axes, rows: Sequence["FamilyRow"], rungs: dict[str, float]) -> None:
-    for name, (label, colour, line, width) in _RUNGS.items():
-        axis.axhline(rungs[name], color=colour, linestyle=line, linewidth=width, alpha=0.8, label=label, zorder=1)
+    for name, (label, line, width) in _RUNGS.items():
+        style: dict[str, Any] = {"color": family(name).colour, "linestyle": line, "linewidth": width, "alpha": 0.8}
+        axis.axhline(rungs[name], label=label, zorder=1, **style)
     places = range(len(rows))
     axis.hlines(
         [row.exact for row in rows],
@@ -56,6 +54,7 @@ def _draw_panel(axis: Axes, rows: Sequence["FamilyRow"], rungs: dict[str, float]
         zorder=2,
     )
     draw_points(axis, list(places), rows, marker="o", markersize=5, label="trained", zorder=3)
-    axis.set_xticks(list(places), [_NAMES.get(row.model, row.model) for row in rows], rotation=60, fontsize=8.5)
+    names = [family(row.model).title.replace("linear ", "linear\n") for row in rows]
+    axis.set_xticks(list(places), names, rotation=60, fontsize=8.5)
     axis.set_ylim(0.0, 1.08 * max([*rungs.values(), *(row.risk for row in rows)]))
     frame(axis, grid=False)

@@ -6,29 +6,26 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gladient.experiments._panels import correlations, draw_points, frame, legend_below, panel_grid
 from gladient.experiments._results import ExactPoint, Row
+from gladient.pictures import correlations, draw_points, family, frame, legend_below, panel_grid
 
 __all__ = ["draw_risk_panels"]
 
 
 class _Style(NamedTuple):
-    colour: str
     line: str
     width: float
-    marker: str
     size: float
     trained: str
     exact: str
 
 
-# Okabe and Ito's colours, told apart by every kind of colour vision; markers repeat the distinction.
 # Where curves coincide, the wider line and the larger marker below stay visible around the narrower above.
 _STYLES = {
-    "without_context": _Style("#777777", ":", 1.5, "x", 6, "GLA without contextual features", "gates at 1/2"),
-    "linear_attention": _Style("#D55E00", "-", 3.8, "o", 10, "linear attention", "linear attention"),
-    "scalar_gate": _Style("#0072B2", "-", 2.5, "s", 7, "GLA, scalar gates", "best scalar gate"),
-    "value_gate": _Style("#009E73", "-", 1.0, "D", 3.5, "GLA, value gates", "WPGD optimum"),
+    "without_context": _Style(":", 1.5, 6, "GLA without contextual features", "gates at 1/2"),
+    "linear_attention": _Style("-", 3.8, 10, "linear attention", "linear attention"),
+    "scalar_gate": _Style("-", 2.5, 7, "GLA, scalar gates", "best scalar gate"),
+    "value_gate": _Style("-", 1.0, 3.5, "GLA, value gates", "WPGD optimum"),
 }
 
 
@@ -53,7 +50,7 @@ def _draw_panel(axis: Axes, rows: Sequence[Row], exact: Sequence[ExactPoint]) ->
         axis.plot(
             [point.n for point in points],
             [point.risk for point in points],
-            color=style.colour,
+            color=family(name).colour,
             linestyle=style.line,
             linewidth=style.width,
             label=f"{style.exact}, exact",
@@ -65,8 +62,8 @@ def _draw_panel(axis: Axes, rows: Sequence[Row], exact: Sequence[ExactPoint]) ->
             axis,
             [row.n for row in trained],
             trained,
-            color=style.colour,
-            marker=style.marker,
+            color=family(name).colour,
+            marker=family(name).marker,
             markersize=style.size,
             markeredgewidth=1.4,
             markerfacecolor="none" if style.size > 4 else None,

@@ -7,15 +7,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from gladient.experiments._panels import INK, frame, legend_below, panel_grid
+from gladient.pictures import INK, family, frame, legend_below, panel_grid
 
 if TYPE_CHECKING:
     from gladient.experiments.real.figure import RealPoint, RealRow
 
 __all__ = ["draw_real"]
 
-_GATES = {"scalar_gate": ("scalar gate", "#0072B2"), "value_gate": ("value gate", "#D55E00")}
-_KINDS = {"predicted": ("o", "predicted step, measured"), "fitted": ("s", "fitted"), "trained": ("^", "trained")}
+_GATES = ("scalar_gate", "value_gate")
+_KINDS = {  # how much of a gate's marker is filled, and what that means
+    "predicted": ("none", "predicted step, measured"),
+    "fitted": ("bottom", "fitted"),
+    "trained": ("full", "trained"),
+}
 _APART = 1.07  # between points of one length
 
 
@@ -42,7 +46,8 @@ def draw_real(rows: Sequence["RealRow"], points: Sequence["RealPoint"]) -> Figur
 
 def _draw_panel(axis: Axes, rows: Sequence["RealRow"], points: Sequence["RealPoint"]) -> None:
     axis.axhline(0.0, color=INK, linewidth=0.8)
-    for side, (model, (gate, colour)) in zip((-1, 1), _GATES.items(), strict=True):
+    for side, model in zip((-1, 1), _GATES, strict=True):
+        gate, colour, marker = family(model)
         line = sorted((point for point in points if point.model == model), key=lambda point: point.n)
         axis.errorbar(
             [point.n for point in line],
@@ -53,7 +58,7 @@ def _draw_panel(axis: Axes, rows: Sequence["RealRow"], points: Sequence["RealPoi
             capsize=2,
             label=f"{gate}, predicted",
         )
-        for step, (kind, (marker, name)) in enumerate(_KINDS.items(), start=1):
+        for step, (kind, (filled, name)) in enumerate(_KINDS.items(), start=1):
             chosen = [row for row in rows if row.model == model and row.kind == kind]
             if not chosen:
                 continue
@@ -64,7 +69,7 @@ def _draw_panel(axis: Axes, rows: Sequence["RealRow"], points: Sequence["RealPoi
                 linestyle="none",
                 marker=marker,
                 markersize=4.5,
-                markerfacecolor="none",
+                fillstyle=filled,
                 color=colour,
                 linewidth=0.8,
                 label=f"{gate}, {name}",

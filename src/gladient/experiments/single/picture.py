@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from gladient.experiments._panels import draw_points, frame, legend_below, panel_grid
 from gladient.experiments._results import Row
+from gladient.pictures import PALE, draw_points, family, frame, legend_below, panel_grid
 
 if TYPE_CHECKING:
     from gladient.experiments.single.figure import StepPoint
@@ -18,10 +18,12 @@ def draw_training(rows: Sequence[Row], points: Sequence["StepPoint"]) -> Figure:
     """The risk over the steps, the exact risk as a line, the tested model at the end."""
     figure, grid = panel_grid(1, 1, panel=(6.4, 3.8), margin=0.5)
     axis = grid[0][0]
-    axis.plot([p.step for p in points], [p.risk for p in points], color="#0072B2", linewidth=1.4, label="training")
+    axis.plot([p.step for p in points], [p.risk for p in points], color=PALE, linewidth=1.4, label="training")
     for row in rows:
-        axis.axhline(row.exact, color="#D55E00", linewidth=1.4, label="exact")
-        draw_points(axis, [points[-1].step], [row], marker="o", markersize=5, label="trained, on fresh prompts")
+        _, colour, marker = family(row.model)
+        axis.axhline(row.exact, color=colour, linewidth=1.4, label="exact")
+        style = {"color": colour, "marker": marker, "markersize": 5}
+        draw_points(axis, [points[-1].step], [row], label="trained, on fresh prompts", **style)
         axis.set_title(f"{row.model}: {row.panel}", fontsize=11)
     axis.set_xlabel("step")
     axis.set_ylabel("risk")

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gladient.experiments._panels import draw_points, frame, legend_below, panel_grid
 from gladient.experiments._results import mean_risk
 from gladient.experiments.sweep.grid import AXES
+from gladient.pictures import draw_points, family, frame, legend_below, panel_grid
 
 if TYPE_CHECKING:
     from gladient.experiments.sweep.figure import SweepPoint, SweepRow
 
 __all__ = ["draw_sweep"]
 
-_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#777777", "#1b1f24")  # Okabe and Ito's
-_MARKERS = "osD^vPXd"
 _MOST = 24  # panels; more cannot be read
 
 
@@ -43,10 +41,10 @@ def draw_sweep(rows: Sequence["SweepRow"], points: Sequence["SweepPoint"], x: st
     figure, grid = panel_grid(-(-len(shown) // columns), columns, panel=(3.4, 3.0), margin=0.8)
     axes, places = list(chain.from_iterable(grid)), _places(values[x])
     for name, axis in zip(shown, axes, strict=False):
-        for model, colour, marker in zip(_models(points), _COLOURS * 9, _MARKERS * 9, strict=False):
+        for model in dict.fromkeys(point.model for point in points):
             line = [p for p in points if p.model == model and _panel(p, others) == name]
             dots = [row for row in rows if row.model == model and _panel(row, others) == name]
-            _draw_model(axis, model, colour, marker, line=_line(line, places, x), dots=_means(dots, places, x))
+            _draw_model(axis, model, line=_line(line, places, x), dots=_means(dots, places, x))
         axis.set_title(", ".join(f"{other} = {value}" for other, value in zip(others, name, strict=True)), fontsize=9)
         axis.set_ylim(bottom=0)
         axis.set_xlabel("examples in the prompt, n" if x == "n" else x)
@@ -62,16 +60,11 @@ def draw_sweep(rows: Sequence["SweepRow"], points: Sequence["SweepPoint"], x: st
     return figure
 
 
-def _draw_model(
-    axis: Axes, model: str, colour: str, marker: str, *, line: list[tuple[float, float]], dots: list[_Mean]
-) -> None:
+def _draw_model(axis: Axes, model: str, *, line: list[tuple[float, float]], dots: list[_Mean]) -> None:
+    _, colour, marker = family(model)
     axis.plot(*zip(*line, strict=True), color=colour, linewidth=1.4, label=f"{model}, exact")
     style = {"color": colour, "marker": marker, "markersize": 5, "markerfacecolor": "none"}
     draw_points(axis, [dot.place for dot in dots], dots, label=f"{model}, trained", **style)
-
-
-def _models(points: Sequence["SweepPoint"]) -> list[str]:
-    return list(dict.fromkeys(point.model for point in points))
 
 
 def _panel(point: "SweepPoint", others: Sequence[str]) -> tuple[str | float | int, ...]:

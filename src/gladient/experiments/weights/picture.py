@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gladient.experiments._panels import INK, correlations, frame, legend_below, panel_grid
+from gladient.pictures import INK, correlations, frame, legend_below, ordered, panel_grid
 
 if TYPE_CHECKING:
     from gladient.experiments.weights.figure import WeightPoint, WeightRow
 
 __all__ = ["draw_weights"]
 
-_TASKS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7")
 _TITLES = {"scalar_gate": "scalar gates", "value_gate": "value gates"}
 
 
@@ -37,7 +36,8 @@ def draw_weights(rows: Sequence["WeightRow"], points: Sequence["WeightPoint"]) -
 
 
 def _draw_panel(axis: Axes, points: Sequence["WeightPoint"]) -> None:
-    for task, colour in zip(sorted({point.task for point in points}), _TASKS * len(points), strict=False):
+    tasks = sorted({point.task for point in points})
+    for task, colour in zip(tasks, ordered(len(tasks)), strict=True):
         block = [point for point in points if point.task == task]
         places = [point.example + 1 for point in block]
         label = f"best weight, task {task + 1}"

@@ -7,13 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = ["INK", "Measured", "correlations", "draw_points", "frame", "legend_below", "panel_grid"]
+from gladient.pictures.ink import INK
 
-INK = "#1b1f24"
+__all__ = ["blank", "correlations", "draw_points", "frame", "legend_below", "panel_grid"]
 
 
 @runtime_checkable
-class Measured(Protocol):
+class _Measured(Protocol):
     """A row with a measured risk."""
 
     @property
@@ -23,6 +23,13 @@ class Measured(Protocol):
     @property
     def standard_error(self) -> float:
         """Its standard error."""
+
+
+def blank(width: float, height: float) -> Figure:
+    """An empty picture of a size in inches, which is no business of pyplot's."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def panel_grid(
@@ -38,8 +45,7 @@ def panel_grid(
         sharex: whether all panels have one x axis.
         sharey: whether all panels have one y axis.
     """
-    figure = Figure(figsize=(panel[0] * columns + 0.6, panel[1] * rows + margin), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(panel[0] * columns + 0.6, panel[1] * rows + margin)
     return figure, figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey).tolist()
 
 
@@ -50,7 +56,7 @@ def frame(axis: Axes, *, grid: bool = True) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def draw_points(axis: Axes, x: Sequence[float | int], rows: Sequence[Measured], **style: Any) -> None:
+def draw_points(axis: Axes, x: Sequence[float | int], rows: Sequence[_Measured], **style: Any) -> None:
     """Risks as points with two standard errors."""
     axis.errorbar(
         x,

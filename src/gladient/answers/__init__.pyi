@@ -1,0 +1,24 @@
+from .circles import Circle, around
+from .planes import Gain, Plane, gain_plane, plane_through
+from .rungs import MEANINGS, Answer, delta_rules, gates, rung
+from .verdicts import Verdict, verdict
+
+__all__ = [
+    # rungs
+    "MEANINGS",
+    "Answer",
+    "gates",
+    "delta_rules",
+    "rung",
+    # what is proved
+    "Verdict",
+    "verdict",
+    # the risk of all weights of two tasks
+    "Circle",
+    "around",
+    # gains over a plane
+    "Gain",
+    "Plane",
+    "gain_plane",
+    "plane_through",
+]

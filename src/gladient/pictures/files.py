@@ -1,0 +1,37 @@
+"""Pictures as files, and as an element of a page."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from gladient._files import write_atomically
+
+__all__ = ["save_figure", "svg_text"]
+
+
+def save_figure(figure: Figure, stem: Path, *, dpi: int) -> None:
+    """Write STEM.png and STEM.svg, the same bytes for the same figure."""
+    for suffix in ("png", "svg"):
+        write_atomically(stem.with_name(f"{stem.name}.{suffix}"), _saved(figure, suffix, dpi=dpi))
+
+
+def svg_text(figure: Figure, *, text: bool = False) -> str:
+    """The picture as an <svg> element.
+
+    Args:
+        figure: the picture.
+        text: whether the browser sets its text; as outlines if not, which look the same everywhere.
+    """
+    found = _saved(figure, "svg", fonttype="none" if text else "path").decode()
+    return found[found.index("<svg") :]
+
+
+def _saved(figure: Figure, suffix: str, *, fonttype: str = "path", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    dated: dict[str, Any] = {"metadata": {"Date": None}} if suffix == "svg" else {}
+    with mpl.rc_context({"svg.hashsalt": "gladient", "svg.fonttype": fonttype}):
+        figure.savefig(buffer, format=suffix, **dated, **options)
+    return buffer.getvalue()

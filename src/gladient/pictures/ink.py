@@ -1,0 +1,87 @@
+"""The colours: one colour and marker for each gate family in every picture, and what all else is drawn with."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+__all__ = ["FAMILIES", "INK", "PALE", "Family", "family", "ordered"]
+
+INK = "#1b1f24"
+"""Axes, text, and what belongs to no gate family."""
+PALE = "#9db8cf"
+"""What stands behind: single batches, single heads."""
+
+
+class Family(NamedTuple):
+    """How a gate family, or a model of it, is named and drawn.
+
+    Attributes:
+        title: its name in words.
+        colour: as matplotlib and HTML take it.
+        marker: as matplotlib takes it.
+    """
+
+    title: str
+    colour: str
+    marker: str
+
+
+# Okabe and Ito's colours for the seven families that stand side by side most often, which every kind of colour vision
+# tells apart. There are no eight such colours on white, so the delta rule's relatives have Paul Tol's darker ones;
+# markers repeat the distinction. What no gate can pass is drawn in ink.
+FAMILIES: Mapping[str, Family] = {
+    "half_gate": Family("gates at 1/2", "#777777", "x"),
+    "linear_attention": Family("linear attention", "#D55E00", "o"),
+    "fixed_decay": Family("fixed decay", "#E69F00", "v"),
+    "scalar_gate": Family("scalar gate", "#0072B2", "s"),
+    "value_gate": Family("value gate", "#009E73", "D"),
+    "key_gate": Family("key gate", "#CC79A7", "^"),
+    "delta_rule": Family("delta rule", "#56B4E9", "P"),
+    "gated_delta_rule": Family("gated delta rule", "#882255", "X"),
+    "gated_delta_rule_unit": Family("gated, keys of length 1", "#332288", "d"),
+    "delta_rule_per_task": Family("gated, a step per task", "#661100", "<"),
+    "delta_rule_per_task_unit": Family("the same, keys of length 1", "#DDCC77", ">"),
+    "schedule": Family("optimal filter (steps per token)", INK, "+"),
+    "bayes": Family("Bayes", INK, "*"),
+    # layers of other papers have their family's colour and a marker of their own
+    "retnet": Family("RetNet", "#E69F00", "1"),
+    "mamba2": Family("Mamba-2", "#0072B2", "h"),
+    "mamba": Family("Mamba", "#009E73", "H"),
+    "gla": Family("GLA", "#CC79A7", "p"),
+    "rwkv6": Family("RWKV-6", "#CC79A7", "8"),
+    "hgrn2": Family("HGRN-2", "#CC79A7", "2"),
+    "deltanet": Family("DeltaNet", "#56B4E9", "3"),
+    "gated_deltanet": Family("Gated DeltaNet", "#882255", "4"),
+    "kda": Family("KDA", "#882255", "|"),
+}
+"""Every gate family by name: rungs as `landscape.Ladder` names them, models as `experiments.MODELS` does."""
+
+_SAME = {  # models and curves that are a family by another name
+    "without_context": "half_gate",
+    "stream_gate": "scalar_gate",
+    "stream_delta_rule": "delta_rule",
+    "stream_gated_delta_rule": "gated_delta_rule",
+}
+
+
+def family(name: str) -> Family:
+    """How a rung or a model is drawn; in ink if it belongs to no family.
+
+    >>> family("stream_gate") == family("scalar_gate")
+    True
+    >>> family("my_gate")
+    Family(title='my gate', colour='#1b1f24', marker='.')
+    """
+    return FAMILIES.get(_SAME.get(name, name), Family(name.replace("_", " "), INK, "."))
+
+
+def ordered(count: int) -> list[str]:
+    """Colours of things in an order that are no families, such as layers or tasks, from dark to light.
+
+    >>> ordered(2)
+    ['#482475', '#54c568']
+    """
+    import matplotlib as mpl
+    from matplotlib.colors import to_hex
+
+    # viridis without its ends, which are too close to ink and to white
+    return [to_hex(mpl.colormaps["viridis"](0.1 + 0.65 * place / max(count - 1, 1))) for place in range(count)]

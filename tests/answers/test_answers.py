@@ -1,0 +1,73 @@
+"""One answer for both faces: what it says is what the theory says, and what both print."""
+
+import json
+import shlex
+
+import numpy as np
+import pytest
+
+from gladient import landscape
+from gladient.answers import around, delta_rules, gates, plane_through, verdict
+from gladient.cli import main
+from gladient.explore import Fields, tables
+from gladient.prompts import MultitaskSetting
+
+THREE = Fields(n="25 10 30", r="0.5 0.2 -0.3", rho="0.1 0.2 0.3", spectrum="1 0.5 0.25", sigma2="0.1")
+SETTINGS = [Fields(), THREE, Fields(r="0.5 0.5"), Fields(r="0 0"), Fields(n="5", r="-0.3", d="2")]
+
+
+def test_rows_are_the_ladder() -> None:
+    ladder = landscape.ladder(THREE.setting())
+    rows = {row.name: row for row in [*gates(ladder), *delta_rules(ladder)]}
+    assert {name: rows[name].risk for name in ladder.risks} == ladder.risks
+    assert rows["delta_rule"].risk == ladder.delta_rule.risk
+    assert rows["value_gate"].gain == pytest.approx(1 - ladder.value_gate.risk / ladder.linear_attention.risk)
+    weights = rows["scalar_gate"].weights
+    assert weights is not None
+    np.testing.assert_array_equal(weights, ladder.scalar_gate.omega)
+
+
+@pytest.mark.parametrize("fields", SETTINGS)
+def test_both_faces_print_the_same_rungs(fields: Fields, capsys: pytest.CaptureFixture[str]) -> None:
+    ladder = landscape.ladder(fields.setting())
+    page = tables.ladder([*gates(ladder), *delta_rules(ladder)], fields.setting())
+    cells = [row.split("</td><td>") for row in page.split("<tr><td>")[1:]]
+    shown = {title: (risk, per_d, gain) for title, _, risk, per_d, gain, _ in cells}
+    assert main(shlex.split(fields.command())[1:]) == 0
+    printed = [line.split()[:4] for line in capsys.readouterr().out.splitlines()[1 : 1 + len(shown)]]
+    titles = {row.name: row.title for row in [*gates(ladder), *delta_rules(ladder)]}
+    assert {titles[name]: tuple(numbers) for name, *numbers in printed} == shown
+
+
+@pytest.mark.parametrize("fields", SETTINGS)
+def test_both_faces_print_the_same_verdict(fields: Fields, capsys: pytest.CaptureFixture[str]) -> None:
+    command, found = shlex.split(fields.command())[2:], verdict(fields.setting())
+    assert main(["certify", *command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(found.to_json()))
+    assert main(["certify", *command]) == 0
+    printed, page = capsys.readouterr().out.splitlines(), tables.stationary(found.stationary)
+    for line in printed[1:-2]:
+        gamma, risk, slope, kind = line.split()
+        assert f"<tr><td>{kind}</td><td>{risk}</td><td>{gamma}</td><td>{slope}</td>" in page
+    assert printed[-2:] == found.lines
+    assert ("gains nothing" in printed[-1]) == ("Gates gain nothing" in found.sentences)
+    assert (found.binding in printed[-1]) == (found.binding in found.sentences)
+
+
+@pytest.mark.parametrize("tasks", [(0, 1), (0, 2), (1, 2)])
+def test_the_plane_goes_through_the_setting(tasks: tuple[int, int]) -> None:
+    setting = THREE.setting()
+    found = plane_through(setting, tasks, points=21)
+    column, row = (np.abs(found.r1 - setting.r[task]).argmin() for task in tasks)
+    exact = landscape.advantage(setting).gain / landscape.linear_attention(setting).risk
+    assert found.grid(found.gain)[row, column] == pytest.approx(exact)
+
+
+def test_the_circle_holds_every_pair_of_weights() -> None:
+    """Its least risk is the optimum's, where the optimum's weights are; equal weights have linear attention's risk."""
+    setting = MultitaskSetting.isotropic(n=[10, 400], r=[0.6, 0.5], d=10)
+    circle, best = around(setting, points=1801), landscape.optimum(setting)
+    assert circle.risks.min() == pytest.approx(best.risk, rel=1e-4)
+    assert circle.angles[circle.risks.argmin()] == pytest.approx(circle.angle(best.omega), abs=0.2)
+    at = np.abs(circle.angles - circle.equal).argmin()
+    assert circle.risks[at] == pytest.approx(landscape.linear_attention(setting).risk, rel=1e-2)
