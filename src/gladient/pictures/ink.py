@@ -78,7 +78,7 @@ def ordered(count: int) -> list[str]:
     """Colours of things in an order that are no families, such as layers or tasks, from dark to light.
 
     >>> ordered(2)
-    ['#482475', '#54c568']
+    ['#482475', '#5ec962']
     """
     import matplotlib as mpl
     from matplotlib.colors import to_hex

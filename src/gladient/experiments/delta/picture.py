@@ -61,7 +61,7 @@ def _draw_panel(axis: Axes, rows: Sequence["DeltaRow"], exact: Sequence[ExactPoi
 
     for name, (label, line, width) in _GATES.items():
         colour, label = family(name).colour, f"{label}, exact"
-        axis.plot(*curve(name), color=colour, alpha=0.6, linestyle=line, linewidth=width, label=label, zorder=1)
+        axis.plot(*curve(name), color=colour, linestyle=line, linewidth=width, label=label, zorder=1)
     for name in () if per_task else _MASKED:
         title, colour, _ = family(name)
         label = f"{title} whose query has no step, exact"
