@@ -20,7 +20,7 @@ _WEIGHED = ("linear_attention", "fixed_decay", "scalar_gate", "value_gate")
 
 def svg(figure: Figure, says: str) -> str:
     """The picture as an element of a page, with a sentence for readers who cannot see it."""
-    return f'<figure role="img" aria-label="{says}" style="margin:0">{svg_text(figure, text=True)}</figure>'
+    return f'<figure role="img" aria-label="{says}" style="margin:0">{svg_text(figure, fonts=True)}</figure>'
 
 
 def draw_weights(rows: Sequence[Answer]) -> Figure:

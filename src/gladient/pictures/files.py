@@ -18,14 +18,14 @@ def save_figure(figure: Figure, stem: Path, *, dpi: int) -> None:
         write_atomically(stem.with_name(f"{stem.name}.{suffix}"), _saved(figure, suffix, dpi=dpi))
 
 
-def svg_text(figure: Figure, *, text: bool = False) -> str:
+def svg_text(figure: Figure, *, fonts: bool = False) -> str:
     """The picture as an <svg> element.
 
     Args:
         figure: the picture.
-        text: whether the browser sets its text; as outlines if not, which look the same everywhere.
+        fonts: whether the browser sets the words in its fonts; else they are outlines, which look the same everywhere.
     """
-    found = _saved(figure, "svg", fonttype="none" if text else "path").decode()
+    found = _saved(figure, "svg", fonttype="none" if fonts else "path").decode()
     return found[found.index("<svg") :]
 
 
