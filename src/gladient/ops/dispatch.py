@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gladient.ops import eager, fla, native
@@ -246,7 +247,7 @@ def run_call(call: Call, backend: str, initial_state: Tensor | None) -> tuple[Te
     """All of them end here: the call, and the state as it was given, which holds the final one if it asks so."""
     o, final = _BACKENDS[_first_willing(call, backend)].run(call)
     if _spoilt(call, o if final is None else final):
-        o, final = eager.exact(call)
+        o, final = _mended(call, o, final)
     if call.inplace and final is not initial_state:
         final = initial_state.copy_(final)  # type: ignore[union-attr]
     return o, final if call.output_final_state else None
@@ -262,6 +263,16 @@ def _spoilt(call: Call, found: Tensor) -> bool:
     if single or call.gates.family == "none" or not visible(found):
         return False
     return not math.isfinite(found.detach().sum().item()) and call.gates.forget
+
+
+def _mended(call: Call, o: Tensor, final: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """By the recurrence. What was finite stays as it is, unless derivatives would lead back through what was not."""
+    found = eager.exact(call)
+    if call.differentiable or call.has_tangents:
+        return found
+    pairs = zip((o, final), found, strict=True)
+    o, final = (x if x is None or y is None else torch.where(x.isfinite(), x, y) for x, y in pairs)  # type: ignore[assignment]
+    return o, final
 
 
 def choose(q: Tensor, k: Tensor, v: Tensor, *, backend: Backend = "auto", **options: Any) -> Choice:
