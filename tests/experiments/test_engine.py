@@ -22,6 +22,7 @@ from tiny_figure import COMMAND, Tiny
 from gladient.cli import main
 from gladient.experiments import Outcome, _cluster, _progress, _runner, make
 from gladient.experiments._output import open_output
+from gladient.experiments._register import lend
 from gladient.experiments._versions import versions
 from gladient.experiments._work import OnStep
 
@@ -238,7 +239,7 @@ def test_work_that_nobody_waits_for_stops_and_keeps_its_checkpoints(tmp_path: Pa
         Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client,
     ):
         client.subscribe_topic("topic", lambda event: told.append(event[1]))
-        future = client.submit(_runner._do, Endless(), output, "topic", versions(), key="endless")
+        future = client.submit(_runner._do, Endless(), output, "topic", versions(), lend({}), key="endless")
         wait_for(lambda: len(told) > 2)
         assert 0 < sum(told) < 1000
         assert not (output.checkpoints / "endless" / "stopped").exists()
