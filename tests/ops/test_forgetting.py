@@ -94,3 +94,20 @@ def test_packed_sequences_and_empty_ones(form: str, family: str, backend: str) -
         (slope,) = torch.autograd.grad(o[:, -right.shape[1] :].sum() + final[1:].sum(), given["v"])
         (other,) = torch.autograd.grad(right.sum() + states.sum(), given["v"])
         torch.testing.assert_close(slope[:, 7:], other[:, 7:])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("form", ["recurrent", "chunked", "last_query"])
+def test_infinite_rates_and_steps_beside_zeros(form: str, backend: str) -> None:
+    """A rate of -inf forgets in every step but one of 0, and a rate of 0 keeps all in any step."""
+    made = inputs("rates", 4, B=1, H=1, K=2, V=2)
+    made["A"][:] = np.array([[-np.inf, 0.0], [0.0, -1.0]])
+    made["dt"][0, :, 0] = np.array([[0.0, 1.0], [1.0, np.inf], [0.0, np.inf], [np.inf, 0.0]])
+    gates = np.exp(np.nan_to_num(made["A"][0], neginf=-1e100) * np.nan_to_num(made["dt"], posinf=1e100)[:, :, 0, None])
+    S = made["state"][0, 0]
+    for t in range(4):
+        S = gates[0, t] * S + np.outer(made["k"][0, t, 0], made["v"][0, t, 0])
+    given = {name: x.detach() for name, x in tensors(made).items()}
+    o, final = run(given, form=form, backend="eager" if form == "recurrent" else backend)
+    torch.testing.assert_close(final[0, 0], torch.tensor(S))
+    torch.testing.assert_close(o[0, -1, 0], torch.tensor(made["q"][0, -1, 0] @ S))

@@ -175,7 +175,7 @@ def learn(lent: bytes) -> None:
         if _module(build) != "__main__" and _origin(build) != kind.origin:
             raise ValueError(
                 f"a worker has another {_module(build)}, where the model {name!r} is built, than the client; "
-                "install the same there, and start its workers anew"
+                "install the same version there and restart the workers"
             )
     MODELS.update(kinds)
 

@@ -225,7 +225,7 @@ class GatedLinearAttention(nn.Module):
 
 
 def _constant(values: Sequence[float], like: Tensor) -> Tensor:
-    """Numbers of a config where a tensor is, made anew: a buffer would be rounded, moved and lost with the module."""
+    """The numbers of a config as a tensor on the device of another. A cast of the module would round a buffer."""
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     return torch.tensor(values, dtype=dtype, device=like.device)
 

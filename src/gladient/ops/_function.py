@@ -177,7 +177,9 @@ def transformed() -> bool:
 
 def visible(x: Tensor) -> bool:
     """Whether the values of x can be looked at: no tracer and no vmap is in the way, no device has to be waited for."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    if torch._C._len_torch_dispatch_stack():  # fake tensors, tracers of torch.fx
         return False
     if not torch._C._are_functorch_transforms_active():
         return True

@@ -67,8 +67,9 @@ class Gates:
         if self.A is None or self.dt is None:
             return self
         A = self.A if self.A.ndim == 4 else self.A[None]
-        A = A.clamp(min=torch.finfo(A.dtype).min)  # -inf times a step of 0 would be NaN; such a step changes nothing
-        G = to_heads(A[:, None], heads) * to_heads(self.dt, heads)[..., None, :]
+        # Infinity times 0 is NaN. The largest number instead forgets as well, and a rate or step of 0 changes nothing.
+        A, dt = A.clamp(min=torch.finfo(A.dtype).min), self.dt.clamp(max=torch.finfo(self.dt.dtype).max)
+        G = to_heads(A[:, None], heads) * to_heads(dt, heads)[..., None, :]
         return Gates(self.g, self.gk, self.gv, G if self.G is None else G + to_heads(self.G, heads))
 
     def to_heads(self, heads: int) -> "Gates":

@@ -37,7 +37,7 @@ def outputs(call: Call, form: str, recompute: bool, k: Tensor, w: Tensor, m: Ten
     if form in ("recurrent", "step") or isinstance(k.shape[1], torch.SymInt):  # chunks would be counted
         run = recurrent
     elif form == "exact":
-        run = stepwise
+        run = partial(chunked, stepwise=True)
 
     def scan(q: Tensor) -> tuple[Tensor, Tensor]:
         options = {"read": call.read, "scale": call.scale, "initial_state": state, "offsets": call.offsets}
@@ -84,21 +84,6 @@ def recurrent(
     return (w[:, :0] if o is None else o), S
 
 
-def stepwise(
-    q: Float[Tensor, "B T H K"],
-    k: Float[Tensor, "B T H K"],
-    w: Float[Tensor, "B T H V"],
-    m: Float[Tensor, "B T H K"],
-    gates: Gates,
-    *,
-    scale: float,
-    initial_state: Float[Tensor, "B H K V"],
-) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
-    """`recurrent`, of which only inputs and a few states are kept for derivatives."""
-    gates = gates.to_heads(q.shape[2])
-    return in_segments(_steps, 1, initial_state, (scale * q, k, w, m, gates.g, gates.gk), True)
-
-
 def _steps(
     size: int, S: Tensor, q: Tensor, k: Tensor, w: Tensor, m: Tensor, g: Tensor | None, gk: Tensor | None
 ) -> tuple[Tensor, Tensor]:
@@ -116,11 +101,13 @@ def chunked(
     initial_state: Float[Tensor, "B H K V"],
     chunk_size: int | None = None,
     recompute: bool = True,
+    stepwise: bool = False,
 ) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
     r"""The same in chunks, whose corrected values u solve one triangular system (the WY representation).
 
     $(I + A)\, U = W - (\Gamma \odot M) S_0$ with $A_{ij} = m_i^\top (\Gamma_{j \to i} \odot k_j)$ for j < i, and Γ the
-    products of gates; with U for values the rest is gated linear attention.
+    products of gates; with U for values the rest is gated linear attention. With `stepwise` the recurrence runs inside
+    of each chunk, of which still only inputs and a few states are kept for derivatives.
     Source: Yang et al., arXiv 2406.06484 and 2412.06464.
 
     >>> one, half = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1), 0.5).log()
@@ -130,7 +117,8 @@ def chunked(
     """
     gates = gates.to_heads(q.shape[2])
     chunk = min(chunk_size or best_chunk(gates, q.shape[3]), max(q.shape[1], 1))
-    return in_segments(_chunks, chunk, initial_state, (scale * q, k, w, m, gates.g, gates.gk), recompute)
+    run = _steps if stepwise else _chunks
+    return in_segments(run, chunk, initial_state, (scale * q, k, w, m, gates.g, gates.gk), recompute)
 
 
 def _chunks(
