@@ -71,3 +71,14 @@ def test_the_circle_holds_every_pair_of_weights() -> None:
     assert circle.angles[circle.risks.argmin()] == pytest.approx(circle.angle(best.omega), abs=0.2)
     at = np.abs(circle.angles - circle.equal).argmin()
     assert circle.risks[at] == pytest.approx(landscape.linear_attention(setting).risk, rel=1e-2)
+
+
+def test_features_that_are_not_gaussian_have_a_verdict_without_the_papers_margin() -> None:
+    setting = MultitaskSetting.isotropic(n=[25, 25], r=[0.8, 0.2], d=10)
+    signs = landscape.reduce(setting, F=setting.M * np.eye(10))
+    found = verdict(signs)
+    assert "margin" not in found.lines[0]
+    assert found.lines[0].startswith("optimum: unique (by: slope; slope at most")
+    gain = landscape.linear_attention(signs).risk - landscape.optimum(signs).risk
+    assert f"lower than linear attention's by {gain:.4g}" in found.sentences
+    json.dumps(found.to_json())

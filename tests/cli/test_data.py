@@ -1,6 +1,7 @@
 """`gladient data`: what it prints is what Python returns, and each bad table ends in one line."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gladient import landscape
 from gladient.cli import main
 from gladient.data import cross_fit, read_table, table_prompts
 
@@ -37,6 +39,11 @@ def test_it_prints_what_python_returns(frame, tmp_path: Path, capsys: pytest.Cap
     found = cross_fit(table.prompts, clusters=table.clusters)
     assert printed["roles"] == ["old", "new"]
     assert printed["setting"]["n"] == [6, 6]
+    reduced = found.estimated.reduced()
+    assert printed["uniqueness"] == asdict(landscape.uniqueness(reduced))
+    assert printed["advantage"]["gain"] == pytest.approx(landscape.advantage(reduced).gain, abs=1e-12)
+    assert len(printed["stationary_points"]) == printed["uniqueness"]["count"]
+    assert printed["gates"]["value_gate"]["certificate"]["lower_bound"] <= landscape.optimum(reduced).risk
     for name, gate in printed["gates"].items():
         assert gate["gain"]["measured"] == pytest.approx(found.gains[name].measured, abs=1e-12)
         assert gate["gain"]["predicted"] == pytest.approx(found.gains[name].predicted, abs=1e-12)

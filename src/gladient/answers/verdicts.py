@@ -47,7 +47,9 @@ class Verdict:
     def lines(self) -> list[str]:
         """The optimum and the gain, a line each, with every number that decides."""
         unique, gain = self.uniqueness, self.advantage
-        margins = f"paper's margin {unique.paper_margin:.4g}, slope at most {unique.slope_bound:.4g}"
+        known = unique.paper_margin is not None  # of Gaussian features alone
+        paper = f"paper's margin {unique.paper_margin:.4g}, " if known else ""
+        margins = f"{paper}slope at most {unique.slope_bound:.4g}"
         gains = f"{'gains' if gain.strict else 'gains nothing:'} {gain.gain:.6g} over linear attention"
         scalar = "a scalar gate attains it" if gain.scalar_attains else f"a scalar gate does not: {self.binding} binds"
         return [f"optimum: {unique.verdict} (by: {unique.reason}; {margins})", f"gating: {gains}; {scalar}"]

@@ -103,11 +103,9 @@ class Data:
 
 
 def _as_json(found: "CrossFit", roles: tuple[str, ...]) -> dict[str, Any]:
-    from gladient.landscape import advantage, uniqueness
+    from gladient.answers import verdict
 
     estimated = found.estimated
-    reduced = estimated.reduced()
-    gating = advantage(reduced)
     return {
         "roles": list(roles),
         "setting": estimated.setting.to_dict(),
@@ -125,15 +123,7 @@ def _as_json(found: "CrossFit", roles: tuple[str, ...]) -> dict[str, Any]:
             }
             for name, gate in found.gates.items()
         },
-        "uniqueness": asdict(uniqueness(reduced)),
-        "advantage": {
-            "strict": gating.strict,
-            "margin": gating.margin,
-            "tasks": gating.tasks.tolist(),
-            "scalar_attains": gating.scalar_attains,
-            "scalar_gap": gating.scalar_gap,
-            "binding": list(gating.binding),
-        },
+        **verdict(estimated.reduced()).to_json(),
         "warnings": [asdict(caution) for caution in found.warnings],
     }
 
