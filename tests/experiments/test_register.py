@@ -234,6 +234,9 @@ def test_the_command_imports_the_module_that_registers(
     command = ["train", *options, "--test-prompts", "16", "--out", str(tmp_path / "out"), "--register"]
     assert main([*command, "absent"]) == 2
     assert "register is 'absent', which cannot be imported (No module named 'absent')" in capsys.readouterr().err
+    for path in ("./own_models.py", "own/models", ""):
+        assert main([*command, path]) == 2
+        assert f"register is {path!r}; it must be the name of a module" in capsys.readouterr().err
     assert main([*command, "own_models"]) == 0
     with (tmp_path / "out" / "results.csv").open() as file:
         (row,) = csv.DictReader(file)

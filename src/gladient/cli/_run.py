@@ -56,13 +56,16 @@ class ModelOptions(RunOptions):
         """Import that module.
 
         Raises:
+            ValueError: if it is not a module's name, as a path.
             ImportError: if it cannot be imported.
         """
         if self.register is None:
             return
+        if not all(part.isidentifier() for part in self.register.split(".")):
+            raise ValueError(f"register is {self.register!r}; it must be the name of a module, such as my_package.gates")
         try:
             importlib.import_module(self.register)
-        except (ImportError, TypeError, ValueError) as error:
+        except ImportError as error:
             raise ImportError(
                 f"register is {self.register!r}, which cannot be imported ({error}); name a module that is installed "
                 "or on PYTHONPATH: the current folder is not searched"
