@@ -62,7 +62,7 @@ class ModelOptions(RunOptions):
         if self.register is None:
             return
         if not all(part.isidentifier() for part in self.register.split(".")):
-            raise ValueError(f"register is {self.register!r}; it must be the name of a module, such as my_package.gates")
+            raise ValueError(f"register is {self.register!r}; it must be the name of a module, as my_package.gates")
         try:
             importlib.import_module(self.register)
         except ImportError as error:
