@@ -6,7 +6,7 @@ from jaxtyping import TypeCheckError
 
 from gladient.landscape.delta.decays import ratios
 from gladient.prompts import PromptLayout
-from gladient.prompts._sampling import _query_weights
+from gladient.prompts.sampling import _query_weights
 
 
 def test_wrong_shapes_are_caught() -> None:

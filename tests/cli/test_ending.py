@@ -10,7 +10,7 @@ import pytest
 
 from gladient import __version__
 from gladient.cli import main
-from gladient.cli._ending import EXIT_CODES
+from gladient.cli.ending import EXIT_CODES
 from gladient.cli.risk import Risk
 
 ROOT = Path(__file__).parents[2]

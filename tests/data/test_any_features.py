@@ -8,7 +8,7 @@ import simulated
 from scipy.optimize import minimize
 
 from gladient import landscape
-from gladient.data._estimate import GATES, _error
+from gladient.data.estimate import GATES, _error
 from gladient.landscape import reduce
 from gladient.prompts import MultitaskSetting
 

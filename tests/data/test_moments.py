@@ -5,7 +5,7 @@ import pytest
 import simulated
 
 from gladient.data import Prompt
-from gladient.data._moments import moments
+from gladient.data.moments import moments
 from gladient.prompts import MultitaskSetting
 
 SETTING = MultitaskSetting([3, 5], [[1, 0.5], [0.5, 1]], [0.3, 0.8], np.diag([1.0, 0.5]), 0.4)

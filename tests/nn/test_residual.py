@@ -11,7 +11,7 @@ import torch
 
 from gladient._tensors import CheckpointError
 from gladient.nn import InContextRegressor, LayerConfig, ResidualModel, presets
-from gladient.nn._stack import project
+from gladient.nn.stack import project
 
 WIDTH, T = 6, 9
 CONFIGS: dict[str, LayerConfig] = {

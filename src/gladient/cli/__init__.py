@@ -8,7 +8,7 @@ from typing import Any
 import tyro
 
 import gladient
-from gladient.cli._ending import EXIT_CODES, end_well, errors_in_one_line
+from gladient.cli.ending import EXIT_CODES, end_well, errors_in_one_line
 
 __all__ = ["main"]
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from gladient._text import json_text
-from gladient.cli._setting import SettingOptions
+from gladient.cli.setting import SettingOptions
 
 __all__ = ["Certify"]
 

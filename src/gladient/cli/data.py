@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from gladient._text import json_text, printable
-from gladient.cli._numbers import Whole, Wholes
+from gladient.cli.numbers import Whole, Wholes
 
 if TYPE_CHECKING:
     from gladient.data import CrossFit, Estimated

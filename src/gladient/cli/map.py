@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gladient._files import write_atomically
 from gladient._text import json_text
-from gladient.cli._numbers import Floats, Whole, Wholes
-from gladient.cli._setting import require_memory
+from gladient.cli.numbers import Floats, Whole, Wholes
+from gladient.cli.setting import require_memory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

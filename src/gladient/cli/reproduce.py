@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gladient.cli._run import RunOptions, print_made
+from gladient.cli.run import RunOptions, print_made
 
 __all__ = ["Reproduce"]
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gladient._text import json_text
-from gladient.cli._numbers import Whole
-from gladient.cli._setting import SettingOptions, require_memory
+from gladient.cli.numbers import Whole
+from gladient.cli.setting import SettingOptions, require_memory
 
 if TYPE_CHECKING:
     from gladient.answers import Answer

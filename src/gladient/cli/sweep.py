@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from gladient.cli._run import ModelOptions, print_made
+from gladient.cli.run import ModelOptions, print_made
 
 __all__ = ["Sweep"]
 
@@ -47,7 +47,7 @@ class Sweep(ModelOptions):
 
     def run(self) -> int:
         """Make the sweep; 1 if a training diverged."""
-        from gladient.cli._read import read_object
+        from gladient.cli.read import read_object
         from gladient.experiments import Sweep as Figure
         from gladient.experiments import make, read_grid
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gladient.cli._run import ModelOptions, print_made
-from gladient.cli._setting import SettingOptions
+from gladient.cli.run import ModelOptions, print_made
+from gladient.cli.setting import SettingOptions
 
 __all__ = ["Train"]
 

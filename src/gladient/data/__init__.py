@@ -1,10 +1,10 @@
 """Would gating help on my data? From real prompts to the nearest setting, what it predicts, and what is measured."""
 
-from gladient.data._cross_fit import Compared, CrossFit, cross_fit
-from gladient.data._estimate import Estimated, PredictedGate, estimate_setting
-from gladient.data._prompt import Prompt
-from gladient.data._table import read_table, table_prompts
-from gladient.data._transform import Transform
+from gladient.data.crossfitting import Compared, CrossFit, cross_fit
+from gladient.data.estimate import Estimated, PredictedGate, estimate_setting
+from gladient.data.prompt import Prompt
+from gladient.data.table import read_table, table_prompts
+from gladient.data.transform import Transform
 
 __all__ = [
     "Prompt",

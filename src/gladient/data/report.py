@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gladient._files import write_atomically
 from gladient._text import printable
-from gladient.data._cross_fit import CrossFit
+from gladient.data.crossfitting import CrossFit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

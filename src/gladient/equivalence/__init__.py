@@ -1,9 +1,9 @@
 """Algorithm and network, both ways: WPGD becomes weights, and weights with a prompt become WPGD and what is left."""
 
-from gladient.equivalence._construct import construct, solve_gates
-from gladient.equivalence._construct_delta import construct_delta
-from gladient.equivalence._delta import DeltaExtraction, extract_delta
-from gladient.equivalence._extract import Extraction, Factor, extract, residual_model
+from gladient.equivalence.construction import construct, solve_gates
+from gladient.equivalence.delta_construction import construct_delta
+from gladient.equivalence.delta_extraction import DeltaExtraction, extract_delta
+from gladient.equivalence.extraction import Extraction, Factor, extract, residual_model
 
 __all__ = [
     "DeltaExtraction",

@@ -9,8 +9,8 @@ from typing import Any
 import marimo as mo
 
 from gladient.explore import pictures
-from gladient.explore._fields import MOST_TASKS, Fields, split
-from gladient.explore._training import Training
+from gladient.explore.fields import MOST_TASKS, Fields, split
+from gladient.explore.training import Training
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["Desk", "begin", "error", "fields", "read", "sliders", "trained"]

@@ -9,11 +9,11 @@ from torch.nn import functional
 
 from gladient.lens._record import Record
 from gladient.lens._recurrence import Recurrence
-from gladient.ops._check import warn_layout
-from gladient.ops._sequences import accumulation, strengthened
 from gladient.ops.call import Call, prepare
+from gladient.ops.check import warn_layout
 from gladient.ops.dispatch import operate
 from gladient.ops.gates import to_heads
+from gladient.ops.sequences import accumulation, strengthened
 
 __all__ = ["record", "recurrence_of", "unpacked"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from gladient.nn._config import LayerConfig
+from gladient.nn.config import LayerConfig
 
 __all__ = [
     "PRESETS",

@@ -1,7 +1,7 @@
 """Gated linear attention and the gated delta rule as operators: tensors in, tensors out."""
 
-from gladient.ops._check import LayoutWarning
 from gladient.ops.call import Backend, Form, Read
+from gladient.ops.check import LayoutWarning
 from gladient.ops.dispatch import Choice, choose, gated_delta_rule, gated_linear_attention
 from gladient.ops.gates import Gates
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from gladient.ops import _check
-from gladient.ops._check import borders, check_kinds, check_option, check_shapes, check_state
+from gladient.ops import check
+from gladient.ops.check import borders, check_kinds, check_option, check_shapes, check_state
 from gladient.ops.gates import Gates
 
 __all__ = ["Backend", "Call", "Form", "Read", "prepare"]
@@ -125,7 +125,7 @@ def prepare(
     _check_options(form, read, chunk_size, A, dt, bonus)
     scale = _number(scale)
     if check_values:
-        _check.check_values(tensors)
+        check.check_values(tensors)
     if g is not None and g.ndim == 1 and k.ndim == q.ndim == 4:
         g = tensors["g"] = g[None, None].expand(q.shape[0], k.shape[1], -1)
     tensors.pop("initial_state", None)

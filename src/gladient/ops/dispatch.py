@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from gladient.ops import eager, fla, native
-from gladient.ops._check import check_option, warn_layout
-from gladient.ops._function import visible
 from gladient.ops.call import Backend, Call, Form, Read, prepare
+from gladient.ops.check import check_option, warn_layout
+from gladient.ops.function import visible
 
 __all__ = ["gated_linear_attention", "gated_delta_rule", "choose", "operate", "Choice"]
 

@@ -1,5 +1,5 @@
-from ._layout import PromptLayout
-from ._sampling import Prompts, PromptSampler
-from ._setting import MultitaskSetting, correlation_matrix
+from .layout import PromptLayout
+from .sampling import Prompts, PromptSampler
+from .setting import MultitaskSetting, correlation_matrix
 
 __all__ = ["MultitaskSetting", "PromptLayout", "PromptSampler", "Prompts", "correlation_matrix"]

@@ -1,10 +1,10 @@
 """The algorithms by themselves: causal steps of weighted preconditioned gradient descent (WPGD), and the delta rule."""
 
-from gladient.wpgd._delta import DeltaRule
-from gladient.wpgd._risk import conditional_risk, label_weights, risk_given_features
-from gladient.wpgd._search import BestSteps, best_steps
-from gladient.wpgd._steps import WPGD, Estimates, Step
-from gladient.wpgd._weights import TaskWeights, fixed_weights, gate_weights
+from gladient.wpgd.delta import DeltaRule
+from gladient.wpgd.risk import conditional_risk, label_weights, risk_given_features
+from gladient.wpgd.search import BestSteps, best_steps
+from gladient.wpgd.steps import WPGD, Estimates, Step
+from gladient.wpgd.weights import TaskWeights, fixed_weights, gate_weights
 
 __all__ = [
     "WPGD",

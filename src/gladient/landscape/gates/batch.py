@@ -7,7 +7,7 @@ import numpy as np
 from gladient._types import Array, ArrayLike, Bool, Float
 from gladient.landscape.gates.reduced import Reduced
 from gladient.landscape.gates.weights import best_free
-from gladient.prompts._setting import LEAST_VARIANCE, MOST_EXAMPLES, MOST_VARIANCE
+from gladient.prompts.setting import LEAST_VARIANCE, MOST_EXAMPLES, MOST_VARIANCE
 
 __all__ = ["OptimumBatch", "broadcast", "is_valid", "optimum_batch"]
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from gladient._autocast import casts, unrounded
-from gladient.ops._sequences import accumulation, at_last_tokens, last_queries, own_writes
 from gladient.ops.call import Call
 from gladient.ops.eager import delta
 from gladient.ops.eager.chunked import chunked
@@ -17,6 +16,7 @@ from gladient.ops.eager.parallel import parallel
 from gladient.ops.eager.recurrent import recurrent
 from gladient.ops.eager.sequences import each_sequence
 from gladient.ops.gates import Gates, to_heads
+from gladient.ops.sequences import accumulation, at_last_tokens, last_queries, own_writes
 
 __all__ = ["exact", "form", "run", "why_not"]
 

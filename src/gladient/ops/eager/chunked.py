@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.ops._function import recomputed
 from gladient.ops.eager.parallel import from_state, within
 from gladient.ops.eager.recurrent import recurrent
+from gladient.ops.function import recomputed
 from gladient.ops.gates import Gates, to_heads, writes
 
 __all__ = ["chunked", "best_chunk", "fold", "in_segments"]

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.ops._sequences import accumulation, each_last_query, from_states, strengthened
 from gladient.ops.call import Call
 from gladient.ops.eager.chunked import best_chunk, fold, in_segments
 from gladient.ops.eager.parallel import from_state, scores, weighted_sums
 from gladient.ops.eager.recurrent import each_token
 from gladient.ops.eager.sequences import each_sequence
 from gladient.ops.gates import Gates, decayed, exclusive_suffix_sum, to_heads, weighted_keys
+from gladient.ops.sequences import accumulation, each_last_query, from_states, strengthened
 
 __all__ = ["chunked", "last_query", "outputs", "recurrent", "run"]
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gladient._autocast import unrounded
-from gladient.ops._function import BatchFunction, Pullback, recomputed, row_blocks
+from gladient.ops.function import BatchFunction, Pullback, recomputed, row_blocks
 from gladient.ops.gates import Gates, exclusive_prefix_sum, exclusive_suffix_sum, to_heads, writes
 
 __all__ = ["final_state", "last_query"]

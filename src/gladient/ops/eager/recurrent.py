@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.ops._sequences import from_states
 from gladient.ops.gates import Gates, decayed, to_heads
+from gladient.ops.sequences import from_states
 
 __all__ = ["each_token", "recurrent"]
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.ops._sequences import from_states, joined, tokens
 from gladient.ops.gates import Gates, earlier
+from gladient.ops.sequences import from_states, joined, tokens
 
 __all__ = ["each_sequence"]
 

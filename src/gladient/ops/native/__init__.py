@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from gladient.ops import eager
-from gladient.ops._sequences import accumulation, each_last_query, last_queries, strengthened
 from gladient.ops.call import Call
 from gladient.ops.gates import Gates
 from gladient.ops.native import delta, operators
 from gladient.ops.native.build import library, why_unavailable
+from gladient.ops.sequences import accumulation, each_last_query, last_queries, strengthened
 
 __all__ = ["run", "why_not"]
 

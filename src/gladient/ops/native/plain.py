@@ -5,11 +5,11 @@ from typing import Any
 from torch import Tensor
 
 from gladient.ops import eager
-from gladient.ops._sequences import accumulation, strengthened
 from gladient.ops.call import Call
 from gladient.ops.eager import delta as rule
 from gladient.ops.eager.last_query import last_query as eager_last_query
 from gladient.ops.gates import Gates, to_heads
+from gladient.ops.sequences import accumulation, strengthened
 
 __all__ = ["delta", "delta_last", "last_query", "scan"]
 

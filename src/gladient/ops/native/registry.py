@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gladient.ops._function import BatchFunction, Filled, Given, Pullback, mapped, transformed
+from gladient.ops.function import BatchFunction, Filled, Given, Pullback, mapped, transformed
 
 __all__ = ["arguments", "define", "differentiable", "fake_gradients", "fields", "named", "over_heads"]
 

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from gladient._types import Array, Float
-from gladient.prompts._setting import MultitaskSetting
+from gladient.prompts.setting import MultitaskSetting
 
 __all__ = ["PromptLayout"]
 

@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 
 from gladient._types import Array, Float
-from gladient.data._prompt import Examples, Prompt
+from gladient.data.prompt import Examples, Prompt
 
 __all__ = ["Moments", "moments"]
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from gladient._types import Array
-from gladient.data._prompt import Prompt
-from gladient.data._transform import Transform
+from gladient.data.prompt import Prompt
+from gladient.data.transform import Transform
 
 __all__ = [
     "Caution",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gladient._types import Array, Float
-from gladient.data._prompt import Prompt
+from gladient.data.prompt import Prompt
 
 __all__ = ["Transform", "standardise"]
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gladient.cli._numbers import number
+from gladient.cli.numbers import number
 
 if TYPE_CHECKING:
     from yaml.nodes import Node

@@ -9,12 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gladient._autocast import outside_autocast
-from gladient.nn._config import LayerConfig
-from gladient.nn._gate import TokenGate, TokenStep
-from gladient.nn._stack import check_last, contract, in_groups, member_normal, project, rounded
+from gladient.nn.config import LayerConfig
+from gladient.nn.gate import TokenGate, TokenStep
+from gladient.nn.stack import check_last, contract, in_groups, member_normal, project, rounded
 from gladient.ops import Gates
-from gladient.ops._sequences import accumulation
 from gladient.ops.dispatch import operate
+from gladient.ops.sequences import accumulation
 
 __all__ = ["GatedLinearAttention"]
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gladient._types import Array
-from gladient.data._cautions import Caution
-from gladient.data._estimate import GATES, Estimated, PredictedGate, estimate_setting
-from gladient.data._prompt import Prompt
+from gladient.data.cautions import Caution
+from gladient.data.estimate import GATES, Estimated, PredictedGate, estimate_setting
 from gladient.data.folds import clustered_error, folds_of
+from gladient.data.prompt import Prompt
 
 __all__ = ["Compared", "CrossFit", "cross_fit"]
 

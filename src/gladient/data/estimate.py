@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 
 from gladient._types import Array, ArrayLike, Float
-from gladient.data import _cautions
-from gladient.data._cautions import Caution
-from gladient.data._moments import moments
-from gladient.data._nearest import Nearest, nearest
-from gladient.data._prompt import Prompt
-from gladient.data._transform import Transform, standardise
+from gladient.data import cautions
+from gladient.data.cautions import Caution
+from gladient.data.moments import moments
+from gladient.data.nearest import Nearest, nearest
+from gladient.data.prompt import Prompt
+from gladient.data.transform import Transform, standardise
 from gladient.landscape import KeyGate, Reduced, Rung, ladder, reduce
 from gladient.prompts import MultitaskSetting, PromptLayout
 
@@ -81,8 +81,8 @@ class Estimated:
         """What may be wrong with a prediction, and what to believe then."""
         own, gaussian = self.predict_ladder(), self.predict_ladder(features="gaussian")
         gains = {name: (own[name].gain, own[name].gain_error) for name in ("scalar_gate", "value_gate")}
-        moments = _cautions.about_fourth_moments(self.kappa, own, gaussian)
-        return (*self.seen, *moments, *_cautions.about_gain(gains))
+        moments = cautions.about_fourth_moments(self.kappa, own, gaussian)
+        return (*self.seen, *moments, *cautions.about_gain(gains))
 
     def predict_ladder(self, n: Sequence[int] | None = None, *, features: Features = "own") -> dict[str, PredictedGate]:
         """Risk, gain over linear attention and weights of every gate family, with standard errors.
@@ -123,7 +123,7 @@ class Estimated:
 
     def check(self, prompts: Sequence[Prompt]) -> tuple[Caution, ...]:
         """Whether other prompts have the second moments of those that the setting was estimated from."""
-        return tuple(_cautions.about_shift(self.transform, prompts))
+        return tuple(cautions.about_shift(self.transform, prompts))
 
 
 def estimate_setting(
@@ -241,9 +241,9 @@ def _blocks(labels: list[Hashable], prompts: int) -> tuple[np.ndarray, int]:
 def _seen(white: Sequence[Prompt], points: Sequence[Nearest], clusters: int, *, intercept: bool) -> list[Caution]:
     strength = [point.traces for point in points]
     return [
-        *_cautions.about_clusters(clusters),
-        *([] if intercept else _cautions.about_levels(white)),
-        *_cautions.about_tasks(strength[0], jackknife(strength)),
+        *cautions.about_clusters(clusters),
+        *([] if intercept else cautions.about_levels(white)),
+        *cautions.about_tasks(strength[0], jackknife(strength)),
     ]
 
 

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from gladient._autocast import outside_autocast
 from gladient.prompts import MultitaskSetting, PromptLayout
-from gladient.wpgd._delta import DeltaRule
-from gladient.wpgd._steps import WPGD, Step
+from gladient.wpgd.delta import DeltaRule
+from gladient.wpgd.steps import WPGD, Step
 
 __all__ = ["conditional_risk", "label_weights", "risk_given_features"]
 

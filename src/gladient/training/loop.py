@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gladient._tensors import CheckpointError, load_tensors, save_tensors
-from gladient.training._config import TrainingConfig
+from gladient.training.config import TrainingConfig
 
 __all__ = ["History", "TrainingDivergedError", "train"]
 

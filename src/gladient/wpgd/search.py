@@ -11,9 +11,9 @@ from torch import Tensor
 
 from gladient._types import Array
 from gladient.prompts import MultitaskSetting, PromptLayout, PromptSampler
-from gladient.wpgd._risk import risk_given_features
-from gladient.wpgd._steps import WPGD, Step
-from gladient.wpgd._weights import TaskWeights
+from gladient.wpgd.risk import risk_given_features
+from gladient.wpgd.steps import WPGD, Step
+from gladient.wpgd.weights import TaskWeights
 
 __all__ = ["BestSteps", "best_steps"]
 

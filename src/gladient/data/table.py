@@ -9,7 +9,7 @@ import numpy as np
 
 from gladient._optional import require
 from gladient._types import Array
-from gladient.data._prompt import Examples, Prompt
+from gladient.data.prompt import Examples, Prompt
 
 __all__ = ["Table", "read_table", "table_prompts"]
 

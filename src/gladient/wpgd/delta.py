@@ -9,7 +9,7 @@ from torch import Tensor
 from gladient._autocast import outside_autocast
 from gladient._types import ArrayLike
 from gladient.prompts import PromptLayout
-from gladient.wpgd._steps import Estimates
+from gladient.wpgd.steps import Estimates
 
 __all__ = ["DeltaRule"]
 

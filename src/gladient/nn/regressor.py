@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gladient.nn._config import LayerConfig
-from gladient.nn._layer import GatedLinearAttention
+from gladient.nn.config import LayerConfig
+from gladient.nn.layer import GatedLinearAttention
 
 __all__ = ["InContextRegressor"]
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gladient._autocast import outside_autocast
-from gladient.equivalence._extract import unexplained
+from gladient.equivalence.extraction import unexplained
 from gladient.prompts import PromptLayout
 from gladient.wpgd import DeltaRule
 

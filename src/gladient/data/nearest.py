@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gladient._types import Array, Float
-from gladient.data._moments import Moments
+from gladient.data.moments import Moments
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["Nearest", "nearest"]

@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from gladient._autocast import outside_autocast
 from gladient._tensors import load_tensors, save_tensors
-from gladient.nn._config import LayerConfig
-from gladient.nn._layer import GatedLinearAttention
-from gladient.nn._stack import by_member, check_last, contract, member_normal, project, rounded
+from gladient.nn.config import LayerConfig
+from gladient.nn.layer import GatedLinearAttention
+from gladient.nn.stack import by_member, check_last, contract, member_normal, project, rounded
 
 __all__ = ["ResidualLayer", "ResidualModel"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gladient.cli._numbers import File, Floats, Whole, Wholes
+from gladient.cli.numbers import File, Floats, Whole, Wholes
 
 if TYPE_CHECKING:
     from gladient.prompts import MultitaskSetting
@@ -61,7 +61,7 @@ def require_memory(numbers: float, what: str) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    from gladient.cli._read import read_object
+    from gladient.cli.read import read_object
 
     content = read_object(path)
     if not set(content) <= set(_KEYS):

@@ -11,8 +11,8 @@ from torch import Tensor
 from gladient._autocast import outside_autocast
 from gladient._linalg import psd_factor
 from gladient._types import Array
-from gladient.prompts._layout import PromptLayout
-from gladient.prompts._setting import MultitaskSetting
+from gladient.prompts.layout import PromptLayout
+from gladient.prompts.setting import MultitaskSetting
 
 __all__ = ["PromptSampler", "Prompts"]
 

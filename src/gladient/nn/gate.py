@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gladient._autocast import outside_autocast
-from gladient.nn._config import LayerConfig, Link
-from gladient.nn._stack import member_normal, project
-from gladient.ops._sequences import accumulation
+from gladient.nn.config import LayerConfig, Link
+from gladient.nn.stack import member_normal, project
+from gladient.ops.sequences import accumulation
 
 __all__ = ["TokenGate", "TokenStep"]
 

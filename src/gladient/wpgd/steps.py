@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gladient._autocast import outside_autocast
 from gladient.prompts import PromptLayout
-from gladient.wpgd._weights import TaskWeights
+from gladient.wpgd.weights import TaskWeights
 
 __all__ = ["WPGD", "Estimates", "Step"]
 
