@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
+from typing import Any
 
 __all__ = ["Exact"]
 
@@ -25,7 +26,7 @@ class Exact:
     sigma2: Fraction
 
     @classmethod
-    def of(cls, n: list, R: list, r: list, s: list | dict, sigma2: float) -> "Exact":
+    def of(cls, n: list[int], R: list[Any], r: list[Any], s: list[Any] | dict[Any, int], sigma2: float) -> "Exact":
         """From floats; `s` is a list of eigenvalues, or eigenvalue: multiplicity."""
         counted = s if isinstance(s, dict) else {one: s.count(one) for one in s}
         return cls(

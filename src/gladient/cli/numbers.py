@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from tyro.constructors import PrimitiveConstructorSpec
 
@@ -66,8 +66,11 @@ def _list(read: Callable[[str], Any], metavar: str) -> PrimitiveConstructorSpec[
     )
 
 
-# tyro holds defaults to `tuple[int, ...]` and to `Path | None` with typeguard, which takes long to import
 File: TypeAlias = Annotated[Path, _one(Path, "FILE", Path)]
 Whole: TypeAlias = Annotated[int, _one(_whole, "INT", int | float)]
-Wholes: TypeAlias = Annotated[tuple, _list(_whole, "INT")]
-Floats: TypeAlias = Annotated[tuple, _list(_float, "FLOAT")]
+if TYPE_CHECKING:
+    Wholes: TypeAlias = tuple[int, ...]
+    Floats: TypeAlias = tuple[float, ...]
+else:  # tyro holds defaults to `tuple[int, ...]` and to `Path | None` with typeguard, which takes long to import
+    Wholes = Annotated[tuple, _list(_whole, "INT")]
+    Floats = Annotated[tuple, _list(_float, "FLOAT")]

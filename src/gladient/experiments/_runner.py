@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from uuid import uuid4
 
 import torch
@@ -96,7 +96,7 @@ def _do_all(works: Sequence[Work], output: OutputFolder, client: Client, bar: Ba
     return failed
 
 
-def _result(future: Future, work: Work) -> tuple[Outcome, float]:
+def _result(future: "Future[Any]", work: Work) -> tuple[Outcome, float]:
     try:
         return cast(tuple[Outcome, float], future.result())
     except KilledWorker:
