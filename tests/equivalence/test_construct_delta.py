@@ -116,7 +116,7 @@ def test_the_critical_step_reaches_its_risk_without_training() -> None:
     template = torch.as_tensor(sampler.layout.template)
     template = torch.cat([template, torch.zeros(10, 1)], 1)
     template[-1, 5:] = torch.tensor([0.0, 0.0, 1.0])
-    rule = DeltaRule.by_task(sampler.layout, landscape.delta_schedule(setting).steps)
+    rule = DeltaRule.by_task(sampler.layout, landscape.delta.delta_schedule(setting).steps)
     model, generator = construct_delta([rule], template), torch.Generator().manual_seed(1)
 
     def errors(batch: int) -> torch.Tensor:

@@ -86,12 +86,13 @@ def test_the_best_constants_are_no_worse_than_a_dense_grid(gamma: float) -> None
     grid = [landscape.delta_risk(setting, b, decays=np.full(15, a)) for a in decays[20:] for b in steps]
     assert both.risk <= min(grid) + 1e-7
     assert both.risk == pytest.approx(landscape.delta_risk(setting, both.step, decays=np.full(15, both.decay)))
-    assert landscape.delta_schedule(setting).risk <= both.risk <= gate.risk + 1e-9
+    assert landscape.delta.delta_schedule(setting).risk <= both.risk <= gate.risk + 1e-9
 
 
 def test_without_noise_the_best_constants_are_the_optimal_filter() -> None:
-    best = constant_rule(MultitaskSetting.drifting(30, 0.9, d=5), erase=True)
-    assert best.risk == pytest.approx(landscape.delta_schedule(MultitaskSetting.drifting(30, 0.9, d=5)).risk, rel=1e-6)
+    setting = MultitaskSetting.drifting(30, 0.9, d=5)
+    best = constant_rule(setting, erase=True)
+    assert best.risk == pytest.approx(landscape.delta.delta_schedule(setting).risk, rel=1e-6)
     assert (best.decay, best.step) == (pytest.approx(0.9, abs=1e-3), pytest.approx(1 / 7, abs=1e-3))
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from random_settings import random_setting
 
-from gladient.landscape import delta_risk, delta_rule, delta_rule_batch, gated_delta_rule
+from gladient.landscape import delta_risk, delta_rule, gated_delta_rule
+from gladient.landscape.delta import delta_rule_batch
 from gladient.prompts import MultitaskSetting
 
 

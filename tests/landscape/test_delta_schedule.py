@@ -5,8 +5,8 @@ import pytest
 from delta_oracles import one_kind, plain_risk, scalar_moments
 from scipy.optimize import minimize
 
-from gladient.landscape import advantage, delta_risk, delta_rule, delta_schedule, ladder, optimum
-from gladient.landscape.delta import critical_step_risk
+from gladient.landscape import advantage, delta_risk, delta_rule, ladder, optimum
+from gladient.landscape.delta import critical_step_risk, delta_schedule
 from gladient.prompts import MultitaskSetting
 
 

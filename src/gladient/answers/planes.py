@@ -7,7 +7,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from gladient._types import Array, ArrayLike, Bool, Float
-from gladient.landscape import delta_rule_batch, optimum_batch
+from gladient.landscape import optimum_batch
+from gladient.landscape.delta import delta_rule_batch
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["Gain", "Plane", "gain_plane", "plane_through"]

@@ -7,11 +7,11 @@ from gladient.landscape import (
     Advantage,
     Reduced,
     StationaryPoints,
-    Uniqueness,
     advantage,
     stationary_points,
     uniqueness,
 )
+from gladient.landscape.gates import Uniqueness
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["Verdict", "verdict"]

@@ -8,7 +8,7 @@ from the query alone, so a layer has one decay and one step for all examples: li
 delta rule, and the gated delta rule. Each is compared with the best constants of its kind.
 
 A gate forgets, but what it keeps is still a sum: its best decay lies below γ. The gated delta rule with the decay γ and
-the steps of `landscape.delta_schedule` is the best of all rules with one number per token for keep, erase and write;
+the steps of `delta_schedule` is the best of all rules with one number per token for keep, erase and write;
 without noise its steps are constant, and training finds them.
 
 Source: derived; no paper shows it.
@@ -172,7 +172,7 @@ class Drift(Reproducible[DriftConfig, Streaming, DriftRow, DriftPoint]):
                 setting = _setting(config, T, gamma)
                 rules = {model: _best(model, setting) for model in config.models}
                 rules["linear_attention"] = ConstantRule(landscape.linear_attention(setting).risk, 1.0)
-                rules["schedule"] = ConstantRule(landscape.delta_schedule(setting).risk, gamma)
+                rules["schedule"] = ConstantRule(landscape.delta.delta_schedule(setting).risk, gamma)
                 points += [DriftPoint(gamma, T, name, rule.risk / config.d, rule.decay) for name, rule in rules.items()]
         return points
 

@@ -1,7 +1,6 @@
-"""The delta rule in context: the query that writes too, the critical step, and what the searches return.
+"""The delta rule in context: many settings at once, steps that change, the query that writes too, and what is returned.
 
-`landscape` itself has what answers first: `delta_risk`, `delta_rule`, `gated_delta_rule`, `delta_rule_batch` and
-`delta_schedule`.
+`landscape` itself has what answers first: `delta_risk`, `delta_rule` and `gated_delta_rule`.
 """
 
 import lazy_loader
