@@ -10,8 +10,8 @@ import torch
 from gladient.cli import main
 from gladient.equivalence import construct
 from gladient.experiments import FIGURES
-from gladient.experiments.depth.figure import Depth, DepthConfig, DepthPoint, DepthRow
-from gladient.experiments.depth.work import GrownModels, SearchedSteps
+from gladient.experiments.figures.depth.figure import Depth, DepthConfig, DepthPoint, DepthRow
+from gladient.experiments.figures.depth.work import GrownModels, SearchedSteps
 from gladient.landscape import linear_attention, scalar_gate
 from gladient.prompts import PromptSampler
 from gladient.training import TrainingConfig, evaluate

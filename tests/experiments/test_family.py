@@ -11,10 +11,10 @@ import torch
 from gladient import landscape
 from gladient.cli import main
 from gladient.experiments import FIGURES
-from gladient.experiments._models import MODELS
-from gladient.experiments._presets import build_preset
-from gladient.experiments._rungs import own_decay
-from gladient.experiments.family.figure import Family, FamilyConfig, FamilyRow, FamilySetting
+from gladient.experiments.figures.family import Family, FamilyConfig, FamilyRow, FamilySetting
+from gladient.experiments.models.kinds import MODELS
+from gladient.experiments.models.presets import build_preset
+from gladient.experiments.models.rungs import own_decay
 from gladient.nn.presets import PRESETS
 from gladient.prompts import MultitaskSetting, PromptLayout, PromptSampler
 from gladient.training import TrainingConfig, train

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gladient.cli import main
 from gladient.experiments import FIGURES
-from gladient.experiments.multitask.figure import Multitask, MultitaskConfig
+from gladient.experiments.figures.multitask import Multitask, MultitaskConfig
 from gladient.training import TrainingConfig
 
 COMMAND = [sys.executable, str(Path(__file__).resolve())]
