@@ -1,7 +1,7 @@
 from .files import save_figure, svg_text
 from .ink import FAMILIES, INK, PALE, Family, family, ordered
 from .maps import heat_map, name_sides
-from .panels import blank, correlations, draw_points, frame, legend_below, panel_grid
+from .panels import blank, draw_points, frame, legend_below, panel_grid, panel_title
 
 __all__ = [
     # ink
@@ -17,7 +17,7 @@ __all__ = [
     "frame",
     "draw_points",
     "legend_below",
-    "correlations",
+    "panel_title",
     # maps
     "heat_map",
     "name_sides",

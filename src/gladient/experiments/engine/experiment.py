@@ -2,27 +2,30 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 from gladient.experiments.engine.results import Judgement
+from gladient.experiments.models.stack import NamedSetting, TrainedStack
 from gladient.experiments.work import Measurement, Work
+from gladient.training import TrainingConfig
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Column", "Config", "Experiment", "Reproducible"]
+__all__ = ["Column", "Config", "Experiment", "Reproducible", "risk_columns"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What decides a figure's numbers; figures add fields of JSON values.
+    """What decides a figure's numbers; figures add fields of JSON values, and defaults of their own.
 
     Args:
         seeds: training runs per point.
         test_prompts: fresh prompts that each trained model is tested on.
         device: where to train: cpu, cuda, cuda:0 …
+        training: steps, step sizes, schedule; some models take smaller steps for their gates.
 
     Raises:
         ValueError: if there is no seed, or too few prompts for a standard error.
@@ -31,12 +34,20 @@ class Config:
     seeds: int = 1
     test_prompts: int = 2**17
     device: str = "cpu"
+    training: TrainingConfig = TrainingConfig()
 
     def __post_init__(self) -> None:
         if isinstance(self.seeds, bool) or self.seeds < 1:
             raise ValueError(f"seeds is {self.seeds!r}; each point needs at least 1 training run")
         if self.test_prompts < 2:
             raise ValueError(f"test_prompts is {self.test_prompts}; a standard error needs at least 2")
+
+    def stack(self, name: str, model: str, panels: Sequence[NamedSetting], *, key_channels: int = 4) -> TrainedStack:
+        """The work that trains one kind of model, for each seed, on settings that differ in r alone."""
+        seeds = tuple(range(self.seeds))
+        return TrainedStack(
+            name, model, tuple(panels), seeds, self.training, self.test_prompts, key_channels, self.device
+        )
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,21 @@ class Column:
         return value.replace("_", " ") if isinstance(value, str) else format(value, self.form)
 
 
+def risk_columns(panel: str, n: str = "n") -> tuple[Column, ...]:
+    """The columns of a table of `RiskRow`s; what panel and n are called."""
+    return (
+        Column("panel", panel),
+        Column("n", n, "d"),
+        Column("model"),
+        Column("risk", form=".4f"),
+        Column("standard_error", "standard error", ".4f"),
+        Column("seeds", form="d"),
+        Column("exact", form=".4f"),
+        Column("gap", form="+.2%"),
+        Column("z", form="+.1f"),
+    )
+
+
 C = TypeVar("C", bound=Config)
 W = TypeVar("W", bound=Work)
 R = TypeVar("R")
@@ -77,12 +103,12 @@ class Experiment(ABC, Generic[C, W, R, P]):
         row, point: the frozen dataclasses of results.csv and exact.csv, with fields of type str, int or float.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    abstract: ClassVar[str]
-    claim: ClassVar[str]
-    note: ClassVar[str]
-    columns: ClassVar[tuple[Column, ...]]
+    name: str
+    title: str
+    abstract: str
+    claim: str
+    note: str
+    columns: tuple[Column, ...]
     row: type[R]
     point: type[P]
 
@@ -142,8 +168,17 @@ class Experiment(ABC, Generic[C, W, R, P]):
 
 
 class Reproducible(Experiment[C, W, R, P]):
-    """A figure with a config of its own, which `gladient reproduce --figure NAME` makes."""
+    """A figure with configs of its own, which `gladient reproduce --figure NAME` makes.
 
-    @abstractmethod
+    Attributes:
+        full, quick: what decides its numbers, and with `--quick`: fewer points.
+    """
+
+    full: C
+    quick: C
+
+    @final
     def config(self, *, quick: bool, seeds: int | None, device: str) -> C:
-        """What decides the numbers: few points if quick; the figure's own number of seeds if none is given."""
+        """What decides the numbers; the figure's own number of seeds if none is given."""
+        found = replace(self.quick if quick else self.full, device=device)
+        return found if seeds is None else replace(found, seeds=seeds)

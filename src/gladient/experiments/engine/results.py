@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast
 import numpy as np
 
 from gladient._files import write_atomically
+from gladient.experiments.models.stack import NamedSetting, TrainedStack
 from gladient.experiments.work import Measurement
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ExactPoint",
     "Judgement",
     "RiskRow",
+    "by_panel",
     "judge_gap",
     "largest_misses",
     "mean_risk",
@@ -112,6 +114,18 @@ def largest_misses(rows: Sequence[RiskRow]) -> str:
     """The largest gap and z of a figure's rows, in one line."""
     gap, z = (max((abs(getattr(row, name)) for row in rows), default=0.0) for name in ("gap", "z"))
     return f"largest |gap| {gap:.2%}, largest |z| {z:.1f}"
+
+
+def by_panel(
+    measured: Mapping[TrainedStack, Sequence[Measurement]],
+) -> list[tuple[TrainedStack, NamedSetting, list[Measurement]]]:
+    """For each stack and setting the measurements of its seeds; none where all of them diverged."""
+    return [
+        (stack, panel, runs)
+        for stack, found in measured.items()
+        for panel in stack.panels
+        if (runs := [run for run in found if run["panel"] == panel.name])
+    ]
 
 
 T = TypeVar("T")

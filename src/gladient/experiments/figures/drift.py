@@ -15,7 +15,7 @@ Source: derived; no paper shows it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +24,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gladient import landscape
-from gladient.experiments.engine.experiment import Column, Config, Reproducible
+from gladient.experiments.engine.experiment import Column, Config, Reproducible, risk_columns
 from gladient.experiments.engine.results import GAP_BOUND, Z_BOUND, Judgement, RiskRow, largest_misses, summarise
 from gladient.experiments.models.rungs import ConstantRule, constant_rule
-from gladient.experiments.models.stack import NamedSetting, StackWork, TrainedStack, one_layer, prompt_streams
+from gladient.experiments.models.stack import NamedSetting, StackWork, one_layer, prompt_streams
 from gladient.experiments.work import Measurement, OnStep, Outcome
 from gladient.nn import InContextRegressor
 from gladient.pictures import draw_points, family, frame, legend_below, panel_grid
@@ -47,7 +47,6 @@ class DriftConfig(Config):
         T: examples in a prompt.
         drawn: the γ at which exact curves are drawn.
         d: number of features.
-        training: steps, step sizes, schedule.
         read_prompts: fresh prompts that decays are read off.
     """
 
@@ -56,9 +55,7 @@ class DriftConfig(Config):
     T: tuple[int, ...] = (10, 40)
     drawn: tuple[float, ...] = (0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.985, 1.0)
     d: int = 10
-    training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(steps=600, learning_rate=0.02, gate_rest=0.05)
-    )
+    training: TrainingConfig = TrainingConfig(steps=600, learning_rate=0.02, gate_rest=0.05)
     read_prompts: int = 2000
     test_prompts: int = 2**18  # where the task is nearly learned, errors have long tails
 
@@ -134,41 +131,20 @@ class Drift(Reproducible[DriftConfig, Streaming, DriftRow, DriftPoint]):
         "step: β of keys that are the features."
     )
     columns = (
-        Column("panel", "γ"),
-        Column("n", "T", "d"),
-        Column("model"),
-        Column("risk", form=".4f"),
-        Column("standard_error", "standard error", ".4f"),
-        Column("seeds", form="d"),
-        Column("exact", form=".4f"),
-        Column("gap", form="+.2%"),
-        Column("z", form="+.1f"),
+        *risk_columns("γ", "T"),
         Column("decay", form=".4f"),
         Column("best_decay", "best decay", ".4f"),
         Column("step", form=".4f"),
         Column("best_step", "best step", ".4f"),
     )
     row, point = DriftRow, DriftPoint
-
-    def config(self, *, quick: bool, seeds: int | None, device: str) -> DriftConfig:
-        """Four γ and two lengths, or one of each if quick; one seed."""
-        config = DriftConfig(seeds=1 if seeds is None else seeds, device=device)
-        return replace(config, gamma=(0.95,), T=(40,)) if quick else config
+    full, quick = DriftConfig(), DriftConfig(gamma=(0.95,), T=(40,))
 
     def work(self, config: DriftConfig) -> list[Streaming]:
         """A stack for each γ, length and kind of model."""
         return [
             Streaming(
-                TrainedStack(
-                    name=f"{model}-T{T}-gamma{gamma:g}",
-                    model=model,
-                    panels=(replace(NamedSetting.of(_setting(config, T, gamma)), name=f"{gamma:g}"),),
-                    seeds=tuple(range(config.seeds)),
-                    training=config.training,
-                    test_prompts=config.test_prompts,
-                    device=config.device,
-                ),
-                config.read_prompts,
+                config.stack(f"{model}-T{T}-gamma{gamma:g}", model, [_panel(config, T, gamma)]), config.read_prompts
             )
             for T in config.T
             for gamma in config.gamma
@@ -236,6 +212,10 @@ class Drift(Reproducible[DriftConfig, Streaming, DriftRow, DriftPoint]):
 
 def _setting(config: DriftConfig, T: int, gamma: float) -> MultitaskSetting:
     return MultitaskSetting.drifting(T, gamma, d=config.d)
+
+
+def _panel(config: DriftConfig, T: int, gamma: float) -> NamedSetting:
+    return replace(NamedSetting.of(_setting(config, T, gamma)), name=f"{gamma:g}")
 
 
 def _best(model: str, setting: MultitaskSetting) -> ConstantRule:

@@ -16,15 +16,23 @@ that move with the features can do better than any weights that are the same for
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gladient import landscape
-from gladient.experiments.engine.experiment import Column, Config, Reproducible
-from gladient.experiments.engine.results import GAP_BOUND, Z_BOUND, ExactPoint, Judgement, judge_gap, summarise
+from gladient.experiments.engine.experiment import Column, Config, Reproducible, risk_columns
+from gladient.experiments.engine.results import (
+    GAP_BOUND,
+    Z_BOUND,
+    ExactPoint,
+    Judgement,
+    by_panel,
+    judge_gap,
+    summarise,
+)
 from gladient.experiments.models.kinds import MODELS
 from gladient.experiments.models.rungs import own_decay
 from gladient.experiments.models.stack import NamedSetting, TrainedStack, spaced
@@ -78,7 +86,6 @@ class FamilyConfig(Config):
     Args:
         presets: names in `experiments.MODELS`.
         settings: the prompts.
-        training: steps, step sizes, schedule; some presets take smaller steps for their gates.
     """
 
     presets: tuple[str, ...] = (
@@ -94,9 +101,8 @@ class FamilyConfig(Config):
         "kda",
     )
     settings: tuple[FamilySetting, ...] = (_ISOTROPIC, _ANISOTROPIC, _KEYS_WIN)
-    training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(steps=1600, batch_size=256, gate_rest=0.4, checkpoint_every=400)
-    )
+    training: TrainingConfig = TrainingConfig(steps=1600, batch_size=256, gate_rest=0.4, checkpoint_every=400)
+    seeds: int = 3
     test_prompts: int = 2**18
 
 
@@ -161,39 +167,24 @@ class Family(Reproducible[FamilyConfig, TrainedStack, FamilyRow, ExactPoint]):
         "gap = risk / exact − 1; z = (risk − exact) / standard error; worst: the largest gap of a seed."
     )
     columns = (
-        Column("panel"),
-        Column("n", form="d"),
-        Column("model"),
-        Column("risk", form=".4f"),
-        Column("standard_error", "standard error", ".4f"),
-        Column("seeds", form="d"),
+        *risk_columns("panel")[:6],
         Column("rung"),
-        Column("exact", form=".4f"),
-        Column("gap", form="+.2%"),
-        Column("z", form="+.1f"),
+        *risk_columns("panel")[6:],
         Column("worst", "worst seed", "+.2%"),
         Column("to_wpgd", "to WPGD", "+.2%"),
         Column("to_key", "to the key rung", "+.2%"),
     )
     row, point = FamilyRow, ExactPoint
-
-    def config(self, *, quick: bool, seeds: int | None, device: str) -> FamilyConfig:
-        """Three settings, or one if quick; three seeds."""
-        config = FamilyConfig(seeds=3 if seeds is None else seeds, device=device)
-        return replace(config, settings=(_ANISOTROPIC,), test_prompts=2**17) if quick else config
+    full, quick = FamilyConfig(), FamilyConfig(settings=(_ANISOTROPIC,), test_prompts=2**17)
 
     def work(self, config: FamilyConfig) -> list[TrainedStack]:
         """A stack for each setting and preset."""
         return [
-            TrainedStack(
-                name=f"{preset}-{setting.name.replace(' ', '-')}",
-                model=preset,
-                panels=setting.panels,
-                seeds=tuple(range(config.seeds)),
-                training=config.training,
-                test_prompts=config.test_prompts,
+            config.stack(
+                f"{preset}-{setting.name.replace(' ', '-')}",
+                preset,
+                setting.panels,
                 key_channels=setting.key_channels,
-                device=config.device,
             )
             for setting in config.settings
             for preset in config.presets
@@ -202,12 +193,8 @@ class Family(Reproducible[FamilyConfig, TrainedStack, FamilyRow, ExactPoint]):
 
     def rows(self, config: FamilyConfig, records: Mapping[TrainedStack, Sequence[Measurement]]) -> list[FamilyRow]:
         """A row for each panel and preset."""
-        return [
-            _row(stack, panel, rungs, runs)
-            for panel, rungs in _ladders(config).items()
-            for stack, found in records.items()
-            if (runs := [run for run in found if run["panel"] == panel.name])
-        ]
+        ladders, cells = _ladders(config), by_panel(records)
+        return [_row(*cell, ladders[panel]) for panel in ladders for cell in cells if cell[1] == panel]
 
     def points(self, config: FamilyConfig, records: Mapping[TrainedStack, Sequence[Measurement]]) -> list[ExactPoint]:
         """Every rung in every panel."""
@@ -244,7 +231,7 @@ class Family(Reproducible[FamilyConfig, TrainedStack, FamilyRow, ExactPoint]):
 
 
 def _row(
-    stack: TrainedStack, panel: NamedSetting, rungs: Mapping[str, float], runs: Sequence[Measurement]
+    stack: TrainedStack, panel: NamedSetting, runs: Sequence[Measurement], rungs: Mapping[str, float]
 ) -> FamilyRow:
     rung = MODELS[stack.model].rung
     row = summarise(runs, figure="family", panel=panel.name, n=stack.n, model=stack.model, exact=rungs[rung])

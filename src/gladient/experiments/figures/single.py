@@ -6,7 +6,7 @@ The losses are those of training batches, fresh prompts each, so their mean is t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,9 @@ from gladient.experiments.engine.experiment import Column, Config, Experiment
 from gladient.experiments.engine.results import GAP_BOUND, Z_BOUND, Judgement, RiskRow, judge_gap, summarise
 from gladient.experiments.models.kinds import MODELS, check_model
 from gladient.experiments.models.rungs import RUNGS
-from gladient.experiments.models.stack import NamedSetting, StackWork, TrainedStack
+from gladient.experiments.models.stack import NamedSetting, StackWork
 from gladient.experiments.work import Measurement, OnStep, Outcome
 from gladient.pictures import PALE, draw_points, family, frame, legend_below, panel_grid
-from gladient.training import TrainingConfig
 
 __all__ = ["Single", "SingleConfig", "StepPoint"]
 
@@ -34,8 +33,6 @@ class SingleConfig(Config):
         model: a name in `experiments.MODELS`.
         panel: the setting.
         seed: decides the initial weights and the prompts.
-        training: steps, step sizes, schedule.
-        test_prompts: fresh prompts that the trained model is tested on.
 
     Raises:
         ValueError: if there is no such model, or none with an exact risk for the panel's variances.
@@ -44,7 +41,6 @@ class SingleConfig(Config):
     model: str
     panel: NamedSetting
     seed: int = 0
-    training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,16 +107,8 @@ class Single(Experiment[SingleConfig, Run, RiskRow, StepPoint]):
 
     def work(self, config: SingleConfig) -> list[Run]:
         """The one run."""
-        stack = TrainedStack(
-            name=config.model,
-            model=config.model,
-            panels=(config.panel,),
-            seeds=(config.seed,),
-            training=config.training,
-            test_prompts=config.test_prompts,
-            device=config.device,
-        )
-        return [Run(stack)]
+        stack = config.stack(config.model, config.model, [config.panel])
+        return [Run(replace(stack, seeds=(config.seed,)))]
 
     def rows(self, config: SingleConfig, records: Mapping[Run, Sequence[Measurement]]) -> list[RiskRow]:
         """The trained model."""

@@ -11,7 +11,7 @@ Source: arXiv 2504.04308, Theorem 1 read backwards.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +22,13 @@ from numpy.typing import ArrayLike
 from gladient import landscape
 from gladient.equivalence import Factor, extract, residual_model
 from gladient.experiments.engine.experiment import Column, Config, Reproducible
-from gladient.experiments.engine.results import Judgement
+from gladient.experiments.engine.results import Judgement, by_panel
 from gladient.experiments.models.stack import NamedSetting, StackWork, TrainedStack, one_layer, prompt_streams
 from gladient.experiments.work import Measurement, OnStep, Outcome
 from gladient.landscape import Rung
 from gladient.nn import InContextRegressor
-from gladient.pictures import INK, correlations, frame, legend_below, ordered, panel_grid
+from gladient.pictures import INK, frame, legend_below, ordered, panel_grid, panel_title
 from gladient.prompts import MultitaskSetting, PromptSampler
-from gladient.training import TrainingConfig
 
 __all__ = ["WeightPoint", "WeightRow", "Weights", "WeightsConfig", "cosine"]
 
@@ -50,7 +49,6 @@ class WeightsConfig(Config):
         n: examples of each task.
         r: (r1, r2) of each panel.
         d: number of features.
-        training: steps, step sizes, schedule.
         read_prompts: fresh prompts that its algorithm is read off.
     """
 
@@ -58,7 +56,7 @@ class WeightsConfig(Config):
     n: tuple[int, ...] = (10, 10)
     r: tuple[tuple[float, float], ...] = ((0.0, 1.0), (0.2, 0.8), (0.5, 0.5), (0.8, 0.2))
     d: int = 10
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    seeds: int = 3
     test_prompts: int = 2**16
     read_prompts: int = 2000
 
@@ -174,41 +172,23 @@ class Weights(Reproducible[WeightsConfig, Reading, WeightRow, WeightPoint]):
         Column("moving_gates", "moving gates", ".4f"),
     )
     row, point = WeightRow, WeightPoint
-
-    def config(self, *, quick: bool, seeds: int | None, device: str) -> WeightsConfig:
-        """Both kinds of gates, or value gates if quick; three seeds."""
-        config = WeightsConfig(seeds=3 if seeds is None else seeds, device=device)
-        return replace(config, models=("value_gate",)) if quick else config
+    full, quick = WeightsConfig(), WeightsConfig(models=("value_gate",))
 
     def work(self, config: WeightsConfig) -> list[Reading]:
         """A stack for each kind of model."""
+        panels = [NamedSetting.isotropic(config.n, r, config.d) for r in config.r]
         return [
-            Reading(
-                TrainedStack(
-                    name=f"{model}-n{sum(config.n)}",
-                    model=model,
-                    panels=tuple(NamedSetting.isotropic(config.n, r, config.d) for r in config.r),
-                    seeds=tuple(range(config.seeds)),
-                    training=config.training,
-                    test_prompts=config.test_prompts,
-                    device=config.device,
-                ),
-                config.read_prompts,
-            )
+            Reading(config.stack(f"{model}-n{sum(config.n)}", model, panels), config.read_prompts)
             for model in config.models
         ]
 
     def rows(self, config: WeightsConfig, records: Mapping[Reading, Sequence[Measurement]]) -> list[WeightRow]:
         """A row for each kind of model and panel."""
-        return [_row(reading.stack, panel, best, runs) for reading, panel, best, runs in _cells(records)]
+        return [_row(*cell) for cell in _cells(records)]
 
     def points(self, config: WeightsConfig, records: Mapping[Reading, Sequence[Measurement]]) -> list[WeightPoint]:
         """A point for each example, panel and kind of model."""
-        return [
-            point
-            for reading, panel, best, runs in _cells(records)
-            for point in _weight_points(reading.stack, panel, best, runs)
-        ]
+        return [point for cell in _cells(records) for point in _weight_points(*cell)]
 
     def draw(self, rows: Sequence[WeightRow], points: Sequence[WeightPoint]) -> Figure:
         """A line of panels for each kind of model: the best weights filled, learned ones as points."""
@@ -223,7 +203,7 @@ class Weights(Reproducible[WeightsConfig, Reading, WeightRow, WeightPoint]):
                         note = f"explained {row.explained:.3f}\ncos(ω, ω*) {row.cos_omega:.4f}"
                         axis.text(0.5, 0.97, note, transform=axis.transAxes, ha="center", va="top", fontsize=8.5)
         for panel, top, bottom in zip(panels, grid[0], grid[-1], strict=True):
-            top.set_title(correlations(panel), fontsize=11)
+            top.set_title(panel_title(panel), fontsize=11)
             bottom.set_xlabel("example of the prompt")
         legend_below(figure, grid[0][0], columns=len(grid[0][0].get_legend_handles_labels()[1]))
         return figure
@@ -240,17 +220,13 @@ class Weights(Reproducible[WeightsConfig, Reading, WeightRow, WeightPoint]):
 
 def _cells(
     records: Mapping[Reading, Sequence[Measurement]],
-) -> list[tuple[Reading, NamedSetting, Rung, list[Measurement]]]:
-    """For each kind of model and panel: the best weights, and the record of each seed."""
-    return [
-        (reading, panel, BEST[reading.stack.model](panel.setting), runs)
-        for reading, found in records.items()
-        for panel in reading.stack.panels
-        if (runs := [run for run in found if run["panel"] == panel.name])
-    ]
+) -> list[tuple[TrainedStack, NamedSetting, list[Measurement], Rung]]:
+    """For each kind of model and panel: the measurements of its seeds, and the best weights."""
+    found = by_panel({reading.stack: runs for reading, runs in records.items()})
+    return [(stack, panel, runs, BEST[stack.model](panel.setting)) for stack, panel, runs in found]
 
 
-def _row(stack: TrainedStack, panel: NamedSetting, best: Rung, runs: Sequence[Measurement]) -> WeightRow:
+def _row(stack: TrainedStack, panel: NamedSetting, runs: Sequence[Measurement], best: Rung) -> WeightRow:
     shares = [run["explained"] for run in runs]
     omega = [cosine(run["omega"], best.omega) for run in runs]
     P = [cosine(run["P"], best.P) for run in runs]
@@ -271,7 +247,7 @@ def _row(stack: TrainedStack, panel: NamedSetting, best: Rung, runs: Sequence[Me
 
 
 def _weight_points(
-    stack: TrainedStack, panel: NamedSetting, best: Rung, runs: Sequence[Measurement]
+    stack: TrainedStack, panel: NamedSetting, runs: Sequence[Measurement], best: Rung
 ) -> list[WeightPoint]:
     exact = np.repeat(best.omega, panel.n)
     learned = np.array([run["examples"] for run in runs])

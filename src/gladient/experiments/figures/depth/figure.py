@@ -12,7 +12,7 @@ Source: arXiv 2504.04308, multi-layer theorem; the search and the growing are ou
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -53,12 +53,13 @@ class DepthConfig(Config):
     n: tuple[int, ...] = (10, 20, 40)
     r: tuple[float, float] = (0.2, 0.8)
     d: int = 5
-    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=400, gate_rest=0.05))
+    training: TrainingConfig = TrainingConfig(steps=400, gate_rest=0.05)
     learning_rates: tuple[float, ...] = (1e-2, 1e-2, 5e-3, 3e-3)
     start_scale: float = 0.6
     search_prompts: int = 4096
     starts: int = 4
     step_prompts: int = 2**15
+    seeds: int = 2
 
 
 @dataclass(frozen=True)
@@ -150,14 +151,16 @@ class Depth(Reproducible[DepthConfig, GrownModels | SearchedSteps, DepthRow, Dep
         Column("gain_z", "least z", ".1f"),
     )
     row, point = DepthRow, DepthPoint
-
-    def config(self, *, quick: bool, seeds: int | None, device: str) -> DepthConfig:
-        """Three lengths, four layers and two seeds, or two, two and one if quick."""
-        config = DepthConfig(seeds=(1 if quick else 2) if seeds is None else seeds, device=device)
-        if not quick:
-            return config
-        config = replace(config, n=(10, 20), learning_rates=config.learning_rates[:2], starts=2)
-        return replace(config, test_prompts=2**15, search_prompts=2048, step_prompts=2**14)
+    full = DepthConfig()
+    quick = DepthConfig(
+        n=(10, 20),
+        learning_rates=full.learning_rates[:2],
+        seeds=1,
+        starts=2,
+        test_prompts=2**15,
+        search_prompts=2048,
+        step_prompts=2**14,
+    )
 
     def work(self, config: DepthConfig) -> list[GrownModels | SearchedSteps]:
         """Models to grow and steps to search for, for each length and kind of model."""

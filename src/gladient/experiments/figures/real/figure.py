@@ -38,7 +38,7 @@ shown, and not judged. Data come from the installed packages.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -80,7 +80,7 @@ class RealConfig(Config):
     n: tuple[int, ...] = ()
     trained: tuple[str, ...] = ("flights", "schools", "air")
     folds: int = 5
-    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(batch_size=256))
+    training: TrainingConfig = TrainingConfig(batch_size=256)
 
 
 @dataclass(frozen=True)
@@ -172,13 +172,8 @@ class Real(Reproducible[RealConfig, CrossFitted | TrainedLayers, RealRow, RealPo
         Column("weights_error", "±"),
     )
     row, point = RealRow, RealPoint
-
-    def config(self, *, quick: bool, seeds: int | None, device: str) -> RealConfig:
-        """All sets, orders and lengths; if quick flights, nearest last, at n = 8 and without trained layers."""
-        config = RealConfig(seeds=1 if seeds is None else seeds, device=device)
-        if quick:
-            return replace(config, sets=("flights",), orders=ORDERS[:1], n=(8,), trained=())
-        return config
+    full = RealConfig()
+    quick = RealConfig(sets=("flights",), orders=ORDERS[:1], n=(8,), trained=())
 
     def work(self, config: RealConfig) -> list[CrossFitted | TrainedLayers]:
         """A cross-fit for each set and order, and layers to train.

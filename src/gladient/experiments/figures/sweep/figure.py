@@ -7,7 +7,7 @@ for each trained model, with the exact risk that its kind can reach, the gap and
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from statistics import median
 from typing import NamedTuple
@@ -112,22 +112,14 @@ class Sweep(Experiment[SweepConfig, TrainedStack, SweepRow, SweepPoint]):
     def work(self, config: SweepConfig) -> list[TrainedStack]:
         """Stacks of at most 16 models that read the same prompts."""
         stacks = []
-        for place, panels in enumerate(config.stacks()):
+        for place, panels in enumerate(config.grid()):
             many = max(1, _MEMBERS // len(panels))
             for model in config.models:
                 for r in range(0, len(panels), _MEMBERS):
                     for seed in range(0, config.seeds, many):
-                        stacks.append(
-                            TrainedStack(
-                                name=f"{place:05d}-{model}-r{r}-s{seed}",
-                                model=model,
-                                panels=panels[r : r + _MEMBERS],
-                                seeds=tuple(range(seed, min(seed + many, config.seeds))),
-                                training=config.training,
-                                test_prompts=config.test_prompts,
-                                device=config.device,
-                            )
-                        )
+                        seeds = tuple(range(seed, min(seed + many, config.seeds)))
+                        stack = config.stack(f"{place:05d}-{model}-r{r}-s{seed}", model, panels[r : r + _MEMBERS])
+                        stacks.append(replace(stack, seeds=seeds))
         return stacks
 
     def rows(self, config: SweepConfig, records: Mapping[TrainedStack, Sequence[Measurement]]) -> list[SweepRow]:
@@ -152,7 +144,7 @@ class Sweep(Experiment[SweepConfig, TrainedStack, SweepRow, SweepPoint]):
 
     def points(self, config: SweepConfig, records: Mapping[TrainedStack, Sequence[Measurement]]) -> list[SweepPoint]:
         """A point for each setting and model."""
-        return [_point(panel, model) for panels in config.stacks() for panel in panels for model in config.models]
+        return [_point(panel, model) for panels in config.grid() for panel in panels for model in config.models]
 
     def draw(self, rows: Sequence[SweepRow], points: Sequence[SweepPoint]) -> Figure:
         """Exact risks as lines, means over the seeds of trained models as points with two standard errors.

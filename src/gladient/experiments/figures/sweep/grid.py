@@ -1,7 +1,7 @@
 """What a sweep goes through: a grid of settings, models and seeds, from a YAML file or from Python."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from itertools import product
 from typing import Any
 
@@ -29,7 +29,6 @@ class SweepConfig(Config):
         rho: correlations between tasks: none, one for every pair, or the upper triangle.
         sigma2: noise variances.
         models: names in `experiments.MODELS`.
-        training: steps, step sizes, schedule.
 
     Raises:
         ValueError: if an axis has no value, a model is unknown or has no exact risk for a spectrum, d and spectrum are
@@ -43,7 +42,6 @@ class SweepConfig(Config):
     rho: tuple[tuple[float, ...], ...] = ((),)
     sigma2: tuple[float, ...] = (0.0,)
     models: tuple[str, ...] = ("linear_attention", "scalar_gate", "value_gate")
-    training: TrainingConfig = field(default_factory=TrainingConfig)
     test_prompts: int = 2**17
 
     def __post_init__(self) -> None:
@@ -60,10 +58,10 @@ class SweepConfig(Config):
             raise ValueError(f"n and r list {sorted(tasks)} tasks; all of a sweep must have the same number of tasks")
         if not all(1 <= d <= _MOST_FEATURES for d in self.d):
             raise ValueError(f"d is {list(self.d)}; each must be a whole number from 1 to {_MOST_FEATURES}")
-        if not self.stacks():
+        if not self.grid():
             raise ValueError("no combination of r and rho can occur: [[R, r], [rᵀ, 1]] must be positive semidefinite")
 
-    def stacks(self) -> list[tuple[NamedSetting, ...]]:
+    def grid(self) -> list[tuple[NamedSetting, ...]]:
         """The settings that can occur; those that differ in r alone stand together."""
         spectra = self.spectrum or tuple((1.0,) * d for d in self.d)
         found = []
@@ -77,7 +75,7 @@ class SweepConfig(Config):
     def left_out(self) -> int:
         """How many settings cannot occur, as their correlations contradict one another."""
         every = len(self.n) * len(self.r) * len(self.spectrum or self.d) * len(self.rho) * len(self.sigma2)
-        return every - sum(map(len, self.stacks()))
+        return every - sum(map(len, self.grid()))
 
 
 def read_grid(content: Mapping[str, Any], **changes: Any) -> SweepConfig:
