@@ -118,14 +118,14 @@ class Delta(OverN[DeltaConfig, DeltaRow]):
             "test risk / d\none step for all",
             (
                 *(*_GATES, *_MASKED),
-                *_trained("delta_rule", 8),
-                *_trained("gated_delta_rule", 6),
-                *_trained("gated_delta_rule_unit", 4),
+                *_trained("delta_rule", 8.0),
+                *_trained("gated_delta_rule", 6.0),
+                *_trained("gated_delta_rule_unit", 4.0),
             ),
         ),
         (
             "test risk / d\none step per task",
-            (*_GATES, *_trained("delta_rule_per_task", 7), *_trained("delta_rule_per_task_unit", 4)),
+            (*_GATES, *_trained("delta_rule_per_task", 7.0), *_trained("delta_rule_per_task_unit", 4.0)),
         ),
     )
     size, margin, log = (3.1, 2.7), 1.1, True

@@ -13,7 +13,7 @@ from gladient._types import Array
 from gladient.data import Prompt
 from gladient.data.folds import folds_of
 from gladient.experiments.figures.real.sets import SETS, in_order
-from gladient.experiments.figures.real.work import BASE, Errors, estimate, measured
+from gladient.experiments.figures.real.work import BASE, estimate, measured
 from gladient.experiments.models.kinds import MODELS
 from gladient.experiments.work import OnStep, Outcome
 from gladient.nn import InContextRegressor
@@ -67,22 +67,21 @@ class TrainedLayers:
         white = [[each.transform.white(prompt) for prompt in real.prompts] for each in fitted]
         layout = PromptLayout((self.n,) * len(real.prompts[0].sources), white[0][0].d)
         pools = [_Pool([prompts[i] for i in rows], layout) for prompts, (rows, _) in zip(white, parts, strict=True)]
-        errors: Errors = {}
+        errors: dict[str, Array] = {}
         weights = {}
         for i, model in enumerate(TRAINED):
             trained = self._train(model, layout, pools, partial(_later, on_step, i * self.training.steps))
-            found = np.empty(len(real.prompts))
+            errors[model] = np.empty(len(real.prompts))
             for fold, (_, test) in enumerate(parts):
-                found[test] = [_error(trained, fold, layout, white[fold][row]) for row in test]
-            errors[self.n, "trained", model] = found
+                errors[model][test] = [_error(trained, fold, layout, white[fold][row]) for row in test]
             weights[f"{self.name}-{model.replace(', ', '-').replace(' ', '-')}"] = pack_tensors(
                 dict(trained.state_dict()), run={**asdict(self), "model": model}
             )
         return Outcome(
             [
-                {"n": n, "kind": kind, "model": model, "omega": [], "omega_error": []}
-                | measured(found, errors[n, kind, BASE], real.clusters)
-                for (n, kind, model), found in errors.items()
+                {"n": self.n, "kind": "trained", "model": model, "omega": [], "omega_error": []}
+                | measured(found, errors[BASE], real.clusters)
+                for model, found in errors.items()
             ],
             weights,
         )

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from gladient._types import Array
-from gladient.data import Estimated, Prompt, estimate_setting
-from gladient.data.folds import clustered_error, folds_of
+from gladient.data import CrossFit, Estimated, Fold, Prompt, estimate_setting, held_out
+from gladient.data.folds import clustered_error
 from gladient.experiments.figures.real import baselines
 from gladient.experiments.figures.real.fitted import fit_step, step_errors
 from gladient.experiments.figures.real.sets import ORDERS, SETS, RealSet, in_order
@@ -21,8 +21,8 @@ BASE = "linear_attention"
 """The model that gains are measured from."""
 FITTED = (BASE, "scalar_gate", "value_gate")
 """The models whose step is fitted to the data."""
-Errors = dict[tuple[int, str, str], Array]
-"""The error of each prompt, by n, kind and model."""
+Errors = dict[tuple[int, str], Array]
+"""The error of each prompt, by n and model."""
 
 
 @dataclass(frozen=True)
@@ -57,78 +57,52 @@ class CrossFitted:
         return (30.0 if self.order == ORDERS[0] else 10.0) * len(self.n)
 
     def run(self, scratch: Path, on_step: OnStep = lambda step: None) -> Outcome:
-        """One record for each n and model: risks, gains, weights, predicted and measured."""
+        """One measurement for each n and model: risks, gains, weights, predicted and measured."""
         real = in_order(SETS[self.data](), self.order)
+        options = {"clusters": real.clusters, "gap": real.gap, "intercept": real.intercept}
+        roles = len(real.prompts[0].sources)
+        found = held_out(real.prompts, n=[1] * roles, folds=self.folds, **options)
+        compared = {n: found.compare([n] * roles) for n in self.n}
         errors: Errors = defaultdict(lambda: np.empty(len(real.prompts)))
-        predicted: dict[tuple[int, str], Array] = defaultdict(lambda: np.empty(len(real.prompts)))
         weights: dict[tuple[int, str], list[Array]] = defaultdict(list)
-        for fold, (train, test) in enumerate(folds_of(real.clusters, self.folds, real.gap)):
-            estimated = estimate(real, train)
+        for number, fold in enumerate(found.folds, start=1):
             for n in self.n:
-                self._predict(estimated, real, test, n, errors, predicted)
-                self._fit(estimated, real, (train, test), n, errors, weights)
+                _fit(fold, real, n, errors, weights)
             if self.order == ORDERS[0]:  # the others do not look at the order
-                self._compare(estimated, real, (train, test), errors)
-            on_step(fold + 1)
-        full = estimate(real, np.arange(len(real.prompts)))
+                self._compare(fold, real, errors)
+            on_step(number)
         return Outcome(
             [
-                record
+                measurement
                 for n in self.n
-                for record in (
-                    *_predicted_records(full, n, predicted, errors, real.clusters),
-                    *_fitted_records(n, weights, errors, real.clusters),
-                    *_baseline_records(n, errors, real.clusters),
+                for measurement in (
+                    *_predicted(n, compared[n]),
+                    *_fitted(n, weights, errors, real.clusters),
+                    *_baselines(n, compared[n], errors, real.clusters),
                 )
             ]
         )
 
-    def _predict(
-        self,
-        estimated: Estimated,
-        real: RealSet,
-        test: np.ndarray,
-        n: int,
-        errors: Errors,
-        predicted: dict[tuple[int, str], Array],
-    ) -> None:
-        counts = [n] * len(real.prompts[0].sources)
-        held_out = [real.prompts[i] for i in test]
-        rungs = estimated.rungs(counts)
-        for gate, found in estimated.errors(held_out, counts).items():
-            errors[n, "predicted", gate][test] = found
-            predicted[n, gate][test] = rungs[gate].risk
-
-    def _fit(
-        self,
-        estimated: Estimated,
-        real: RealSet,
-        parts: tuple[np.ndarray, np.ndarray],
-        n: int,
-        errors: Errors,
-        weights: dict[tuple[int, str], list[Array]],
-    ) -> None:
-        train, test = (shown(estimated, real, part, n) for part in parts)
-        for gate in FITTED:
-            P, omega = fit_step(train, np.ones(len(train[0].sources)), gate)
-            errors[n, "fitted", gate][parts[1]] = step_errors(test, P, omega)
-            weights[n, gate].append(omega)
-
-    def _compare(
-        self, estimated: Estimated, real: RealSet, parts: tuple[np.ndarray, np.ndarray], errors: Errors
-    ) -> None:
-        white = [shown(estimated, real, part, max(self.n)) for part in parts]
-        model = baselines.mixed_model(white[0])
+    def _compare(self, fold: Fold, real: RealSet, errors: Errors) -> None:
+        model = baselines.mixed_model(shown(fold.estimated, real, fold.fitted, max(self.n)))
         for n in self.n:
-            train, test = (shown(estimated, real, part, n) for part in parts)
-            own = [_cut(estimated.transform.prompt(real.prompts[i]), n) for i in parts[1]]
+            train, test = (shown(fold.estimated, real, part, n) for part in (fold.fitted, fold.held_out))
+            own = [_cut(fold.estimated.transform.prompt(real.prompts[i]), n) for i in fold.held_out]
             for name, found in {
                 "pooled_ridge": baselines.pooled_ridge(train, test),
                 "best_source_ridge": baselines.best_source_ridge(train, test),
                 "mixed_model": baselines.mixed_predictor(model, test),
-                "correlated_mixed_model": baselines.correlated_predictor(estimated.setting, own),
+                "correlated_mixed_model": baselines.correlated_predictor(fold.estimated.setting, own),
             }.items():
-                errors[n, "baseline", name][parts[1]] = found
+                errors[n, name][fold.held_out] = found
+
+
+def _fit(fold: Fold, real: RealSet, n: int, errors: Errors, weights: dict[tuple[int, str], list[Array]]) -> None:
+    train, test = (shown(fold.estimated, real, part, n) for part in (fold.fitted, fold.held_out))
+    for gate in FITTED:
+        P, omega = fit_step(train, np.ones(len(train[0].sources)), gate)
+        errors[n, gate][fold.held_out] = step_errors(test, P, omega)
+        weights[n, gate].append(omega)
 
 
 def estimate(real: RealSet, rows: np.ndarray) -> Estimated:
@@ -160,32 +134,28 @@ def _cut(prompt: Prompt, n: int) -> Prompt:
     return Prompt([(X[:n], y[:n]) for X, y in prompt.sources], prompt.query)
 
 
-def _predicted_records(
-    full: Estimated,
-    n: int,
-    predicted: Mapping[tuple[int, str], Array],
-    errors: Errors,
-    clusters: Sequence[Hashable],
-) -> list[Measurement]:
-    base = errors[n, "predicted", BASE]
+def _predicted(n: int, found: CrossFit) -> list[Measurement]:
     return [
         {
             "n": n,
             "kind": "predicted",
             "model": gate,
-            "predicted_risk": float(predicted[n, gate].mean()),
-            "predicted_risk_error": found.risk_error,
-            "predicted": float(np.mean(predicted[n, BASE] - predicted[n, gate])),
-            "predicted_error": found.gain_error,
-            **measured(errors[n, "predicted", gate], base, clusters),
-            "omega": found.omega.tolist() if found.omega.ndim == 1 else [],
-            "omega_error": found.omega_error.tolist() if found.omega.ndim == 1 else [],
+            "predicted_risk": found.risks[gate].predicted,
+            "predicted_risk_error": found.risks[gate].predicted_error,
+            "predicted": found.gains[gate].predicted,
+            "predicted_error": found.gains[gate].predicted_error,
+            "risk": found.risks[gate].measured,
+            "risk_error": found.risks[gate].measured_error,
+            "gain": found.gains[gate].measured,
+            "gain_error": found.gains[gate].measured_error,
+            "omega": one.omega.tolist() if one.omega.ndim == 1 else [],
+            "omega_error": one.omega_error.tolist() if one.omega.ndim == 1 else [],
         }
-        for gate, found in full.predict_ladder([n] * full.setting.K).items()
+        for gate, one in found.gates.items()
     ]
 
 
-def _fitted_records(
+def _fitted(
     n: int, weights: Mapping[tuple[int, str], list[Array]], errors: Errors, clusters: Sequence[Hashable]
 ) -> list[Measurement]:
     return [
@@ -193,7 +163,7 @@ def _fitted_records(
             "n": n,
             "kind": "fitted",
             "model": gate,
-            **measured(errors[n, "fitted", gate], errors[n, "fitted", BASE], clusters),
+            **measured(errors[n, gate], errors[n, BASE], clusters),
             "omega": np.mean(weights[n, gate], axis=0).tolist(),
             "omega_error": np.std(weights[n, gate], axis=0, ddof=1).tolist(),
         }
@@ -201,16 +171,16 @@ def _fitted_records(
     ]
 
 
-def _baseline_records(n: int, errors: Errors, clusters: Sequence[Hashable]) -> list[Measurement]:
+def _baselines(n: int, found: CrossFit, errors: Errors, clusters: Sequence[Hashable]) -> list[Measurement]:
     return [
         {
             "n": n,
             "kind": "baseline",
             "model": model,
-            **measured(found, errors[n, "predicted", BASE], clusters),
+            **measured(own, found.errors[BASE], clusters),
             "omega": [],
             "omega_error": [],
         }
-        for (length, kind, model), found in errors.items()
-        if length == n and kind == "baseline"
+        for (length, model), own in errors.items()
+        if length == n and model not in FITTED
     ]
