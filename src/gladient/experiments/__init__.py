@@ -4,12 +4,21 @@ from typing import Any
 
 from gladient.experiments.engine.experiment import Column, Config, Experiment, Reproducible
 from gladient.experiments.engine.make import Made, make
-from gladient.experiments.engine.results import ExactPoint, Judgement, RiskRow, judge_gap, summarise
+from gladient.experiments.engine.results import (
+    ExactPoint,
+    Judgement,
+    RiskRow,
+    by_panel,
+    judge_gap,
+    largest_misses,
+    summarise,
+)
 from gladient.experiments.figures.delta import Delta
 from gladient.experiments.figures.depth.figure import Depth
 from gladient.experiments.figures.drift import Drift
 from gladient.experiments.figures.family import Family
 from gladient.experiments.figures.multitask import Multitask
+from gladient.experiments.figures.over_n import Curve, Dots, OverN, OverNConfig
 from gladient.experiments.figures.real.figure import Real
 from gladient.experiments.figures.single import Single, SingleConfig
 from gladient.experiments.figures.sweep.figure import Sweep
@@ -22,31 +31,41 @@ from gladient.experiments.models.stack import NamedSetting, TrainedStack
 from gladient.experiments.work import Measurement, Outcome, Work
 
 __all__ = [
+    # the figures
     "FIGURES",
-    "Made",
     "make",
+    "Made",
     "Single",
     "SingleConfig",
     "Sweep",
     "SweepConfig",
     "read_grid",
+    # what is trained
     "MODELS",
-    "register",
     "RUNGS",
-    "Outcome",
+    "register",
     "NamedSetting",
-    "Measurement",
     "TrainedStack",
-    "Work",
-    "Column",
-    "Config",
-    "ExactPoint",
+    # a figure over n
+    "OverN",
+    "OverNConfig",
+    "Curve",
+    "Dots",
+    # any other figure
     "Experiment",
-    "Judgement",
     "Reproducible",
+    "Config",
+    "Column",
+    "Work",
+    "Outcome",
+    "Measurement",
     "RiskRow",
+    "ExactPoint",
+    "Judgement",
     "judge_gap",
+    "by_panel",
     "summarise",
+    "largest_misses",
 ]
 
 FIGURES: dict[str, Reproducible[Any, Any, Any, Any]] = {

@@ -1,5 +1,5 @@
 from .files import save_figure, svg_text
-from .ink import FAMILIES, INK, PALE, Family, family, ordered
+from .ink import FAMILIES, INK, PALE, Family, add_family, family, ordered
 from .maps import heat_map, name_sides
 from .panels import blank, draw_points, frame, legend_below, panel_grid, panel_title
 
@@ -8,6 +8,7 @@ __all__ = [
     "FAMILIES",
     "Family",
     "family",
+    "add_family",
     "ordered",
     "INK",
     "PALE",

@@ -19,6 +19,7 @@ from gladient.experiments.models.kinds import MODELS, TOKENS, ModelKind
 from gladient.experiments.models.presets import build_layer
 from gladient.experiments.models.rungs import RUNGS
 from gladient.nn import LayerConfig
+from gladient.pictures import add_family
 from gladient.prompts import MultitaskSetting, PromptLayout
 
 __all__ = ["Members", "describe", "learn", "lend", "register", "registered_in"]
@@ -127,6 +128,7 @@ def register(
     _check_taken(name, kind, replace=replace)
     lend({name: kind})  # what cannot be sent to a worker is told now
     MODELS[name] = kind
+    add_family(name)
     if callable(rung):
         RUNGS[name] = rung
 
