@@ -104,7 +104,7 @@ def run(figure: Any, config: Any, folder: Path) -> tuple[list[Any], list[Any]]:
     records = {}
     for work in figure.work(config):
         (folder / work.name).mkdir()
-        records[work] = work.run(folder / work.name).records
+        records[work] = work.run(folder / work.name).measurements
     return figure.rows(config, records), figure.points(config, records)
 
 

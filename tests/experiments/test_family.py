@@ -34,7 +34,7 @@ def test_every_preset_has_a_row_in_every_panel(tmp_path: Path) -> None:
     records = {}
     for work in FIGURE.work(config):
         (tmp_path / work.name).mkdir()
-        records[work] = work.run(tmp_path / work.name).records
+        records[work] = work.run(tmp_path / work.name).measurements
     rows, exact = FIGURE.rows(config, records), FIGURE.points(config, records)
     assert [(row.panel, row.model) for row in rows] == [
         (panel, preset) for panel in ("tiny, r = 0.2 0.8", "tiny, r = 0.8 0.2") for preset in PRESETS

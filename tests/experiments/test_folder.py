@@ -38,7 +38,7 @@ def run(out: Path, *, resume: bool, stop: bool = False) -> list[object]:
                         raise StoppedError
 
                 output.save(work, work.run(scratch, on_step), seconds=1.0)
-        return [output.load(work).records for work in WORKS]
+        return [output.load(work).measurements for work in WORKS]
 
 
 def obey(out: Path, error: Exception, spare: Iterator[Path]) -> tuple[Path, bool]:

@@ -149,8 +149,8 @@ def test_trained_layers_learn(small: RealSet, monkeypatch: pytest.MonkeyPatch, t
     outcome = TrainedLayers("small", "nearest last", 4, 2, training).run(tmp_path, done.append)
     assert len(outcome.weights) == 5
     assert done[-1] == 200
-    assert [record["model"] for record in outcome.records][:3] == ["linear_attention", "scalar_gate", "value_gate"]
-    risks = {record["model"]: record["risk"] for record in outcome.records}
+    assert [record["model"] for record in outcome.measurements][:3] == ["linear_attention", "scalar_gate", "value_gate"]
+    risks = {record["model"]: record["risk"] for record in outcome.measurements}
     assert risks["scalar_gate, roles alone"] < 0.95  # 1 is the risk of predicting 0
 
 

@@ -29,7 +29,7 @@ def records(config: WeightsConfig, tmp_path_factory: pytest.TempPathFactory) -> 
     found = {}
     for work in FIGURE.work(config):
         (folder / work.name).mkdir()
-        found[work] = work.run(folder / work.name).records
+        found[work] = work.run(folder / work.name).measurements
     return found
 
 

@@ -131,7 +131,7 @@ def test_losses_are_those_of_the_command(tmp_path):
     training = Training(setting, "value_gate", steps)
     training.run(lambda: True)
     stack = TrainedStack("one", "value_gate", (NamedSetting.of(setting),), (0,), TrainingConfig(steps=steps), 2**15)
-    (record,) = Run(stack).run(tmp_path).records
+    (record,) = Run(stack).run(tmp_path).measurements
     np.testing.assert_allclose(training.losses, setting.M * np.array(record["losses"]), rtol=1e-6)
     assert training.tested == pytest.approx((setting.M * record["risk"], setting.M * record["standard_error"]))
     picture = pictures.draw_training(training.losses, steps, {"value_gate": 2.0})

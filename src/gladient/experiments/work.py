@@ -17,11 +17,11 @@ class Outcome:
     """What finished work leaves.
 
     Attributes:
-        records: JSON values. One with a true `diverged` has no numbers that count, and is kept out of the rows.
+        measurements: JSON values. One with a true `diverged` has no numbers that count, and is kept out of the rows.
         weights: contents of safetensors files with trained parameters, by the files' names without suffix.
     """
 
-    records: list[Measurement]
+    measurements: list[Measurement]
     weights: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -29,7 +29,7 @@ class Outcome:
 class Work(Protocol):
     """A frozen dataclass of JSON values that decide its outcome: a stack of models to train, an algorithm to optimise.
 
-    It is hashed, sent to a worker, written beside its records and compared when they are read again.
+    It is hashed, sent to a worker, written beside its measurements and compared when they are read again.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]

@@ -117,11 +117,11 @@ class Experiment(ABC, Generic[C, W, R, P]):
         """The work of a config, each unit by itself."""
 
     @abstractmethod
-    def rows(self, config: C, records: Mapping[W, Sequence[Measurement]]) -> list[R]:
-        """The rows of results.csv; points without records have none."""
+    def rows(self, config: C, measured: Mapping[W, Sequence[Measurement]]) -> list[R]:
+        """The rows of results.csv; points without measurements have none."""
 
     @abstractmethod
-    def points(self, config: C, records: Mapping[W, Sequence[Measurement]]) -> list[P]:
+    def points(self, config: C, measured: Mapping[W, Sequence[Measurement]]) -> list[P]:
         """The rows of exact.csv: what is drawn beside the rows."""
 
     @abstractmethod

@@ -85,19 +85,19 @@ def make(
     with open_output(out, config=described, resume=resume) as output:
         run_work(works, output, workers=workers, scheduler=scheduler, console=console)
         finished = {work: output.load(work) for work in works}
-        records = {
-            work: [record for record in found.records if not is_diverged(record)] for work, found in finished.items()
+        measured = {
+            work: [one for one in found.measurements if not is_diverged(one)] for work, found in finished.items()
         }
         diverged = [
-            f"{work.name}: {', '.join(f'{key} {value}' for key, value in record.items() if key != 'diverged')}"
+            f"{work.name}: {', '.join(f'{key} {value}' for key, value in one.items() if key != 'diverged')}"
             for work, found in finished.items()
-            for record in found.records
-            if is_diverged(record)
+            for one in found.measurements
+            if is_diverged(one)
         ]
-        made = figure.rows(config, records)
+        made = figure.rows(config, measured)
         outcomes = [figure.judge(row) or "" for row in made]
         write_rows(out / "results.csv", figure.row, made, {"outcome": outcomes})
-        write_rows(out / "exact.csv", figure.point, figure.points(config, records))
+        write_rows(out / "exact.csv", figure.point, figure.points(config, measured))
         rows = read_rows(out / "results.csv", figure.row)
         if parquet:
             write_atomically(out / "results.parquet", _as_parquet(rows, outcomes))

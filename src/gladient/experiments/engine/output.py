@@ -21,9 +21,9 @@ __all__ = ["Finished", "OutputFolder", "open_output"]
 
 @dataclass(frozen=True)
 class Finished:
-    """Work whose outcome is kept: its records, and the seconds that it took."""
+    """Work whose outcome is kept: its measurements, and the seconds that it took."""
 
-    records: list[Measurement]
+    measurements: list[Measurement]
     seconds: float
 
 
@@ -51,7 +51,7 @@ class OutputFolder:
         described = {
             "config": self.config,
             "work": _content(work),
-            "records": finite(outcome.records),  # losses of a training that diverged are not
+            "records": finite(outcome.measurements),  # losses of a training that diverged are not
             "seconds": seconds,
             "weights": {name: sha256(content) for name, content in outcome.weights.items()},
         }
@@ -65,7 +65,7 @@ class OutputFolder:
         return self._point(work).exists()
 
     def load(self, work: Work) -> Finished:
-        """Finished work's records and seconds.
+        """Finished work's measurements and seconds.
 
         Raises:
             ValueError: if its file, or one of its weights, is damaged, or belongs to another config.

@@ -1,4 +1,4 @@
-"""From the records of a figure's work to the rows of results.csv, and what they say of an exact risk."""
+"""From the measurements of a figure's work to the rows of results.csv, and what they say of an exact risk."""
 
 import csv
 import io
@@ -131,17 +131,17 @@ def by_panel(
 T = TypeVar("T")
 
 
-def summarise(records: Sequence[Measurement], *, figure: str, panel: str, n: int, model: str, exact: float) -> RiskRow:
-    """One row from the records of a point's seeds; see `mean_risk`.
+def summarise(measured: Sequence[Measurement], *, figure: str, panel: str, n: int, model: str, exact: float) -> RiskRow:
+    """One row from the measurements of a point's seeds; see `mean_risk`.
 
     >>> runs = [{"risk": 1.0, "standard_error": 0.1}, {"risk": 1.2, "standard_error": 0.1}]
     >>> row = summarise(runs, figure="f", panel="p", n=2, model="m", exact=1.0)
     >>> round(row.risk, 3), round(row.standard_error, 3), round(row.z, 3)
     (1.1, 0.1, 1.0)
     """
-    risk, error = mean_risk([(record["risk"], record["standard_error"]) for record in records])
+    risk, error = mean_risk([(run["risk"], run["standard_error"]) for run in measured])
     gap, z = relative_gap(risk, exact), (risk - exact) / error
-    return RiskRow(figure, panel, n, model, risk, error, len(records), exact, gap=gap, z=z)
+    return RiskRow(figure, panel, n, model, risk, error, len(measured), exact, gap=gap, z=z)
 
 
 def mean_risk(runs: Sequence[tuple[float, float]]) -> tuple[float, float]:

@@ -105,13 +105,13 @@ class Streaming(StackWork):
     prompts: int
 
     def run(self, scratch: Path, on_step: OnStep = lambda step: None) -> Outcome:
-        """The stack's records, with the mean decay and step of the examples."""
+        """The stack's measurements, with the mean decay and step of the examples."""
         model, sampler = self.stack.build()
         self.stack.fit(model, sampler, scratch, on_step)
         tested, weights = self.stack.test(model, sampler), self.stack.pack(model)
         decays, steps = read_rule(one_layer(model), sampler, self)
         rules = [{"decay": decay, "step": step} for decay, step in zip(decays, steps, strict=True)]
-        return Outcome([{**record, **rule} for record, rule in zip(tested, rules, strict=True)], weights)
+        return Outcome([{**run, **rule} for run, rule in zip(tested, rules, strict=True)], weights)
 
 
 class Drift(Reproducible[DriftConfig, Streaming, DriftRow, DriftPoint]):
@@ -151,10 +151,10 @@ class Drift(Reproducible[DriftConfig, Streaming, DriftRow, DriftPoint]):
             for model in config.models
         ]
 
-    def rows(self, config: DriftConfig, records: Mapping[Streaming, Sequence[Measurement]]) -> list[DriftRow]:
+    def rows(self, config: DriftConfig, measured: Mapping[Streaming, Sequence[Measurement]]) -> list[DriftRow]:
         """A row for each γ, length and kind of model."""
         rows = []
-        for work, runs in records.items():
+        for work, runs in measured.items():
             stack, (panel,) = work.stack, work.stack.panels
             if runs:
                 best = _best(stack.model, panel.setting)
@@ -164,7 +164,7 @@ class Drift(Reproducible[DriftConfig, Streaming, DriftRow, DriftPoint]):
                 rows.append(DriftRow(**asdict(row), decay=decay, best_decay=best.decay, step=step, best_step=best.step))
         return rows
 
-    def points(self, config: DriftConfig, records: Mapping[Streaming, Sequence[Measurement]]) -> list[DriftPoint]:
+    def points(self, config: DriftConfig, measured: Mapping[Streaming, Sequence[Measurement]]) -> list[DriftPoint]:
         """Exact risks of linear attention, of the best constants of each kind, and of the schedule."""
         points = []
         for T in config.T:

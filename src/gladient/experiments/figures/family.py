@@ -191,12 +191,12 @@ class Family(Reproducible[FamilyConfig, TrainedStack, FamilyRow, ExactPoint]):
             if preset not in setting.left_out
         ]
 
-    def rows(self, config: FamilyConfig, records: Mapping[TrainedStack, Sequence[Measurement]]) -> list[FamilyRow]:
+    def rows(self, config: FamilyConfig, measured: Mapping[TrainedStack, Sequence[Measurement]]) -> list[FamilyRow]:
         """A row for each panel and preset."""
-        ladders, cells = _ladders(config), by_panel(records)
+        ladders, cells = _ladders(config), by_panel(measured)
         return [_row(*cell, ladders[panel]) for panel in ladders for cell in cells if cell[1] == panel]
 
-    def points(self, config: FamilyConfig, records: Mapping[TrainedStack, Sequence[Measurement]]) -> list[ExactPoint]:
+    def points(self, config: FamilyConfig, measured: Mapping[TrainedStack, Sequence[Measurement]]) -> list[ExactPoint]:
         """Every rung in every panel."""
         return [
             ExactPoint(panel.name, sum(panel.n), rung, risk)

@@ -71,7 +71,7 @@ class Run(StackWork):
     """
 
     def run(self, scratch: Path, on_step: OnStep = lambda step: None) -> Outcome:
-        """The stack's record and the loss at each step, in units of the risk of predicting 0."""
+        """The stack's measurement and the loss at each step, in units of the risk of predicting 0."""
         model, sampler = self.stack.build()
         history = self.stack.fit(model, sampler, scratch, on_step)
         (tested,) = self.stack.test(model, sampler)
@@ -110,7 +110,7 @@ class Single(Experiment[SingleConfig, Run, RiskRow, StepPoint]):
         stack = config.stack(config.model, config.model, [config.panel])
         return [Run(replace(stack, seeds=(config.seed,)))]
 
-    def rows(self, config: SingleConfig, records: Mapping[Run, Sequence[Measurement]]) -> list[RiskRow]:
+    def rows(self, config: SingleConfig, measured: Mapping[Run, Sequence[Measurement]]) -> list[RiskRow]:
         """The trained model."""
         setting = config.panel.setting
         which = {"figure": self.name, "panel": config.panel.name, "model": config.model}
@@ -122,15 +122,15 @@ class Single(Experiment[SingleConfig, Run, RiskRow, StepPoint]):
                 exact=exact,
                 **which,
             )
-            for (run,) in records.values()
+            for (run,) in measured.values()
         ]
 
-    def points(self, config: SingleConfig, records: Mapping[Run, Sequence[Measurement]]) -> list[StepPoint]:
+    def points(self, config: SingleConfig, measured: Mapping[Run, Sequence[Measurement]]) -> list[StepPoint]:
         """The losses, in at most 200 points."""
         M = config.panel.setting.M
         return [
             StepPoint(int(block[-1]) + 1, M * float(np.mean(np.array(run["losses"], float)[block])))
-            for (run,) in records.values()
+            for (run,) in measured.values()
             for block in np.array_split(np.arange(len(run["losses"])), min(_POINTS, len(run["losses"])))
         ]
 

@@ -135,12 +135,12 @@ class Reading(StackWork):
     prompts: int
 
     def run(self, scratch: Path, on_step: OnStep = lambda step: None) -> Outcome:
-        """The stack's records and what was read: shares, P, and the weight of each task and example."""
+        """The stack's measurements and what was read: shares, P, and the weight of each task and example."""
         model, sampler = self.stack.build()
         self.stack.fit(model, sampler, scratch, on_step)
         tested, weights = self.stack.test(model, sampler), self.stack.pack(model)
         found = read(self, one_layer(model), sampler)
-        return Outcome([{**record, **one} for record, one in zip(tested, found, strict=True)], weights)
+        return Outcome([{**run, **one} for run, one in zip(tested, found, strict=True)], weights)
 
 
 class Weights(Reproducible[WeightsConfig, Reading, WeightRow, WeightPoint]):
@@ -182,13 +182,13 @@ class Weights(Reproducible[WeightsConfig, Reading, WeightRow, WeightPoint]):
             for model in config.models
         ]
 
-    def rows(self, config: WeightsConfig, records: Mapping[Reading, Sequence[Measurement]]) -> list[WeightRow]:
+    def rows(self, config: WeightsConfig, measured: Mapping[Reading, Sequence[Measurement]]) -> list[WeightRow]:
         """A row for each kind of model and panel."""
-        return [_row(*cell) for cell in _cells(records)]
+        return [_row(*cell) for cell in _cells(measured)]
 
-    def points(self, config: WeightsConfig, records: Mapping[Reading, Sequence[Measurement]]) -> list[WeightPoint]:
+    def points(self, config: WeightsConfig, measured: Mapping[Reading, Sequence[Measurement]]) -> list[WeightPoint]:
         """A point for each example, panel and kind of model."""
-        return [point for cell in _cells(records) for point in _weight_points(*cell)]
+        return [point for cell in _cells(measured) for point in _weight_points(*cell)]
 
     def draw(self, rows: Sequence[WeightRow], points: Sequence[WeightPoint]) -> Figure:
         """A line of panels for each kind of model: the best weights filled, learned ones as points."""
@@ -219,10 +219,10 @@ class Weights(Reproducible[WeightsConfig, Reading, WeightRow, WeightPoint]):
 
 
 def _cells(
-    records: Mapping[Reading, Sequence[Measurement]],
+    measured: Mapping[Reading, Sequence[Measurement]],
 ) -> list[tuple[TrainedStack, NamedSetting, list[Measurement], Rung]]:
     """For each kind of model and panel: the measurements of its seeds, and the best weights."""
-    found = by_panel({reading.stack: runs for reading, runs in records.items()})
+    found = by_panel({reading.stack: runs for reading, runs in measured.items()})
     return [(stack, panel, runs, BEST[stack.model](panel.setting)) for stack, panel, runs in found]
 
 

@@ -32,7 +32,7 @@ __all__ = [
     "is_diverged",
     "one_layer",
     "prompt_streams",
-    "record",
+    "measurement",
     "spaced",
 ]
 
@@ -153,7 +153,7 @@ class TrainedStack:
         return kind.build(sampler.layout, members, key_channels=self.key_channels).to(self.device), sampler
 
     def run(self, scratch: Path, on_step: OnStep = lambda step: None) -> Outcome:
-        """One record for each panel and seed; risk and standard_error are in units of the risk of predicting 0."""
+        """One measurement for each panel and seed; risk and standard_error are in units of the risk of predicting 0."""
         model, sampler = self.build()
         self.fit(model, sampler, scratch, on_step)
         return Outcome(self.test(model, sampler), self.pack(model))
@@ -179,12 +179,12 @@ class TrainedStack:
             return None
 
     def test(self, model: nn.Module, sampler: PromptSampler) -> list[Measurement]:
-        """The records of trained models."""
+        """The measurements of trained models."""
         held_out, M = prompt_streams("test", self.seeds, sampler), self.panels[0].setting.M
         found = evaluate(lambda batch: _errors(model, sampler, batch, held_out) / M, self.test_prompts)
         members = [{"panel": panel.name, "seed": seed} for seed in self.seeds for panel in self.panels]
         return [
-            {**member, **record(risk, error)}
+            {**member, **measurement(risk, error)}
             for member, risk, error in zip(members, found.risk.tolist(), found.standard_error.tolist(), strict=True)
         ]
 
@@ -243,10 +243,10 @@ def one_layer(model: nn.Module) -> InContextRegressor:
     return model
 
 
-def record(risk: float, standard_error: float) -> Measurement:
-    """A risk in units of that of predicting 0 as a record says it: a number, or that the model diverged.
+def measurement(risk: float, standard_error: float) -> Measurement:
+    """A risk in units of that of predicting 0 as a measurement says it: a number, or that the model diverged.
 
-    >>> record(0.5, 0.01), record(5e24, 1e23)
+    >>> measurement(0.5, 0.01), measurement(5e24, 1e23)
     ({'risk': 0.5, 'standard_error': 0.01}, {'diverged': True})
     """
     if math.isfinite(risk) and math.isfinite(standard_error) and risk <= _DIVERGED:
@@ -255,7 +255,7 @@ def record(risk: float, standard_error: float) -> Measurement:
 
 
 def is_diverged(found: Measurement) -> bool:
-    """Whether a record says that its model diverged."""
+    """Whether a measurement says that its model diverged."""
     return bool(found.get("diverged"))
 
 

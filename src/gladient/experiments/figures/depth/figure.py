@@ -196,27 +196,27 @@ class Depth(Reproducible[DepthConfig, GrownModels | SearchedSteps, DepthRow, Dep
             )
         ]
 
-    def rows(self, config: DepthConfig, records: Measurements) -> list[DepthRow]:
+    def rows(self, config: DepthConfig, measured: Measurements) -> list[DepthRow]:
         """A row for each kind of model, length and depth."""
-        best = {(point.model, point.n, point.layers): point for point in _best_points(records)}
+        best = {(point.model, point.n, point.layers): point for point in _best_points(measured)}
         return [
             _row(work, depth, runs, best[work.model, sum(work.n), depth])
-            for work, found in records.items()
+            for work, found in measured.items()
             if isinstance(work, GrownModels)
             for depth in range(1, len(config.learning_rates) + 1)
             if (runs := [run for run in found if run["layers"] == depth])
         ]
 
-    def points(self, config: DepthConfig, records: Measurements) -> list[DepthPoint]:
+    def points(self, config: DepthConfig, measured: Measurements) -> list[DepthPoint]:
         """The best steps, and the Bayes risk."""
         floors = []
-        for work in records:
+        for work in measured:
             if isinstance(work, SearchedSteps):
                 floor = landscape.bayes(work.setting(), prompts=2000)
                 floors.append(
                     DepthPoint(work.model, sum(work.n), 0, floor.risk / config.d, floor.standard_error / config.d)
                 )
-        return [*_best_points(records), *floors]
+        return [*_best_points(measured), *floors]
 
     def draw(self, rows: Sequence[DepthRow], points: Sequence[DepthPoint]) -> Figure:
         """A panel for each kind of model: the best steps as lines, trained models as points, the Bayes risk dashed."""
@@ -264,10 +264,10 @@ def _row(work: GrownModels, depth: int, runs: Sequence[Measurement], best: Depth
     )
 
 
-def _best_points(records: Measurements) -> list[DepthPoint]:
+def _best_points(measured: Measurements) -> list[DepthPoint]:
     return [
         DepthPoint(work.model, sum(work.n), run["layers"], run["risk"], run["standard_error"])
-        for work, runs in records.items()
+        for work, runs in measured.items()
         if isinstance(work, SearchedSteps)
         for run in runs
     ]

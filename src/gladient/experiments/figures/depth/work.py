@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gladient import landscape
 from gladient._files import write_atomically
-from gladient.experiments.models.stack import prompt_streams, record
+from gladient.experiments.models.stack import measurement, prompt_streams
 from gladient.experiments.work import Measurement, OnStep, Outcome
 from gladient.nn import Gate, LayerConfig, ResidualModel
 from gladient.prompts import MultitaskSetting, PromptLayout, PromptSampler
@@ -88,7 +88,7 @@ class GrownModels:
         return ResidualModel(layout.width, [layer] * depth, seeds=self.seeds).to(self.device)
 
     def run(self, scratch: Path, on_step: OnStep = lambda step: None) -> Outcome:
-        """One record for each depth and seed: risk and gain over one layer less, with standard errors, divided by d."""
+        """One measurement for each depth and seed: risk, and gain over one layer less, with errors, divided by d."""
         sampler = PromptSampler([self.setting()], device=self.device)
         models: list[ResidualModel] = []
         weights = {}
@@ -145,7 +145,7 @@ class GrownModels:
             {
                 "layers": depth + 1,
                 "seed": seed,
-                **record(means[0][depth][i], deviations[0][depth][i]),
+                **measurement(means[0][depth][i], deviations[0][depth][i]),
                 "gain": means[1][depth][i],
                 "gain_error": deviations[1][depth][i],
             }
@@ -221,7 +221,7 @@ class SearchedSteps:
         return MultitaskSetting.isotropic(self.n, self.r, d=self.d)
 
     def run(self, scratch: Path, on_step: OnStep = lambda step: None) -> Outcome:
-        """One record for each number of steps: rates, gates, risk and standard_error (divided by d), agreeing starts.
+        """One measurement for each number of steps: rates, gates, risk and error (divided by d), agreeing starts.
 
         The exact risk of one step is the control: its error on the same features is taken off all others'.
         """
@@ -241,7 +241,7 @@ class SearchedSteps:
 
         test = evaluate(risks, self.test_prompts, batch=128)  # T² numbers per prompt stay in cache
         on_step(self.steps)
-        records: list[Measurement] = [
+        measurements: list[Measurement] = [
             {
                 "layers": depth,
                 "rates": steps.rates,
@@ -254,7 +254,7 @@ class SearchedSteps:
                 zip(found, test.risk.tolist(), test.standard_error.tolist(), strict=True), start=1
             )
         ]
-        return Outcome(records)
+        return Outcome(measurements)
 
 
 def _one_step_risk(algorithm: WPGD, setting: MultitaskSetting) -> float:

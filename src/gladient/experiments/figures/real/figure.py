@@ -195,19 +195,17 @@ class Real(Reproducible[RealConfig, CrossFitted | TrainedLayers, RealRow, RealPo
             ),
         ]
 
-    def rows(self, config: RealConfig, records: Measurements) -> list[RealRow]:
+    def rows(self, config: RealConfig, measured: Measurements) -> list[RealRow]:
         """A row for each set, order, length and model."""
-        return [_row(work.data, work.order, record) for work, found in records.items() for record in found]
+        return [_row(work.data, work.order, one) for work, found in measured.items() for one in found]
 
-    def points(self, config: RealConfig, records: Measurements) -> list[RealPoint]:
+    def points(self, config: RealConfig, measured: Measurements) -> list[RealPoint]:
         """The predicted gains."""
         return [
-            RealPoint(
-                work.data, work.order, record["n"], record["model"], record["predicted"], record["predicted_error"]
-            )
-            for work, found in records.items()
-            for record in found
-            if record["kind"] == "predicted"
+            RealPoint(work.data, work.order, one["n"], one["model"], one["predicted"], one["predicted_error"])
+            for work, found in measured.items()
+            for one in found
+            if one["kind"] == "predicted"
         ]
 
     def draw(self, rows: Sequence[RealRow], points: Sequence[RealPoint]) -> Figure:
@@ -247,25 +245,25 @@ class Real(Reproducible[RealConfig, CrossFitted | TrainedLayers, RealRow, RealPo
         ]
 
 
-def _row(data: str, order: str, record: Measurement) -> RealRow:
+def _row(data: str, order: str, one: Measurement) -> RealRow:
     names = ("predicted_risk", "predicted_risk_error", "predicted", "predicted_error")
-    found = {name: record.get(name, 0.0) for name in names} | {
-        name: record[name] for name in ("n", "kind", "model", "risk", "risk_error", "gain", "gain_error")
+    found = {name: one.get(name, 0.0) for name in names} | {
+        name: one[name] for name in ("n", "kind", "model", "risk", "risk_error", "gain", "gain_error")
     }
-    foretold = "predicted" in record
+    foretold = "predicted" in one
     return RealRow(
         data=data,
         order=order,
         **found,
-        z=_z(record, "predicted", "gain") if foretold else 0.0,
-        risk_z=_z(record, "predicted_risk", "risk") if foretold else 0.0,
-        weights=_numbers(record["omega"]),
-        weights_error=_numbers(record["omega_error"]),
+        z=_z(one, "predicted", "gain") if foretold else 0.0,
+        risk_z=_z(one, "predicted_risk", "risk") if foretold else 0.0,
+        weights=_numbers(one["omega"]),
+        weights_error=_numbers(one["omega_error"]),
     )
 
 
-def _z(record: Measurement, predicted: str, measured: str) -> float:
-    return Compared(*(record[name] for name in (predicted, f"{predicted}_error", measured, f"{measured}_error"))).z
+def _z(one: Measurement, predicted: str, measured: str) -> float:
+    return Compared(*(one[name] for name in (predicted, f"{predicted}_error", measured, f"{measured}_error"))).z
 
 
 def _numbers(values: Sequence[float]) -> str:

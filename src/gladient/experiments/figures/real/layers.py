@@ -60,7 +60,7 @@ class TrainedLayers:
         return 0.02 * self.steps
 
     def run(self, scratch: Path, on_step: OnStep = lambda step: None) -> Outcome:
-        """One record for each model; gains are over the trained layer without gates."""
+        """One measurement for each model; gains are over the trained layer without gates."""
         real = in_order(SETS[self.data](), self.order)
         parts = folds_of(real.clusters, self.folds, real.gap)
         fitted = [estimate(real, rows) for rows, _ in parts]

@@ -122,10 +122,10 @@ class Sweep(Experiment[SweepConfig, TrainedStack, SweepRow, SweepPoint]):
                         stacks.append(replace(stack, seeds=seeds))
         return stacks
 
-    def rows(self, config: SweepConfig, records: Mapping[TrainedStack, Sequence[Measurement]]) -> list[SweepRow]:
+    def rows(self, config: SweepConfig, measured: Mapping[TrainedStack, Sequence[Measurement]]) -> list[SweepRow]:
         """A row for each trained model."""
         rows = []
-        for stack, found in records.items():
+        for stack, found in measured.items():
             points = {panel.name: (_point(panel, stack.model), panel.setting.M) for panel in stack.panels}
             for run in found:
                 point, M = points[run["panel"]]
@@ -142,7 +142,7 @@ class Sweep(Experiment[SweepConfig, TrainedStack, SweepRow, SweepPoint]):
                 )
         return rows
 
-    def points(self, config: SweepConfig, records: Mapping[TrainedStack, Sequence[Measurement]]) -> list[SweepPoint]:
+    def points(self, config: SweepConfig, measured: Mapping[TrainedStack, Sequence[Measurement]]) -> list[SweepPoint]:
         """A point for each setting and model."""
         return [_point(panel, model) for panels in config.grid() for panel in panels for model in config.models]
 
