@@ -1,7 +1,7 @@
 """What the pictures of all figures share: a grid of panels, their frames, points with errors, and one legend below."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from matplotlib.axes import Axes
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from gladient.pictures.ink import INK
 
-__all__ = ["blank", "panel_title", "draw_points", "frame", "legend_below", "panel_grid"]
+__all__ = ["blank", "panel_title", "draw_points", "frame", "legend_below", "log_axis", "panel_grid"]
 
 
 @runtime_checkable
@@ -55,6 +55,13 @@ def frame(axis: Axes, *, grid: bool = True) -> None:
     if grid:
         axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def log_axis(axis: Axes, ticks: Collection[int]) -> None:
+    """A logarithmic x axis with these ticks alone."""
+    axis.set_xscale("log")
+    axis.set_xticks(sorted(ticks), [str(tick) for tick in sorted(ticks)])
+    axis.minorticks_off()
 
 
 def draw_points(axis: Axes, x: Sequence[float | int], rows: Sequence[_Measured], **style: Any) -> None:

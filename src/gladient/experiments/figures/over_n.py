@@ -14,7 +14,7 @@ from gladient.experiments.models.kinds import MODELS
 from gladient.experiments.models.rungs import RUNGS
 from gladient.experiments.models.stack import NamedSetting, TrainedStack
 from gladient.experiments.work import Measurement
-from gladient.pictures import draw_points, family, frame, legend_below, panel_grid, panel_title
+from gladient.pictures import draw_points, family, frame, legend_below, log_axis, panel_grid, panel_title
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["REACHES", "Curve", "Dots", "OverN", "OverNConfig", "TwoTasksConfig"]
@@ -158,7 +158,8 @@ class OverN(Reproducible[C, TrainedStack, R, ExactPoint]):
     def _row(self, stack: TrainedStack, panel: NamedSetting, runs: Sequence[Measurement]) -> R:
         which = {"figure": self.name, "panel": panel.name, "model": stack.model}
         row = summarise(runs, n=stack.n, exact=_share(RUNGS[MODELS[stack.model].rung], panel), **which)
-        return self.row(**asdict(row), **{column: _share(RUNGS[rung], panel) for column, rung in self.also})
+        also: dict[str, Any] = {column: _share(RUNGS[rung], panel) for column, rung in self.also}
+        return self.row(**asdict(row), **also)
 
     @final
     def points(self, config: C, measured: Mapping[TrainedStack, Sequence[Measurement]]) -> list[ExactPoint]:
@@ -175,8 +176,9 @@ class OverN(Reproducible[C, TrainedStack, R, ExactPoint]):
     def draw(self, rows: Sequence[R], points: Sequence[ExactPoint]) -> Figure:
         """Risk over n: exact curves as lines, trained models as points with two standard errors."""
         panels = list(dict.fromkeys(point.panel for point in points))
-        shape = {"panel": self.size, "margin": self.margin}
-        figure, grid = panel_grid(len(self.bands), len(panels), **shape, sharex=True, sharey=True)
+        figure, grid = panel_grid(
+            len(self.bands), len(panels), panel=self.size, margin=self.margin, sharex=True, sharey=True
+        )
         for (label, drawn), line in zip(self.bands, grid, strict=True):
             line[0].set_ylabel(label)
             for panel, axis in zip(panels, line, strict=True):
@@ -193,10 +195,7 @@ class OverN(Reproducible[C, TrainedStack, R, ExactPoint]):
     def _frame(self, axis: Axes, rows: Sequence[R], points: Sequence[ExactPoint]) -> None:
         if self.log:
             lengths = [point.n for point in points]
-            ticks = sorted({row.n for row in rows} | {min(lengths), max(lengths)})
-            axis.set_xscale("log", base=2)
-            axis.set_xticks(ticks, [str(n) for n in ticks])
-            axis.minorticks_off()
+            log_axis(axis, {min(lengths), max(lengths), *(row.n for row in rows)})
         axis.set_ylim(0, 1.05)
         frame(axis)
 

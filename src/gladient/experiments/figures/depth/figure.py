@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from gladient import landscape
 from gladient.experiments.engine.experiment import Column, Config, Reproducible
@@ -24,7 +23,7 @@ from gladient.experiments.engine.results import Judgement, judge_gap, summarise
 from gladient.experiments.figures.depth.work import GrownModels, SearchedSteps
 from gladient.experiments.work import Measurement
 from gladient.nn import Gate
-from gladient.pictures import INK, draw_points, frame, legend_below, ordered, panel_grid
+from gladient.pictures import INK, draw_points, frame, legend_below, log_axis, ordered, panel_grid
 from gladient.training import TrainingConfig
 
 __all__ = ["GATES", "Depth", "DepthConfig", "DepthPoint", "DepthRow"]
@@ -298,8 +297,5 @@ def _draw_panel(axis: Axes, rows: Sequence[DepthRow], points: Sequence[DepthPoin
             markerfacecolor="none",
             label=f"{depth} layer{'s' if depth > 1 else ''}, trained",
         )
-    lengths = sorted({row.n for row in rows})
-    axis.set_xscale("log")
-    axis.set_xticks(lengths, [str(n) for n in lengths])
-    axis.xaxis.set_minor_locator(NullLocator())
+    log_axis(axis, {row.n for row in rows})
     frame(axis)

@@ -43,7 +43,6 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from gladient.data import Compared
 from gladient.experiments.engine.experiment import Column, Config, Reproducible
@@ -52,7 +51,7 @@ from gladient.experiments.figures.real.layers import TrainedLayers
 from gladient.experiments.figures.real.sets import ORDERS, require_sets
 from gladient.experiments.figures.real.work import BASE, CrossFitted
 from gladient.experiments.work import Measurement
-from gladient.pictures import INK, family, frame, legend_below, panel_grid
+from gladient.pictures import INK, family, frame, legend_below, log_axis, panel_grid
 from gladient.training import TrainingConfig
 
 __all__ = ["Real", "RealConfig", "RealPoint", "RealRow"]
@@ -309,8 +308,5 @@ def _draw_panel(axis: Axes, rows: Sequence[RealRow], points: Sequence[RealPoint]
                 linewidth=0.8,
                 label=f"{gate}, {name}",
             )
-    lengths = sorted({row.n for row in rows})
-    axis.set_xscale("log")
-    axis.set_xticks(lengths, [str(n) for n in lengths])
-    axis.xaxis.set_minor_locator(NullLocator())
+    log_axis(axis, {row.n for row in rows})
     frame(axis)

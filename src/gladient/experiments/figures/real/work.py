@@ -59,9 +59,15 @@ class CrossFitted:
     def run(self, scratch: Path, on_step: OnStep = lambda step: None) -> Outcome:
         """One measurement for each n and model: risks, gains, weights, predicted and measured."""
         real = in_order(SETS[self.data](), self.order)
-        options = {"clusters": real.clusters, "gap": real.gap, "intercept": real.intercept}
         roles = len(real.prompts[0].sources)
-        found = held_out(real.prompts, n=[1] * roles, folds=self.folds, **options)
+        found = held_out(
+            real.prompts,
+            clusters=real.clusters,
+            n=[1] * roles,
+            folds=self.folds,
+            gap=real.gap,
+            intercept=real.intercept,
+        )
         compared = {n: found.compare([n] * roles) for n in self.n}
         errors: Errors = defaultdict(lambda: np.empty(len(real.prompts)))
         weights: dict[tuple[int, str], list[Array]] = defaultdict(list)
