@@ -11,11 +11,10 @@ import torch
 from gladient import landscape
 from gladient.cli import main
 from gladient.experiments import FIGURES
-from gladient.experiments._models import MODELS, TOKENS
-from gladient.experiments._rungs import RUNGS, by_example, constant_rule
-from gladient.experiments.delta.figure import Delta, DeltaConfig, DeltaRow
-from gladient.experiments.drift.figure import Drift, DriftConfig
-from gladient.experiments.drift.work import Streaming, read_rule
+from gladient.experiments.figures.delta import Delta, DeltaConfig, DeltaRow
+from gladient.experiments.figures.drift import Drift, DriftConfig, Streaming, read_rule
+from gladient.experiments.models.kinds import MODELS, TOKENS
+from gladient.experiments.models.rungs import RUNGS, by_example, constant_rule
 from gladient.prompts import MultitaskSetting, PromptSampler
 from gladient.training import TrainingConfig
 
@@ -106,7 +105,7 @@ def run(figure: Any, config: Any, folder: Path) -> tuple[list[Any], list[Any]]:
     records = {}
     for work in figure.work(config):
         (folder / work.name).mkdir()
-        records[work] = work.run(folder / work.name).records
+        records[work] = work.run(folder / work.name).measurements
     return figure.rows(config, records), figure.points(config, records)
 
 

@@ -20,11 +20,13 @@ from rich.console import Console
 from tiny_figure import COMMAND, Tiny
 
 from gladient.cli import main
-from gladient.experiments import Outcome, _cluster, _progress, _runner, make
-from gladient.experiments._output import open_output
-from gladient.experiments._register import lend
-from gladient.experiments._versions import versions
-from gladient.experiments._work import OnStep
+from gladient.experiments import Outcome, make
+from gladient.experiments.engine import cluster as engine_cluster
+from gladient.experiments.engine import progress, runner
+from gladient.experiments.engine.output import open_output
+from gladient.experiments.engine.versions import versions
+from gladient.experiments.models.register import lend
+from gladient.experiments.work import OnStep
 
 DASK = [sys.executable, "-m", "dask"]
 
@@ -110,7 +112,7 @@ def test_workers_started_by_hand_give_the_same_bits_whoever_dies(finished: Path,
 def test_nothing_answers_at_the_schedulers_address(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_cluster, "_CONNECT_WITHIN", 1.0)
+    monkeypatch.setattr(engine_cluster, "_CONNECT_WITHIN", 1.0)
     arguments = ["reproduce", "--out", str(tmp_path / "out"), "--scheduler", "tcp://127.0.0.1:1"]
     assert main(arguments) == 2
     error = capsys.readouterr().err
@@ -125,14 +127,14 @@ def test_a_schedulers_address_has_a_port(monkeypatch: pytest.MonkeyPatch, capsys
 
 
 def test_a_worker_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_runner, "versions", lambda: {**versions(), "torch": "1.0"})  # the client's alone
+    monkeypatch.setattr(runner, "versions", lambda: {**versions(), "torch": "1.0"})  # the client's alone
     with pytest.raises(ValueError, match=r"a worker has torch .* and the client 1\.0"):
         make(Tiny(), Tiny().config(quick=False, seeds=None, device="cpu"), tmp_path / "out", command="test")
 
 
 def test_workers_started_here_are_locked_and_keep_their_memory() -> None:
     before = listening()
-    with _cluster.connected(1, None) as client:
+    with engine_cluster.connected(1, None) as client:
         assert client.scheduler_info()["address"].startswith("tls://127.0.0.1")
         (found,) = client.run(lambda: dict(os.environ)).values()
         assert "MALLOC_TRIM_THRESHOLD_" not in found
@@ -148,10 +150,10 @@ def test_workers_that_cannot_start_are_told_in_a_sentence(monkeypatch: pytest.Mo
     def fail(workers: int) -> None:
         raise RuntimeError("Nanny failed to start.") from MemoryError()
 
-    monkeypatch.setattr(_cluster, "_started", fail)
+    monkeypatch.setattr(engine_cluster, "_started", fail)
     with (
         pytest.raises(OSError, match=r"cannot start 2 worker processes \(MemoryError\), .* lack of memory"),
-        _cluster.connected(2, None),
+        engine_cluster.connected(2, None),
     ):
         pass
 
@@ -168,9 +170,9 @@ def listening() -> set[tuple[int, str]]:
 
 
 def test_a_run_without_a_terminal_says_now_and_then_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_progress, "_SAY_EVERY", 0.01)
+    monkeypatch.setattr(progress, "_SAY_EVERY", 0.01)
     log = io.StringIO()
-    with _progress.showing(Console(file=log), [Endless(), Endless(name="other")]) as bar:
+    with progress.showing(Console(file=log), [Endless(), Endless(name="other")]) as bar:
         bar.advance(500.0)
         bar.finish("endless: done in 1.0 s")
         wait_for(lambda: "25% after 0.0 min; 1 of 2 parts done\n" in log.getvalue(), seconds=60)
@@ -239,7 +241,7 @@ def test_work_that_nobody_waits_for_stops_and_keeps_its_checkpoints(tmp_path: Pa
         Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client,
     ):
         client.subscribe_topic("topic", lambda event: told.append(event[1]))
-        future = client.submit(_runner._do, Endless(), output, "topic", versions(), lend({}), key="endless")
+        future = client.submit(runner._do, Endless(), output, "topic", versions(), lend({}), key="endless")
         wait_for(lambda: len(told) > 2)
         assert 0 < sum(told) < 1000
         assert not (output.checkpoints / "endless" / "stopped").exists()
@@ -250,9 +252,9 @@ def test_work_that_nobody_waits_for_stops_and_keeps_its_checkpoints(tmp_path: Pa
 def test_checkpoints_go_where_the_client_will_find_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with open_output(tmp_path / "out", config={"figure": "f"}, resume=False) as output:
-        assert _runner._scratch(output) == output.checkpoints
+        assert runner._scratch(output) == output.checkpoints
         (tmp_path / "out" / "config.json").write_text("another run's")
-        there = _runner._scratch(output)
+        there = runner._scratch(output)
         assert there.is_relative_to(tmp_path / "cache" / "gladient" / "checkpoints")
         (tmp_path / "out" / "config.json").unlink()
-        assert _runner._scratch(output) == there
+        assert runner._scratch(output) == there

@@ -11,10 +11,10 @@ import torch
 from gladient import landscape
 from gladient.cli import main
 from gladient.experiments import FIGURES
-from gladient.experiments._models import MODELS
-from gladient.experiments._presets import build_preset
-from gladient.experiments._rungs import own_decay
-from gladient.experiments.family.figure import Family, FamilyConfig, FamilyRow, FamilySetting
+from gladient.experiments.figures.family import Family, FamilyConfig, FamilyRow, FamilySetting
+from gladient.experiments.models.kinds import MODELS
+from gladient.experiments.models.presets import build_preset
+from gladient.experiments.models.rungs import own_decay
 from gladient.nn.presets import PRESETS
 from gladient.prompts import MultitaskSetting, PromptLayout, PromptSampler
 from gladient.training import TrainingConfig, train
@@ -34,7 +34,7 @@ def test_every_preset_has_a_row_in_every_panel(tmp_path: Path) -> None:
     records = {}
     for work in FIGURE.work(config):
         (tmp_path / work.name).mkdir()
-        records[work] = work.run(tmp_path / work.name).records
+        records[work] = work.run(tmp_path / work.name).measurements
     rows, exact = FIGURE.rows(config, records), FIGURE.points(config, records)
     assert [(row.panel, row.model) for row in rows] == [
         (panel, preset) for panel in ("tiny, r = 0.2 0.8", "tiny, r = 0.8 0.2") for preset in PRESETS

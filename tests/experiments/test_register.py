@@ -13,14 +13,25 @@ from torch import Tensor, nn
 
 from gladient import landscape
 from gladient.cli import main
-from gladient.experiments import MODELS, RUNGS, Panel, Single, SingleConfig, Stack, Sweep, make, read_grid, register
-from gladient.experiments._models import Kind
-from gladient.experiments._register import _check_build, _check_name, _check_rung, describe, learn, lend
+from gladient.experiments import (
+    MODELS,
+    RUNGS,
+    NamedSetting,
+    Single,
+    SingleConfig,
+    Sweep,
+    TrainedStack,
+    make,
+    read_grid,
+    register,
+)
+from gladient.experiments.models.kinds import ModelKind
+from gladient.experiments.models.register import _check_build, _check_name, _check_rung, describe, learn, lend
 from gladient.nn import LayerConfig, presets
 from gladient.prompts import MultitaskSetting, PromptLayout
 from gladient.training import TrainingConfig
 
-PANEL = Panel.isotropic((3, 2), (0.2, 0.8), 2)
+PANEL = NamedSetting.isotropic((3, 2), (0.2, 0.8), 2)
 MODULE = """
 from torch import nn
 from gladient.experiments import register
@@ -64,8 +75,10 @@ def hybrid(layout: PromptLayout, *, step_bound: float = 2.0) -> LayerConfig:
     return presets.gated_deltanet(layout.width, step_bound=step_bound)
 
 
-def stack(model: str) -> Stack:
-    return Stack(model, model, (PANEL, PANEL), (0, 5), TrainingConfig(steps=4, batch_size=8, checkpoint_every=2), 16)
+def stack(model: str) -> TrainedStack:
+    return TrainedStack(
+        model, model, (PANEL, PANEL), (0, 5), TrainingConfig(steps=4, batch_size=8, checkpoint_every=2), 16
+    )
 
 
 @pytest.mark.parametrize(
@@ -187,7 +200,7 @@ def test_a_worker_refuses_another_file() -> None:
     lent = lend({"own": MODELS["own"]})
     learn(lent)
     kind = cloudpickle.loads(lent)["own"]
-    other = Kind(kind.rung, kind.build, origin={**kind.origin, "source": "0"})
+    other = ModelKind(kind.rung, kind.build, origin={**kind.origin, "source": "0"})
     with pytest.raises(ValueError, match=r"a worker has another .*test_register, where the model 'own' is built"):
         learn(lend({"own": other}))
     with pytest.raises(ValueError, match=r"cannot import a registered model \(No module named 'absent'\)"):

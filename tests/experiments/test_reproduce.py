@@ -152,7 +152,7 @@ def test_config_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_temporary_file_that_a_kill_left_does_not_block(tmp_path: Path) -> None:
-    from gladient.experiments._output import open_output
+    from gladient.experiments.engine.output import open_output
 
     (tmp_path / ".config.json.1a2b").write_text("{")
     with open_output(tmp_path, config={"figure": "f"}, resume=True):

@@ -9,7 +9,7 @@ import pytest
 
 from gladient import landscape
 from gladient.cli import main
-from gladient.experiments import Panel, Single, SingleConfig
+from gladient.experiments import NamedSetting, Single, SingleConfig
 from gladient.prompts import MultitaskSetting
 from gladient.training import TrainingConfig
 
@@ -30,7 +30,7 @@ def test_the_risk_falls_and_the_weights_are_kept(tmp_path: Path, capsys: pytest.
     assert np.mean(curve[-20:]) == pytest.approx(exact, rel=0.1)
     config = SingleConfig(
         model="value_gate",
-        panel=Panel.of(setting),
+        panel=NamedSetting.of(setting),
         test_prompts=100_000,
         training=_training(steps=300, batch_size=256),
     )
@@ -52,7 +52,7 @@ def test_a_setting_in_the_eigenbasis_is_the_same_problem() -> None:
     A = rng.normal(size=(3, 3))
     setting = MultitaskSetting([4, 3], [[1, 0.3], [0.3, 1]], [0.5, 0.6], A @ A.T, 0.2)
     for rung in (landscape.linear_attention, landscape.scalar_gate, landscape.optimum):
-        assert rung(Panel.of(setting).setting).risk == pytest.approx(rung(setting).risk, rel=1e-12)
+        assert rung(NamedSetting.of(setting).setting).risk == pytest.approx(rung(setting).risk, rel=1e-12)
 
 
 @pytest.mark.parametrize(

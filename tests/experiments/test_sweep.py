@@ -11,7 +11,7 @@ import pytest
 from gladient import landscape
 from gladient.cli import main
 from gladient.experiments import MODELS, Sweep, make, read_grid
-from gladient.experiments.sweep.figure import SweepRow
+from gladient.experiments.figures.sweep.figure import SweepRow
 from gladient.prompts import MultitaskSetting, correlation_matrix
 
 GRID: dict[str, Any] = {
@@ -73,8 +73,8 @@ def test_parquet_holds_the_same_table(table: Path) -> None:
 
 @pytest.mark.parametrize("x", ["n", "r", "d", "rho", "sigma2", None])
 def test_the_picture_goes_along_any_axis(table: Path, x: str | None) -> None:
-    from gladient.experiments._results import read_rows
-    from gladient.experiments.sweep.figure import SweepPoint
+    from gladient.experiments.engine.results import read_rows
+    from gladient.experiments.figures.sweep.figure import SweepPoint
 
     figure = Sweep(x)
     picture = figure.draw(read_rows(table / "results.csv", SweepRow), read_rows(table / "exact.csv", SweepPoint))

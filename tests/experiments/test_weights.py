@@ -11,8 +11,7 @@ import torch
 from gladient import landscape
 from gladient.cli import main
 from gladient.experiments import FIGURES
-from gladient.experiments.weights.figure import WeightPoint, WeightRow, Weights, WeightsConfig, cosine
-from gladient.experiments.weights.work import Reading, read
+from gladient.experiments.figures.weights import Reading, WeightPoint, WeightRow, Weights, WeightsConfig, cosine, read
 from gladient.training import TrainingConfig
 
 FIGURE = Weights()
@@ -30,7 +29,7 @@ def records(config: WeightsConfig, tmp_path_factory: pytest.TempPathFactory) -> 
     found = {}
     for work in FIGURE.work(config):
         (folder / work.name).mkdir()
-        found[work] = work.run(folder / work.name).records
+        found[work] = work.run(folder / work.name).measurements
     return found
 
 

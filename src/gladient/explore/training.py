@@ -59,12 +59,12 @@ class Training:
         """
         from torch import Tensor, get_num_threads, nn, set_num_threads  # when something is to be trained, not before
 
-        from gladient.experiments import Panel, Stack
-        from gladient.experiments._stack import prompt_streams
+        from gladient.experiments import NamedSetting, TrainedStack
+        from gladient.experiments.models.stack import prompt_streams
         from gladient.training import TrainingConfig, train
 
-        panel, config = Panel.of(self.setting), TrainingConfig(steps=self.steps)
-        stack = Stack(self.model, self.model, (panel,), (self.seed,), config, _TESTED)
+        panel, config = NamedSetting.of(self.setting), TrainingConfig(steps=self.steps)
+        stack = TrainedStack(self.model, self.model, (panel,), (self.seed,), config, _TESTED)
         network, sampler = stack.build()
         fresh, M = prompt_streams("train", stack.seeds, sampler), self.setting.M
 
