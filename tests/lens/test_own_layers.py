@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import gladient.ops
-from gladient import lens, ops
-from gladient.lens import _layers, seams
+from gladient import lens, ops, seams
+from gladient.lens import _layers
 from gladient.ops import gated_delta_rule, gated_linear_attention
 from gladient.ops import gated_linear_attention as attend
 from oracles import gla

@@ -2,10 +2,8 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import wraps
-from threading import Lock
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -16,6 +14,7 @@ from gladient.integrations._convolution import INSTALL, convolution
 from gladient.integrations._delta import delta_rule, kimi_delta_rule
 from gladient.integrations._packing import packed, reads_rows
 from gladient.integrations._selective import mamba2_scan, mamba2_step, mamba_scan, mamba_step
+from gladient.seams import original, stand_in
 
 __all__ = ["Acceleration", "SUPPORTED", "accelerate", "accelerated"]
 
@@ -58,19 +57,6 @@ _OURS: Mapping[str, Callable[..., Any]] = {
 _Place = tuple[ModuleType | type, str]
 
 
-@dataclass
-class _Swap:
-    """One function of a module of transformers or a model's forward, and how many models have it replaced."""
-
-    original: Callable[..., Any]
-    ours: Callable[..., Any] | None = None
-    users: int = 0
-
-
-_swaps: dict[_Place, _Swap] = {}
-_lock = Lock()
-
-
 class Acceleration:
     """What `accelerate` did, to be undone.
 
@@ -79,10 +65,11 @@ class Acceleration:
     """
 
     def __init__(self, places: Sequence[_Place]) -> None:
-        self._places = tuple(places)
-        with _lock:
-            for place in self._places:
-                _replace(place)
+        with ExitStack() as entered:
+            for home, name in places:
+                ours = packed(home) if isinstance(home, type) else partial(_on_cpu, _OURS[name])
+                entered.enter_context(stand_in(home, name, ours))
+            self._places, self._entered = tuple(places), [entered.pop_all()]
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -94,10 +81,9 @@ class Acceleration:
 
     def remove(self) -> None:
         """Gives transformers its functions back, unless another accelerated model needs ours; twice is once."""
-        with _lock:
-            for place in self._places:
-                _restore(place)
-            self._places = ()
+        self._places = ()
+        with suppress(IndexError):  # removed before, maybe by another thread
+            self._entered.pop().close()
 
 
 def accelerate(model: nn.Module) -> Acceleration:
@@ -167,15 +153,15 @@ def accelerated(model: Model) -> Iterator[Model]:
 def _refuse_unreached(model: nn.Module, module: ModuleType) -> None:
     """A scan that the model computes elsewhere would stay as slow as it is, and as it is for packed rows."""
     needed = (*_NEEDED[_FAMILY[module.__name__]], "causal_conv1d_fn")
-    if absent := [name for name in needed if not callable(getattr(module, name, None))]:
+    theirs = {name: original(module, name) for name in needed}
+    if absent := [name for name, function in theirs.items() if not callable(function)]:
         version = sys.modules["transformers"].__version__
         raise ImportError(
             f"{module.__name__} of transformers {version} has no {' and no '.join(absent)} to replace; "
             f"layers call them from version 5.15 on: pip install --upgrade 'transformers>=5.15'"
         )
-    theirs = [getattr(module, name) for name in needed]
     for name, part in model.named_modules():
-        held = [key for key, value in vars(part).items() if any(value is each for each in theirs)]
+        held = [key for key, value in vars(part).items() if any(value is each for each in theirs.values())]
         if held:
             raise ValueError(
                 f"layer {name!r} holds its function itself, as {held[0]!r}, which no replacement reaches: "
@@ -193,41 +179,5 @@ def _places(module: ModuleType) -> Iterator[_Place]:
             yield model, "forward"
 
 
-def _replace(place: _Place) -> None:
-    home, name = place
-    swap = _swaps.setdefault(place, _Swap(getattr(home, name)))
-    swap.users += 1
-    if swap.ours is None:
-        swap.ours = _packed_here(home, swap) if isinstance(home, type) else _ours_on_cpu(_OURS[name], swap)
-        setattr(home, name, swap.ours)
-
-
-def _restore(place: _Place) -> None:
-    home, name = place
-    swap = _swaps[place]
-    swap.users -= 1
-    if swap.users == 0:
-        del _swaps[place]
-        if getattr(home, name) is swap.ours:
-            setattr(home, name, swap.original)
-
-
-def _ours_on_cpu(ours: Callable[..., Any], swap: _Swap) -> Callable[..., Any]:
-    """Ours on a CPU and as long as it has users: whoever wrapped it meanwhile calls the original afterwards."""
-
-    @wraps(swap.original)
-    def run(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return (ours if swap.users and x.device.type == "cpu" else swap.original)(x, *args, **kwargs)
-
-    return run
-
-
-def _packed_here(model: type, swap: _Swap) -> Callable[..., Any]:
-    """As long as it has users; models that were compiled meanwhile call the original afterwards."""
-    ours = packed(model, swap.original)
-
-    @wraps(swap.original)
-    def run(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return (ours if swap.users else swap.original)(self, *args, **kwargs)
-
-    return run
+def _on_cpu(ours: Callable[..., Any], theirs: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    return (ours if x.device.type == "cpu" else theirs)(x, *args, **kwargs)

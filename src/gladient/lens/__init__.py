@@ -9,7 +9,7 @@ from gladient.lens._record import Record
 from gladient.lens._recurrence import Recurrence
 from gladient.lens._summary import Summary
 from gladient.lens._wpgd import WPGDView
-from gladient.lens.seams import SeamError
+from gladient.seams import SeamError
 
 __all__ = [
     "Adapter",

@@ -15,7 +15,7 @@ Emit = Callable[[Recurrence], None]
 
 @dataclass(frozen=True)
 class Adapter:
-    """How the lens reads one kind of layer; see `register` and `gladient.lens.seams`.
+    """How the lens reads one kind of layer; see `register` and `gladient.seams`.
 
     Attributes:
         name: the architecture, for records and lists.

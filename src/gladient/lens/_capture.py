@@ -14,7 +14,7 @@ from gladient.lens._adapter import Emit
 from gladient.lens._layers import Ungated, gated_layers, ungated_layers
 from gladient.lens._record import Record
 from gladient.lens._recurrence import Recurrence, Selection, resolve
-from gladient.lens.seams import SeamError, in_this_thread, recomputing
+from gladient.seams import SeamError, in_this_thread, recomputing
 
 __all__ = ["TESTED_TRANSFORMERS", "Trace", "capture"]
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gladient.lens._adapter import Adapter, Emit
 from gladient.lens._recurrence import Recurrence, autocast_dtype
-from gladient.lens.seams import on_function
+from gladient.seams import on_function
 
 __all__ = ["ADAPTER", "attach_delta", "unit"]
 

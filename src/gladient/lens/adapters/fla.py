@@ -16,7 +16,7 @@ from gladient.lens._adapter import Adapter, Emit
 from gladient.lens._operands import unpacked
 from gladient.lens._recurrence import Recurrence
 from gladient.lens.adapters.delta import unit
-from gladient.lens.seams import SeamError, on_function
+from gladient.seams import SeamError, on_function
 
 __all__ = ["ADAPTER"]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gladient.lens._adapter import Adapter, Emit
 from gladient.lens._recurrence import Recurrence
-from gladient.lens.seams import SeamError, on_enter, on_forward
+from gladient.seams import SeamError, on_enter, on_forward
 
 __all__ = ["ADAPTER"]
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from gladient.lens._adapter import Adapter, Emit
 from gladient.lens._recurrence import Recurrence
-from gladient.lens.seams import on_enter, on_function
+from gladient.seams import on_enter, on_function
 
 __all__ = ["ADAPTER"]
 

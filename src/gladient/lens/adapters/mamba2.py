@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from gladient.lens._adapter import Adapter, Emit
 from gladient.lens._recurrence import Recurrence, autocast_dtype
-from gladient.lens.seams import on_function
+from gladient.seams import on_function
 
 __all__ = ["ADAPTER"]
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from gladient.lens._adapter import Adapter, Emit
 from gladient.lens._recurrence import Recurrence
-from gladient.lens.seams import on_method
+from gladient.seams import on_method
 
 __all__ = ["ADAPTER"]
 

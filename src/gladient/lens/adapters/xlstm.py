@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from gladient.lens._adapter import Adapter, Emit
 from gladient.lens._recurrence import Recurrence
-from gladient.lens.seams import SeamError, on_forward
+from gladient.seams import SeamError, on_forward
 
 __all__ = ["ADAPTER"]
 
