@@ -190,9 +190,8 @@ def _tell(listener: Listener, call: dict[str, Any], result: Any, *, replace: boo
         with _runs(None):
             found = listener(call, result)
         if found is None and result is not None:
-            raise TypeError(
-                "a listener with replace=True returned None; it returns the result, as it came for no change"
-            )
+            who = getattr(listener, "__qualname__", repr(listener))
+            raise TypeError(f"the listener {who} has replace=True and returned None; for no change, return the result")
         return found
     if not recomputing():
         with torch.no_grad(), _runs(None):
