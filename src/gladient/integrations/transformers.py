@@ -15,26 +15,16 @@ from gladient.integrations._delta import delta_rule, kimi_delta_rule
 from gladient.integrations._packing import packed, reads_rows
 from gladient.integrations._selective import mamba2_scan, mamba2_step, mamba_scan, mamba_step
 from gladient.seams import original, stand_in
+from gladient.seams.architectures import CONVOLUTION, DELTA, KIMI, MAMBA, MAMBA2, TESTED
 
 __all__ = ["Acceleration", "SUPPORTED", "accelerate", "accelerated"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
-SUPPORTED: dict[str, tuple[str, ...]] = {
-    "Mamba": ("mamba", "falcon_mamba", "jamba", "zamba"),
-    "Mamba-2": ("mamba2", "bamba", "falcon_h1", "granitemoehybrid", "nemotron_h", "zamba2"),
-    "gated delta rule": ("qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen4_exp", "olmo_hybrid"),
-    "Kimi delta attention": ("kimi_linear", "glm5_next", "bailing_hybrid"),
-}
+_FAMILIES = {"Mamba": MAMBA, "Mamba-2": MAMBA2, "gated delta rule": DELTA, "Kimi delta attention": KIMI}
+_HOMES = {home: family for family in _FAMILIES.values() for home in family.homes}
+SUPPORTED: dict[str, tuple[str, ...]] = {kind: family.models for kind, family in _FAMILIES.items()}
 """The model types of transformers that are accelerated, by family."""
-_NEEDED = {
-    "Mamba": ("mamba_selective_scan", "mamba_selective_state_update"),
-    "Mamba-2": ("mamba2_chunk_scan", "mamba2_selective_state_update"),
-    "gated delta rule": ("torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule"),
-    "Kimi delta attention": ("chunk_kimi_delta_attention", "recurrent_kimi_delta_attention"),
-}
-"""The functions of a family's modules without which a scan would not be replaced; all have `causal_conv1d_fn` too."""
-_FAMILY = {f"transformers.models.{name}.modeling_{name}": kind for kind, names in SUPPORTED.items() for name in names}
 
 
 def _nothing(*_: Any, **__: Any) -> None:
@@ -42,17 +32,17 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 _OURS: Mapping[str, Callable[..., Any]] = {
-    "mamba_selective_scan": mamba_scan,
-    "mamba_selective_state_update": mamba_step,
-    "mamba2_chunk_scan": mamba2_scan,
-    "mamba2_selective_state_update": mamba2_step,
-    "torch_chunk_gated_delta_rule": delta_rule,
-    "torch_recurrent_gated_delta_rule": delta_rule,
-    "chunk_kimi_delta_attention": kimi_delta_rule,
-    "recurrent_kimi_delta_attention": kimi_delta_rule,
-    "causal_conv1d_fn": convolution,
-    "mamba_inner_fn": _nothing,
-    "mamba2_split_conv1d_scan_combined": _nothing,
+    MAMBA.scan: mamba_scan,
+    MAMBA.step: mamba_step,
+    MAMBA.whole: _nothing,
+    MAMBA2.scan: mamba2_scan,
+    MAMBA2.step: mamba2_step,
+    MAMBA2.whole: _nothing,
+    DELTA.scan: delta_rule,
+    DELTA.step: delta_rule,
+    KIMI.scan: kimi_delta_rule,
+    KIMI.step: kimi_delta_rule,
+    CONVOLUTION: convolution,
 }
 _Place = tuple[ModuleType | type, str]
 
@@ -122,7 +112,7 @@ def accelerate(model: nn.Module) -> Acceleration:
         load = "load it first, as by AutoModelForCausalLM.from_pretrained"
         raise TypeError(f"accelerate takes a model of transformers, a torch.nn.Module, not {got}: {load}")
     homes = {each.__module__ for part in model.modules() for each in type(part).__mro__}
-    modules = [sys.modules[home] for home in sorted(homes & _FAMILY.keys())]
+    modules = [sys.modules[home] for home in sorted(homes & _HOMES.keys())]
     if not modules:
         known = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in SUPPORTED.items())
         raise ValueError(f"{type(model).__name__} has no layer that runs on these kernels; supported are {known}")
@@ -152,13 +142,13 @@ def accelerated(model: Model) -> Iterator[Model]:
 
 def _refuse_unreached(model: nn.Module, module: ModuleType) -> None:
     """A scan that the model computes elsewhere would stay as slow as it is, and as it is for packed rows."""
-    needed = (*_NEEDED[_FAMILY[module.__name__]], "causal_conv1d_fn")
-    theirs = {name: original(module, name) for name in needed}
+    family = _HOMES[module.__name__]
+    theirs = {name: original(module, name) for name in (family.scan, family.step, CONVOLUTION)}
     if absent := [name for name, function in theirs.items() if not callable(function)]:
-        version = sys.modules["transformers"].__version__
+        version, oldest = sys.modules["transformers"].__version__, ".".join(map(str, TESTED[0]))
         raise ImportError(
             f"{module.__name__} of transformers {version} has no {' and no '.join(absent)} to replace; "
-            f"layers call them from version 5.15 on: pip install --upgrade 'transformers>=5.15'"
+            f"layers call them from version {oldest} on: pip install --upgrade 'transformers>={oldest}'"
         )
     for name, part in model.named_modules():
         held = [key for key, value in vars(part).items() if any(value is each for each in theirs.values())]

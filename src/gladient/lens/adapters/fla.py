@@ -15,8 +15,8 @@ from torch.nn import functional
 from gladient.lens._adapter import Adapter, Emit
 from gladient.lens._operands import unpacked
 from gladient.lens._recurrence import Recurrence
-from gladient.lens.adapters.delta import unit
 from gladient.seams import SeamError, on_function
+from gladient.seams.formulas import unit
 
 __all__ = ["ADAPTER"]
 
