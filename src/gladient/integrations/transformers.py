@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from gladient._optional import require
-from gladient.integrations._convolution import INSTALL, convolution
-from gladient.integrations._delta import delta_rule, kimi_delta_rule
-from gladient.integrations._packing import packed, reads_rows
-from gladient.integrations._selective import mamba2_scan, mamba2_step, mamba_scan, mamba_step
+from gladient.integrations.convolution import INSTALL, convolution
+from gladient.integrations.delta import delta_rule, kimi_delta_rule
+from gladient.integrations.packing import packed, reads_rows
+from gladient.integrations.selective import mamba2_scan, mamba2_step, mamba_scan, mamba_step
 from gladient.seams import original, stand_in
 from gladient.seams.architectures import CONVOLUTION, DELTA, KIMI, MAMBA, MAMBA2, TESTED
 

@@ -1,5 +1,6 @@
 """Seams: listen to what other people's models compute, change it, or compute it otherwise; nothing stays patched."""
 
+from gladient.seams import architectures
 from gladient.seams.listening import WRITTEN, Listener, SeamError, on_enter, on_forward, on_function, on_method
 from gladient.seams.places import original, stand_in
 from gladient.seams.threads import in_this_thread, recomputing, this_thread
@@ -17,4 +18,5 @@ __all__ = [
     "in_this_thread",
     "recomputing",
     "this_thread",
+    "architectures",
 ]

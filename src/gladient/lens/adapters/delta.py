@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gladient.lens._adapter import Adapter, Emit
-from gladient.lens._recurrence import Recurrence, autocast_dtype
+from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.recurrence import Recurrence, autocast_dtype
 from gladient.seams import on_function
 from gladient.seams.architectures import DELTA, Architecture
 from gladient.seams.formulas import unit

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from gladient.lens._adapter import Adapter, Emit
-from gladient.lens._operands import recurrence_of
+from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.operands import recurrence_of
 from gladient.ops import dispatch
 from gladient.seams import on_function, on_method
 

@@ -1,6 +1,6 @@
 """Kimi delta attention: the delta rule with a gate for every key channel."""
 
-from gladient.lens._adapter import Adapter
+from gladient.lens.adapter import Adapter
 from gladient.lens.adapters.delta import attach_delta
 from gladient.seams.architectures import KIMI
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gladient.lens._adapter import Adapter, Emit
-from gladient.lens._recurrence import Recurrence
+from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.recurrence import Recurrence
 from gladient.seams import SeamError, on_enter, on_forward
 from gladient.seams.architectures import LIGHTNING
 

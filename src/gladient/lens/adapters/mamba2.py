@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gladient.lens._adapter import Adapter, Emit
-from gladient.lens._recurrence import Recurrence, autocast_dtype
+from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.recurrence import Recurrence, autocast_dtype
 from gladient.seams import on_function
 from gladient.seams.architectures import MAMBA2
 from gladient.seams.formulas import step_sizes

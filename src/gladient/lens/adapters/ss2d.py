@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gladient.lens._adapter import Adapter, Emit
-from gladient.lens._recurrence import Recurrence
+from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.recurrence import Recurrence
 from gladient.seams import on_method
 from gladient.seams.formulas import step_sizes
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gladient.lens._adapter import Adapter, Emit
-from gladient.lens._recurrence import Recurrence
+from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.recurrence import Recurrence
 from gladient.seams import SeamError, on_forward
 from gladient.seams.architectures import XLSTM
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from gladient.lens._recurrence import Recurrence
+from gladient.lens.recurrence import Recurrence
 
 __all__ = ["Adapter", "Emit"]
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gladient.lens._adapter import Emit
-from gladient.lens._layers import Ungated, gated_layers, ungated_layers
-from gladient.lens._record import Record
-from gladient.lens._recurrence import Recurrence, Selection, resolve
+from gladient.lens.adapter import Emit
+from gladient.lens.layers import Ungated, gated_layers, ungated_layers
+from gladient.lens.records import Record
+from gladient.lens.recurrence import Recurrence, Selection, resolve
 from gladient.seams import SeamError, in_this_thread, recomputing, this_thread
 from gladient.seams.architectures import TESTED
 
-__all__ = ["Trace", "capture"]
+__all__ = ["SeamError", "Trace", "capture"]
 
 
 @dataclass

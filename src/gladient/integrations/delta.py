@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gladient._autocast import outside_autocast
-from gladient.integrations._sequences import scan, wide
+from gladient.integrations.sequences import scan, wide
 from gladient.seams.formulas import unit
 
 __all__ = ["delta_rule", "kimi_delta_rule"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gladient._autocast import outside_autocast
-from gladient.integrations._sequences import scan, wide
+from gladient.integrations.sequences import scan, wide
 from gladient.ops.dispatch import operate
 from gladient.seams.formulas import step_sizes
 
