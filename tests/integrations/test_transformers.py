@@ -1,6 +1,7 @@
 """Models of transformers with and without our kernels: logits, gradients, generation, packed rows; nothing stays."""
 
 import functools
+import gc
 import inspect
 import re
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from contextlib import ExitStack, nullcontext
 from itertools import permutations
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from tiny import MODELS
 from torch import Tensor, nn
 
 from gladient import lens
-from gladient.integrations.transformers import SUPPORTED, accelerate, accelerated
+from gladient.integrations.transformers import SUPPORTED, Acceleration, accelerate, accelerated
 
 KNOWN = {name for names in SUPPORTED.values() for name in names}
 
@@ -170,6 +172,14 @@ def test_two_models_share_and_either_may_end_first() -> None:
     assert vars(homes(one)[0])["mamba2_chunk_scan"] is not before[0]["mamba2_chunk_scan"]
     second.remove()
     assert_same(before, snapshot(one))
+
+
+def test_functions_stay_replaced_when_nobody_keeps_the_handle() -> None:
+    home: Any = ModuleType("home")
+    home.causal_conv1d_fn = theirs = lambda x: x
+    Acceleration([(home, "causal_conv1d_fn")])
+    gc.collect()
+    assert home.causal_conv1d_fn is not theirs
 
 
 def test_other_devices_get_the_librarys_functions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,18 +3,8 @@
 from dataclasses import dataclass
 
 __all__ = [
-    "CONVOLUTION",
-    "DELTA",
-    "KIMI",
-    "LIGHTNING",
-    "MAMBA",
-    "MAMBA2",
-    "RGLRU",
-    "RWKV",
-    "TESTED",
-    "XLSTM",
-    "Architecture",
-]
+    "Architecture", "CONVOLUTION", "DELTA", "KIMI", "LIGHTNING", "MAMBA", "MAMBA2", "RGLRU", "RWKV", "TESTED", "XLSTM",
+]  # fmt: skip
 
 TESTED = ((5, 15), (5, 23))
 """The oldest and the newest release of transformers that these were tested with."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gladient.seams.places import Home, Run, around
+from gladient.seams.places import Home, around
 from gladient.seams.threads import in_this_thread, recomputing, this_thread
 
 __all__ = ["WRITTEN", "Listener", "SeamError", "on_enter", "on_forward", "on_function", "on_method"]
@@ -81,7 +81,7 @@ def on_function(
     home = next((each for each in ([home] if home else homes) if name in vars(each)), None)
     if home is None:
         raise SeamError(f"{type(module).__module__} has no function {name!r}")
-    with around(home, name, _around(home, name, module, listener, changes, replace)), _announced(module):
+    with _listening(home, name, module, listener, changes, replace):
         yield
 
 
@@ -96,7 +96,6 @@ def on_method(
 
     Raises:
         SeamError: if there is no such method.
-        TypeError: when the module runs, if a replacing listener returns None in place of a result.
 
     >>> class Double(nn.Module):
     ...     def forward(self, x):
@@ -113,16 +112,13 @@ def on_method(
     owner = next((each for each in owners if name in vars(each)), None)
     if owner is None:
         raise SeamError(f"{type(module).__name__} has no method {name!r}")
-    with around(owner, name, _around(owner, name, module, listener, changes, replace)), _announced(module):
+    with _listening(owner, name, module, listener, changes, replace):
         yield
 
 
 @contextmanager
 def on_forward(module: nn.Module, listener: Listener, *, replace: bool = False) -> Iterator[None]:
     """Tells `listener` of every forward of `module`: its bound arguments and its output; `replace` as in `on_function`.
-
-    Raises:
-        TypeError: when the module runs, if a replacing listener returns None in place of an output.
 
     >>> heard, layer = [], nn.Linear(2, 4)
     >>> with on_forward(layer, lambda call, output: heard.append((list(call), tuple(output.shape)))):
@@ -164,10 +160,11 @@ def on_enter(module: nn.Module, listener: Callable[[dict[str, Any]], None]) -> I
         handle.remove()
 
 
-def _around(
+@contextmanager
+def _listening(
     home: Home, name: str, module: nn.Module, listener: Listener, changes: tuple[str, ...], replace: bool
-) -> Run:
-    """What is put around the function; it hears calls of `module` alone: its forward runs, or the method is its own."""
+) -> Iterator[None]:
+    """Calls of `module` alone are heard: those that its forward makes, or those of its own method."""
     signature, thread, of_class = inspect.signature(vars(home)[name]), this_thread(), isinstance(home, type)
 
     def run(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -181,7 +178,8 @@ def _around(
             result = function(*args, **kwargs)
         return _tell(listener, call, result, replace=replace)
 
-    return run
+    with around(home, name, run), _announced(module):
+        yield
 
 
 def _tell(listener: Listener, call: dict[str, Any], result: Any, *, replace: bool = False) -> Any:
