@@ -42,7 +42,7 @@ def ten_times(function: Callable[..., float], x: float) -> float:
 def test_every_order_of_entering_and_leaving(home: Any) -> None:
     """A stand-in, a listener and a listener that replaces: whoever is there counts, whenever it came."""
     layer, heard = Layer(home), list[float]()
-    users: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    users: dict[str, Callable[[], AbstractContextManager[Any, Any]]] = {
         "ours": lambda: stand_in(home, "double", ten_times),
         "heard": lambda: on_function(layer, "double", lambda call, result: heard.append(result), home=home),
         "changed": lambda: on_function(layer, "double", lambda call, result: result + 1, home=home, replace=True),
@@ -110,7 +110,7 @@ def test_nothing_stays_whatever_is_raised(replace: bool, home: Any) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("stop")
 
-    opened = [
+    opened: list[Callable[[], AbstractContextManager[Any, Any]]] = [
         lambda: on_function(layer, "double", fail, home=home, replace=replace),
         lambda: on_method(layer, "forward", fail, replace=replace),
         lambda: on_forward(layer, fail, replace=replace),

@@ -188,9 +188,8 @@ def _watched(name: str, module: nn.Module, calls: Counter[str], elsewhere: set[s
         if not told and output is not None and not recomputing():
             raise SeamError(f"{name} ran without calling the function that the lens reads; {_tested()}")
 
-    with ExitStack() as hooks:
-        hooks.callback(module.register_forward_pre_hook(enter).remove)
-        hooks.callback(module.register_forward_hook(in_this_thread(leave), always_call=True).remove)
+    first = module.register_forward_pre_hook(enter)
+    with first, module.register_forward_hook(in_this_thread(leave), always_call=True):
         yield
 
 

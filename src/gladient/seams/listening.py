@@ -7,7 +7,7 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -52,9 +52,9 @@ def on_function(
 ) -> Iterator[None]:
     """Tells `listener` of every call that `module`'s forward makes of a function.
 
-    Listeners are told in the order in which they were entered: one inside of a replacing one hears the result that this
-    one hands on, and one outside of it the result before. What a backward pass computes again (gradient checkpointing)
-    is replaced again, since it is part of the function, and not heard again; so that pass belongs inside the block.
+    Listeners are told in the order in which they were entered: inside of one that replaces, the result that it hands on
+    is heard; outside of it, the result before. What a backward pass computes again (gradient checkpointing) is replaced
+    again, as the change is part of the function, and is not heard again: run that pass inside the block, too.
 
     Args:
         module: the layer.
@@ -131,11 +131,8 @@ def on_forward(module: nn.Module, listener: Listener, *, replace: bool = False) 
     def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         return _tell(listener, _bind(signature, args, kwargs), output, replace=replace)
 
-    handle = module.register_forward_hook(in_this_thread(hook), with_kwargs=True)
-    try:
+    with module.register_forward_hook(in_this_thread(hook), with_kwargs=True):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -153,11 +150,8 @@ def on_enter(module: nn.Module, listener: Callable[[dict[str, Any]], None]) -> I
     def hook(_: nn.Module, args: Any, kwargs: Any) -> None:
         _tell(lambda call, _: listener(call), _bind(signature, args, kwargs), None)
 
-    handle = module.register_forward_pre_hook(in_this_thread(hook), with_kwargs=True)
-    try:
+    with module.register_forward_pre_hook(in_this_thread(hook), with_kwargs=True):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -217,9 +211,8 @@ def _announced(module: nn.Module) -> Iterator[None]:
         if stack and stack[-1] is module:  # else it was entered before the seam was open
             _running.stack = stack[:-1]
 
-    with ExitStack() as hooks:
-        hooks.callback(module.register_forward_pre_hook(in_this_thread(enter), prepend=True).remove)
-        hooks.callback(module.register_forward_hook(in_this_thread(leave), always_call=True).remove)
+    first = module.register_forward_pre_hook(in_this_thread(enter), prepend=True)
+    with first, module.register_forward_hook(in_this_thread(leave), always_call=True):
         yield
 
 
