@@ -12,7 +12,7 @@ import tyro
 from gladient._text import json_text, printable
 
 if TYPE_CHECKING:
-    from gladient.lens._load import Loaded
+    from gladient.lens.load import Loaded
     from gladient.lens.page import ModelView
 
 __all__ = ["Lens"]
@@ -87,7 +87,7 @@ class Lens:
         return text
 
     def _look(self, loaded: "Loaded", text: str | None, report: Report) -> "ModelView":
-        from gladient.lens._load import look
+        from gladient.lens.load import look
 
         return look(
             loaded,
@@ -101,7 +101,7 @@ class Lens:
 
 
 def _models(name: str, report: Report) -> "list[Loaded]":
-    from gladient.lens._load import load_pretrained, require_transformers
+    from gladient.lens.load import load_pretrained, require_transformers
 
     require_transformers()  # before anything is trained: the demo has a model of theirs too
     if name == "demo":

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from gladient._autocast import outside_autocast
 from gladient._optional import require
-from gladient.integrations._sequences import wide
+from gladient.integrations.sequences import wide
 
 __all__ = ["INSTALL", "convolution"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from gladient.lens._recurrence import Recurrence
+from gladient.lens.recurrence import Recurrence
 
 __all__ = ["Adapter", "Emit"]
 
@@ -15,7 +15,7 @@ Emit = Callable[[Recurrence], None]
 
 @dataclass(frozen=True)
 class Adapter:
-    """How the lens reads one kind of layer; see `register` and `gladient.lens.seams`.
+    """How the lens reads one kind of layer; see `register` and `gladient.seams`.
 
     Attributes:
         name: the architecture, for records and lists.

@@ -1,6 +1,5 @@
 """Looks into a model while it runs: one record for every call of a gated layer."""
 
-import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -10,15 +9,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gladient.lens._adapter import Emit
-from gladient.lens._layers import Ungated, gated_layers, ungated_layers
-from gladient.lens._record import Record
-from gladient.lens._recurrence import Recurrence, Selection, resolve
-from gladient.lens.seams import SeamError, in_this_thread, recomputing
+from gladient.lens.adapter import Emit
+from gladient.lens.layers import Ungated, gated_layers, ungated_layers
+from gladient.lens.records import Record
+from gladient.lens.recurrence import Recurrence, Selection, resolve
+from gladient.seams import SeamError, in_this_thread, recomputing, this_thread
+from gladient.seams.architectures import TESTED
 
-__all__ = ["TESTED_TRANSFORMERS", "Trace", "capture"]
-
-TESTED_TRANSFORMERS = ((5, 15), (5, 23))  # oldest and newest release that the adapters were tested with
+__all__ = ["SeamError", "Trace", "capture"]
 
 
 @dataclass
@@ -177,12 +175,12 @@ def _detached(recurrence: Recurrence) -> Recurrence:
 def _watched(name: str, module: nn.Module, calls: Counter[str], elsewhere: set[str]) -> Iterator[None]:
     """Notices a layer that ran and told nothing, since its library has another path now, or in another thread."""
     counts: list[int] = []  # how many calls there were when the forwards began that run now
-    thread = threading.get_ident()
+    thread = this_thread()
 
     def enter(*_: object) -> None:
-        if threading.get_ident() == thread:
+        if this_thread() == thread:
             counts.append(calls.get(name, 0))
-        elif not recomputing():  # autograd has threads of its own
+        elif not recomputing():  # what a backward pass runs again was heard by the thread that ran it first
             elsewhere.add(name)
 
     def leave(_module: nn.Module, _args: object, output: object) -> None:
@@ -190,9 +188,8 @@ def _watched(name: str, module: nn.Module, calls: Counter[str], elsewhere: set[s
         if not told and output is not None and not recomputing():
             raise SeamError(f"{name} ran without calling the function that the lens reads; {_tested()}")
 
-    with ExitStack() as hooks:
-        hooks.callback(module.register_forward_pre_hook(enter).remove)
-        hooks.callback(module.register_forward_hook(in_this_thread(leave), always_call=True).remove)
+    first = module.register_forward_pre_hook(enter)
+    with first, module.register_forward_hook(in_this_thread(leave), always_call=True):
         yield
 
 
@@ -222,7 +219,7 @@ def _check_transformers(model: nn.Module) -> None:
     import transformers
 
     version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-    oldest, newest = TESTED_TRANSFORMERS
+    oldest, newest = TESTED
     if version < oldest:
         raise SeamError(f"transformers {transformers.__version__} has its scans elsewhere; {_tested()}")
     if version > newest:
@@ -234,5 +231,5 @@ def _check_transformers(model: nn.Module) -> None:
 
 
 def _tested() -> str:
-    oldest, newest = (".".join(map(str, version)) for version in TESTED_TRANSFORMERS)
+    oldest, newest = (".".join(map(str, version)) for version in TESTED)
     return f"the lens was tested with transformers {oldest} to {newest}"

@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from gladient.lens import _weights
-from gladient.lens._exact import compute_exact, half_step
-from gladient.lens._recurrence import Recurrence
+from gladient.lens import weights
+from gladient.lens.exact import compute_exact, half_step
+from gladient.lens.recurrence import Recurrence
 
 __all__ = ["Distances", "Reconstruction", "judge", "measure"]
 
@@ -105,7 +105,7 @@ def measure(x: Recurrence, rows: Sequence[int]) -> Distances:
     exact = compute_exact(doubled)
     where = {position: row for row, position in enumerate(x.positions.tolist())}
     chosen = torch.tensor([where[position] for position in rows], device=x.k.device)
-    rebuilt = _weights.rebuild(doubled.select(None, rows))
+    rebuilt = weights.rebuild(doubled.select(None, rows))
     row_exact, row_rounding = exact.output[:, chosen], 2 * exact.rounding(torch.float64)[:, chosen]
     allowed = exact.rounding(_arithmetic(x)) + _ROUNDINGS * half_step(exact.size, x.output.dtype)
     if x.products is not None and torch.finfo(x.products).eps > torch.finfo(x.output.dtype).eps:

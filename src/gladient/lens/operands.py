@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gladient.lens._record import Record
-from gladient.lens._recurrence import Recurrence
+from gladient.lens.records import Record
+from gladient.lens.recurrence import Recurrence
 from gladient.ops.call import Call, prepare
 from gladient.ops.check import warn_layout
 from gladient.ops.dispatch import operate

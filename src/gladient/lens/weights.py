@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.lens._decay import Decays
-from gladient.lens._recurrence import Recurrence
+from gladient.lens.decay import Decays
+from gladient.lens.recurrence import Recurrence
 
 __all__ = [
     "DELTA_TOKENS",

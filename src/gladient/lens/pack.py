@@ -8,12 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gladient._text import json_text
-from gladient.lens import _weights
-from gladient.lens._encode import FINE, Logs, Rows, encode_single
-from gladient.lens._exact import compute_exact
-from gladient.lens._proof import Reconstruction
-from gladient.lens._record import Record
-from gladient.lens._recurrence import Recurrence
+from gladient.lens import weights
+from gladient.lens.encode import FINE, Logs, Rows, encode_single
+from gladient.lens.exact import compute_exact
+from gladient.lens.proof import Reconstruction
+from gladient.lens.records import Record
+from gladient.lens.recurrence import Recurrence
 
 __all__ = ["PageLayer", "keep"]
 
@@ -166,7 +166,7 @@ def _singles(x: Recurrence) -> dict[str, Tensor]:
     if x.normalise != "none":
         doubled = x.double()
         found["norm"] = 1 / compute_exact(doubled).normaliser[0].T
-        found["scale"] = _weights.largest_log_weight(doubled)[0]
+        found["scale"] = weights.largest_log_weight(doubled)[0]
     return {name: value.detach().float() for name, value in found.items()}
 
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from gladient.lens._adapter import Adapter
-from gladient.lens._callers import calls_operators
+from gladient.lens.adapter import Adapter
 from gladient.lens.adapters import ADAPTERS
 from gladient.lens.adapters.gladient import OPERATORS
+from gladient.lens.callers import calls_operators
 
 __all__ = ["Ungated", "gated_layers", "register", "supported", "ungated_layers"]
 

@@ -37,7 +37,7 @@ def in_child(work: Callable[[], Any]) -> Any:
     [1, 2]
     >>> in_child(lambda: 1 / 0)
     Traceback (most recent call last):
-    gladient.lens._bounds.BoundsError: ZeroDivisionError: division by zero
+    gladient.lens.bounds.BoundsError: ZeroDivisionError: division by zero
     """
     found = _fork(work) if hasattr(os, "fork") else _answer(work)
     if "error" in found:

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from gladient._autocast import outside_autocast
-from gladient.integrations._sequences import scan, wide
+from gladient.integrations.sequences import scan, wide
+from gladient.seams.formulas import unit
 
 __all__ = ["delta_rule", "kimi_delta_rule"]
 
@@ -67,12 +67,8 @@ def _run(
     q = wide(query)
     k, v, beta = (x.to(q.dtype) for x in (key, value, beta))
     if normalise:
-        q, k = _unit(q), _unit(k)
+        q, k = unit(q), unit(k)
     tensors = {"q": q, "k": k, "v": v, "beta": beta} | {name: g.to(q.dtype) for name, g in gate.items()}
     options["initial_state"] = None if initial_state is None else initial_state.to(q.dtype)
     o, state = scan(tensors, seq_idx, scale=None, **options)
     return o.to(query.dtype), state
-
-
-def _unit(x: Tensor) -> Tensor:
-    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)

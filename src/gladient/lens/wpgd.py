@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.lens import _weights
-from gladient.lens._recurrence import Recurrence
+from gladient.lens import weights
+from gladient.lens.recurrence import Recurrence
 
 __all__ = ["WPGDView"]
 
@@ -53,9 +53,9 @@ class WPGDView:
     @classmethod
     def of(cls, x: Recurrence, batch: int) -> "WPGDView":
         """The view of a recurrence of one head and one query."""
-        attention, targets = _weights.implicit_attention(x)[batch, 0, 0], x.v[batch, :, 0]
+        attention, targets = weights.implicit_attention(x)[batch, 0, 0], x.v[batch, :, 0]
         contributions = attention[:, None] * targets
-        omega = _weights.channel_weights(x)[batch, 0, 0] if x.separable else None
+        omega = weights.channel_weights(x)[batch, 0, 0] if x.separable else None
         keys, own = x.k[batch, :, 0], x.positions[0]
         if x.bonus is not None:
             keys = keys.index_copy(0, own[None], (x.bonus[0] * keys[own])[None])

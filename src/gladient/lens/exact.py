@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.lens._recurrence import Recurrence, change_each
+from gladient.lens.recurrence import Recurrence, change_each
 from gladient.ops.dispatch import operate
 
 __all__ = ["Exact", "compute_exact", "half_step"]

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from gladient._autocast import outside_autocast
-from gladient.integrations._sequences import scan, wide
+from gladient.integrations.sequences import scan, wide
 from gladient.ops.dispatch import operate
+from gladient.seams.formulas import step_sizes
 
 __all__ = ["mamba2_scan", "mamba2_step", "mamba_scan", "mamba_step"]
 
@@ -40,7 +41,7 @@ def mamba2_scan(
         y, [B, T, H, P], in float32 (float64 for float64 inputs), and the last state, [B, H, P, N], if asked for.
     """
     x, B, C = wide(x), wide(B), wide(C)
-    dt = _steps(dt, dt_bias, dt_softplus).clamp(*dt_limit)
+    dt = step_sizes(wide(dt), dt_bias, dt_softplus).clamp(*dt_limit)
     o, state = scan(
         {"q": C, "k": B, "v": x * dt[..., None], "g": A * dt},
         seq_idx,
@@ -67,7 +68,7 @@ def mamba2_step(
     **_: Any,
 ) -> Float[Tensor, "B H P"]:
     """`selective_state_update` with one step and one rate for each head; the state is overwritten."""
-    steps = _steps(dt[..., :1], None if dt_bias is None else dt_bias[..., :1], dt_softplus)
+    steps = step_sizes(wide(dt[..., :1]), None if dt_bias is None else dt_bias[..., :1], dt_softplus)
     decay = (steps * A[:, :1, 0]).exp()
     B, C = (wide(y).repeat_interleave(x.shape[1] // y.shape[1], 1).flatten(0, 1) for y in (B, C))
     o = _advance(state, decay.view(-1, 1, 1), (steps * x).flatten(0, 1), B, C)
@@ -94,7 +95,7 @@ def mamba_scan(
         y · silu(z), [B, V, T], in x's dtype, and the last state, [B, V, N], if asked for.
     """
     u, B, C = (wide(y).mT[:, :, None] for y in (x, B, C))
-    steps = _steps(dt.mT.contiguous(), delta_bias, delta_softplus)[:, :, None]
+    steps = step_sizes(wide(dt.mT.contiguous()), delta_bias, delta_softplus)[:, :, None]
     o, state = operate(C, B, u * steps, A=A.mT[None].to(u.dtype), dt=steps, output_final_state=return_last_state)
     o = _finished(o[:, :, 0], x.mT, D, None if z is None else z.mT).mT
     return (o, state[:, 0].mT) if state is not None else o
@@ -115,14 +116,9 @@ def mamba_step(
     **_: Any,
 ) -> Float[Tensor, "B V"]:
     """`selective_state_update` with a step and rates for each channel; the state is overwritten."""
-    steps = _steps(dt, dt_bias, dt_softplus)
+    steps = step_sizes(wide(dt), dt_bias, dt_softplus)
     o = _advance(state, (steps[..., None] * A).exp(), steps * x, wide(B), wide(C))
     return _finished(o, x, D, z)
-
-
-def _steps(dt: Tensor, bias: Tensor | None, softplus: bool) -> Tensor:
-    dt = wide(dt) if bias is None else wide(dt) + bias
-    return functional.softplus(dt) if softplus else dt
 
 
 def _advance(

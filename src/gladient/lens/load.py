@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from gladient._optional import require
-from gladient.lens._bounds import BoundsError, in_child, in_memory
-from gladient.lens._capture import capture
-from gladient.lens._folder import check_folder
-from gladient.lens._layers import gated_layers
-from gladient.lens._record import Record
+from gladient.lens.bounds import BoundsError, in_child, in_memory
+from gladient.lens.capturing import capture
+from gladient.lens.folder import check_folder
+from gladient.lens.layers import gated_layers
 from gladient.lens.page import ModelView, PageLayer, keep
+from gladient.lens.records import Record
 
 __all__ = ["Loaded", "load_pretrained", "look", "quiet_transformers", "require_transformers"]
 

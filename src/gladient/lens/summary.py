@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.lens._recurrence import Recurrence
-from gladient.lens._weights import gate_weights
+from gladient.lens.recurrence import Recurrence
+from gladient.lens.weights import gate_weights
 
 __all__ = ["Summary", "join", "summarise"]
 

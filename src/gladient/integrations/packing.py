@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import wraps
 from typing import Any
 
 import torch
@@ -37,19 +36,18 @@ def reads_rows(model: type) -> bool:
     return whole and (model.__name__.endswith("Model") or model.__name__ in _DROPPING)
 
 
-def packed(model: type, forward: Callable[..., Any]) -> Callable[..., Any]:
-    """The forward of a model of transformers that tells all its layers of packed rows, or refuses them.
+def packed(model: Any) -> Callable[..., Any]:
+    """What stands in for the forward of a class of transformers: it tells all layers of packed rows, or refuses them.
 
     Sequences are known by `seq_idx`, by `cu_seq_lens_q` and `_k`, or by `position_ids` that restart. Layers want
     different ones of them: scans the first, attention the last, where there is neither a mask nor a cache.
     """
-    names = tuple(inspect.signature(forward).parameters)[1:]
+    names = tuple(inspect.signature(model.forward).parameters)[1:]
     folder = model.__module__.rpartition("modeling_")[2]
     mixes = _MIXING.get(folder, _DROPPED if model.__name__ in _DROPPING else "")
     attends = "position_ids" in names
 
-    @wraps(forward)
-    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def run(forward: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
         given = dict(zip(names, args, strict=False)) | kwargs
         first = _first_tokens(given)
         if first is None:

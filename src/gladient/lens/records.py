@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gladient.lens import _weights
-from gladient.lens._proof import Distances, Reconstruction, judge, measure
-from gladient.lens._recurrence import Recurrence, Selection, resolve
-from gladient.lens._summary import Summary, join, summarise
-from gladient.lens._wpgd import WPGDView
+from gladient.lens import weights
+from gladient.lens.proof import Distances, Reconstruction, judge, measure
+from gladient.lens.recurrence import Recurrence, Selection, resolve
+from gladient.lens.summary import Summary, join, summarise
+from gladient.lens.wpgd import WPGDView
 
 __all__ = ["Record"]
 
@@ -93,9 +93,9 @@ class Record:
         x, H = self.recurrence, len(resolve(heads, self.heads, "head"))
         B, T, K, V = x.q.shape[0], x.tokens, x.q.shape[3], x.v.shape[3]
         Q = len(x.positions) if queries is None else len(resolve(queries, T, "position"))
-        rows = Q if x.separable else max(Q, _weights.DELTA_TOKENS)  # the delta rule solves for some tokens at once
+        rows = Q if x.separable else max(Q, weights.DELTA_TOKENS)  # the delta rule solves for some tokens at once
         squares, operands = _SQUARES * rows * T, _OPERANDS * (T + Q + 1) * (K + V)
-        block = _weights.block_bytes(B * H * (K if x.family == "key" else 1), rows, T)
+        block = weights.block_bytes(B * H * (K if x.family == "key" else 1), rows, T)
         return 8 * B * H * (squares + operands) + _BLOCKS * block
 
     def gate_weights(
@@ -111,7 +111,7 @@ class Record:
             ValueError: for a channel of a layer that has no gates for channels.
         """
         dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
-        return _weights.gate_weights(self._ask(heads, queries), channel=self._channel(channel), dtype=dtype)
+        return weights.gate_weights(self._ask(heads, queries), channel=self._channel(channel), dtype=dtype)
 
     def similarity(
         self, heads: Selection = None, queries: Selection = None, *, channel: int | None = None
@@ -129,15 +129,15 @@ class Record:
                 f"{self.module} follows the delta rule, whose weights depend on the keys between i and t: gate and "
                 "similarity do not separate; ask for implicit_attention, which is exact"
             )
-        return _weights.similarity(self._ask(heads, queries), channel=self._channel(channel))
+        return weights.similarity(self._ask(heads, queries), channel=self._channel(channel))
 
     def implicit_attention(self, heads: Selection = None, queries: Selection = None) -> Float[Tensor, "B H Q T"]:
         """The exact weights of the values in the output: gates and similarity, normalised as the layer does."""
-        return _weights.implicit_attention(self._ask(heads, queries))
+        return weights.implicit_attention(self._ask(heads, queries))
 
     def carry(self, heads: Selection = None, queries: Selection = None) -> Float[Tensor, "B Q H V"]:
         """What the state before the first token adds to each output."""
-        return _weights.carry(self._ask(heads, queries))
+        return weights.carry(self._ask(heads, queries))
 
     def values(self, heads: Selection = None) -> Float[Tensor, "B T H V"]:
         """The values that the attention weighs."""
@@ -149,7 +149,7 @@ class Record:
 
     def rebuild(self, heads: Selection = None, queries: Selection = None) -> Float[Tensor, "B Q H V"]:
         """The output from implicit attention: attention times values, carry, skip and output gate, in float64."""
-        return _weights.rebuild(self._ask(heads, queries))
+        return weights.rebuild(self._ask(heads, queries))
 
     def reconstruction(self, heads: Selection = None, queries: Selection = None) -> Reconstruction:
         """The proof of some heads: their outputs at these queries are rebuilt and compared with the recurrence."""
@@ -178,7 +178,7 @@ class Record:
         parts = []
         for begin in range(0, len(chosen), size):
             x = self._ask(chosen[begin : begin + size], queries, double=False).gates_alone().double()
-            parts.append(summarise(_weights.gate_weights(x), x, last=last))
+            parts.append(summarise(weights.gate_weights(x), x, last=last))
         return join(parts)
 
     def wpgd_view(self, head: int, query: int, *, batch: int = 0) -> WPGDView:
