@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gladient._autocast import outside_autocast
 from gladient.integrations.sequences import scan, wide
-from gladient.seams.formulas import unit
+from gladient.ops.formulas import unit
 
 __all__ = ["delta_rule", "kimi_delta_rule"]
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from gladient._autocast import outside_autocast
 from gladient.integrations.sequences import scan, wide
 from gladient.ops.dispatch import operate
-from gladient.seams.formulas import step_sizes
+from gladient.ops.formulas import step_sizes
 
 __all__ = ["mamba2_scan", "mamba2_step", "mamba_scan", "mamba_step"]
 

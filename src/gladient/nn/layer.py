@@ -14,6 +14,7 @@ from gladient.nn.gate import TokenGate, TokenStep
 from gladient.nn.stack import check_last, contract, in_groups, member_normal, project, rounded
 from gladient.ops import Gates
 from gladient.ops.dispatch import operate
+from gladient.ops.formulas import unit
 from gladient.ops.sequences import accumulation
 
 __all__ = ["GatedLinearAttention"]
@@ -167,8 +168,8 @@ class GatedLinearAttention(nn.Module):
     ) -> tuple[Tensor, Any]:
         q, k, v = map(accumulation, (q, k, v))  # products are rounded as a Linear's are, and no further
         if self.config.normalise != "none":
-            k = _unit(k)
-            q = _unit(q) if self.config.normalise == "both" else q
+            k = unit(k)
+            q = unit(q) if self.config.normalise == "both" else q
         if self.config.write == "step":
             v = -log_gates * v
         if self.u is not None:
@@ -228,8 +229,3 @@ def _constant(values: Sequence[float], like: Tensor) -> Tensor:
     """The numbers of a config as a tensor on the device of another. A cast of the module would round a buffer."""
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     return torch.tensor(values, dtype=dtype, device=like.device)
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Divided by its length; 0 stays 0."""
-    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from gladient.lens.adapter import Adapter, Emit
 from gladient.lens.recurrence import Recurrence, autocast_dtype
+from gladient.ops.formulas import unit
 from gladient.seams import on_function
 from gladient.seams.architectures import DELTA, Architecture
-from gladient.seams.formulas import unit
 
 __all__ = ["ADAPTER", "attach_delta"]
 

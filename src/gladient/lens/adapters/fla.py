@@ -15,8 +15,8 @@ from torch.nn import functional
 from gladient.lens.adapter import Adapter, Emit
 from gladient.lens.operands import unpacked
 from gladient.lens.recurrence import Recurrence
+from gladient.ops.formulas import unit
 from gladient.seams import SeamError, on_function
-from gladient.seams.formulas import unit
 
 __all__ = ["ADAPTER"]
 

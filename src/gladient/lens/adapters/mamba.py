@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from gladient.lens.adapter import Adapter, Emit
 from gladient.lens.recurrence import Recurrence
+from gladient.ops.formulas import step_sizes
 from gladient.seams import on_enter, on_function
 from gladient.seams.architectures import MAMBA
-from gladient.seams.formulas import step_sizes
 
 __all__ = ["ADAPTER"]
 

@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from gladient.lens.adapter import Adapter, Emit
 from gladient.lens.recurrence import Recurrence, autocast_dtype
+from gladient.ops.formulas import step_sizes
 from gladient.seams import on_function
 from gladient.seams.architectures import MAMBA2
-from gladient.seams.formulas import step_sizes
 
 __all__ = ["ADAPTER"]
 

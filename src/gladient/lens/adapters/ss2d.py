@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from gladient.lens.adapter import Adapter, Emit
 from gladient.lens.recurrence import Recurrence
+from gladient.ops.formulas import step_sizes
 from gladient.seams import on_method
-from gladient.seams.formulas import step_sizes
 
 __all__ = ["ADAPTER"]
 
