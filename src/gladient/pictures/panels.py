@@ -57,9 +57,9 @@ def frame(axis: Axes, *, grid: bool = True) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def log_axis(axis: Axes, ticks: Collection[int]) -> None:
+def log_axis(axis: Axes, ticks: Collection[int], *, base: int = 10) -> None:
     """A logarithmic x axis with these ticks alone."""
-    axis.set_xscale("log")
+    axis.set_xscale("log", base=base)
     axis.set_xticks(sorted(ticks), [str(tick) for tick in sorted(ticks)])
     axis.minorticks_off()
 

@@ -195,7 +195,7 @@ class OverN(Reproducible[C, TrainedStack, R, ExactPoint]):
     def _frame(self, axis: Axes, rows: Sequence[R], points: Sequence[ExactPoint]) -> None:
         if self.log:
             lengths = [point.n for point in points]
-            log_axis(axis, {min(lengths), max(lengths), *(row.n for row in rows)})
+            log_axis(axis, {min(lengths), max(lengths), *(row.n for row in rows)}, base=2)
         axis.set_ylim(0, 1.05)
         frame(axis)
 
