@@ -170,6 +170,7 @@ def test_decays_and_steps_are_read_off_the_examples() -> None:
     assert (decay, step) == (pytest.approx(0.9), pytest.approx(0.8))
 
 
+@pytest.mark.usefixtures("_here")
 @pytest.mark.parametrize(
     ("figure", "config", "line"),
     [
@@ -187,7 +188,7 @@ def test_from_the_command_line(
 ) -> None:
     tiny = replace(config, training=TINY, test_prompts=16)
     monkeypatch.setattr(FIGURES[figure], "config", lambda **options: tiny)
-    arguments = ["reproduce", "--figure", figure, "--workers", "1", "--out", str(tmp_path / "out")]
+    arguments = ["reproduce", "--figure", figure, "--out", str(tmp_path / "out")]
     assert main(arguments) in (0, 1)
     first = (tmp_path / "out" / "results.csv").read_bytes()
     assert main([*arguments, "--resume"]) in (0, 1)

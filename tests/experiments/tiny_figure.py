@@ -16,7 +16,7 @@ class Tiny(Multitask):
     """Two lengths, few steps."""
 
     def config(self, *, quick: bool, seeds: int | None, device: str) -> MultitaskConfig:
-        training = TrainingConfig(steps=200, batch_size=64, checkpoint_every=20)
+        training = TrainingConfig(steps=100, batch_size=64, checkpoint_every=20)
         return MultitaskConfig(n=(4, 6), seeds=seeds or 1, training=training, test_prompts=2000, device=device)
 
 
