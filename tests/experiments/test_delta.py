@@ -110,7 +110,7 @@ def run(figure: Any, config: Any, folder: Path) -> tuple[list[Any], list[Any]]:
 
 
 def test_every_delta_rule_has_a_row_in_every_panel(tmp_path: Path) -> None:
-    config = DeltaConfig(n=(4,), drawn=(4, 6), d=3, training=TINY, test_prompts=16, seeds=2)
+    config = DeltaConfig(n=(4,), drawn=(4,), d=3, training=TINY, test_prompts=16, seeds=2)
     rows, points = run(DELTA, config, tmp_path)
     assert [(row.panel, row.model) for row in rows] == [
         (panel, model) for panel in ("0 1", "0.2 0.8", "0.5 0.5", "0.8 0.2") for model in config.models

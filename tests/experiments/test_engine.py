@@ -17,10 +17,10 @@ import psutil
 import pytest
 from distributed import Client
 from rich.console import Console
-from tiny_figure import COMMAND, Tiny
+from tiny_figure import COMMAND
 
 from gladient.cli import main
-from gladient.experiments import Outcome, _cluster, _progress, _runner, make
+from gladient.experiments import Outcome, _cluster, _progress, _runner
 from gladient.experiments._output import open_output
 from gladient.experiments._register import lend
 from gladient.experiments._versions import versions
@@ -168,10 +168,12 @@ def test_a_schedulers_address_has_a_port(monkeypatch: pytest.MonkeyPatch, capsys
     assert "scheduler is 'tcp://cluster'; it must be an address with a port" in capsys.readouterr().err
 
 
-def test_a_worker_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_runner, "versions", lambda: {**versions(), "torch": "1.0"})  # the client's alone
-    with pytest.raises(ValueError, match=r"a worker has torch .* and the client 1\.0"):
-        make(Tiny(), Tiny().config(quick=False, seeds=None, device="cpu"), tmp_path / "out", command="test")
+def test_a_worker_of_another_version_is_refused(tmp_path: Path, scheduler: str) -> None:
+    with open_output(tmp_path / "out", config={"figure": "f"}, resume=False) as output, Client(scheduler) as client:
+        other = {**versions(), "torch": "1.0"}
+        future = client.submit(_runner._do, Endless(), output, "topic", other, lend({}))
+        with pytest.raises(ValueError, match=r"a worker has torch .* and the client 1\.0"):
+            future.result()
 
 
 def test_workers_started_here_are_locked_and_keep_their_memory() -> None:

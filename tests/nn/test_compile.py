@@ -1,4 +1,4 @@
-"""Models under torch.compile and torch.export: what traced.py checks."""
+"""Models under torch.compile: what traced.py checks. Their export is tried in tests/ops/matrix.py."""
 
 import subprocess
 import sys
