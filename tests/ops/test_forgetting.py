@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from ops_cases import BACKENDS, BRIEF, inputs, run, tensors, tokens
+from ops_cases import BACKENDS, BRIEF, inputs, run, spread, tensors, tokens
 from torch import Tensor
 
 T, AT = 40, 21
@@ -21,8 +21,7 @@ def spoilt(family: str, name: str, value: float) -> dict[str, np.ndarray]:
     return made
 
 
-@pytest.mark.parametrize("read", ["after", "before"])
-@pytest.mark.parametrize(("form", "backend", "chunk", "family"), GATED)
+@pytest.mark.parametrize(("form", "backend", "chunk", "family", "read"), spread(GATED, ["after", "before"]))
 def test_what_is_forgotten_may_be_anything(form: str, backend: str, chunk: int | None, family: str, read: str) -> None:
     gate = next(name for name in ("g", "gk", "gv", "G", "dt") if name in inputs(family, 1))
     for name, value in (("k", np.inf), ("v", np.nan), ("state", -np.inf), (gate, np.nan)):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from ops_cases import BRIEF, FORMS, inputs, run, tensors
+from ops_cases import BRIEF, FORMS, inputs, run, spread, tensors
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -41,8 +41,7 @@ def test_one_set_of_tokens_for_many_gates(form: str, backend: str, chunk: int | 
     torch.testing.assert_close(torch.func.vmap(outputs)(gk), expected, **TOLERANCES[torch.float64])
 
 
-@pytest.mark.parametrize("reentrant", [False, True])
-@pytest.mark.parametrize(("form", "backend", "chunk", "family"), BRIEF)
+@pytest.mark.parametrize(("form", "backend", "chunk", "family", "reentrant"), spread(BRIEF, [False, True]))
 def test_gradients_through_checkpoints(
     form: str, backend: str, chunk: int | None, family: str, reentrant: bool
 ) -> None:
