@@ -37,7 +37,7 @@ def wait_for(happened: Callable[[], bool], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def wait_for_points(out: Path, count: int = 1) -> None:
