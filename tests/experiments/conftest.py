@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import dask
 import pytest
 from distributed import LocalCluster
 from tiny_figure import Tiny
@@ -13,8 +14,9 @@ from gladient.experiments import make
 @pytest.fixture(scope="session")
 def scheduler() -> Iterator[str]:
     """Its address; its worker is a thread of this process, since one of its own takes seconds to import torch."""
-    options = {"protocol": "tcp://", "host": "127.0.0.1", "dashboard_address": None}
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, **options) as cluster:
+    options = {"protocol": "tcp://", "host": "127.0.0.1", "dashboard_address": None, "processes": False}
+    quiet = {"distributed.worker.profile.enabled": False}  # it would look at every thread 100 times a second
+    with dask.config.set(quiet), LocalCluster(n_workers=1, threads_per_worker=1, **options) as cluster:
         yield cluster.scheduler_address
 
 
