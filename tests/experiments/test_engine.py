@@ -33,7 +33,7 @@ def results(out: Path) -> bytes:
     return (out / "results.csv").read_bytes()
 
 
-def wait_for(happened: Callable[[], bool], seconds: float = 180) -> None:
+def wait_for(happened: Callable[[], bool], seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline
@@ -54,7 +54,7 @@ def end(client: subprocess.Popen[str], out: Path, by: Callable[[], None], code: 
     """End a run before it is done: in silence, with all its workers."""
     family = psutil.Process(client.pid).children(recursive=True)
     by()
-    _, errors = client.communicate(timeout=120)
+    _, errors = client.communicate(timeout=600)
     assert client.returncode == code
     assert "Traceback" not in errors
     assert not (out / "results.csv").exists()
@@ -135,7 +135,7 @@ def test_workers_started_by_hand_give_the_same_bits_whoever_dies(finished: Path,
         client = subprocess.Popen([*command, "--resume"], stderr=subprocess.PIPE, text=True)
         wait_for_points(out, 5)
         started[0].kill()
-        _, told = client.communicate(timeout=120)
+        _, told = client.communicate(timeout=600)
         assert client.returncode == 3
         error = told[told.index("gladient: error: ") :]
         assert f"the scheduler {address} went away" in error
