@@ -157,12 +157,13 @@ def test_best_steps_constructed_as_a_network_have_the_risk_of_the_search(depth: 
     assert abs(test.risk.item() - record["risk"]) < 4 * error
 
 
+@pytest.mark.usefixtures("_here")
 def test_from_the_command_line(
     tmp_path: Path, config: DepthConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = replace(config, n=(4,), seeds=1)
     monkeypatch.setattr(FIGURES["depth"], "config", lambda **options: small)
-    arguments = ["reproduce", "--figure", "depth", "--workers", "2", "--out", str(tmp_path / "out")]
+    arguments = ["reproduce", "--figure", "depth", "--out", str(tmp_path / "out")]
     assert main(arguments) in (0, 1)
     first = (tmp_path / "out" / "results.csv").read_bytes()
     assert main([*arguments, "--resume"]) in (0, 1)

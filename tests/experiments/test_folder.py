@@ -93,10 +93,13 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
     "another": lambda content: b'{"figure": "g"}',
     "object": lambda content: b"{}",
 }
+NOT_JSON = ("missing", "empty", "half", "a bit", "list")  # to a file of tensors, any text is the same damage
 
 
-@pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("damage", DAMAGES)
+CASES = [(file, damage) for file in FILES for damage in DAMAGES if file.endswith("json") or damage in NOT_JSON]
+
+
+@pytest.mark.parametrize(("file", "damage"), CASES)
 def test_every_advice_works(broken_off: Path, expected: list[object], tmp_path: Path, file: str, damage: str) -> None:
     """It is followed until the run is done, and then the run is as if nothing had happened."""
     spare = iter([tmp_path / "second"])

@@ -219,14 +219,14 @@ def test_what_a_builder_holds_is_told_apart() -> None:
     assert len(set(found)) == len(found) - 1
 
 
-def test_a_sweep_has_it_beside_the_others(tmp_path: Path) -> None:
+def test_a_sweep_has_it_beside_the_others(tmp_path: Path, scheduler: str) -> None:
     def half(setting: MultitaskSetting) -> float:
         return landscape.profile_risk([0.5, 1.0], setting)
 
     register("own", hybrid, rung=half)
     grid = {"n": [3, 2], "r": [[0.2, 0.8], [0.8, 0.2]], "d": 2, "models": ["own", "scalar_gate"], "test_prompts": 64}
     config = read_grid({**grid, "training": {"steps": 2, "batch_size": 8}})
-    rows = make(Sweep(), config, tmp_path / "out", command="test", workers=2).rows
+    rows = make(Sweep(), config, tmp_path / "out", command="test", scheduler=scheduler).rows
     own = [row for row in rows if row.model == "own"]
     assert [row.rung for row in own] == ["own", "own"]
     expected = [half(MultitaskSetting.isotropic(n=[3, 2], r=row.r.split(), d=2)) for row in own]
@@ -243,7 +243,7 @@ def test_the_command_imports_the_module_that_registers(
     """Workers import it by themselves; without a rung it is not judged."""
     (tmp_path / "own_models.py").write_text(MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    options = ["--model", "own", "--n", "3", "2", "--r", "0.2", "0.8", "--d", "2", "--steps", "2", "--workers", "2"]
+    options = ["--model", "own", "--n", "3", "2", "--r", "0.2", "0.8", "--d", "2", "--steps", "2", "--workers", "1"]
     command = ["train", *options, "--test-prompts", "16", "--out", str(tmp_path / "out"), "--register"]
     assert main([*command, "absent"]) == 2
     assert "register is 'absent', which cannot be imported (No module named 'absent')" in capsys.readouterr().err
@@ -259,8 +259,8 @@ def test_the_command_imports_the_module_that_registers(
     assert kept["build"] == "own_models:Own"
 
 
-def test_a_setting_of_another_model_is_not_described(tmp_path: Path) -> None:
+def test_a_setting_of_another_model_is_not_described(tmp_path: Path, scheduler: str) -> None:
     register("own", Mean)
     config = SingleConfig(model="gla", panel=PANEL, training=TrainingConfig(steps=1), test_prompts=10)
-    make(Single(), config, tmp_path / "out", command="test")
+    make(Single(), config, tmp_path / "out", command="test", scheduler=scheduler)
     assert "registered" not in json.loads((tmp_path / "out" / "config.json").read_text())

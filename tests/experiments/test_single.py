@@ -16,9 +16,10 @@ from gladient.training import TrainingConfig
 OPTIONS = ["--n", "3", "2", "--r", "0.2", "0.8", "--rho", "0.1", "--spectrum", "2", "1", "--sigma2", "0.1"]
 
 
+@pytest.mark.usefixtures("_here")
 def test_the_risk_falls_and_the_weights_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    size = ["--steps", "300", "--batch-size", "256", "--test-prompts", "100000", "--workers", "1"]
+    size = ["--steps", "300", "--batch-size", "256", "--test-prompts", "100000"]
     assert main(["train", "--model", "value_gate", *OPTIONS, *size, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "1 of 1 trained model reaches its exact risk or lies below it" in printed

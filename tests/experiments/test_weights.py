@@ -92,11 +92,12 @@ def test_cosines_leave_the_scale_symmetry_open() -> None:
     assert cosine([[1, 0], [0, 1]], [[0, 1], [-1, 0]]) == pytest.approx(0)
 
 
+@pytest.mark.usefixtures("_here")
 def test_from_the_command_line(
     tmp_path: Path, config: WeightsConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(FIGURES["weights"], "config", lambda **options: replace(config, seeds=1))
-    arguments = ["reproduce", "--figure", "weights", "--workers", "2", "--out", str(tmp_path / "out")]
+    arguments = ["reproduce", "--figure", "weights", "--out", str(tmp_path / "out")]
     assert main(arguments) == 1
     first = (tmp_path / "out" / "results.csv").read_bytes()
     assert main([*arguments, "--resume"]) == 1

@@ -15,7 +15,7 @@ COMMAND = [sys.executable, str(Path(__file__).resolve())]
 class Tiny(Multitask):
     """Two lengths, few steps."""
 
-    training = TrainingConfig(steps=200, batch_size=64, checkpoint_every=20)
+    training = TrainingConfig(steps=100, batch_size=64, checkpoint_every=20)
     full = MultitaskConfig(n=(4, 6), training=training, test_prompts=2000)
 
 
