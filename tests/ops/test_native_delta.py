@@ -13,7 +13,7 @@ from tolerances import TOLERANCES
 
 pytestmark = pytest.mark.skipif("native" not in BACKENDS, reason="no C++ compiler")
 RULES = [f"delta+{gates}{end}" for gates in ("none", "scalar", "key", "g gk") for end in ("", "+erase", "+channels")]
-SIZES: list[tuple[str, int, dict[str, int]]] = [
+SIZES: list[tuple[str, int, dict[str, Any]]] = [
     ("chunked", 17, {}),
     ("chunked", 200, {"B": 1, "H": 1, "K": 33, "V": 40}),  # more chunks than a span of large states
     ("last_query", 20, {"B": 9, "K": 11, "V": 11, "heads": 1}),  # more heads than a vector has lanes
@@ -25,8 +25,8 @@ SIZES: list[tuple[str, int, dict[str, int]]] = [
 def assert_law(given: dict[str, Tensor], form: str = "chunked", **options: Any) -> None:
     """Outputs, final states and gradients are those of the recurrence, which test_laws.py holds to plain loops."""
     found = []
-    for run_as in ({"form": form, "backend": "native"}, {"form": "recurrent", "backend": "eager"}):
-        o, final = run(given, **run_as, **options)
+    for written, backend in ((form, "native"), ("recurrent", "eager")):
+        o, final = run(given, form=written, backend=backend, **options)
         o = o[:, -1:] if form == "last_query" else o
         loss = o.sin().sum() + final.sin().sum()
         found.append((o, final, torch.autograd.grad(loss, list(given.values())) if loss.requires_grad else ()))
@@ -35,7 +35,7 @@ def assert_law(given: dict[str, Tensor], form: str = "chunked", **options: Any) 
 
 @pytest.mark.parametrize(("form", "T", "sizes"), SIZES)
 @pytest.mark.parametrize(("family", "read"), list(zip(RULES, cycle(["after", "before"]), strict=False)))
-def test_every_gate_and_strength(family: str, read: str, form: str, T: int, sizes: dict[str, int]) -> None:
+def test_every_gate_and_strength(family: str, read: str, form: str, T: int, sizes: dict[str, Any]) -> None:
     given = tensors(inputs(family, T, **sizes))
     given = {name: x.detach() for name, x in given.items()} if form == "step" else given
     assert_law(given, form, scale=0.7, read="after" if form == "last_query" else read)
