@@ -14,7 +14,7 @@ from gladient.experiments import make
 @pytest.fixture(scope="session")
 def scheduler() -> Iterator[str]:
     """Its address; its worker is a thread of this process, since one of its own takes seconds to import torch."""
-    options = {"protocol": "tcp://", "host": "127.0.0.1", "dashboard_address": None, "processes": False}
+    options = {"protocol": "tcp://", "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "processes": False}
     quiet = {"distributed.worker.profile.enabled": False}  # it would look at every thread 100 times a second
     with dask.config.set(quiet), LocalCluster(n_workers=1, threads_per_worker=1, **options) as cluster:
         yield cluster.scheduler_address
