@@ -133,6 +133,7 @@ def _text(found: "CrossFit", roles: tuple[str, ...]) -> str:
     lines = [f"{'gate':17}{'risk':>15}{'measured':>17}{'gain':>18}{'measured':>17}{'z':>6}  weight of one example"]
     for name, gate in found.gates.items():
         risk, gain = found.risks[name], found.gains[name]
+        # + 0.0 below makes -0.0 a 0.0
         lines.append(
             f"{name:17}{_pair(risk.predicted, risk.predicted_error):>15}{_pair(risk.measured, risk.measured_error):>17}"
             f"{_pair(gain.predicted, gain.predicted_error):>18}{_pair(gain.measured, gain.measured_error):>17}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lens"]
 
-_MAX_BYTES = 2**31
+_MAX_BYTES = 2**31  # for the record of a layer, and for one request for weights
 Report = Callable[[str, int, int], None]  # of a task's name, what is done of it, and all of it
 
 

@@ -8,7 +8,9 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 __all__ = ["File", "Floats", "Whole", "Wholes", "number"]
 
-_DIGITS = 300  # a whole number of more digits is kept as a float
+# Floats end at 309 digits. An int of more raises OverflowError wherever it meets one; as a float it is infinite, which
+# the checks behind this refuse by name.
+_DIGITS = 300
 
 
 def number(text: str) -> int | float:
@@ -33,7 +35,7 @@ def _whole(text: str) -> int:
         value = number(text)
         exact = int(value)
     except (ValueError, OverflowError):  # infinity overflows
-        exact, value = 0, 0.5
+        exact, value = 0, 0.5  # two that differ, for the message below
     if exact != value:
         raise ValueError(f"{text!r} is not a whole number; type 25 or 1e9")
     return exact

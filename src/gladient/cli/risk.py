@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Risk"]
 
-_MOST = 1000  # tasks times features, above which the delta rules take seconds
+_MOST = 1000  # tasks times features, at which both delta rules take a second; at 2000 they take four
 
 
 @dataclass(frozen=True, kw_only=True)

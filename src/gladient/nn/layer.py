@@ -59,6 +59,8 @@ class GatedLinearAttention(nn.Module):
             )
         self.config = config
         H, K, V = config.heads, config.key_dim or width, config.value_dim or width
+        # Queries and keys start alike: W_k W_qᵀ, the preconditioner, is then positive semidefinite with mean I, and the
+        # step on the examples is one of descent from the start.
         keys = member_normal(seeds, (width, H * K), stream="keys") / K**0.5
         self.W_q = nn.Parameter(keys)
         self.W_k = None if config.write == "complement" else nn.Parameter(keys.clone())
@@ -137,7 +139,7 @@ class GatedLinearAttention(nn.Module):
         are never formed; where they leave values alone, $h^\top v_t = z_t^\top (W_v h)$ and a value is one number.
         """
         check_last(tokens)
-        named = self.config.form != "auto"  # a form of whole sequences
+        named = self.config.form != "auto"  # for whole sequences: "last_query" below would take its place
         if self.config.heads > 1 or named or (self.u is not None and not self._forms_keys):
             return contract("ebv,ev->eb", self(tokens)[:, :, -1], readout)
         tokens = in_groups(tokens, self.members)
@@ -160,6 +162,7 @@ class GatedLinearAttention(nn.Module):
         return config.gate in ("key", "full") or config.write == "delta" or config.normalise != "none"
 
     def _keys(self, tokens: Tensor, log_gates: Tensor) -> Tensor:
+        # 1 - g = -expm1(log g): a difference would leave a gate of 1 - 1e-8 no digit in float32.
         return -torch.expm1(self.config.rate * log_gates) if self.W_k is None else self._project(tokens, self.W_k)
 
     def _operate(
@@ -231,5 +234,5 @@ def _constant(values: Sequence[float], like: Tensor) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Divided by its length; 0 stays 0."""
+    """Divided by its length, with flash-linear-attention's 1e-6 inside the root: 0 stays 0 and has a gradient."""
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)

@@ -102,7 +102,7 @@ class ResidualModel(nn.Module):
         if not layers:
             raise ValueError("layers is empty; a model needs at least one LayerConfig")
         self.configs = tuple(layers)
-        apart = 2**32  # so that no layer starts like another member's
+        apart = 2**32  # beyond the seeds that people choose, so that no layer starts like the first of another member
         self.layers = nn.ModuleList(  # type: ignore[assignment]  # typed as what it holds
             ResidualLayer(width, config, seeds=[seed + apart * depth for seed in seeds])
             for depth, config in enumerate(layers)

@@ -58,6 +58,7 @@ def project(tokens: Float[Tensor, "G B T D"], weight: Float[Tensor, "E D C"]) ->
     members = len(weight) // G
     columns = weight.view(G, members, D, -1).transpose(1, 2).reshape(G, D, -1)
     rows = B * T
+    # The least power of two that gives the outputs 16 columns or more, and the gradient of the tokens, which has D.
     together = 1 << (15 // max(1, min(D, columns.shape[2]))).bit_length()
     tracing = torch.compiler.is_compiling()
     if torch.is_grad_enabled() and tokens.device.type == "cpu" and not tracing and rows % together == 0:

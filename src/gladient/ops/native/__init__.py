@@ -53,7 +53,7 @@ def _products_alone(call: Call) -> bool:
 
 def run(call: Call) -> tuple[Tensor, Tensor | None]:
     """Outputs in v's dtype, and the final state or None."""
-    if 0 in (call.k.shape[0], call.k.shape[3], call.v.shape[3]):  # kernels read where nothing is
+    if 0 in (call.k.shape[0], call.k.shape[3], call.v.shape[3]):  # the kernels take a first row and channel for granted
         return eager.run(call)
     if call.beta is not None:
         return _run_delta(call, call.beta, call.beta if call.erase is None else call.erase)
@@ -76,7 +76,7 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
 
 def _run_delta(call: Call, beta: Tensor | None, erase: Tensor | None) -> tuple[Tensor, Tensor | None]:
     k, v, m = call.k, call.v, None
-    if beta is not None and beta.ndim == 4:  # strengths per channel are multiplied in here
+    if beta is not None and beta.ndim == 4:  # the kernels hold one for each token and head alone
         v, beta = strengthened(v, beta, call.heads), None
     if erase is not None and erase.ndim == 4:
         m, erase = strengthened(k, erase, call.heads), None
@@ -91,6 +91,7 @@ def _run_delta(call: Call, beta: Tensor | None, erase: Tensor | None) -> tuple[T
 
     if call.form == "last_query":
         o = each_last_query(call, call.q, lambda query, part: delta.last_query(query, *map(part, inputs), *options))
+        # Led back through the tokens, a query never forms a state: a scan without queries does.
         final = scan(torch.zeros_like(k))[1] if call.wants_final else None
     elif call.form != "step" or train or packed:
         o, final = scan(call.q)
@@ -118,6 +119,7 @@ def _last_query(q: Tensor, k: Tensor, v: Tensor, gates: Gates, *, scale: float) 
 
 
 def _final_state(k: Tensor, v: Tensor, gates: Gates, initial_state: Tensor | None) -> Tensor:
+    """By a scan whose queries, a zero repeated, cost one row."""
     gates, q = _alone(gates, k.shape[2]), k.new_zeros(()).expand(*k.shape[:2], 1, k.shape[3])
     inputs = (q, k, v, gates.g, gates.gk, gates.gv, gates.G, gates.A, gates.dt, None, initial_state)
     train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
