@@ -126,6 +126,7 @@ def residual_model(regressor: InContextRegressor, layout: PromptLayout) -> Resid
     members = len(regressor.readout)
     model = ResidualModel(layout.width, [regressor.layer.config], seeds=[0] * members).to(regressor.readout)
     layer = model.layers[0]
+    # Outputs are added to the label and the read-out is minus the label, so that queries take the other sign.
     with torch.no_grad():
         layer.attention.load_state_dict(regressor.layer.state_dict())
         layer.attention.W_q.neg_()

@@ -71,6 +71,7 @@ class GatedLinearAttention(nn.Module):
         self.u = nn.Parameter(torch.zeros(len(seeds), H, K)) if config.bonus else None
         self.log_A = nn.Parameter(torch.zeros(len(seeds), H)) if config.learn_rate else None
         if config.gate == "full":
+            # Mamba's start, A[k, v] = k: key channels that forget at different speeds.
             rates = torch.arange(1.0, K + 1).log()[:, None].expand(K, V)
             self.log_A = nn.Parameter(rates.repeat(len(seeds), H, 1, 1))
 
@@ -150,7 +151,7 @@ class GatedLinearAttention(nn.Module):
         else:
             W_k = cast(Tensor, self.W_k).unflatten(0, grouped)
             q, k = contract("gbpk,gpdk->gbpd", q, W_k), tokens[:, :, :, None].flatten(0, 1)
-        values = self.W_v * readout[:, None]
+        values = self.W_v * readout[:, None]  # gates of value channels still tell them apart: the sum waits until after
         v = self._project(tokens, values if self.config.gate in ("value", "full") else values.sum(2, keepdim=True))
         o, _ = self._operate(q.flatten(0, 1)[:, None], k, v, tokens, log_gates, form="last_query")
         return rounded(self._by_member(o.sum(3), groups=len(tokens))[..., 0], tokens, self.W_v)
@@ -173,7 +174,7 @@ class GatedLinearAttention(nn.Module):
             k = _unit(k)
             q = _unit(q) if self.config.normalise == "both" else q
         if self.config.write == "step":
-            v = -log_gates * v
+            v = -log_gates * v  # Δ = -log g, before the rate; a scalar gate's has one channel
         if self.u is not None:
             options |= {"read": "before", "bonus": self._by_head(self.u, tokens)}
         options |= self._families(tokens, log_gates)
@@ -194,10 +195,11 @@ class GatedLinearAttention(nn.Module):
         if gate == "none":
             return {}
         if gate == "fixed":
-            logs = [math.log(decay) if decay else -math.inf for decay in self.config.decays]
+            logs = [math.log(decay) if decay else -math.inf for decay in self.config.decays]  # in double, then rounded
             g = _constant(logs, tokens).repeat(self.members // len(tokens))
             return {"g": g.expand(tokens.shape[0] * tokens.shape[1], tokens.shape[2], -1)}
         if self.log_A is not None:
+            # exp keeps rates positive, and one at 0 starts at 1.
             A = rate * self._by_head(accumulation(self.log_A), tokens).exp()
             if gate == "full":
                 return {"A": -A, "dt": -log_gates}

@@ -69,6 +69,7 @@ class ResidualLayer(nn.Module):
         check_last(tokens)
         if self.config.norm or self.W_r is not None:
             return contract("ebd,ed->eb", self(tokens)[0][:, :, -1], readout)
+        # hᵀ (z_T + W_oᵀ o_T) = hᵀ z_T + (W_o h)ᵀ o_T: one vector goes through W_o, not T tokens.
         own = contract("ebd,ed->eb", by_member(tokens, self.attention.members)[:, :, -1], readout)
         return own + self.attention.read_last(tokens, torch.einsum("evd,ed->ev", self.W_o, readout))
 

@@ -121,8 +121,8 @@ def _adam(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam:
         {"params": rest, "peak": config.learning_rate, "rest": 0.0},
         {"params": gates, "peak": config.gate_learning_rate, "rest": config.gate_rest},
     ]
-    # Squares are averaged over 100 steps, of which a run has hundreds. Adam's own 0.999, over 1000 steps, ends within 0.1%
-    # of the same risk, scalar and value gates alike (n = 25 + 25, d = 10, 400 steps).
+    # Squares are averaged over 100 steps, of which a run has hundreds. Adam's own 0.999, over 1000 steps, ends within
+    # 0.1% of the same risk, scalar and value gates alike (n = 25 + 25, d = 10, 400 steps).
     return torch.optim.Adam([group for group in groups if group["params"]], betas=(0.9, 0.99), fused=True)
 
 
