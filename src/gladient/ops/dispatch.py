@@ -16,7 +16,8 @@ from gladient.ops.function import visible
 
 __all__ = ["gated_linear_attention", "gated_delta_rule", "choose", "operate", "Choice"]
 
-_BACKENDS: dict[str, ModuleType] = {"fla": fla, "native": native, "eager": eager}  # the first that is willing runs
+# The first that is willing runs: fla asks for CUDA, native for CPU cores and a library, eager for nothing.
+_BACKENDS: dict[str, ModuleType] = {"fla": fla, "native": native, "eager": eager}
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ def _narrow_vectors() -> bool:
 
 
 def _products_alone(call: Call) -> bool:
+    """Whether the work is all matrix products, of more than 16 columns: narrower ones run at a fraction of the speed."""
     gates = call.gates
     widest = max(call.k.shape[3], call.v.shape[3])
     return widest > 16 and gates.gk is None and gates.gv is None and gates.G is None and gates.A is None
@@ -61,7 +62,7 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
         return last_queries(
             call, call.gates.each(accumulation), lambda *x: _last_query(*x, scale=call.scale), _final_state
         )
-    gates = _alone(call.gates, call.heads)
+    gates = _held_gates(call.gates, call.heads)
     inputs = (call.q, call.k, call.v, *(gates.g, gates.gk, gates.gv, gates.G, gates.A, gates.dt), call.bonus)
     options = (call.heads, call.scale, call.read == "before")
     train, packed = call.differentiable, len(call.offsets) > 2
@@ -107,8 +108,8 @@ def _keeps() -> bool:
     return not torch.compiler.is_exporting()
 
 
-def _alone(gates: Gates, heads: int) -> Gates:
-    """Full gates and rates stand alone: where there are others, all become full gates."""
+def _held_gates(gates: Gates, heads: int) -> Gates:
+    """Gates as the kernels hold them: full gates or rates alone, or the others; a mixture becomes full gates."""
     if gates.family in ("full", "rates") or (gates.G is None and gates.A is None):
         return gates
     return Gates(G=gates.materialised(heads).to_heads(heads).combined())
@@ -120,7 +121,7 @@ def _last_query(q: Tensor, k: Tensor, v: Tensor, gates: Gates, *, scale: float) 
 
 def _final_state(k: Tensor, v: Tensor, gates: Gates, initial_state: Tensor | None) -> Tensor:
     """By a scan whose queries, a zero repeated, cost one row."""
-    gates, q = _alone(gates, k.shape[2]), k.new_zeros(()).expand(*k.shape[:2], 1, k.shape[3])
+    gates, q = _held_gates(gates, k.shape[2]), k.new_zeros(()).expand(*k.shape[:2], 1, k.shape[3])
     inputs = (q, k, v, gates.g, gates.gk, gates.gv, gates.G, gates.A, gates.dt, None, initial_state)
     train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
     return operators.scan(*inputs, None, k.shape[2], 1.0, False, train)[1]
