@@ -46,7 +46,7 @@ def _narrow_vectors() -> bool:
 
 
 def _products_alone(call: Call) -> bool:
-    """Whether the work is all matrix products, of more than 16 columns: narrower ones run at a fraction of the speed."""
+    """Whether all work is matrix products, of more than 16 columns: narrower ones run at a fraction of the speed."""
     gates = call.gates
     widest = max(call.k.shape[3], call.v.shape[3])
     return widest > 16 and gates.gk is None and gates.gv is None and gates.G is None and gates.A is None
