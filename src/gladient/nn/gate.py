@@ -19,7 +19,7 @@ _LINKS: dict[Link, Callable[[Tensor], Tensor]] = {
     "exp": lambda logits: -torch.exp(-logits),  # the sign makes a large logit an open gate, as with the sigmoid
 }
 # Logit of an open gate at the start: 0.9975, whose product over 50 tokens is 0.88. A larger one hides less, but the
-# slope of the sigmoid, g (1 - g), falls with 1 - g, and with it the gradient that closes the gate where it should.
+# slope of the sigmoid, g (1 - g), falls with 1 - g, and with it the gradient that would close the gate again.
 _OPEN = 6.0
 # Standard deviation of the other weights: small beside `_OPEN`, so that a gate starts open whatever its token holds.
 _SPREAD = 0.02

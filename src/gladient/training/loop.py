@@ -69,7 +69,7 @@ def train(
         done = step + 1
         on_step(done)
         if done % config.checkpoint_every == 0 or done == config.steps:
-            losses = [torch.cat(losses)]  # looked at now and then only: a test at each step would wait for the device
+            losses = [torch.cat(losses)]
             _check_finite(losses[0], config)
             if checkpoint is not None and done < config.steps:
                 tensors = {"losses": losses[0], **_state(model, optimizer, generators)}
