@@ -138,6 +138,11 @@ def test_losses_are_those_of_the_command(tmp_path):
     assert picture.axes[0].get_xlim() == (0, steps)
 
 
+def test_a_training_can_be_drawn_before_its_first_step():
+    training = Training(Fields(n="5 5", d="3").setting(), "linear_attention", 400)
+    assert "Step 0 of 400" in controls.trained(training, {"linear_attention": 2.0}).text
+
+
 def test_a_training_can_be_stopped():
     training = Training(Fields(n="5 5", d="3").setting())
     training.run(lambda: len(training.losses) < 4)

@@ -14,7 +14,7 @@ from gladient.prompts import MultitaskSetting
 
 __all__ = ["Map", "draw_circle", "draw_map", "draw_training", "draw_weights", "gain_map", "svg"]
 
-_WIDTH = 4.2  # inches
+_WIDTH = 4.2  # inches, 403 pixels: two pictures and the sidebar, 20rem, fit side by side into 1200
 _WEIGHED = ("linear_attention", "fixed_decay", "scalar_gate", "value_gate")
 
 
@@ -128,7 +128,7 @@ def draw_training(losses: Sequence[float], steps: int, exact: Mapping[str, float
     for name, risk in exact.items():
         axis.axhline(risk, color=family(name).colour, linewidth=1.4, label=f"{family(name).title}, exact")
     axis.set_xlim(0, steps)
-    axis.set_ylim(0, 1.1 * max(*exact.values(), *means))
+    axis.set_ylim(0, 1.1 * max([*exact.values(), *means]))
     axis.set_xlabel("step")
     axis.set_ylabel("risk")
     _legend(axis)

@@ -11,7 +11,7 @@ WATCHED = ("scalar_gate", "value_gate", "linear_attention")
 """The models that a page can train, by their names in `experiments.MODELS`."""
 
 _MOST = 4000  # examples times features: beyond that a step takes longer than one would watch
-_TESTED = 2**15  # fresh prompts at the end
+_TESTED = 2**15  # fresh prompts at the end: squared errors of normal numbers give a standard error of 0.8% of the risk
 
 
 class _StoppedError(Exception):
