@@ -12,8 +12,7 @@ from gladient.prompts import MultitaskSetting
 
 __all__ = ["Advantage", "advantage"]
 
-# Relative size below which a gain or a slope counts as rounding. Risks are right to about 1e-13; a gain of 1e-9 of the
-# risk would take some 10¹⁸ test prompts to see.
+# Relative size below which a gain or a slope is rounding. Risks are right to about 1e-13; no simulation sees 1e-9.
 _SAME = 1e-9
 
 

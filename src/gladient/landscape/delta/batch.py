@@ -15,7 +15,7 @@ from gladient.landscape.gates.scan import Scanned, scan_rows
 
 __all__ = ["DeltaBatch", "delta_rule_batch"]
 
-_ROWS = 200_000  # risks computed at once
+_ROWS = 200_000  # risks computed at once: some megabytes for each array of a few tasks
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,11 @@ from gladient.landscape.gates.cone import solve_monotone
 
 __all__ = ["best_decays", "ratios"]
 
-_OWN, _FORGOTTEN = 1e-30, 1e-200  # variance that stands for none, relative to a task's squared weight and the largest
-_ENTRIES = 2_000_000  # numbers held at once in an intermediate array
-_TOLERANCE = 1e-12  # as in the cone solver
+# What is added to the diagonal of E where a variance is 0, so that E can be solved: _OWN relative to the task's own
+# squared weight, _FORGOTTEN for a task of which nothing is left. Both lie below all that rounding can tell.
+_OWN, _FORGOTTEN = 1e-30, 1e-200
+_ENTRIES = 2_000_000  # numbers held at once in an intermediate array: 16 MB
+_TOLERANCE = 1e-12  # as in `gates.cone`
 _ROUNDING = 16 * float(np.finfo(np.float64).eps)  # of each task's share of E, with room for the few products in it
 
 
@@ -30,11 +32,12 @@ def best_decays(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Arr
         part = np.arange(start, min(start + rows, len(steps)))
         E, h = _kernels(model.take(part), steps[part])
         free = _solve(E, h)
+        # the read-out has either sign: the last gate, the largest of those in order, is made ≥ 0
         rises = np.diff(free * np.where(free[:, -1:] < 0.0, -1.0, 1.0), axis=1, prepend=0.0)
         inside = (rises >= 0.0).all(axis=1)
         decays[part[inside]] = ratios(np.abs(free[inside]))
         open_ = np.flatnonzero(~inside)
-        while len(open_):
+        while len(open_):  # each round solves the first row at least
             done, gates = _alike(E[open_], h[open_])
             twice, tried = part[np.repeat(open_[done], 2)], ratios(gates.reshape(-1, gates.shape[-1]))
             best = model.take(twice).risks(steps[twice], tried).reshape(-1, 2).argmin(axis=1)
@@ -59,7 +62,7 @@ def _alike(E: Float[Array, "G K K"], h: Float[Array, "G K"]) -> tuple[np.ndarray
     for sign in (1.0, -1.0):
         first, rises = solve_monotone(own, E[0] - np.diag(own), sign * h[0], np.ones(h.shape[1], dtype=bool))
         gates, right = _pooled(E, sign * h, np.flatnonzero(rises))
-        gates[0], right[0] = first, True
+        gates[0], right[0] = first, True  # the solver's own answer, whatever rounding says of the pooled one
         found.append(np.maximum.accumulate(np.clip(gates, 0.0, None), axis=1))
         fits &= right
     return fits, np.stack(found, axis=1)[fits]
@@ -108,6 +111,8 @@ def _kernels(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Array,
     after[:, :-1] = np.cumprod(p.keep_square[:, :0:-1], axis=1)[:, ::-1]
     g, own, signal = after * p.mixing, p.weight, model.moments.signal * p.write
     T = np.zeros((G, K))
+    # T and w follow from their neighbours, so all pairs of tasks cost K²; summing each entry over the blocks would cost
+    # K³
     for j in range(K - 2, -1, -1):
         T[:, j] = g[:, j + 1] * p.beta[:, j + 1] ** 2 + p.keep[:, j + 1] ** 2 * T[:, j + 1]
     cross = own * p.keep * T - g * p.beta * signal
@@ -123,6 +128,6 @@ def _kernels(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Array,
     unit[unit == 0.0] = 1.0  # nothing is left of any task
     E, w = E / unit[:, :, None] ** 2, w / unit
     E += w[:, :, None] * w[:, None, :] * unexplained
-    own = np.einsum("gkk->gk", E)  # a view
+    own = np.einsum("gkk->gk", E)  # a view: raising it raises E's diagonal
     own += K * _ROUNDING * own + _OWN * w**2 + _FORGOTTEN
     return E, w * model.r

@@ -16,11 +16,13 @@ from gladient.prompts import MultitaskSetting
 
 __all__ = ["DeltaCertificate", "DeltaRung", "delta_rule", "gated_delta_rule", "scanned"]
 
-_STARTS = 2  # of a search: the best multiples of that many directions, and as many points of a cloud
-_FEWEST, _CLOUD = 64, 16_000  # points of the cloud: at the least, and for one task
-_MOST = 6000  # risks that one search looks at
-_FORGOTTEN = 1e-12  # a decay that is searched no further down
-_LARGE = 100  # tasks times directions, for other Σ, above which gates are not searched
+# What a search starts from: the best multiples of that many directions, and as many points of a cloud. Brute force
+# found minima that either kind alone missed; on 22 random settings one of each, or four, end in the same.
+_STARTS = 2
+_FEWEST, _CLOUD = 64, 16_000  # points of the cloud, at the least and for one task; a quarter, or four times, ends alike
+_MOST = 6000  # risks that one search may look at; a quarter was enough for those settings
+_FORGOTTEN = 1e-12  # a decay that is searched no further down: 1e-6 and 1e-30 end in the same
+_LARGE = 100  # tasks times directions, for other Σ, above which gates are not searched: it takes some 20 000 risks
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ def _searched(model: Model, gated: Score | None, reduced: Reduced, per_task: boo
         steps = np.minimum(np.broadcast_to(np.exp(x[:, :J]), (len(x), K)), model.bound)
         if gated:
             return *gated(steps), steps
+        # at its lower end a decay is 0, to forget all
         decays = np.column_stack((np.where(x[:, J:] > low[J:], np.exp(x[:, J:]), 0.0), np.ones(len(x))))
         return model.risks(steps, decays), decays, steps
 
@@ -156,6 +159,7 @@ def _searched(model: Model, gated: Score | None, reduced: Reduced, per_task: boo
     points = sum(grid for _, grid, _ in found)
     starts = sorted((start for start, _, _ in found), key=lambda start: start.risk)
     best, least = starts[0], 1e-9 * model.bound / float(np.sum(model.n))  # so small a step that nothing changes
+    # coordinates: J steps, then D decays (the last delimiter's does not matter)
     low = np.log(np.append(np.full(J, least), np.full(D, _FORGOTTEN)))
     high = np.log(np.append(np.full(J, model.bound), np.ones(D)))
     small = D == 0 or K * model.d <= _LARGE
