@@ -95,7 +95,7 @@ def cross_fit(
     gates = estimated.predict_ladder()
     errors = {name: np.empty(len(prompts)) for name in GATES}
     predicted = {name: np.empty(len(prompts)) for name in GATES}
-    warnings = list(estimated.warnings)
+    warnings = list(estimated.warnings)  # of the estimate from all prompts, which is what is reported
     for fold, (train, test) in enumerate(folds_of(labels, folds, gap), start=1):
         fitted = estimate(train.tolist())
         held_out, rungs = [prompts[i] for i in test], fitted.rungs()

@@ -23,8 +23,8 @@ GATES = ("linear_attention", "fixed_decay", "scalar_gate", "value_gate", "key_ga
 Features = Literal["own", "gaussian"]
 Best = Rung | KeyGate
 
-_MOST_BLOCKS = 50  # of the jackknife
-_MOST_FEATURES = 24  # the moments of two tasks solve d² equations for d² numbers, for each block
+_MOST_BLOCKS = 50  # of the jackknife: errors of errors are a tenth then, and each block costs an estimate and a ladder
+_MOST_FEATURES = 24  # moments of two tasks are d² equations for d² numbers: 576 here, solved for each pair and block
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +194,8 @@ def estimate_setting(
 def jackknife(values: ArrayLike) -> Array:
     """Standard error of values[0], from the others with one block left out each."""
     left_out = np.asarray(values, dtype=np.float64)[1:]
+    # estimates that leave out one of B blocks differ by a (B - 1)-th of what blocks do, hence (B - 1)/B and not 1/(B -
+    # 1)
     B = len(left_out)
     return np.asarray(np.sqrt((B - 1) / B * np.sum((left_out - left_out.mean(0)) ** 2, axis=0)))
 
@@ -290,7 +292,8 @@ def _shown(prompt: Prompt, n: tuple[int, ...]) -> Prompt:
 
 def _error(rung: Best, prompt: Prompt) -> float:
     layout = PromptLayout(tuple(len(y) for _, y in prompt.sources), d=1)
-    decay = rung.token_decay ** (layout.blocks[-1].stop - 1.0 - np.arange(layout.length))  # the last example weighs 1
+    # counted from the last example, which weighs 1, as in `fixed_decay`; delimiters count as tokens
+    decay = rung.token_decay ** (layout.blocks[-1].stop - 1.0 - np.arange(layout.length))
     beta = sum(
         W @ (X.T @ (decay[block] * y))
         for W, (X, y), block in zip(rung.matrices, prompt.sources, layout.blocks, strict=True)

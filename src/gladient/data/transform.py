@@ -84,7 +84,7 @@ def standardise(prompts: Sequence[Prompt], *, center: bool, intercept: bool) -> 
         slope = np.asarray(np.linalg.lstsq(centred, y - level)[0])
     rest = y - level - centred @ slope
     scale = float(np.sqrt(np.mean(rest**2)))
-    if scale <= 1e-9 * float(np.abs(y).max()):
+    if scale <= 1e-9 * float(np.abs(y).max()):  # the residuals of a perfect fit are rounding, about 1e-15
         raise ValueError("one fit to all examples explains every label; there is nothing left for gates to weigh")
     values, vectors = np.linalg.eigh(centred.T @ centred / len(X))
     whiten = np.asarray((vectors / np.sqrt(values)) @ vectors.T)
@@ -92,6 +92,7 @@ def standardise(prompts: Sequence[Prompt], *, center: bool, intercept: bool) -> 
 
 
 def _check_varied(X: Array, centred: Array) -> None:
+    # Each feature in its own units first: a matrix of metres and milligrams looks singular though it is not.
     spread = X.std(0)
     still = np.flatnonzero(spread <= 1e-9 * np.abs(X).max(0))
     if len(still):

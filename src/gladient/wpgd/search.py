@@ -94,7 +94,7 @@ def best_steps(
         ]
         best, risk = fine.descend(min(ends, key=lambda end: end[1])[0])
         agreeing = float(np.mean([end[1] < 1.001 * min(value for _, value in ends) for end in ends]))
-        rates, gates = _rates(best, setting), best[:, 1:] if gated else np.ones_like(best[:, 1:])
+        rates, gates = best[:, 0] * _unit(setting), best[:, 1:] if gated else np.ones_like(best[:, 1:])
         found.append(BestSteps(tuple(rates.tolist()), tuple(map(tuple, gates.tolist())), risk, agreeing))
     return tuple(found)
 
@@ -105,10 +105,6 @@ def _unit(setting: MultitaskSetting) -> float:
     1 / (N + M + 1) is the best rate of one step for one task that is the query's, with Σ = I.
     """
     return float(1.0 / (setting.n.sum() + setting.M + 1.0))
-
-
-def _rates(point: Array, setting: MultitaskSetting) -> Array:
-    return np.asarray(point[:, 0] * _unit(setting))
 
 
 def _starts(

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from gladient._linalg import ratio, solve_spd
 from gladient._types import Array, Float
 from gladient.landscape.delta.isotropic import Isotropic
 from gladient.landscape.gates.cone import solve_monotone
@@ -31,7 +32,7 @@ def best_decays(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Arr
     for start in range(0, len(steps), rows):
         part = np.arange(start, min(start + rows, len(steps)))
         E, h = _kernels(model.take(part), steps[part])
-        free = _solve(E, h)
+        free = solve_spd(E, h)
         # the read-out has either sign: the last gate, the largest of those in order, is made ≥ 0
         rises = np.diff(free * np.where(free[:, -1:] < 0.0, -1.0, 1.0), axis=1, prepend=0.0)
         inside = (rises >= 0.0).all(axis=1)
@@ -51,7 +52,7 @@ def best_decays(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Arr
 def ratios(gates: Float[Array, "G K"]) -> Float[Array, "G K"]:
     r"""$\delta_k = \Delta_k / \Delta_{k+1}$, the last one 1; 1 where nothing is left to decay."""
     later = np.append(gates[:, 1:], np.ones((len(gates), 1)), axis=1)
-    out = np.where(later > 0.0, gates / np.where(later > 0.0, later, 1.0), 1.0)
+    out = ratio(gates, later)
     out[:, -1] = 1.0
     return np.asarray(np.clip(out, 0.0, 1.0))
 
@@ -73,7 +74,7 @@ def _pooled(E: Float[Array, "G K K"], h: Float[Array, "G K"], starts: np.ndarray
     gates = np.zeros(h.shape)
     if len(starts):
         H = np.add.reduceat(np.add.reduceat(E, starts, axis=1), starts, axis=2)
-        values = _solve(H, np.add.reduceat(h, starts, axis=1))
+        values = solve_spd(H, np.add.reduceat(h, starts, axis=1))
         gates[:, starts[0] :] = np.repeat(values, np.diff(np.append(starts, h.shape[1])), axis=1)
     moved = E * gates[:, None, :]
     slope = np.cumsum((h - moved.sum(axis=2))[:, ::-1], axis=1)[:, ::-1]
@@ -84,13 +85,6 @@ def _pooled(E: Float[Array, "G K K"], h: Float[Array, "G K"], starts: np.ndarray
     largest = np.abs(gates).max(axis=1, keepdims=True)
     wrong = np.where(closed, slope > _TOLERANCE * size, rises < -_TOLERANCE * largest)
     return gates, np.asarray(~wrong.any(axis=1))
-
-
-def _solve(E: Float[Array, "G K K"], h: Float[Array, "G K"]) -> Float[Array, "G K"]:
-    """E⁻¹ h for each row, scaled to unit diagonal."""
-    scale = 1.0 / np.sqrt(np.einsum("gkk->gk", E))
-    scaled = E * scale[:, :, None] * scale[:, None, :]
-    return np.asarray(scale * np.linalg.solve(scaled, (h * scale)[:, :, None])[:, :, 0])
 
 
 def _kernels(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Array, "G K K"], Float[Array, "G K"]]:

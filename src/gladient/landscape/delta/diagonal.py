@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gladient._linalg import ratio
 from gladient._types import Array, Float
 from gladient.landscape.delta.isotropic import factored, noise_share
 from gladient.landscape.gates.reduced import Reduced
@@ -91,8 +92,7 @@ class Diagonal:
 
     def _risks(self, steps: Array, decays: Array) -> Array:
         s, G = self.s, len(steps)
-        largest = steps.max(axis=1, keepdims=True)
-        write = np.where(largest > 0.0, steps / np.where(largest > 0.0, largest, 1.0), 1.0)
+        write = ratio(steps, steps.max(axis=1, keepdims=True))
         z, nu = np.zeros((G, self.factor.shape[1], len(s))), np.zeros((G, len(s)))
         for k, (n, f) in enumerate(zip(self.n, self.factor, strict=True)):
             beta, t = steps[:, k, None], write[:, k, None]
@@ -106,9 +106,7 @@ class Diagonal:
             z, nu = decays[:, k, None, None] * z, decays[:, k, None] ** 2 * nu
         # factor's first column is the query's task: signal and lost are both sums of squares
         signal, lost = z[:, 0] ** 2, np.einsum("gjd,gjd->gd", z[:, 1:], z[:, 1:]) + nu
-        total = signal + lost
-        share = np.where(total > 0.0, lost / np.where(total > 0.0, total, 1.0), 1.0)
-        return np.asarray(self.offset + self.scale * (share @ s))
+        return np.asarray(self.offset + self.scale * (ratio(lost, signal + lost) @ s))
 
     def _variance(self, n: float, beta: Array, nu: Array, error: Array, noise: Array) -> Array:
         """ν after n tokens of one task, from ν, |β w - t 1_k|² and t² σ²."""

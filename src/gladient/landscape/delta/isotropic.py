@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gladient._linalg import psd_factor
+from gladient._linalg import psd_factor, ratio
 from gladient._types import Array, Float
 from gladient.landscape.delta.keys import KeyMoments, key_moments
 from gladient.landscape.gates.reduced import Reduced
@@ -104,8 +104,7 @@ class Isotropic:
         of, n = self.moments, self.n
         # x = β e₁ = 1 - φ and y = 1 - ψ: powers of numbers near 1 are taken as log1p of what is missing. φ is below 0
         # for steps above half the bound; then its size has the logarithm, and an odd n the sign.
-        largest = steps.max(axis=1, keepdims=True)
-        write = np.where(largest > 0.0, steps / np.where(largest > 0.0, largest, 1.0), 1.0)
+        write = ratio(steps, steps.max(axis=1, keepdims=True))
         x, y = of.erase * steps, np.clip(steps * (2.0 * of.erase - of.square * steps), 0.0, 1.0)
         zero = steps < _ZERO
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -140,9 +139,7 @@ class Isotropic:
             z, nu = decays[:, k, None] * z, decays[:, k] ** 2 * nu
         # factor's first column is the query's task: signal and lost are both sums of squares
         signal, lost = z[:, 0] ** 2, np.einsum("gj,gj->g", z[:, 1:], z[:, 1:]) + nu
-        total = signal + lost
-        share = np.where(total > 0.0, lost / np.where(total > 0.0, total, 1.0), 1.0)
-        return np.asarray(self.offset + self.scale * self.d * share)
+        return np.asarray(self.offset + self.scale * self.d * ratio(lost, signal + lost))
 
 
 def noise_share(sigma2: float, scale: float) -> float:

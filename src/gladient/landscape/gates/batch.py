@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gladient._linalg import ratio
 from gladient._types import Array, ArrayLike, Bool, Float
 from gladient.landscape.gates.reduced import Reduced
 from gladient.landscape.gates.weights import best_free
@@ -144,7 +145,7 @@ def _solve_block(block: tuple[Array, ...], found: OptimumBatch, start: int) -> N
         )
         omega[i] = best_free(one)[0]
     scale = np.abs(omega).max(axis=1, keepdims=True)
-    omega = np.where(scale > 0, omega / np.where(scale > 0, scale, 1.0), 1.0)
+    omega = ratio(omega, scale)
     found.valid[rows], found.unique[rows], found.omega[rows] = True, unique, omega
     found.risk[rows] = _risks(n, R, r, s, sigma2, M, times, omega)
     found.linear_attention[rows] = _risks(n, R, r, s, sigma2, M, times, np.ones_like(omega))
