@@ -194,8 +194,8 @@ def estimate_setting(
 def jackknife(values: ArrayLike) -> Array:
     """Standard error of values[0], from the others with one block left out each."""
     left_out = np.asarray(values, dtype=np.float64)[1:]
-    # estimates that leave out one of B blocks differ by a (B - 1)-th of what blocks do, hence (B - 1)/B and not 1/(B -
-    # 1)
+    # Leaving out one of B blocks moves an estimate by a (B - 1)-th of what the block itself is off, hence not 1/(B (B -
+    # 1)).
     B = len(left_out)
     return np.asarray(np.sqrt((B - 1) / B * np.sum((left_out - left_out.mean(0)) ** 2, axis=0)))
 

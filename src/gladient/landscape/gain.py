@@ -13,7 +13,7 @@ from gladient.prompts import MultitaskSetting
 __all__ = ["Advantage", "advantage"]
 
 # Relative size below which a gain or a slope is rounding. Risks are right to about 1e-13; no simulation sees 1e-9.
-_SAME = 1e-9
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +73,14 @@ def advantage(setting: MultitaskSetting | Reduced) -> Advantage:
     return Advantage(
         gain=gain,
         # Near equality the gain is the margin's square, so the margin shows what the gain's rounding hides.
-        strict=margin > _SAME or gain > _SAME * reduced.M,
+        strict=margin > _ROUNDING or gain > _ROUNDING * reduced.M,
         margin=margin,
         tasks=tasks,
-        scalar_attains=gap <= _SAME * best.risk,
+        scalar_attains=gap <= _ROUNDING * best.risk,
         scalar_gap=gap,
-        binding=tuple(np.flatnonzero(closed & (cone_slope(reduced, scalar.omega, scalar.moments) > _SAME)).tolist()),
+        binding=tuple(
+            np.flatnonzero(closed & (cone_slope(reduced, scalar.omega, scalar.moments) > _ROUNDING)).tolist()
+        ),
         delta_slope=delta_slope(reduced),
         step_slope=step_slope(reduced),
     )

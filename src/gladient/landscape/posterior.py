@@ -82,8 +82,8 @@ def _posterior_risks(setting: MultitaskSetting, size: int, rng: "np.random.Gener
     X = np.concatenate([_features(int(n), setting.d, size, rng) for n in setting.n], axis=1) @ root
     task = np.repeat(np.arange(setting.K), np.minimum(setting.n, setting.d))
     kernel = (X @ X.transpose(0, 2, 1)) * setting.R[np.ix_(task, task)] + setting.sigma2 * np.eye(len(task))
-    size_of = np.einsum("bii->bi", kernel)
-    scale = 1.0 / np.sqrt(np.where(size_of > 0.0, size_of, 1.0))  # a row is 0 where Σ is singular
+    variances = np.einsum("bii->bi", kernel)
+    scale = 1.0 / np.sqrt(np.where(variances > 0.0, variances, 1.0))  # a row is 0 where Σ is singular
     eigenvalues, E = np.linalg.eigh(kernel * scale[:, :, None] * scale[:, None, :])
     # tr(Σ Cov) = tr Σ - |K^(-1/2) c|², with c the covariance of the labels with the query's task in units of Σ^½
     known = E.transpose(0, 2, 1) @ ((scale * setting.r[task])[:, :, None] * (X @ root))

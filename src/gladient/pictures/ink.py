@@ -55,7 +55,7 @@ FAMILIES: Mapping[str, Family] = {
 }
 """Every gate family by name: rungs as `landscape.Ladder` names them, models as `experiments.MODELS` does."""
 
-_SAME = {  # models and curves that are a family by another name
+_ALIASES = {  # models and curves that are a family by another name
     "without_context": "half_gate",
     "stream_gate": "scalar_gate",
     "stream_delta_rule": "delta_rule",
@@ -71,7 +71,7 @@ def family(name: str) -> Family:
     >>> family("my_gate")
     Family(title='my gate', colour='#1b1f24', marker='.')
     """
-    return FAMILIES.get(_SAME.get(name, name), Family(name.replace("_", " "), INK, "."))
+    return FAMILIES.get(_ALIASES.get(name, name), Family(name.replace("_", " "), INK, "."))
 
 
 def ordered(count: int) -> list[str]:

@@ -76,6 +76,7 @@ def conditional_risk(
 
 
 def _pulled_back(step: Step, x: Float[Tensor, "B T d"], row: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """The row times the step's matrix A."""
     queries, keys, Omega = row[..., None] * (x @ step.P_q), x @ step.P_k, step.matrix
     # one weight for all directions: two products of matrices, no array [B, T, T, m]
     if Omega.shape[3] == 1:

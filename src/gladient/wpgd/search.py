@@ -136,8 +136,7 @@ class _Objective:
         self.gram = (x @ x.mT).tril()
 
     def __call__(self, point: Float[Tensor, "L K1"]) -> Tensor:
-        # `wpgd.label_weights`, step by step backwards from the query; that returns the query's row less this one, but
-        # what labels of the query count is not asked for, so -row does.
+        # `label_weights`, whose A_l are sums over pairs of tasks here. It returns query - row: for examples, -row.
         row = torch.zeros_like(self.x[..., 0])
         row[:, -1] = 1.0
         for step in reversed(point.unbind()):

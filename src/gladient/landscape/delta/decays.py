@@ -39,7 +39,7 @@ def best_decays(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Arr
         decays[part[inside]] = ratios(np.abs(free[inside]))
         open_ = np.flatnonzero(~inside)
         while len(open_):  # each round solves the first row at least
-            done, gates = _alike(E[open_], h[open_])
+            done, gates = _solve_like_first(E[open_], h[open_])
             twice, tried = part[np.repeat(open_[done], 2)], ratios(gates.reshape(-1, gates.shape[-1]))
             best = model.take(twice).risks(steps[twice], tried).reshape(-1, 2).argmin(axis=1)
             decays[part[open_[done]]] = tried.reshape(-1, 2, tried.shape[-1])[np.arange(len(best)), best]
@@ -57,7 +57,7 @@ def ratios(gates: Float[Array, "G K"]) -> Float[Array, "G K"]:
     return np.asarray(np.clip(out, 0.0, 1.0))
 
 
-def _alike(E: Float[Array, "G K K"], h: Float[Array, "G K"]) -> tuple[np.ndarray, Float[Array, "D 2 K"]]:
+def _solve_like_first(E: Float[Array, "G K K"], h: Float[Array, "G K"]) -> tuple[np.ndarray, Float[Array, "D 2 K"]]:
     """Gates in order for the first row, and for all rows where the same gates rise; for either sign of the read-out."""
     own, found, fits = np.diag(E[0]).copy(), [], np.ones(len(h), dtype=bool)
     for sign in (1.0, -1.0):
@@ -122,6 +122,6 @@ def _kernels(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Array,
     unit[unit == 0.0] = 1.0  # nothing is left of any task
     E, w = E / unit[:, :, None] ** 2, w / unit
     E += w[:, :, None] * w[:, None, :] * unexplained
-    own = np.einsum("gkk->gk", E)  # a view: raising it raises E's diagonal
-    own += K * _ROUNDING * own + _OWN * w**2 + _FORGOTTEN
+    view = np.einsum("gkk->gk", E)  # of the diagonal: raising it raises E's
+    view += K * _ROUNDING * view + _OWN * w**2 + _FORGOTTEN
     return E, w * model.r

@@ -103,7 +103,7 @@ class Isotropic:
         """Each block as one map."""
         of, n = self.moments, self.n
         # x = β e₁ = 1 - φ and y = 1 - ψ: powers of numbers near 1 are taken as log1p of what is missing. φ is below 0
-        # for steps above half the bound; then its size has the logarithm, and an odd n the sign.
+        # for keys of length 1 with d = 1 alone; then its size has the logarithm, and an odd n the sign.
         write = ratio(steps, steps.max(axis=1, keepdims=True))
         x, y = of.erase * steps, np.clip(steps * (2.0 * of.erase - of.square * steps), 0.0, 1.0)
         zero = steps < _ZERO

@@ -91,7 +91,7 @@ def delta_rule(setting: MultitaskSetting | Reduced, *, keys: str = "gaussian") -
     """
     reduced = reduce(setting)
     model, _ = model_of(reduced, keys)
-    return scanned(model, _with(model, np.ones(len(reduced.n))))
+    return scanned(model, _with_decays(model, np.ones(len(reduced.n))))
 
 
 def gated_delta_rule(
@@ -128,7 +128,7 @@ def scanned(model: Model, score: Score) -> DeltaRung:
     return DeltaRung(found.risk, found.steps * model.step_unit, found.decays, certificate)
 
 
-def _with(model: Model, decays: Float[Array, " K"]) -> Score:
+def _with_decays(model: Model, decays: Float[Array, " K"]) -> Score:
     """What scores rows of steps, all with these decays."""
 
     def score(steps: Array) -> tuple[Array, Array]:
@@ -154,8 +154,8 @@ def _searched(model: Model, gated: Score | None, reduced: Reduced, per_task: boo
         decays = np.column_stack((np.where(x[:, J:] > low[J:], np.exp(x[:, J:]), 0.0), np.ones(len(x))))
         return model.risks(steps, decays), decays, steps
 
-    ways = [gated] if gated else [_with(model, decays) for decays in (np.ones(K), _scalar_decays(reduced))]
-    found = [scan(model, way, line) for line in _lines(reduced, per_task) for way in ways]
+    ways = [gated] if gated else [_with_decays(model, decays) for decays in (np.ones(K), _scalar_decays(reduced))]
+    found = [scan(model, way, line) for line in _directions(reduced, per_task) for way in ways]
     points = sum(grid for _, grid, _ in found)
     starts = sorted((start for start, _, _ in found), key=lambda start: start.risk)
     best, least = starts[0], 1e-9 * model.bound / float(np.sum(model.n))  # so small a step that nothing changes
@@ -177,7 +177,7 @@ def _searched(model: Model, gated: Score | None, reduced: Reduced, per_task: boo
     return DeltaRung(best.risk, best.steps * model.step_unit, best.decays, certificate)
 
 
-def _lines(reduced: Reduced, per_task: bool) -> list[Array]:
+def _directions(reduced: Reduced, per_task: bool) -> list[Array]:
     """Directions of the steps: all alike; if per task also the best weights of either sign, and each task left out."""
     K = len(reduced.n)
     if not per_task:

@@ -122,8 +122,8 @@ def critical_step_risk(setting: MultitaskSetting, *, decays: ArrayLike | None = 
     if decays is not None:
         risk = delta_risk(setting, step, decays=decays)
         return DeltaRung(risk, np.full(setting.K, step), np.array(decays, dtype=np.float64), certificate)
-    # In logarithms: φ^n of 10¹² examples is e^-10¹¹. The floor keeps tasks of which nothing is left in a solvable
-    # problem.
+    # In logarithms: φ^n of 10¹² examples is e^-10¹¹. The floor keeps the problem solvable where nothing is left of a
+    # task.
     log_keep = -reduced.n * np.log1p(1.0 / (d + 1.0))
     later = np.append(np.cumsum(log_keep[:0:-1])[::-1], 0.0)
     w = np.maximum(-np.expm1(log_keep) * np.exp(later), 1e-200)

@@ -15,7 +15,7 @@ __all__ = ["Found", "cloud", "scan", "search", "step_grid"]
 # as refining takes most of the time, and leave room for a dip narrower than any seen.
 _DENSITY = 10
 _WHOLE = 41  # points along the whole range of a coordinate, where brute force had found minima that descent missed
-# Multiples of a quasi-Newton step, all tried at once: one call with 12 points costs about what one point does.
+# Multiples of a quasi-Newton step, all tried in one call, which takes little longer than a call with one point.
 _SIZES = np.concatenate(([4.0, 2.0], np.geomspace(1.0, 1e-5, 10)))
 # In a cloud: the mean distance of a coordinate from its largest value, and the distance of two starts. Both in
 # logarithms.
@@ -42,13 +42,13 @@ def scan(model: Model, score: Score, line: Float[Array, " K"]) -> tuple[Found, i
 
 def step_grid(model: Model) -> Float[Array, " G"]:
     """0, all scales of small steps up to half the bound of stability, and from there to the bound."""
-    # A step of 1/(N + d + 2) times the bound is the first that shows, as a part of what N examples add up to; a
-    # thousandth of it is the limit of small steps to three digits.
+    # Steps far below 1/N, for N examples, add up to nothing: from a thousandth down the risk is that of step 0 to three
+    # digits.
     start = 1e-3 / (float(np.sum(model.n)) + model.d + 2.0)
     count = int(np.ceil(_DENSITY * -np.log(start))) + 1
     up = np.geomspace(start, 1.0, count)
     down = np.geomspace(1e-3, 1.0, 3 * _DENSITY)
-    # dense near half the bound, where one noiseless task has its best step; above it mirrored, so dense near half again
+    # above half the bound ever denser towards the bound, where the variance starts to grow with every token
     return model.bound / 2.0 * np.concatenate(([0.0], up, 2.0 - down[-2::-1], [2.0]))
 
 
@@ -88,7 +88,7 @@ def search(
     best, least = start, float(value(start[None])[0])
     for i, line in enumerate(np.linspace(low, high, _WHOLE).T):
         # _WHOLE copies of the best point, with the i-th coordinate from low to high
-        best, least = _lower(value, np.where(np.arange(len(start)) == i, line[:, None], best), best, least)
+        best, least = _lowest(value, np.where(np.arange(len(start)) == i, line[:, None], best), best, least)
     points, inverse, before = 1 + _WHOLE * len(start), np.zeros((len(start),) * 2), None
     while points < most:
         slope = _slope(value, best, low, high)
@@ -101,7 +101,7 @@ def search(
             inverse = np.eye(len(start)) / max(float(np.abs(slope[free]).max(initial=0.0)), 1e-300)
         direction = -(inverse * free * free[:, None]) @ slope
         before = (best, slope)
-        best, found = _lower(value, np.clip(best + _SIZES[:, None] * direction, low, high), best, least)
+        best, found = _lowest(value, np.clip(best + _SIZES[:, None] * direction, low, high), best, least)
         points += 2 * len(start) + len(_SIZES)
         if found >= least - 1e-14 * abs(least):  # no gain but rounding: once more from steepest descent, then the end
             if fresh:
@@ -111,7 +111,7 @@ def search(
     return best, least, points
 
 
-def _lower(value: Callable[[Array], Array], tried: Array, best: Array, least: float) -> tuple[Array, float]:
+def _lowest(value: Callable[[Array], Array], tried: Array, best: Array, least: float) -> tuple[Array, float]:
     """The lowest of the points tried and of the best one so far."""
     values = value(tried)
     i = int(values.argmin())

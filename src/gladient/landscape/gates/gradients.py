@@ -59,8 +59,7 @@ def value_of_example(setting: MultitaskSetting | Reduced) -> Float[Array, " K"]:
 
 def _partial(reduced: Reduced, omega: Array) -> Gradients:
     """Partial derivatives of L(P, ω) = M - 2 (ωᵀr) tr(PΣ²) + (ωᵀRω + ‖ω‖²) tr(PᵀΣPΣ²) + M ‖ω‖² tr(PᵀΣPΣ)."""
-    # In shares of M (share = s/M, pM = p M), so that no scale of Σ makes a product overflow: tr(PΣ²) = Σ ps · s, and so
-    # on.
+    # In shares of M (share = s/M, pM = p M), so that no scale of Σ makes a product overflow: tr(PΣ²) is Σ ps · s.
     m, s = reduced.moments(omega), reduced.s
     share = s / reduced.M
     pM = m.signal / (m.energy * (1.0 + share * (1.0 + m.t)))  # eigenvalues of P times M

@@ -9,11 +9,11 @@ from gladient.landscape.gates.reduced import Reduced
 
 __all__ = ["Measure", "measure"]
 
-_FEW = 128  # tasks up to which all eigenvectors take some milliseconds, and a basis no less
+_FEW_TASKS = 128  # tasks up to which all eigenvectors take no longer than trying a basis
 _SHARE = 4  # a basis of more than this part of the tasks takes about as long as all eigenvectors
 # Part of r that the weights may miss at the largest c. The risk has it squared: 1e-8 would give the risk all its
 # digits, 1e-12 gives them to the weights, too, for a third more rows.
-_LEFT = 1e-12
+_RESIDUAL = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ def measure(reduced: Reduced) -> Measure:
     Source: derived; Golub and Meurant, Matrices, Moments and Quadrature (2010), for the quadrature.
     """
     K = len(reduced.n)
-    rows = _lanczos(reduced, max(_FEW // 2, K // _SHARE)) if K > _FEW else None
+    rows = _lanczos(reduced, max(_FEW_TASKS // 2, K // _SHARE)) if K > _FEW_TASKS else None
     if rows is None:
         return Measure(*reduced.spectrum)
     Q, diagonal, beside = rows
@@ -73,7 +73,7 @@ def _lanczos(reduced: Reduced, most: int) -> tuple[Array, Array, Array] | None:
         pivot = 1.0 + c * diagonal[j] - (c * beside[j - 1]) ** 2 / pivot
         beside[j] = np.linalg.norm(row)
         left *= c * beside[j] / pivot
-        if left <= _LEFT:
+        if left <= _RESIDUAL:
             return Q[: j + 1], diagonal[: j + 1], beside[:j]
         row /= beside[j]
     return None

@@ -221,8 +221,7 @@ class Reduced:
         With $v_j = w_j h_j / ((1 + h_j t_0)(1 + h_j t_1))$ both are sums of positive terms: the slope
         $B = \sum_j v_j h_j / (\phi(t_0)\, \phi(t_1))$ and $A = \sum_j v_j / (\phi(t_0)\, \phi(t_1))$.
         """
-        # 1/φ(t1) - 1/φ(t0) is a difference of nearly equal numbers where t0 and t1 are near; term by term t1 - t0
-        # divides out
+        # 1/φ(t1) - 1/φ(t0) has no digits where t0 and t1 are near; term by term t1 - t0 divides out.
         first = self.power / (1.0 + self.h * t0)
         v, scale = first / (1.0 + self.h * t1), float(first.sum()) * self.gain(t1)
         return float(v.sum()) / scale, float(v @ self.h) / scale

@@ -67,8 +67,7 @@ def scalar_gate(setting: MultitaskSetting | Reduced) -> Rung:
     omega, bound = best_monotone(reduced)
     m = reduced.moments(omega)
     slope = cone_slope(reduced, omega, m)
-    # Where the weight rises both directions are free, so the slope is 0; elsewhere it can only rise, so the slope is ≥
-    # 0.
+    # Where the weight rises it can move both ways, so the slope is 0; elsewhere it can only rise, so the slope is ≥ 0.
     rises = np.diff(omega, prepend=0.0) > 0
     certificate = Certificate(
         stationarity=float(np.abs(slope[rises]).max(initial=0.0)),

@@ -65,8 +65,7 @@ def _polish(
     reduced: Reduced, inner: Callable[[float], tuple[Moments, Weights]], best: tuple[Moments, Weights]
 ) -> Weights:
     """Solve tangents until the weights reproduce their own t: each solution is at least as good as the one before."""
-    # The search leaves t with half its digits. Up to 15 rounds are seen; more only where two stationary points nearly
-    # merge.
+    # The search leaves t with half its digits. Up to 15 rounds are seen; more where two stationary points nearly merge.
     for _ in range(100):
         t = best[0].t
         A, B = reduced.secant(t, t)

@@ -12,7 +12,7 @@ from gladient.prompts import MultitaskSetting
 
 __all__ = ["StationaryPoint", "StationaryPoints", "Uniqueness", "stationary_points", "uniqueness"]
 
-# All three separate rounding from what is seen. Verdicts on 150 random settings are the same with each a thousand times
+# All three separate rounding from what is seen. Verdicts on 150 random settings are the same with each a hundred times
 # larger or smaller.
 _MARGIN = 1e-9  # slopes closer to 1 than this decide nothing; far above the rounding of a slope
 _ROUNDING = 1e-12  # relative error allowed to the map, a quotient of sums

@@ -31,7 +31,7 @@ def best_free(reduced: Reduced) -> tuple[Array, float]:
         # The search asks for t alone, which adds signal² again: what rounding takes is ε N, as from the eigenvalues.
         return Moments(signal, float(w @ (values * w)) - signal**2, float(w @ w)), c
 
-    c, bound = maximise(reduced, inner, *_enclosed(reduced, inner))
+    c, bound = maximise(reduced, inner, *_interval_of_t(reduced, inner))
     if seen.basis is None:
         omega = weights_at(reduced, c)
     else:
@@ -44,7 +44,7 @@ def _least_risk(reduced: Reduced, bound: float) -> float:
     return max(reduced.M * (1.0 - reduced.rounding) - reduced.unit * bound, reduced.rest)
 
 
-def _enclosed(reduced: Reduced, inner: Callable[[float], tuple[Moments, float]]) -> tuple[float, float]:
+def _interval_of_t(reduced: Reduced, inner: Callable[[float], tuple[Moments, float]]) -> tuple[float, float]:
     r"""Interval that has the t of every stationary point: the map from t to the t of its tangent's weights increases.
 
     The largest t is that of r itself, c = 0; the smallest belongs to the largest c.
@@ -86,7 +86,8 @@ def _one_sign(reduced: Reduced, solver: Solver, sign: float) -> tuple[Array, flo
         omega, guess = solver(reduced.n, c * pairs, g, guess)
         return reduced.moments(omega), omega
 
-    omega, bound = maximise(reduced, inner, 0.0, float(reduced.n.sum()))  # |R_kl| ≤ 1: t is at most N
+    # t is a Rayleigh quotient of R̃, whose trace is N
+    omega, bound = maximise(reduced, inner, 0.0, float(reduced.n.sum()))
     return _normalised(omega), bound
 
 
