@@ -131,7 +131,6 @@ def estimate_setting(
     *,
     clusters: Sequence[Hashable] | None = None,
     n: Sequence[int] | None = None,
-    center: bool = True,
     intercept: bool = False,
 ) -> Estimated:
     r"""The multitask setting nearest to real prompts: unbiased moments, whatever the distributions.
@@ -147,7 +146,6 @@ def estimate_setting(
         prompts: at least two, with the same roles in the same order. Examples beyond n are used for the estimate too.
         clusters: each prompt's cluster; prompts that share data belong to one. Each prompt is its own if not given.
         n: examples of each source in a prompt; not needed if all prompts have as many.
-        center: whether to take off means and the fit to all examples; leave out for data centred before.
         intercept: whether each task has a level of its own: a 1 before the features.
 
     Raises:
@@ -169,7 +167,7 @@ def estimate_setting(
     counts = _check_prompts(prompts, n)
     labels = list(range(len(prompts)) if clusters is None else clusters)
     block, number = _blocks(labels, len(prompts))
-    first = standardise(prompts, center=center, intercept=intercept)
+    first = standardise(prompts, intercept=intercept)
     white = [first.prompt(prompt) for prompt in prompts]
     found = moments(white, block)
     points = tuple(nearest(found, b, counts) for b in range(len(found.yy)))

@@ -61,10 +61,8 @@ class Transform:
         return np.asarray(self.level + (X - self.mean) @ self.slope)
 
 
-def standardise(prompts: Sequence[Prompt], *, center: bool, intercept: bool) -> Transform:
+def standardise(prompts: Sequence[Prompt], *, intercept: bool) -> Transform:
     """Features of mean 0 and covariance I, labels of mean square 1 after the fit to all examples.
-
-    Without `center`, means and fit are 0: data that were centred before.
 
     Raises:
         ValueError: if there are fewer examples than features, a feature is constant or follows from the others, or the
@@ -75,13 +73,10 @@ def standardise(prompts: Sequence[Prompt], *, center: bool, intercept: bool) -> 
     p = X.shape[1]
     if len(X) <= p:
         raise ValueError(f"{len(X)} examples of {p} features came; give more examples than features")
-    mean, slope, level = np.zeros(p), np.zeros(p), 0.0
-    if center:
-        mean, level = np.asarray(X.mean(0)), float(y.mean())
+    mean, level = np.asarray(X.mean(0)), float(y.mean())
     centred = X - mean
     _check_varied(X, centred)
-    if center:
-        slope = np.asarray(np.linalg.lstsq(centred, y - level)[0])
+    slope = np.asarray(np.linalg.lstsq(centred, y - level)[0])
     rest = y - level - centred @ slope
     scale = float(np.sqrt(np.mean(rest**2)))
     if scale <= 1e-9 * float(np.abs(y).max()):  # the residuals of a perfect fit are rounding, about 1e-15

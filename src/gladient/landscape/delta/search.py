@@ -14,7 +14,9 @@ __all__ = ["Found", "cloud", "scan", "search", "step_grid"]
 # Steps of the grid per factor e. In 340 random settings one per factor finds all that eighty find; ten take no longer,
 # as refining takes most of the time, and leave room for a dip narrower than any seen.
 _DENSITY = 10
-_WHOLE = 41  # points along the whole range of a coordinate, where brute force had found minima that descent missed
+# Points along the whole range of a coordinate, where brute force had found minima that descent missed. On a dozen
+# random settings 3 and 81 end alike.
+_WHOLE = 41
 # Multiples of a quasi-Newton step, all tried in one call, which takes little longer than a call with one point.
 _SIZES = np.concatenate(([4.0, 2.0], np.geomspace(1.0, 1e-5, 10)))
 # In a cloud: the mean distance of a coordinate from its largest value, and the distance of two starts. Both in
