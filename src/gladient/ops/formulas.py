@@ -6,7 +6,7 @@ from torch.nn import functional
 
 __all__ = ["step_sizes", "unit"]
 
-_L2_EPS = 1e-6  # as in transformers' models of the delta rule and in flash-linear-attention; inside the root: 0 stays 0 and has a gradient
+_L2_EPS = 1e-6  # as flash-linear-attention, inside the root: 0 stays 0 and has a gradient
 
 
 def step_sizes(dt: Tensor, bias: Tensor | None, softplus: bool) -> Tensor:

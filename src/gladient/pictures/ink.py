@@ -59,7 +59,7 @@ FAMILIES: dict[str, Family] = {
 _OWN_COLOURS, _OWN_MARKERS = ("#4060ff", "#00009f", "#9f80ff", "#402060"), ("*", ".", "+", "x")
 _BUILT_IN = len(FAMILIES)
 
-_SAME = {  # models and curves that are a family by another name
+_ALIASES = {  # models and curves that are a family by another name
     "without_context": "half_gate",
     "stream_gate": "scalar_gate",
     "stream_delta_rule": "delta_rule",
@@ -89,7 +89,7 @@ def family(name: str) -> Family:
     >>> family("my_gate")
     Family(title='my gate', colour='#1b1f24', marker='.')
     """
-    return FAMILIES.get(_SAME.get(name, name), Family(name.replace("_", " "), INK, "."))
+    return FAMILIES.get(_ALIASES.get(name, name), Family(name.replace("_", " "), INK, "."))
 
 
 def ordered(count: int) -> list[str]:

@@ -27,7 +27,8 @@ class _Measured(Protocol):
 
 
 def blank(width: float, height: float) -> Figure:
-    """An empty picture of a size in inches, which is no business of pyplot's."""
+    """An empty picture of a size in inches."""
+    # pyplot keeps every figure of a process and takes a display where there is one
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
