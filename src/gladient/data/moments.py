@@ -20,11 +20,11 @@ import numpy as np
 from gladient._types import Array, Float
 from gladient.data.prompt import Examples, Prompt
 
-__all__ = ["Moments", "moments"]
+__all__ = ["FeatureMoments", "moments"]
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class FeatureMoments:
     """Moments of all prompts, then of all but one block each: the leading axis has 1 + B entries.
 
     Attributes:
@@ -40,7 +40,7 @@ class Moments:
     C: Float[Array, "B1 K1 K1 d d"]
 
 
-def moments(prompts: Sequence[Prompt], block: np.ndarray) -> Moments:
+def moments(prompts: Sequence[Prompt], block: np.ndarray) -> FeatureMoments:
     """Moments of the prompts and, for the jackknife, of those outside each block.
 
     Args:
@@ -59,7 +59,7 @@ def moments(prompts: Sequence[Prompt], block: np.ndarray) -> Moments:
             C[:, k, j] = _solve(*roles[k].beside(roles[j]))
             C[:, j, k] = C[:, k, j].swapaxes(1, 2)
     *sources, _ = roles
-    return Moments(
+    return FeatureMoments(
         xx=_mean([role.xx for role in roles], roles),
         yy=_mean([role.yy for role in roles], roles),
         yyxx=_mean([role.yyxx for role in sources], sources),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gladient._types import Array, Float
-from gladient.data.moments import Moments
+from gladient.data.moments import FeatureMoments
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["Nearest", "nearest"]
@@ -34,7 +34,7 @@ class Nearest:
     traces: Float[Array, " K1"]
 
 
-def nearest(found: Moments, b: int, n: np.ndarray) -> Nearest:
+def nearest(found: FeatureMoments, b: int, n: np.ndarray) -> Nearest:
     r"""The setting nearest to one entry of the moments.
 
     $\Omega = \mathrm{psd}(\mathrm{mean}_k\, C_{kk})$ and

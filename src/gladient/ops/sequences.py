@@ -24,11 +24,11 @@ __all__ = [
     "tokens",
 ]
 
-Read: TypeAlias = Callable[[Tensor, Tensor, Tensor, Gates], Tensor]
+LastQuery: TypeAlias = Callable[[Tensor, Tensor, Tensor, Gates], Tensor]
 FinalState: TypeAlias = Callable[[Tensor, Tensor, Gates, Tensor | None], Tensor]
 
 
-def last_queries(call: Call, gates: Gates, read: Read, final_state: FinalState) -> tuple[Tensor, Tensor | None]:
+def last_queries(call: Call, gates: Gates, read: LastQuery, final_state: FinalState) -> tuple[Tensor, Tensor | None]:
     """The last output of every sequence, by the query of its last token; none for sequences without a query.
 
     Args:
