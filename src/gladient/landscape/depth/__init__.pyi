@@ -1,0 +1,32 @@
+from .best import best_stack
+from .bound import depth_bound, depth_floor
+from .diagonal import DiagonalSteps, best_two_layers_diagonal, two_layers_diagonal
+from .full import FullSteps, full_steps
+from .laws import long_prompt_share, one_task_share, proportional_share
+from .result import BestStack, Bound, StackCertificate
+from .risk import StackRisk, best_readout, stack_risk
+from .stack import Stack
+
+__all__ = [
+    "stack_risk",
+    "best_readout",
+    "best_stack",
+    "depth_bound",
+    "depth_floor",
+    "full_steps",
+    # two layers with other features
+    "two_layers_diagonal",
+    "best_two_layers_diagonal",
+    # one task
+    "one_task_share",
+    "proportional_share",
+    "long_prompt_share",
+    # what they take and return
+    "Stack",
+    "StackRisk",
+    "BestStack",
+    "StackCertificate",
+    "Bound",
+    "FullSteps",
+    "DiagonalSteps",
+]
