@@ -1,5 +1,5 @@
 from .best import best_stack
-from .bound import depth_bound, depth_floor
+from .bound import depth_bound, depth_floor, marked_layers
 from .diagonal import DiagonalSteps, best_two_layers_diagonal, two_layers_diagonal
 from .full import FullSteps, full_steps
 from .laws import long_prompt_share, one_task_share, proportional_share
@@ -14,6 +14,7 @@ __all__ = [
     "depth_bound",
     "depth_floor",
     "full_steps",
+    "marked_layers",
     # two layers with other features
     "two_layers_diagonal",
     "best_two_layers_diagonal",

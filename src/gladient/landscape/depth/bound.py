@@ -12,7 +12,7 @@ from gladient.landscape.depth.stack import Heads
 from gladient.landscape.gates.reduced import Reduced
 from gladient.prompts import MultitaskSetting
 
-__all__ = ["depth_bound", "depth_floor", "solved"]
+__all__ = ["depth_bound", "depth_floor", "marked_layers", "solved"]
 
 _MOST_TASKS = 14  # 2^K sets of tasks are looked at one by one
 
@@ -46,12 +46,46 @@ def depth_bound(setting: MultitaskSetting | Reduced, layers: int, *, own: float 
     return solved(Radial.of(setting), layers, own, "free")
 
 
+def marked_layers(setting: MultitaskSetting | Reduced) -> BestStack:
+    r"""Two layers of linear attention, without any gate, whose first layer marks the labels at the delimiters.
+
+    Delimiters have features of their own. With them alone as keys and a token's label as query, the first layer adds
+    $(\omega_{k+1} - \omega_k)\, y$ at delimiter k to a spare channel of all later tokens; the second reads ω₁ y and
+    that channel, and so weighs each task as it likes: it reaches every WPGD, `landscape.optimum` too. Its own second
+    step, without weights, takes the risk below. The read-out of all these is one linear solve; the query is not masked.
+
+    Args:
+        setting: the data, Σ ∝ I.
+
+    Raises:
+        ValueError: if Σ is not a multiple of I.
+
+    Source: derived.
+
+    >>> setting = MultitaskSetting.isotropic(n=[10, 10], r=[0.8, 0.2], d=5)
+    >>> print(f"{marked_layers(setting).risk / 5:.4f}")  # one layer: 0.6875 without gates, 0.5750 with value gates
+    0.5468
+    """
+    model = Radial.of(setting)
+    K = len(model.n)
+    H, skips, write = K + 2, np.zeros((K + 2, K + 2)), np.ones((K + 2, K + 1))
+    write[:K] = np.column_stack((np.eye(K), np.zeros(K)))  # a head for each task that the marks tell apart
+    skips[K + 1, K] = model.rate
+    label = np.append(np.ones(K + 1), 0.0)
+    heads = Heads(np.zeros(H), skips, label, write, np.ones((H, K)), np.ones(H), np.zeros(H), np.ones(H))
+    return _read_out(model, heads, "none")
+
+
 def solved(model: Radial, layers: int, own: float, gates: str) -> BestStack:
     """The bound of a model, and the stack of paths that has it."""
     K = len(model.n)
     H = comb(layers + K, K) - 1
     require_memory(8.0 * (layers + 1) * float(H) ** 2, H, K)
-    heads = _paths(model, layers, own)
+    return _read_out(model, _paths(model, layers, own), gates)
+
+
+def _read_out(model: Radial, heads: Heads, gates: str) -> BestStack:
+    """The heads with their best read-out."""
     g, Q = model.form(heads)
     f = solve_form(g, Q)
     risk = float(model.risk(1.0 - g @ f / model.d))

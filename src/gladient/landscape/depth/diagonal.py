@@ -66,7 +66,8 @@ def two_layers_diagonal(setting: MultitaskSetting, rates: ArrayLike, gates: Arra
     p = _shaped("rates", rates, (2, setting.d))
     g = np.ones((2, setting.K)) if gates is None else _shaped("gates", gates, (2, setting.K))
     model = _Diagonal.of(setting)
-    risk = float(model.risks(p[None], g[None])[0])
+    with np.errstate(over="ignore", invalid="ignore"):
+        risk = float(model.risks(p[None], g[None])[0])
     if not np.isfinite(risk):
         raise ValueError(f"the risk overflows with rates {p.tolist()}: the best ones are of order 1 / (n s + tr Σ)")
     return DiagonalSteps(risk, p, g, model.directions)

@@ -95,7 +95,7 @@ def proportional_share(tau: float, layers: int, *, full: bool = False, nu: float
 
 
 def long_prompt_share(
-    n: float, d: int, layers: int, *, sigma2: float = 0.0, kind: Literal["free", "steps", "full"] = "free"
+    n: int, d: int, layers: int, *, sigma2: float = 0.0, kind: Literal["free", "steps", "full"] = "free"
 ) -> float:
     r"""The leading term of $(L - \sigma^2) / d$ for one task as n grows with d fixed.
 
@@ -117,9 +117,9 @@ def long_prompt_share(
 
     Source: derived; for steps proved for L = 2, else checked.
 
-    >>> print(f"{1e6 * long_prompt_share(1e6, 10, 2, sigma2=1.0):.4f}")
+    >>> print(f"{1e6 * long_prompt_share(10**6, 10, 2, sigma2=1.0):.4f}")
     1.3235
-    >>> print(f"{1e4 / 11 * long_prompt_share(1e4, 10, 2, kind='steps'):.4f}")
+    >>> print(f"{1e4 / 11 * long_prompt_share(10**4, 10, 2, kind='steps'):.4f}")
     0.6863
     """
     require_layers(layers)
