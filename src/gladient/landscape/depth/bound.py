@@ -89,7 +89,7 @@ def _read_out(model: Radial, heads: Heads, gates: str) -> BestStack:
     g, Q = model.form(heads)
     f = solve_form(g, Q)
     risk = float(model.risk(1.0 - g @ f / model.d))
-    certificate = StackCertificate("solved", risk, 0, None, attained=True)
+    certificate = StackCertificate("solved", risk, 0, 0, 0, attained=True)
     return BestStack(risk, in_units(heads._replace(readout=f), model.scale), gates, certificate)
 
 

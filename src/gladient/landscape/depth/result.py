@@ -5,10 +5,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gladient._types import Array, Float
 from gladient.landscape.depth.stack import Heads, Stack, chain
 from gladient.landscape.gates.result import few
 
 __all__ = ["BestStack", "Bound", "StackCertificate", "in_units", "require_layers"]
+
+_LARGE = 1e4  # the last rate of steps near a limit, in units of what its gates leave of it
 
 
 @dataclass(frozen=True)
@@ -20,14 +23,16 @@ class StackCertificate:
             meets the lower bound. "searched": the best minimum that the starts led to.
         lower_bound: no stack of as many layers has a smaller risk (`depth_bound`).
         starts: points that searches began from.
-        agreeing: how many of them ended at this risk; None for what was solved.
+        followed: the most promising of them, which were followed to their minimum.
+        agreeing: how many of those ended at this risk.
         attained: whether a stack has this risk; if not, it is the limit of rates without end.
     """
 
     kind: Literal["solved", "proved", "searched"]
     lower_bound: float
     starts: int
-    agreeing: int | None
+    followed: int
+    agreeing: int
     attained: bool
 
 
@@ -51,6 +56,23 @@ class BestStack:
     def gap(self) -> float:
         """How much lower the risk of a stack of the family could be."""
         return 0.0 if self.certificate.kind == "solved" else max(self.risk - self.certificate.lower_bound, 0.0)
+
+    @property
+    def steps(self) -> tuple[Float[Array, " L"], Float[Array, "L K"]] | None:
+        r"""Rates and gates of plain steps, `Stack.steps`; None where the stack is of another kind.
+
+        Where the risk is a limit the last rate is large, and the risk of the steps within about 1e-4 of it.
+        """
+        f, g, skips = self.stack.readout, self.stack.gates, self.stack.skips
+        if self.certificate.attained:
+            return (f, g) if np.array_equal(skips, chain(f)) and (self.stack.write == 1.0).all() else None
+        L = len(f) - 1
+        lower = -skips[L - 1, : L - 1]
+        seen = np.abs(f[L] * skips[L, : L - 1]).max() / np.abs(lower).max() * g[: L - 1, -1]
+        rate = _LARGE * max(abs(f[L - 1]), seen.max())
+        gates = g[:L].copy()
+        gates[:, -1] = np.append(seen, abs(f[L - 1])) / rate
+        return np.append(lower, np.sign(f[L]) * rate), gates
 
     @property
     def weights(self) -> None:
