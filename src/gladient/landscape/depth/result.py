@@ -87,9 +87,9 @@ class BestStack:
         return f"{self._shape()} ({proof}{'' if self.certificate.attained else '; a limit of large rates'})"
 
     def _shape(self) -> str:
-        f, g = self.stack.readout, self.stack.gates
-        if len(f) > 1 and not np.array_equal(self.stack.skips, chain(f)):
-            return f"{len(f)} heads"
+        if self.steps is None:
+            return f"{len(self.stack.readout)} heads"
+        f, g = self.steps
         gates = "" if (g == 1.0).all() else f"; gates {' | '.join(few(row) for row in g)}"
         return f"rates {few(f)}{gates}"
 
