@@ -103,6 +103,24 @@ def test_negative_weights_at_infinity():
     assert limit.risk < 6.4249 < 7.0382 < best_stack(setting, 1, "scalar").risk
 
 
+def test_two_layers_of_linear_attention_are_solved():
+    """No point of a grid of rates is lower; half of these settings have their best rates on the border, c1 = c2."""
+    rng, equal = np.random.default_rng(4), 0
+    for _ in range(12):
+        setting = random_setting(rng, rng.integers(1, 40, 2), int(rng.integers(1, 9)), 2.0)
+        found = best_stack(setting, 2)
+        assert found.certificate.kind == "solved"
+        c = found.stack.readout
+        equal += c[0] == c[1]
+        size = np.abs(c).max()
+        for one in np.linspace(-1.5, 1.5, 7) * size:
+            for other in np.linspace(-1.5, 1.5, 7) * size:
+                assert found.risk <= stack_risk(setting, Stack.steps([one, other], tasks=2)).risk + 1e-11
+        near = [stack_risk(setting, Stack.steps(c + h * size, tasks=2)).risk for h in ([1e-3, 0], [-1e-3, 1e-3])]
+        assert found.risk <= min(near) + 1e-12
+    assert 0 < equal < 12
+
+
 def families(setting, layers):
     for gates in ("none", "scalar"):
         yield gates, best_stack(setting, layers, gates)

@@ -3,6 +3,7 @@ from .bound import depth_bound, depth_floor, marked_layers
 from .diagonal import DiagonalSteps, best_two_layers_diagonal, two_layers_diagonal
 from .full import FullSteps, full_steps
 from .laws import long_prompt_share, one_task_share, proportional_share
+from .pair import TwoLayersBatch, two_layers_batch
 from .result import BestStack, Bound, StackCertificate
 from .risk import StackRisk, best_readout, stack_risk
 from .stack import Stack
@@ -15,7 +16,8 @@ __all__ = [
     "depth_floor",
     "full_steps",
     "marked_layers",
-    # two layers with other features
+    # two layers: many settings, and other features
+    "two_layers_batch",
     "two_layers_diagonal",
     "best_two_layers_diagonal",
     # one task
@@ -30,4 +32,5 @@ __all__ = [
     "Bound",
     "FullSteps",
     "DiagonalSteps",
+    "TwoLayersBatch",
 ]

@@ -12,7 +12,7 @@ from gladient.landscape.depth.stack import Heads
 from gladient.landscape.gates.reduced import Reduced
 from gladient.prompts import MultitaskSetting
 
-__all__ = ["depth_bound", "depth_floor", "marked_layers", "solved"]
+__all__ = ["depth_bound", "depth_floor", "marked_layers", "paths", "solved"]
 
 _MOST_TASKS = 14  # 2^K sets of tasks are looked at one by one
 
@@ -81,7 +81,7 @@ def solved(model: Radial, layers: int, own: float, gates: str) -> BestStack:
     K = len(model.n)
     H = comb(layers + K, K) - 1
     require_memory(8.0 * (layers + 1) * float(H) ** 2, H, K)
-    return _read_out(model, _paths(model, layers, own), gates)
+    return _read_out(model, paths(model, layers, own), gates)
 
 
 def _read_out(model: Radial, heads: Heads, gates: str) -> BestStack:
@@ -93,7 +93,7 @@ def _read_out(model: Radial, heads: Heads, gates: str) -> BestStack:
     return BestStack(risk, in_units(heads._replace(readout=f), model.scale), gates, certificate)
 
 
-def _paths(model: Radial, layers: int, own: float) -> Heads:
+def paths(model: Radial, layers: int, own: float) -> Heads:
     """One head for each path, which writes in the path's last task alone; the query is masked."""
     K = len(model.n)
     paths = [p for q in range(1, layers + 1) for p in combinations_with_replacement(range(K), q)]

@@ -21,7 +21,7 @@ class StackCertificate:
     Attributes:
         kind: "solved": the best of its family, by a linear solve or the theory of one layer. "proved": searched, and it
             meets the lower bound. "searched": the best minimum that the starts led to.
-        lower_bound: no stack of as many layers has a smaller risk (`depth_bound`).
+        lower_bound: nothing of the family has a smaller risk; `depth_bound` where it was searched.
         starts: points that searches began from.
         followed: the most promising of them, which were followed to their minimum.
         agreeing: how many of those ended at this risk.
