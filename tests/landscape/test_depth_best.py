@@ -1,5 +1,7 @@
 """The best stacks against published digits, their bounds, one another, and a generic optimiser from random starts."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from depth_oracles import random_setting
@@ -8,6 +10,7 @@ from scipy.optimize import minimize
 from gladient.landscape import linear_attention, optimum, scalar_gate
 from gladient.landscape.depth import (
     Stack,
+    StackGates,
     best_stack,
     best_two_layers_diagonal,
     depth_bound,
@@ -66,11 +69,19 @@ def test_docs_setting_with_gates():
         assert found == gated
 
 
+ONE_LAYER: list[tuple[StackGates, Any]] = [
+    ("none", linear_attention),
+    ("scalar", scalar_gate),
+    ("value", optimum),
+    ("free", optimum),
+]
+
+
 def test_one_layer_is_the_theory_of_one_layer():
     rng = np.random.default_rng(0)
     for _ in range(10):
         setting = random_setting(rng, rng.integers(1, 50, 3), 4, 2.0)
-        for gates, rung in (("none", linear_attention), ("scalar", scalar_gate), ("value", optimum), ("free", optimum)):
+        for gates, rung in ONE_LAYER:
             found = best_stack(setting, 1, gates)
             assert found.risk == pytest.approx(rung(setting).risk, rel=1e-11)
             assert stack_risk(setting, found.stack).risk == pytest.approx(found.risk, rel=1e-11)
@@ -116,7 +127,9 @@ def test_two_layers_of_linear_attention_are_solved():
         for one in np.linspace(-1.5, 1.5, 7) * size:
             for other in np.linspace(-1.5, 1.5, 7) * size:
                 assert found.risk <= stack_risk(setting, Stack.steps([one, other], tasks=2)).risk + 1e-11
-        near = [stack_risk(setting, Stack.steps(c + h * size, tasks=2)).risk for h in ([1e-3, 0], [-1e-3, 1e-3])]
+        near = [
+            stack_risk(setting, Stack.steps(c + np.array(h) * size, tasks=2)).risk for h in ([1e-3, 0], [-1e-3, 1e-3])
+        ]
         assert found.risk <= min(near) + 1e-12
     assert 0 < equal < 12
 
@@ -177,7 +190,7 @@ def test_no_random_start_does_better(settings, starts):
     rng = np.random.default_rng(settings)
     for case in range(settings):
         setting = random_setting(rng, rng.integers(2, 30, 2), int(rng.integers(2, 9)))
-        gates = ("none", "scalar")[case % 2]
+        gates: StackGates = "scalar" if case % 2 else "none"
         found = best_stack(setting, 2, gates)
         for _ in range(starts):
             assert found.risk <= generic(setting, 2, gates, rng) + 1e-7 * setting.M

@@ -145,11 +145,11 @@ def test_floor():
     assert depth_floor(setting).risk / 4 == pytest.approx(heads, rel=1e-12)
     # by enumeration of the sets of active tasks
     R, r, n, d = np.array([[1, 0.4, 0.1], [0.4, 1, -0.2], [0.1, -0.2, 1]]), np.array([0.2, 0.7, 0.3]), [4, 6, 2], 3
-    total, chance = np.float64(0.0), 1 - (1 - 1 / d) ** np.array(n)
+    total, chance = np.zeros(()), 1 - (1 - 1 / d) ** np.array(n)
     for active in np.ndindex(2, 2, 2):
         i = np.flatnonzero(active)
         p = np.prod(np.where(active, chance, 1 - chance))
-        total += p * (1 - (r[i] @ np.linalg.solve(R[np.ix_(i, i)], r[i]) if len(i) else 0.0))
+        total = total + p * (1 - (r[i] @ np.linalg.solve(R[np.ix_(i, i)], r[i]) if len(i) else 0.0))
     assert depth_floor(MultitaskSetting(n, R, r, np.eye(d))).risk / d == pytest.approx(total, rel=1e-12)
 
 

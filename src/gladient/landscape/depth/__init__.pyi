@@ -1,4 +1,4 @@
-from .best import best_stack
+from .best import StackGates, best_stack
 from .bound import depth_bound, depth_floor, marked_layers
 from .diagonal import DiagonalSteps, best_two_layers_diagonal, two_layers_diagonal
 from .full import FullSteps, full_steps
@@ -26,6 +26,7 @@ __all__ = [
     "long_prompt_share",
     # what they take and return
     "Stack",
+    "StackGates",
     "StackRisk",
     "BestStack",
     "StackCertificate",

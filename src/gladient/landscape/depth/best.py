@@ -41,8 +41,8 @@ def best_stack(
     One layer, "free", two layers of "none", and two of "value", which reach `depth_bound`, are solved. The others are
     searched on the exact risk, from the best L - 1 with one more layer and from random starts, scalar gates also at
     infinity: there the last rate grows without end and the query's own token turns a nearly shut gate into a negative
-    weight. The search proves nothing by itself; what meets `depth_bound` is proved, as two layers of scalar gates do for
-    uncorrelated tasks of equal length with $0 \le r_1 \le \dots \le r_K$.
+    weight. The search proves nothing by itself; what meets `depth_bound` is proved, as two layers of scalar gates do
+    for uncorrelated tasks of equal length with $0 \le r_1 \le \dots \le r_K$.
 
     Args:
         setting: the data, Σ ∝ I.
