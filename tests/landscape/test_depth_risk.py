@@ -4,11 +4,13 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from depth_oracles import cubature, hermite, random_setting, random_stack, risk_given_features, simulated
 
 from gladient.landscape import delta_risk, optimum, risk
 from gladient.landscape.depth import Stack, best_readout, stack_risk, two_layers_diagonal
-from gladient.prompts import MultitaskSetting
+from gladient.prompts import MultitaskSetting, PromptLayout
+from gladient.wpgd import WPGD, Step, TaskWeights, conditional_risk
 
 SMALL = {  # layers: nodes that are exact for them, and examples and features that fit
     1: (4, [((2, 1), 1), ((1,), 3), ((1, 1), 2)]),
@@ -28,6 +30,24 @@ def test_cubature(layers):
         setting = random_setting(rng, n, d, scale)
         stack = random_stack(rng, layers, len(n), 0.3 / scale, plain=case % 2 == 0)
         assert stack_risk(setting, stack).risk == pytest.approx(cubature(setting, stack, nodes), rel=1e-12)
+
+
+@pytest.mark.parametrize("layers", SMALL)
+def test_conditional_risk_of_the_algorithm(layers):
+    """The package's own steps at the nodes of the cubature."""
+    rng = np.random.default_rng(20 + layers)
+    nodes, sizes = SMALL[layers]
+    for n, d in sizes:
+        setting = random_setting(rng, n, d)
+        rates, gates = 0.3 * rng.standard_normal(layers), rng.uniform(0.05, 1, (layers, len(n)))
+        layout, eye = PromptLayout.of(setting), torch.eye(d, dtype=torch.float64)
+        x, weights = hermite(sum(n) + 1, d, nodes, setting.Sigma)
+        tokens = torch.zeros(len(x), layout.length, d, dtype=torch.float64)
+        tokens[:, [t for block in layout.blocks for t in range(block.start, block.stop)] + [-1]] = torch.tensor(x)
+        omega = torch.tensor(gates).flip(1).cumprod(1).flip(1)
+        steps = [Step(eye, float(c) * eye, TaskWeights(w, layout)) for c, w in zip(rates, omega, strict=True)]
+        expected = weights @ conditional_risk(WPGD(tuple(steps)), tokens, setting).numpy()
+        assert stack_risk(setting, Stack.steps(rates, gates)).risk == pytest.approx(expected, rel=1e-12)
 
 
 def test_heads_side_by_side_are_one_layer():
