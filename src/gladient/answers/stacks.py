@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from gladient.landscape import AnyRung, delta_rule, gated_delta_rule, linear_attention
 from gladient.landscape.depth import best_stack, depth_bound, depth_floor, marked_layers
 from gladient.prompts import MultitaskSetting
 
-__all__ = ["STACK_MEANINGS", "StackAnswer", "stacks"]
+__all__ = ["STACK_MEANINGS", "StackAnswer", "has_stacks", "stacks"]
 
 STACK_MEANINGS = {
     "linear_attention": "no gates",
@@ -49,6 +51,12 @@ class StackAnswer:
     def text(self) -> str:
         """What reaches it, in a line."""
         return self.found.text
+
+
+def has_stacks(setting: MultitaskSetting) -> bool:
+    """Whether several layers have an exact risk here: Σ is a multiple of I."""
+    s = np.linalg.eigvalsh(setting.Sigma)
+    return bool(s[-1] - s[0] <= 1e-12 * s[-1])
 
 
 def stacks(setting: MultitaskSetting, layers: Sequence[int]) -> list[StackAnswer]:
