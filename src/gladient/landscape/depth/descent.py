@@ -11,7 +11,7 @@ __all__ = ["Objective", "descend"]
 
 Objective: TypeAlias = Callable[[Array], Array]
 
-_STEP = 0.1  # of a difference, of the coordinate's size: any step is exact, a short one keeps the values small
+_STEP = 0.02  # of a coordinate's size: differences give slopes exactly for any, curvatures nearly for a short one
 _LEAST = 0.1  # the size of a coordinate near 0
 _DAMPING = np.array([0.0, 1.0, 30.0, 1000.0])  # tried together, times each start's own
 _SETTLED, _CALM = 1e-12, 3  # a start ends after this many steps that gain less than this part of the unit
@@ -24,8 +24,8 @@ def descend(
     """The local minimum below each start in a box, and its value.
 
     Newton's method with the modulus of the curvature (a saddle is left, not sought), damped by each coordinate's own
-    curvature, with a step for each of several dampings in one call of f. Slopes and curvatures are differences, exact
-    for f that is quadratic in each coordinate.
+    curvature, with a step for each of several dampings in one call of f. Slopes are differences, exact for f that
+    is quadratic in each coordinate; curvatures are so up to the step's square.
 
     Args:
         f: points [N, P] → values [N].
