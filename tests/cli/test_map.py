@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gladient.cli import main
-from gladient.landscape import delta_rule, gated_delta_rule, linear_attention, optimum, scalar_gate
+from gladient.landscape import delta_rule, depth, gated_delta_rule, linear_attention, optimum, scalar_gate
 from gladient.prompts import MultitaskSetting
 
 
@@ -72,6 +72,10 @@ def test_same_files_twice(tmp_path):
         (["--gain-of", "delta", "--spectrum", "2", "1"], "needs Σ = I"),
         (["--gain-of", "delta", "--sigma2", "-1"], "noise variance"),
         (["--gain-of", "delta", "--rho", "2"], "no point of"),
+        (["--gain-of", "depth", "--over", "gate"], "leave --over out"),
+        (["--gain-of", "depth", "--spectrum", "2", "1"], "needs Σ = I"),
+        (["--gain-of", "depth", "--layers", "2"], "2 with --gain-of gate"),
+        (["--layers", "3"], "a map has 1, or 2"),
     ],
 )
 def test_bad_input(capsys, tmp_path, arguments, message):
@@ -144,3 +148,24 @@ def test_delta_rules(capsys, tmp_path, over):
     assert printed["better"] == pytest.approx(np.mean(np.array(gains) > 1e-9))
     assert main(arguments) == 0
     assert f"above 0 at {printed['better']:.1%} of the points" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "before", "after"),
+    [(["--gain-of", "depth"], "optimum", "two_layers"), (["--layers", "2"], "two_linear", "two_layers")],
+)
+def test_two_layers(tmp_path, options, before, after):
+    given = ["--r1=-0.6:0.9", "--r2", "0:0.8", "--points", "5", "--n", "5", "40", "--rho", "0.3", "--sigma2", "0.1"]
+    assert main(["map", *options, *given, "--d", "4", "--out", str(tmp_path / "map")]) == 0
+    possible = [row for row in rows(tmp_path / "map.csv") if row["possible"] == "1"]
+    for row in possible:
+        r = [float(row["r1"]), float(row["r2"])]
+        setting = MultitaskSetting([5, 40], [[1, 0.3], [0.3, 1]], r, np.eye(4), 0.1)
+        exact = {
+            "optimum": optimum(setting).risk,
+            "two_linear": depth.best_stack(setting, 2).risk,
+            "two_layers": depth.best_stack(setting, 2, "value").risk,
+        }
+        for name in (before, after):
+            assert float(row[name]) == pytest.approx(exact[name], rel=1e-11)
+        assert float(row["gain"]) == pytest.approx(exact[before] - exact[after], abs=1e-10)

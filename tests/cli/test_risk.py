@@ -270,3 +270,30 @@ def test_exit_code_without_traceback():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_several_layers(capsys):
+    found = rungs(capsys, *BASE, "--layers", "1", "2")
+    assert found["1"]["scalar_gate"]["risk"] == pytest.approx(5.277777777777778, rel=1e-12)
+    for layers in ("1", "2"):
+        assert found[layers]["bound"]["risk"] <= found[layers]["scalar_gate"]["risk"] * (1 + 1e-12)
+        assert found["floor"]["risk"] < found[layers]["bound"]["risk"]
+    assert found["2"]["scalar_gate"]["certificate"]["kind"] == "proved"
+    assert np.shape(found["2"]["scalar_gate"]["stack"]["gates"]) == (2, 2)
+    assert main([*BASE, "--layers", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "\n2       scalar_gate" in printed
+    assert "marks" in printed
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--layers", "0"], "layers is 0"),
+        (["--layers", "2", "--bayes", "10"], "--bayes and --layers"),
+        (["--layers", "900"], "GB at once"),
+    ],
+)
+def test_bad_layers(capsys, more, message):
+    assert main([*BASE, *more]) == 2
+    assert message in capsys.readouterr().err

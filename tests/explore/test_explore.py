@@ -11,7 +11,7 @@ import pytest
 import tyro
 
 from gladient import landscape
-from gladient.answers import around, gates, verdict
+from gladient.answers import around, gates, has_stacks, stacks, verdict
 from gladient.cli import main
 from gladient.cli.risk import Risk
 from gladient.experiments import NamedSetting, TrainedStack
@@ -234,3 +234,13 @@ def test_the_guard_reads_host_and_origin(kind, passes, headers):
     else:
         assert sent[0]["type"] == {"http": "http.response.start", "websocket": "websocket.close"}[kind]
         assert sent[0].get("status", 403) == 403
+
+
+def test_several_layers():
+    setting = Fields(n="10 10", r="0.8 0.2", d="10", sigma2="0").setting()
+    text = tables.layers(stacks(setting, [2]), setting)
+    assert re.search(r"<td>2</td><td>scalar gate</td><td>6.42\d+</td><td>0.6424</td>", text)
+    assert "<td>any</td><td>floor</td>" in text
+    assert "<td>1</td><td>gated delta rule</td>" in text
+    assert has_stacks(setting)
+    assert not has_stacks(THREE.setting())

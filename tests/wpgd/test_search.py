@@ -59,15 +59,58 @@ def test_one_step_is_the_exact_optimum(gated: bool) -> None:
 
 
 def test_more_steps_are_better_and_the_algorithm_has_the_risk_found() -> None:
-    setting = MultitaskSetting.isotropic(n=[4, 4], r=[0.2, 0.8], d=2)
+    """Simulated, for Σ that is no multiple of I."""
+    setting = MultitaskSetting([4, 4], np.eye(2), [0.2, 0.8], np.diag([1.5, 0.5]))
     sampler = PromptSampler([setting], dtype=torch.float64)
     x = sampler.draw(500, [torch.Generator().manual_seed(0)]).tokens[0, ..., :2]  # those of the search
     for gated in (False, True):
         found = best_steps(setting, 3, gated=gated, prompts=500, starts=0)
         assert found[0].risk > found[1].risk > found[2].risk
         for steps in found:
+            assert steps.method == "simulated"
             risk = conditional_risk(steps.algorithm(sampler.layout), x, setting).mean().item()
             assert risk == pytest.approx(steps.risk, rel=1e-9)
+
+
+def sampled(steps: WPGD, setting: MultitaskSetting, prompts: int = 40_000) -> tuple[float, float]:
+    """Mean conditional risk of fresh features, and its standard error."""
+    x = PromptSampler([setting], dtype=torch.float64).draw(prompts, [torch.Generator().manual_seed(3)]).tokens
+    risks = conditional_risk(steps, x[0, ..., : setting.d], setting)
+    return risks.mean().item(), risks.std().item() / prompts**0.5
+
+
+@pytest.mark.parametrize(("r", "gated"), [((0.2, 0.8), False), ((0.2, 0.8), True), ((0.8, 0.2), True)])
+def test_exact_risks_are_those_of_fresh_features(r: tuple[float, float], gated: bool) -> None:
+    base = MultitaskSetting.isotropic(n=[6, 6], r=list(r), d=4, sigma2=0.1)
+    for scale in (1.0, 3.0):
+        setting = MultitaskSetting(base.n, base.R, base.r, scale * base.Sigma, scale * base.sigma2)
+        for steps in best_steps(setting, 2, gated=gated):
+            mean, error = sampled(steps.algorithm(PromptLayout.of(setting)), setting)
+            assert steps.method == "exact"
+            assert abs(mean - steps.risk) < 4 * error
+    found = landscape.depth.best_stack(setting, 2, "scalar" if gated else "none", starts=4)
+    assert steps.risk == pytest.approx(found.risk, rel=2e-4)  # a limit is not reached
+
+
+def test_the_minimum_at_infinity_is_found() -> None:
+    setting = MultitaskSetting.isotropic(n=[10, 10], r=[0.8, 0.2], d=10)
+    _, two = best_steps(setting, 2)
+    assert two.risk == pytest.approx(6.4244, rel=2e-4)
+    assert two.gates[0][1] < 0.01
+    mean, error = sampled(two.algorithm(PromptLayout.of(setting)), setting, 20_000)
+    assert abs(mean - two.risk) < 4 * error
+
+
+def test_preconditioners_that_are_no_multiples_of_the_identity() -> None:
+    setting = MultitaskSetting.isotropic(n=[10, 10], r=[0.8, 0.2], d=2)
+    alike, free = (best_steps(setting, 2, gated=False, diagonal=diagonal)[1] for diagonal in (False, True))
+    assert alike.preconditioners is None
+    assert free.preconditioners is not None
+    assert (round(alike.risk / 2, 5), round(free.risk / 2, 5)) == (0.60441, 0.58631)
+    mean, error = sampled(free.algorithm(PromptLayout.of(setting)), setting)
+    assert abs(mean - free.risk) < 4 * error
+    same = MultitaskSetting.isotropic(n=[10, 10], r=[0.2, 0.8], d=2)
+    assert best_steps(same, 2, gated=False, diagonal=True)[1].preconditioners is None
 
 
 def test_gated_steps_keep_tasks_apart_until_the_last() -> None:
@@ -103,8 +146,5 @@ def test_free_preconditioners_do_no_better_on_fresh_features() -> None:
 
 
 def test_bad_input() -> None:
-    setting = MultitaskSetting(n=[1], R=[[1.0]], r=[0.5], Sigma=np.diag([1.0, 2.0]))
-    with pytest.raises(ValueError, match="Sigma is not the identity"):
-        best_steps(setting, 1)
     with pytest.raises(ValueError, match="layers is 0"):
         best_steps(MultitaskSetting.isotropic(n=[1], r=[0.5], d=2), 0)

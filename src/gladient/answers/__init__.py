@@ -1,4 +1,4 @@
-"""Answers for any face, in words and numbers: rungs, gains, what is proved, the risk of all weights, planes."""
+"""Answers for any face, in words and numbers: rungs, layers, what is proved, the risk of all weights, planes."""
 
 import lazy_loader
 

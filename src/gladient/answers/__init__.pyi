@@ -1,6 +1,7 @@
 from .circles import Circle, around
 from .planes import Gain, Plane, gain_plane, plane_through
 from .rungs import MEANINGS, Answer, delta_rules, gates, rung
+from .stacks import STACK_MEANINGS, StackAnswer, has_stacks, stacks
 from .verdicts import Verdict, verdict
 
 __all__ = [
@@ -10,6 +11,11 @@ __all__ = [
     "gates",
     "delta_rules",
     "rung",
+    # several layers
+    "STACK_MEANINGS",
+    "StackAnswer",
+    "has_stacks",
+    "stacks",
     # what is proved
     "Verdict",
     "verdict",

@@ -9,24 +9,32 @@ import numpy as np
 from gladient._types import Array, ArrayLike, Bool, Float
 from gladient.landscape import optimum_batch
 from gladient.landscape.delta import delta_rule_batch
+from gladient.landscape.depth import two_layers_batch
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["Gain", "Plane", "gain_plane", "plane_through"]
 
 _ROUNDING = 1e-9  # a gain below it is rounding, as in `landscape.advantage`
 
-Gain: TypeAlias = Literal["gates", "delta", "gated delta"]
+Gain: TypeAlias = Literal["gates", "delta", "gated delta", "depth", "gates of two layers"]
 """What gains."""
 
 _LABELS = {
     "gates": "gain of gating: 1 - risk of the optimum / risk of linear attention",
     "delta": "gain of the delta rule: 1 - its risk / risk of linear attention",
     "gated delta": "gain of the gated delta rule: 1 - its risk / risk of the best gates",
+    "depth": "gain of depth: 1 - risk of two layers with gates / risk of one",
+    "gates of two layers": "gain of gating: 1 - risk of two layers with gates / without gates",
 }
 _SIDES = {  # of the line: where `border` is above 0, and below
     "gates": ("scalar gates\nreach the\noptimum", "only gates per channel\nreach it"),
     "delta": ("a step helps", "no step helps"),
     "gated delta": ("the delta rule\nis better", "gates\nare better"),
+    "depth": (
+        "a second layer\nwithout gates\nis worth more\nthan gates",
+        "gates in one layer\nare worth more than\na second layer",
+    ),
+    "gates of two layers": ("gates help", "no gate helps"),
 }
 
 
@@ -136,7 +144,8 @@ def gain_plane(
 
     Args:
         kind: "gates", the best over linear attention; "delta", the best delta rule over linear attention; "gated
-            delta", the best gated delta rule over the best gates. The last two need a spectrum of ones.
+            delta", the best gated delta rule over the best gates; "depth", two layers of value gates over one; "gates
+            of two layers", value gates over linear attention. All but the first need a spectrum of ones.
         r1: values of the first task's correlation.
         r2: values of the second's.
         n: examples of each task, [K].
@@ -156,6 +165,12 @@ def gain_plane(
         attains = np.where(gates.valid, margin >= -_ROUNDING, np.nan)  # weights have max |ω_k| = 1
         return Plane(kind, r1, r2, gates.valid, {**linear, "optimum": gates.risk}, {"scalar_attains": attains}, margin)
     d = int(np.sum(np.ones(len(np.atleast_1d(spectrum))) if times is None else times))
+    if kind in ("depth", "gates of two layers"):
+        two = two_layers_batch(n, R, at, d, sigma2)
+        if kind == "depth":
+            risks = {"optimum": gates.risk, "two_layers": two.bound}
+            return Plane(kind, r1, r2, two.valid, risks, {"two_linear": two.linear}, gates.risk - two.linear)
+        return Plane(kind, r1, r2, two.valid, {"two_linear": two.linear, "two_layers": two.bound}, {}, two.linear)
     delta = delta_rule_batch(n, R, at, d, sigma2, gated=kind == "gated delta")
     if kind == "gated delta":
         risks = {"optimum": gates.risk, "gated_delta_rule": delta.risk}

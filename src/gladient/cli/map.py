@@ -31,12 +31,18 @@ class Map:
     * --gain-of delta --over gate    the best gated delta rule (Gated DeltaNet) over the best gates, a value gate's;
                                      the line is where both are equal, and beyond it gates without a delta rule win
 
+    * --gain-of depth                two layers with value gates over one; the line is where a second layer without
+                                     gates is worth as much as gates in one
+    * --gain-of gate --layers 2      two layers with value gates over two layers of linear attention
+
     The gain is 1 - risk / the other risk. Blank cells: correlations that cannot occur together. Writes PATH.png,
     PATH.svg and PATH.csv. Example: gladient map --gain-of delta --over gate --r1 0:1 --r2 0:1
     """
 
-    gain_of: Literal["gate", "delta"] = "gate"
+    gain_of: Literal["gate", "delta", "depth"] = "gate"
     """What gains."""
+    layers: Whole = 1
+    """Layers in which gates gain: 1 or 2, with --gain-of gate."""
     over: Literal["linear", "gate"] = "linear"
     """What it is measured against; "gate" goes with --gain-of delta, which then has gates too."""
     r1: str = "0:1"
@@ -84,6 +90,12 @@ class Map:
         """Refuse what the theory does not."""
         if self.gain_of == "gate" and self.over == "gate":
             raise ValueError("--over gate is what --gain-of gate is itself; give --gain-of delta, or --over linear")
+        if self.gain_of == "depth" and self.over == "gate":
+            raise ValueError("--over gate is what --gain-of depth is measured against: leave --over out")
+        if self.layers not in (1, 2) or (self.layers == 2 and self.gain_of != "gate"):
+            raise ValueError(f"--layers is {self.layers}; a map has 1, or 2 with --gain-of gate")
+        if self.spectrum and (self.gain_of == "depth" or self.layers == 2):
+            raise ValueError("--spectrum is given; the map of two layers needs Σ = I: give --d")
         if self.gain_of == "delta" and self.spectrum:
             raise ValueError("--spectrum is given; the delta rule's map needs Σ = I: give --d, or use gladient risk")
         if len(self.n) != 2:
@@ -106,7 +118,11 @@ class Map:
         from gladient.answers import gain_plane
         from gladient.prompts import correlation_matrix
 
-        kinds: dict[tuple[str, str], Gain] = {("gate", "linear"): "gates", ("delta", "linear"): "delta"}
+        kinds: dict[tuple[str, str], Gain] = {
+            ("gate", "linear"): "gates" if self.layers == 1 else "gates of two layers",
+            ("delta", "linear"): "delta",
+            ("depth", "linear"): "depth",
+        }
         return gain_plane(
             kinds.get((self.gain_of, self.over), "gated delta"),
             r1,

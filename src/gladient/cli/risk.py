@@ -2,14 +2,15 @@
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gladient._text import json_text
-from gladient.cli.numbers import Whole
+from gladient.cli.numbers import Whole, Wholes
 from gladient.cli.setting import SettingOptions, require_memory
 
 if TYPE_CHECKING:
-    from gladient.answers import Answer
+    from gladient.answers import Answer, StackAnswer
+    from gladient.prompts import MultitaskSetting
 
 __all__ = ["Risk"]
 
@@ -31,8 +32,13 @@ class Risk(SettingOptions):
     * gated_delta_rule  one step β, and a decay after each task (Gated DeltaNet, gates between tasks alone)
     * bayes             the best of all estimators, by Monte Carlo
     * half_gate         1/2 on every token, where a sigmoid gate without bias starts; not a best risk
+
+    With --layers 1 2 3, for Σ = I: the best stacks of so many layers with each kind of gate, beside the bound of all of
+    them, the floor of any depth, and one layer of the delta rule.
     """
 
+    layers: Wholes = ()
+    """Numbers of layers; left out: one layer, with every family of gates."""
     bayes: Whole = 0
     """Prompts for a Monte Carlo estimate of the Bayes risk, which no estimator beats; 0 leaves it out."""
     seed: Whole = 0
@@ -47,6 +53,8 @@ class Risk(SettingOptions):
         from gladient.answers import gates, rung
         from gladient.landscape import ladder
 
+        if self.layers:
+            return self._stacks()
         if self.bayes < 0:
             raise ValueError(f"--bayes is {self.bayes}; give the number of prompts to sample, or 0 for none")
         if self.seed < 0:
@@ -73,6 +81,42 @@ class Risk(SettingOptions):
         else:
             print(_table(rows, setting.M, setting.d))
         return code
+
+    def _stacks(self) -> int:
+        from gladient.answers import stacks
+
+        if self.bayes:
+            raise ValueError("--bayes and --layers are given; the Bayes risk stands in the table without --layers")
+        setting = self.load()
+        if setting.K * setting.d > _MOST:
+            raise ValueError(
+                f"{setting.K} tasks in {setting.d} features take long with --layers; landscape.depth has them"
+            )
+        rows = stacks(setting, self.layers)
+        print(json_text(_stack_numbers(rows)) if self.json else _stack_table(rows, setting))
+        return 0
+
+
+def _stack_numbers(rows: "list[StackAnswer]") -> "dict[str, Any]":
+    """One entry for each number of layers, by kind, and those of any depth beside them."""
+    found: dict[str, Any] = {}
+    for row in rows:
+        inside = found if row.layers is None else found.setdefault(str(row.layers), {})
+        inside[row.name] = row.found.numbers()
+    return found
+
+
+def _stack_table(rows: "list[StackAnswer]", setting: "MultitaskSetting") -> str:
+    from gladient.answers import STACK_MEANINGS
+
+    lines = [f"{'layers':8}{'gate':18}{'risk':>12}{'risk/d':>10}{'gain':>9}  what reaches it"]
+    lines += [
+        f"{row.layers or '':<8}{row.name:18}{row.risk:12.6g}{row.risk / setting.d:10.4f}{row.gain:9.2%}  {row.text}"
+        for row in rows
+    ]
+    lines.append(f"risk of predicting 0: {setting.M:.6g}; gain: over one layer of linear attention")
+    shown = {row.name for row in rows}
+    return "\n".join([*lines, *(f"{name:18}{text}" for name, text in STACK_MEANINGS.items() if name in shown)])
 
 
 def _table(rows: "list[Answer]", M: float, d: int) -> str:

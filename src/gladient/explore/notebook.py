@@ -121,6 +121,22 @@ def _(mo, proved, tables):
 
 
 @app.cell
+def _(mo):
+    layers = mo.ui.slider(start=1, stop=3, value=2, label="layers", show_value=True)
+    mo.vstack([mo.md("## Do I need gates if I have layers?"), layers])
+    return (layers,)
+
+
+@app.cell
+def _(answers, layers, mo, setting, tables):
+    mo.stop(
+        not answers.has_stacks(setting), mo.md("Several layers have an exact risk where all variances of Σ are equal.")
+    )
+    mo.Html(tables.layers(answers.stacks(setting, [layers.value]), setting))
+    return
+
+
+@app.cell
 def _(combinations, mo, setting):
     mo.stop(setting.K < 2, mo.md("A map takes two tasks."))
     pair = mo.ui.dropdown(

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from gladient._types import Array
-from gladient.answers import Answer
+from gladient.answers import STACK_MEANINGS, Answer, StackAnswer
 from gladient.landscape import StationaryPoints
 from gladient.pictures import family
 from gladient.prompts import MultitaskSetting
 
-__all__ = ["ladder", "stationary"]
+__all__ = ["ladder", "layers", "stationary"]
 
 _STYLE = (
     "<style>.gladient{width:auto} .gladient td,.gladient th{padding:0.1rem 1rem 0.1rem 0;text-align:left} "
@@ -23,6 +23,24 @@ def ladder(rows: Sequence[Answer], setting: MultitaskSetting) -> str:
         ("gates", "", "risk", "risk/d", "gain", "weight of one example of each task"),
         [
             (row.title, _bar(row, most), f"{row.risk:.6g}", f"{row.risk / setting.d:.4f}", f"{row.gain:.2%}", row.text)
+            for row in rows
+        ],
+    )
+
+
+def layers(rows: Sequence[StackAnswer], setting: MultitaskSetting) -> str:
+    """One row per kind of stack, then what no depth goes below and the delta rule."""
+    return _table(
+        ("layers", "gates", "risk", "risk/d", "gain", "what it is"),
+        [
+            (
+                "any" if row.name == "floor" else str(row.layers or 1),
+                row.name.replace("_", " "),
+                f"{row.risk:.6g}",
+                f"{row.risk / setting.d:.4f}",
+                f"{row.gain:.2%}",
+                STACK_MEANINGS[row.name],
+            )
             for row in rows
         ],
     )

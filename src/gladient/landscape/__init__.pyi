@@ -1,4 +1,4 @@
-from . import delta, gates
+from . import delta, depth, gates
 from .delta.risk import delta_risk
 from .delta.rungs import delta_rule, gated_delta_rule
 from .gain import Advantage, advantage
@@ -51,5 +51,6 @@ __all__ = [
     "StationaryPoints",
     # the doors of the wings: their results and other cases
     "delta",
+    "depth",
     "gates",
 ]

@@ -1,0 +1,144 @@
+"""Several layers: the tables of the theory, what an answer costs, and best stacks against a generic optimiser.
+
+    python -m benchmarks.depth [--settings 100] [--starts 100] [--layers 2] [--json]
+
+* tables: risk / d of two tasks in ten features, by r and n;
+* costs: seconds of a risk, its slopes, the best stacks and the bound, for L and K from 1 to 4 and 10⁹ examples a task;
+* starts: how often L-BFGS-B on the exact risk and slopes ends lower than `best_stack`, from random starts (100 settings
+  with 100 starts each are 10,000), and by how much at most.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tyro
+from scipy.optimize import minimize
+
+from gladient.landscape.depth import (
+    Stack,
+    best_stack,
+    depth_bound,
+    depth_floor,
+    full_steps,
+    marked_layers,
+    stack_risk,
+)
+from gladient.prompts import MultitaskSetting
+
+
+@dataclass(frozen=True)
+class Options:
+    """Tables, costs and random starts."""
+
+    settings: int = 100
+    """Random settings for the starts; 0 leaves them out."""
+    starts: int = 100
+    """Random starts of each."""
+    layers: int = 2
+    """Layers of the stacks that are compared."""
+    tables: bool = True
+    """Whether to print the tables and the costs."""
+    json: bool = False
+    """Print JSON."""
+
+
+def table(r: tuple[float, float], n: int, d: int = 10) -> dict[str, Any]:
+    """One row: risks over d."""
+    setting = MultitaskSetting.isotropic(n=[n // 2] * 2, r=r, d=d)
+    found: dict[str, Any] = {"r": r, "n": n}
+    for gates in ("none", "scalar"):
+        found.update({f"{gates} {L}": best_stack(setting, L, gates).risk / d for L in (1, 2, 3)})
+    found.update({f"bound {L}": depth_bound(setting, L).risk / d for L in (2, 3, 4)})
+    found["marks"], found["floor"] = marked_layers(setting).risk / d, depth_floor(setting).risk / d
+    found.update({f"full {L}": full_steps(setting, L).risk / d for L in (2, 3)})
+    return found
+
+
+def seconds(job: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    job()
+    return time.perf_counter() - start
+
+
+def cost(layers: int, tasks: int) -> dict[str, Any]:
+    """Seconds at 10⁹ examples for each task."""
+    setting = MultitaskSetting.isotropic(n=[10**9] * tasks, r=np.linspace(0.2, 0.4, tasks), d=10, sigma2=0.1)
+    stack = Stack.steps(np.full(layers, 0.5e-9), np.full((layers, tasks), 0.5))
+    stack_risk(setting, stack)
+    return {
+        "L": layers,
+        "K": tasks,
+        "risk": seconds(lambda: stack_risk(setting, stack)),
+        "slopes": seconds(lambda: stack_risk(setting, stack).gradient),
+        "none": seconds(lambda: best_stack(setting, layers)),
+        "scalar": seconds(lambda: best_stack(setting, layers, "scalar")),
+        "bound": seconds(lambda: depth_bound(setting, layers)),
+    }
+
+
+def random_setting(rng: np.random.Generator) -> MultitaskSetting:
+    K = int(rng.integers(1, 4))
+    directions = rng.standard_normal((K + 1, K + 2))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    joint = directions @ directions.T
+    np.fill_diagonal(joint, 1.0)
+    noise = float(rng.choice([0.0, rng.random()]))
+    n, d = rng.integers(2, 60, K), int(rng.integers(2, 12))
+    return MultitaskSetting(n, joint[:K, :K], joint[:K, K], np.eye(d), noise)
+
+
+def descent(setting: MultitaskSetting, layers: int, gated: bool, rng: np.random.Generator) -> float:
+    """L-BFGS-B on rates and gates from a random start."""
+    K, unit = setting.K, float(1.0 / (setting.n.sum() + setting.M + 1.0))
+
+    def f(p: np.ndarray) -> tuple[float, np.ndarray]:
+        gates = p[layers:].reshape(layers, K) if gated else None
+        found = stack_risk(setting, Stack.steps(unit * p[:layers], gates, tasks=K))
+        slope = found.gradient
+        rates = unit * (slope["readout"] - slope["skips"].sum(axis=0))
+        return found.risk, np.append(rates, slope["gates"].ravel() if gated else [])
+
+    start = np.append(rng.uniform(-2.5, 3.0, layers), rng.random(layers * K) if gated else [])
+    bounds = [(-1e4, 1e4)] * layers + [(0.0, 1.0)] * (len(start) - layers)
+    return float(minimize(f, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 300}).fun)
+
+
+def against_starts(settings: int, starts: int, layers: int) -> dict[str, Any]:
+    """Whether any start ends below the best stack by more than 1e-8 M."""
+    rng, lower, worst, meets = np.random.default_rng(0), 0, 0.0, 0
+    for case in range(settings):
+        setting, gated = random_setting(rng), bool(case % 2)
+        found = best_stack(setting, layers, "scalar" if gated else "none")
+        meets += found.certificate.kind == "proved"
+        gains = [(found.risk - descent(setting, layers, gated, rng)) / setting.M for _ in range(starts)]
+        lower += sum(gain > 1e-8 for gain in gains)
+        worst = max(worst, *gains)
+    return {"settings": settings, "starts": settings * starts, "proved": meets, "lower": lower, "most_lower": worst}
+
+
+def main() -> None:
+    options = tyro.cli(Options, description=__doc__)
+    results: dict[str, list[dict[str, Any]]] = {}
+    if options.tables:
+        pairs = [(0.0, 1.0), (0.2, 0.8), (0.5, 0.5), (0.8, 0.2)]
+        results["tables"] = [table(r, n) for r in pairs for n in (20, 100)]
+        results["costs"] = [cost(layers, tasks) for layers in range(1, 5) for tasks in range(1, 5)]
+    if options.settings:
+        results["starts"] = [against_starts(options.settings, options.starts, options.layers)]
+    if options.json:
+        print(json.dumps(results))
+        return
+    for title, rows in results.items():
+        print(f"\n{title}\n" + " ".join(f"{name:>10}" for name in rows[0]))
+        for row in rows:
+            print(
+                " ".join(f"{value:10.4g}" if isinstance(value, float) else f"{value!s:>10}" for value in row.values())
+            )
+
+
+if __name__ == "__main__":
+    main()

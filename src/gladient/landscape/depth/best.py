@@ -1,0 +1,224 @@
+"""The best stack of each gate family: solved where the theory can, else searched from many starts."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from gladient._types import Array
+from gladient.landscape.depth.bound import solved
+from gladient.landscape.depth.descent import descend
+from gladient.landscape.depth.families import Endless, Family, Steps, Weighted
+from gladient.landscape.depth.pair import two_rates
+from gladient.landscape.depth.radial import Radial, rescaled
+from gladient.landscape.depth.result import BestStack, StackCertificate, in_units, require_layers
+from gladient.landscape.depth.stack import Stack
+from gladient.landscape.gates.reduced import Reduced, reduce
+from gladient.landscape.gates.result import Rung
+from gladient.landscape.gates.rungs import linear_attention, scalar_gate
+from gladient.prompts import MultitaskSetting
+
+__all__ = ["StackGates", "best_stack"]
+
+StackGates: TypeAlias = Literal["none", "scalar", "value", "free"]
+"""Families of gates of a stack."""
+
+_MEETS = 1e-9  # of M: a risk this near a lower bound is proved; the bound has more digits than that
+_FIRST, _KEPT, _LONG = 12, 4, 120  # steps of every start; starts that go on; steps of those
+_SAME = 1e-6  # of M: two ends this near are one minimum
+
+
+def best_stack(
+    setting: MultitaskSetting | Reduced, layers: int, gates: StackGates = "none", *, starts: int = 8, seed: int = 0
+) -> BestStack:
+    r"""The best stack of L layers with a kind of gate, for Σ ∝ I.
+
+    * "none": L steps of linear attention, $P_l = c_l I$.
+    * "scalar": L steps with gates $0 \le g_{lk} \le 1$ of the delimiters.
+    * "value": L steps that weigh tasks as they like, in the prompt and at the query.
+    * "free": any weights and any skips between layers, `depth_bound`.
+
+    One layer, "free", two layers of "none", and two of "value", which reach `depth_bound`, are solved. The others are
+    searched on the exact risk, from the best L - 1 with one more layer and from random starts, scalar gates also at
+    infinity: there the last rate grows without end and the query's own token turns a nearly shut gate into a negative
+    weight. The search proves nothing by itself; what meets `depth_bound` is proved, as two layers of scalar gates do
+    for uncorrelated tasks of equal length with $0 \le r_1 \le \dots \le r_K$.
+
+    Args:
+        setting: the data, Σ ∝ I.
+        layers: L.
+        gates: the family.
+        starts: random starts of each search.
+        seed: seed of the starts.
+
+    Raises:
+        ValueError: if layers is below 1, the family is unknown, Σ is not a multiple of I, or the bound would not fit in
+            memory.
+
+    Source: derived.
+
+    >>> setting = MultitaskSetting.isotropic(n=[10, 10], r=[0.8, 0.2], d=10)
+    >>> for gates in ("none", "scalar", "value"):
+    ...     found = best_stack(setting, 2, gates)
+    ...     print(f"{gates:6} {found.risk:.4f} {found.certificate.kind:8} {found.certificate.attained}")
+    none   7.6153 solved   True
+    scalar 6.4244 searched False
+    value  6.0115 solved   True
+    """
+    require_layers(layers)
+    if gates not in ("none", "scalar", "value", "free"):
+        raise ValueError(f"gates is {gates!r}; choose one of none, scalar, value, free")
+    model = Radial.of(setting)
+    if layers == 1 and gates in ("none", "scalar"):
+        return _one_layer(setting, gates)
+    if gates == "free" or (gates == "value" and layers <= 2):
+        return solved(model, layers, 1.0, gates)
+    if gates == "none" and layers == 2:
+        return _two_layers(model)
+    bound = solved(model, layers, 1.0, gates).risk
+    return _certified(model, _Search(model, gates, starts, seed).best(layers), bound, gates)
+
+
+def _one_layer(setting: MultitaskSetting | Reduced, gates: str) -> BestStack:
+    """The theory of one layer: the optimum over all weights in the cone."""
+    reduced = reduce(setting)
+    rung: Rung = scalar_gate(reduced) if gates == "scalar" else linear_attention(reduced)
+    omega = rung.omega
+    later = np.append(omega[1:], 1.0)
+    g = np.where(later > 0.0, omega / np.where(later > 0.0, later, 1.0), 1.0)
+    stack = Stack.steps([float(np.trace(rung.P)) / len(rung.P)], g[None])
+    certificate = StackCertificate("solved", rung.certificate.lower_bound or 0.0, 0, 0, 0, attained=True)
+    return BestStack(rung.risk, stack, gates, certificate)
+
+
+def _two_layers(model: Radial) -> BestStack:
+    """Linear attention's best two rates."""
+    stack = Stack.steps(two_rates(model) / model.scale, tasks=len(model.n))
+    risk = float(model.risk(model.shares(rescaled(stack.heads, model.scale))))
+    return BestStack(risk, stack, "none", StackCertificate("solved", risk, 0, 0, 0, attained=True))
+
+
+def _certified(model: Radial, ends: "list[_End]", bound: float, gates: str) -> BestStack:
+    """The lowest end; a limit only where it is lower than all that is attained."""
+    lowest = min(end.share for end in ends)
+    near = [end for end in ends if end.share <= lowest + _MEETS]
+    best = min(near, key=lambda end: (isinstance(end.family, Endless), end.share))
+    agreeing = sum(end.count for end in ends if end.share <= best.share + _SAME)
+    stack = in_units(best.family.heads(best.point), model.scale)
+    risk = float(model.risk(model.shares(best.family.heads(best.point))))
+    proved = risk - bound <= _MEETS * model.scale * model.M
+    certificate = StackCertificate(
+        "proved" if proved else "searched",
+        min(bound, risk),
+        sum(end.tried for end in ends),
+        sum(end.followed for end in ends),
+        agreeing,
+        attained=not isinstance(best.family, Endless),
+    )
+    return BestStack(risk, stack, gates, certificate)
+
+
+@dataclass(frozen=True, eq=False)
+class _End:
+    """The lowest minimum of one family."""
+
+    family: Family
+    point: Array
+    share: float
+    tried: int
+    followed: int
+    count: int
+
+
+class _Search:
+    """Searches of more and more layers, each from what the one before found."""
+
+    def __init__(self, model: Radial, gates: str, starts: int, seed: int) -> None:
+        self.model, self.gates, self.starts, self.seed = model, gates, starts, seed
+
+    def best(self, layers: int) -> list[_End]:
+        """The ends of L layers in each family that the gates can make."""
+        rng = np.random.default_rng(self.seed)
+        K, rate = len(self.model.n), self.model.rate
+        steps: list[_End] = []
+        for L in range(1, layers + 1):
+            family = Steps(L, K, rate, gated=self.gates != "none")
+            steps.append(self._descend(family, self._steps(family, steps, rng)))
+        ends = [steps[-1]]
+        if self.gates == "scalar" and layers > 1:
+            limits = [Endless(layers, K, rate, sign) for sign in (1.0, -1.0)]
+            ends += [self._descend(limit, self._endless(limit, rng)) for limit in limits]
+        if self.gates == "value":
+            weighted = Weighted(layers, K, rate)
+            ends.append(self._descend(weighted, self._weighted(weighted, steps[-1])))
+        return ends
+
+    def _descend(self, family: Family, starts: list[Array]) -> _End:
+        def f(points: Array) -> Array:
+            with np.errstate(over="ignore", invalid="ignore"):
+                return np.asarray(self.model.shares(family.heads(points)))
+
+        low, high = family.box
+        ends, shares = descend(f, np.array(starts), low, high, most=_FIRST)
+        kept = np.argsort(shares)[:_KEPT]
+        ends, shares = descend(f, ends[kept], low, high, most=_LONG)
+        least = int(shares.argmin())
+        count = int((shares <= shares[least] + _SAME).sum())
+        return _End(family, ends[least], float(shares[least]), len(starts), len(kept), count)
+
+    def _steps(self, family: Steps, found: list[_End], rng: np.random.Generator) -> list[Array]:
+        """The best L - 1 with a layer in front that is shut or idle, or one behind of negative rate; some of them."""
+        L, K, rate = family.L, family.K, family.rate
+        c, g = rate * np.linspace(0.6, 1.5, L), np.zeros((L, K))
+        g[-1] = self._ratios()
+        starts = [family.point(c, g), family.point(c, np.ones((L, K)))]
+        if found:
+            before = found[-1].family
+            assert isinstance(before, Steps)
+            c, g = before.split(found[-1].point)
+            for first, gate in ((1.0, 0.0), (0.05, 0.5)):
+                starts.append(family.point(np.append(first * rate, c), np.vstack([np.full(K, gate), g])))
+            starts.append(family.point(np.append(c, -0.5 * rate), np.vstack([g, np.full(K, 0.3)])))
+            starts.append(family.point(np.append(0.8 * np.abs(c), -rate), np.vstack([np.ones((L - 1, K)), g[-1] * 0])))
+        for _ in range(self.starts):
+            c, g = rate * rng.uniform(-1.5, 2.0, L), rng.choice([0.0, 0.3, 0.7, 1.0], (L, K))
+            starts.append(family.point(c, g))
+        return starts
+
+    def _endless(self, family: Endless, rng: np.random.Generator) -> list[Array]:
+        """Layers that are shut or open within the prompt, and read at the query; some at random."""
+        L, K = family.L, family.K
+        inner = np.zeros((L, K - 1))
+        last = self._ratios()[: K - 1]
+        starts = []
+        for lower, gamma in ((0.0, 1.0), (0.0, 3.0), (1.0, 1.0), (0.5, 0.0)):
+            inner[:-1], inner[-1] = lower, last
+            starts.append(np.concatenate([np.linspace(0.5, 1.5, L), inner.ravel(), np.full(L - 1, gamma)]))
+            starts.append(np.concatenate([np.linspace(0.5, 1.5, L), 1.0 - inner.ravel(), np.full(L - 1, gamma)]))
+        for _ in range(self.starts):
+            inner = rng.choice([0.0, 0.3, 0.7, 1.0], L * (K - 1))
+            starts.append(np.concatenate([rng.uniform(0.0, 2.0, L), inner, rng.uniform(0.0, 3.0, L - 1)]))
+        return starts
+
+    def _weighted(self, family: Weighted, found: _End) -> list[Array]:
+        """The best steps with scalar gates."""
+        assert isinstance(found.family, Steps)
+        c, g = found.family.split(found.point)
+        points = []
+        for layer in range(family.L):
+            product = {(k, m): float(np.prod(g[layer, k:m])) for k, m in family.pairs}
+            if layer < family.L - 1:
+                points += [c[layer], *(c[layer] * product[pair] for pair in family.pairs)]
+            else:
+                points += [c[layer] * product[k, family.K] for k in range(family.K)] + [c[layer]]
+        start = np.array(points) / family.rate
+        rng = np.random.default_rng(self.seed)
+        return [start, *(start + 0.3 * rng.standard_normal((3, family.size)))]
+
+    def _ratios(self) -> Array:
+        """r_k / r_{k+1}, what P5 says of the last layer's gates."""
+        r = np.abs(self.model.R[:, -1])
+        later = np.append(r[1:], 1.0)
+        ratios = np.where(later > 0.0, r / np.where(later > 0.0, later, 1.0), 1.0).clip(0.0, 1.0)
+        ratios[-1] = 1.0
+        return np.asarray(ratios)
