@@ -18,7 +18,7 @@ import torch
 import tyro
 
 from benchmarks.operators import clock
-from gladient.experiments.multitask.figure import Multitask, MultitaskConfig
+from gladient.experiments.figures.multitask import Multitask, MultitaskConfig
 
 PHASES = ("sampling", "forward", "backward", "optimiser")
 

@@ -1,4 +1,4 @@
-"""Whole models of transformers with and without this package's kernels: the table of docs/transformers.md.
+"""Whole models of transformers with and without this package's kernels: the table of docs/speed.md.
 
     python -m benchmarks.whole_models [--threads 2] [--tokens 1024] [--rounds 3] [--processor-time]
 

@@ -10,7 +10,7 @@ pytest.importorskip("nbclient")
 from doctools.notebooks import FOLDER, execute, page, shown  # noqa: E402
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-SLOW = {"see", "train"}
+SLOW = {"run", "see", "train"}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from . import (
     ops,
     pictures,
     prompts,
+    seams,
     training,
     wpgd,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "ops",
     "pictures",
     "prompts",
+    "seams",
     "training",
     "wpgd",
 ]

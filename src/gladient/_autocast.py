@@ -35,10 +35,11 @@ def outside_autocast(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        if torch._C._is_any_autocast_enabled():  # one question for all of them, which is not public
+        # One question for all devices, which is not public: asking each costs every call 2 microseconds.
+        if torch._C._is_any_autocast_enabled():
             for device in filter(torch.is_autocast_enabled, _DEVICES):
                 with torch.autocast(device, enabled=False):
-                    return run(*args, **kwargs)  # there may be another that is on
+                    return run(*args, **kwargs)  # again: there may be another device whose region is open
         return function(*args, **kwargs)
 
     return run

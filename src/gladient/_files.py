@@ -14,6 +14,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     The file gets the permissions that the umask leaves. A kill may leave the temporary file, whose name begins with a
     dot; nothing reads it.
     """
+    # beside the file, as only within one file system a rename replaces a file at once
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:

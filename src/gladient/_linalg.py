@@ -1,10 +1,10 @@
-"""Safe algebra for symmetric matrices, in float64."""
+"""Safe algebra in float64: symmetric matrices, and quotients whose divisor may be 0."""
 
 import numpy as np
 
 from gladient._types import Array, Float
 
-__all__ = ["is_psd", "is_symmetric", "psd_factor", "smallest_eigenvalue", "solve_spd"]
+__all__ = ["is_psd", "is_symmetric", "psd_factor", "ratio", "smallest_eigenvalue", "solve_spd"]
 
 
 def is_symmetric(A: Float[Array, "m m"]) -> bool:
@@ -14,6 +14,7 @@ def is_symmetric(A: Float[Array, "m m"]) -> bool:
 
 def is_psd(A: Float[Array, "m m"], tolerance: float) -> bool:
     """Whether no eigenvalue of the symmetric matrix A is below -tolerance < 0; much faster than computing them."""
+    # -tolerance < 0 and not 0: a singular A is semidefinite, and its Cholesky factor fails by rounding
     try:
         np.linalg.cholesky(A + tolerance * np.eye(len(A)))
     except np.linalg.LinAlgError:
@@ -32,7 +33,14 @@ def psd_factor(A: Float[Array, "m m"]) -> Float[Array, "m m"]:
     return np.asarray((vectors * np.sqrt(np.clip(eigenvalues, 0.0, None))) @ vectors.T)
 
 
-def solve_spd(A: Float[Array, "m m"], b: Float[Array, " m"]) -> Float[Array, " m"]:
-    """A⁻¹ b for a positive definite A, scaled to unit diagonal so that rows of very different sizes stay accurate."""
-    scale = 1.0 / np.sqrt(np.diag(A))
-    return np.asarray(scale * np.linalg.solve(A * scale[:, None] * scale, b * scale))
+def solve_spd(A: Float[Array, "*G m m"], b: Float[Array, "*G m"]) -> Float[Array, "*G m"]:
+    """A⁻¹ b for positive definite A, scaled to unit diagonal so that rows of very different sizes stay accurate."""
+    scale = 1.0 / np.sqrt(np.einsum("...kk->...k", A))
+    scaled = A * scale[..., :, None] * scale[..., None, :]
+    return np.asarray(scale * np.linalg.solve(scaled, (b * scale)[..., None])[..., 0])
+
+
+def ratio(a: Array, b: Array) -> Array:
+    """The quotient a / b where b > 0, elsewhere 1."""
+    positive = b > 0.0
+    return np.asarray(np.where(positive, a / np.where(positive, b, 1.0), 1.0))

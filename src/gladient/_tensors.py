@@ -52,6 +52,7 @@ def load_tensors(path: Path, *, run: Mapping[str, Any]) -> tuple[dict[str, Tenso
         raise CheckpointError(
             f"{path} is not a whole gladient checkpoint ({error}); delete it, and train or save again"
         ) from None
+    # through JSON, as what was found has been: tuples are lists then
     expected = json.loads(json.dumps(run, allow_nan=False))
     if found != expected:
         names = sorted(k for k in {*found, *expected} if found.get(k) != expected.get(k))

@@ -130,10 +130,13 @@ def test_wrong_options(options: dict) -> None:
 def test_compiled_peers_are_right_at_one_width_after_another(tmp_path: Path) -> None:
     program = """
 import torch
-from benchmarks.operators.cases import Case
-from benchmarks.operators.measuring import measure
-rows = measure(Case("scalar", 2, 128, 2, 16, 16), rounds=1).rows
-print(torch.backends.cpu.get_cpu_capability(), *(row.error for row in rows if row.kind == "compiled"))
+from benchmarks.operators.cases import Case, inputs, reference
+from benchmarks.operators.measuring import _error
+from benchmarks.operators.peers import contenders
+case = Case("scalar", 2, 64, 2, 16, 16)
+given = inputs(case)
+found = [peer.operator(**given) for peer in contenders(case).values() if peer.kind == "compiled"]
+print(torch.backends.cpu.get_cpu_capability(), *(_error(o, reference(case, given)) for o in found))
 """
     for width in ("avx512", "avx2"):
         setting = {"ATEN_CPU_CAPABILITY": width, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}

@@ -11,7 +11,7 @@ import torch
 
 from gladient.cli import main
 from gladient.experiments.demo import models as demo
-from gladient.lens import _bounds
+from gladient.lens import bounds
 
 transformers = pytest.importorskip("transformers")
 IDS = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0)
@@ -199,8 +199,8 @@ def test_hostile_and_broken_folders_are_one_error(
     how: str, save: Save, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In bounded time and memory, whatever a library does with them."""
-    monkeypatch.setattr(_bounds, "_SECONDS", 5)
-    monkeypatch.setattr(_bounds, "_BYTES", 2**30)
+    monkeypatch.setattr(bounds, "_SECONDS", 5)
+    monkeypatch.setattr(bounds, "_BYTES", 2**30)
     path = save(mamba2(vocab_size=8, num_hidden_layers=1))
     change, message = HOSTILE[how]
     change(path)

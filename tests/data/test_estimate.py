@@ -1,9 +1,11 @@
 """From simulated prompts back to their setting: consistency, honest standard errors, units that do not matter."""
 
+import re
+
 import numpy as np
 import pytest
 import simulated
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gladient import landscape
@@ -67,12 +69,19 @@ def test_standard_errors_cover(name: str) -> None:
 
 
 @settings(max_examples=4, deadline=None)
+@example(1541)
 @given(st.integers(0, 10**6))
 def test_units_do_not_matter(seed: int) -> None:
     rng = np.random.default_rng(seed)
     prompts = simulated.prompts(SETTING, 30, rng)
     moved = scaled(prompts, rng.normal(size=(2, 2)) + 3 * np.eye(2), rng.normal(size=2), rng.normal(size=2))
-    first, second = estimate_setting(prompts), estimate_setting(moved)
+    try:
+        first = estimate_setting(prompts)
+    except ValueError as refused:  # 30 prompts may not tell that the tasks of a role differ
+        with pytest.raises(ValueError, match=re.escape(str(refused).split(" (")[0])):
+            estimate_setting(moved)
+        return
+    second = estimate_setting(moved)
     np.testing.assert_allclose(second.setting.R, first.setting.R, atol=1e-8)
     np.testing.assert_allclose(
         np.linalg.eigvalsh(second.setting.Sigma), np.linalg.eigvalsh(first.setting.Sigma), atol=1e-8

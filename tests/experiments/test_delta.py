@@ -11,11 +11,10 @@ import torch
 from gladient import landscape
 from gladient.cli import main
 from gladient.experiments import FIGURES
-from gladient.experiments._models import MODELS, TOKENS
-from gladient.experiments._rungs import RUNGS, by_example, constant_rule
-from gladient.experiments.delta.figure import Delta, DeltaConfig, DeltaRow
-from gladient.experiments.drift.figure import Drift, DriftConfig
-from gladient.experiments.drift.work import Streaming, read_rule
+from gladient.experiments.figures.delta import Delta, DeltaConfig, DeltaRow
+from gladient.experiments.figures.drift import Drift, DriftConfig, Streaming, read_rule
+from gladient.experiments.models.kinds import MODELS, TOKENS
+from gladient.experiments.models.rungs import RUNGS, by_example, constant_rule
 from gladient.prompts import MultitaskSetting, PromptSampler
 from gladient.training import TrainingConfig
 
@@ -106,12 +105,12 @@ def run(figure: Any, config: Any, folder: Path) -> tuple[list[Any], list[Any]]:
     records = {}
     for work in figure.work(config):
         (folder / work.name).mkdir()
-        records[work] = work.run(folder / work.name).records
+        records[work] = work.run(folder / work.name).measurements
     return figure.rows(config, records), figure.points(config, records)
 
 
 def test_every_delta_rule_has_a_row_in_every_panel(tmp_path: Path) -> None:
-    config = DeltaConfig(n=(4,), drawn=(4, 6), d=3, training=TINY, test_prompts=16, seeds=2)
+    config = DeltaConfig(n=(4,), drawn=(4,), d=3, training=TINY, test_prompts=16, seeds=2)
     rows, points = run(DELTA, config, tmp_path)
     assert [(row.panel, row.model) for row in rows] == [
         (panel, model) for panel in ("0 1", "0.2 0.8", "0.5 0.5", "0.8 0.2") for model in config.models
@@ -171,6 +170,7 @@ def test_decays_and_steps_are_read_off_the_examples() -> None:
     assert (decay, step) == (pytest.approx(0.9), pytest.approx(0.8))
 
 
+@pytest.mark.usefixtures("_here")
 @pytest.mark.parametrize(
     ("figure", "config", "line"),
     [
@@ -188,7 +188,7 @@ def test_from_the_command_line(
 ) -> None:
     tiny = replace(config, training=TINY, test_prompts=16)
     monkeypatch.setattr(FIGURES[figure], "config", lambda **options: tiny)
-    arguments = ["reproduce", "--figure", figure, "--workers", "1", "--out", str(tmp_path / "out")]
+    arguments = ["reproduce", "--figure", figure, "--out", str(tmp_path / "out")]
     assert main(arguments) in (0, 1)
     first = (tmp_path / "out" / "results.csv").read_bytes()
     assert main([*arguments, "--resume"]) in (0, 1)

@@ -10,7 +10,7 @@ import torch
 from gladient.experiments.demo import models as demo
 from gladient.experiments.demo import story as stories
 from gladient.experiments.demo.models import DEMO, cache_folder, demo_models, load_demo
-from gladient.lens._load import look
+from gladient.lens.load import look
 
 SMALL = tuple(
     replace(config, training=replace(config.training, steps=3, batch_size=2), width=16, heads=2) for config in DEMO

@@ -10,8 +10,8 @@ import torch
 from gladient.cli import main
 from gladient.equivalence import construct
 from gladient.experiments import FIGURES
-from gladient.experiments.depth.figure import Depth, DepthConfig, DepthPoint, DepthRow
-from gladient.experiments.depth.work import GrownModels, SearchedSteps
+from gladient.experiments.figures.depth.figure import Depth, DepthConfig, DepthPoint, DepthRow
+from gladient.experiments.figures.depth.work import GrownModels, SearchedSteps
 from gladient.landscape import linear_attention, scalar_gate
 from gladient.prompts import PromptSampler
 from gladient.training import TrainingConfig, evaluate
@@ -38,7 +38,7 @@ def config() -> DepthConfig:
 @pytest.fixture(scope="module")
 def records(config: DepthConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
     folder = tmp_path_factory.mktemp("depth")
-    return {work: work.run(scratch(folder, work.name)).records for work in FIGURE.work(config)}
+    return {work: work.run(scratch(folder, work.name)).measurements for work in FIGURE.work(config)}
 
 
 def scratch(folder: Path, name: str) -> Path:
@@ -81,7 +81,7 @@ def test_test_risk_is_that_of_the_saved_models(config: DepthConfig, records: dic
     """Trained again from the same seeds and tested on other prompts: within the errors stated."""
     work = next(work for work in records if isinstance(work, GrownModels) and work.gate == "scalar")
     again = replace(work, test_prompts=4000).run(tmp_path)
-    for first, second in zip(records[work], again.records, strict=True):
+    for first, second in zip(records[work], again.measurements, strict=True):
         error = (first["standard_error"] ** 2 + second["standard_error"] ** 2) ** 0.5
         assert abs(first["risk"] - second["risk"]) < 5 * error
 
@@ -106,7 +106,7 @@ def test_interrupted_growth_ends_with_the_same_records(
         with pytest.raises(_Stop):
             work.run(tmp_path, on_step=stop_at(limit))
     seen: list[int] = []
-    assert work.run(tmp_path, on_step=seen.append).records == records[work]
+    assert work.run(tmp_path, on_step=seen.append).measurements == records[work]
     assert seen == list(range(41, 61))
 
 
@@ -142,7 +142,7 @@ def test_best_steps_constructed_as_a_network_have_the_risk_of_the_search(depth: 
     """Search by label weights, network by the operator: two ways to one risk, on prompts of their own."""
     work = SearchedSteps("m", True, (4, 4), (0.2, 0.8), 2, depth, prompts=500, starts=0, test_prompts=20_000)
     found = best_steps(work.setting(), depth, prompts=work.prompts, starts=work.starts)
-    record = work.run(Path("none")).records[-1]
+    record = work.run(Path("none")).measurements[-1]
     assert record["rates"] == found[-1].rates
     sampler = PromptSampler([work.setting()], dtype=torch.float64)
     network = construct(found[-1].algorithm(sampler.layout))
@@ -157,12 +157,13 @@ def test_best_steps_constructed_as_a_network_have_the_risk_of_the_search(depth: 
     assert abs(test.risk.item() - record["risk"]) < 4 * error
 
 
+@pytest.mark.usefixtures("_here")
 def test_from_the_command_line(
     tmp_path: Path, config: DepthConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = replace(config, n=(4,), seeds=1)
     monkeypatch.setattr(FIGURES["depth"], "config", lambda **options: small)
-    arguments = ["reproduce", "--figure", "depth", "--workers", "2", "--out", str(tmp_path / "out")]
+    arguments = ["reproduce", "--figure", "depth", "--out", str(tmp_path / "out")]
     assert main(arguments) in (0, 1)
     first = (tmp_path / "out" / "results.csv").read_bytes()
     assert main([*arguments, "--resume"]) in (0, 1)

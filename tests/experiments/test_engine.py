@@ -1,4 +1,4 @@
-"""The engine: a worker that dies, a scheduler and workers started by hand, and what a run cannot do."""
+"""The engine: workers, clients and schedulers that die, those started by hand, and what a run cannot do."""
 
 import io
 import os
@@ -17,14 +17,16 @@ import psutil
 import pytest
 from distributed import Client
 from rich.console import Console
-from tiny_figure import COMMAND, Tiny
+from tiny_figure import COMMAND
 
 from gladient.cli import main
-from gladient.experiments import Outcome, _cluster, _progress, _runner, make
-from gladient.experiments._output import open_output
-from gladient.experiments._register import lend
-from gladient.experiments._versions import versions
-from gladient.experiments._work import OnStep
+from gladient.experiments import Outcome
+from gladient.experiments.engine import cluster as engine_cluster
+from gladient.experiments.engine import progress, runner
+from gladient.experiments.engine.output import open_output
+from gladient.experiments.engine.versions import versions
+from gladient.experiments.models.register import lend
+from gladient.experiments.work import OnStep
 
 DASK = [sys.executable, "-m", "dask"]
 
@@ -33,30 +35,54 @@ def results(out: Path) -> bytes:
     return (out / "results.csv").read_bytes()
 
 
-def wait_for(happened: Callable[[], bool], seconds: float = 180) -> None:
+def wait_for(happened: Callable[[], bool], seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def wait_for_points(out: Path, count: int = 1) -> None:
     wait_for(lambda: len(list(out.glob("points/*.json"))) >= count)
 
 
-def kill_a_worker(process: subprocess.Popen[bytes]) -> None:
+def kill_a_worker(process: subprocess.Popen[str]) -> None:
     """Kill one of the processes that train: those are busiest."""
     workers = [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
     max(workers, key=lambda child: sum(child.cpu_times()[:2])).kill()
 
 
+def end(client: subprocess.Popen[str], out: Path, by: Callable[[], None], code: int) -> None:
+    """End a run before it is done: in silence, with all its workers."""
+    family = psutil.Process(client.pid).children(recursive=True)
+    by()
+    _, errors = client.communicate(timeout=600)
+    assert client.returncode == code
+    assert "Traceback" not in errors
+    assert not (out / "results.csv").exists()
+    assert len(list(out.glob("points/*.json"))) < 8
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+
+
 @pytest.mark.slow
-def test_a_killed_worker_is_replaced_and_the_results_are_the_same(finished: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen([*COMMAND, str(tmp_path / "out")])
-    wait_for_points(tmp_path / "out")
-    kill_a_worker(process)
-    assert process.wait(timeout=300) in (0, 1)
-    assert results(tmp_path / "out") == results(finished)
+def test_killed_and_resumed_gives_the_same_results_bit_for_bit(finished: Path, tmp_path: Path) -> None:
+    """A worker is killed, and replaced; then the client; the run that goes on is interrupted, and goes on again."""
+    out = tmp_path / "out"
+    own: dict[str, Any] = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    client = subprocess.Popen([*COMMAND, str(out)], **own)
+    wait_for_points(out)
+    kill_a_worker(client)
+    wait_for_points(out, 3)
+    end(client, out, client.kill, -signal.SIGKILL)
+    client = subprocess.Popen([*COMMAND, str(out), "--resume"], **own)
+    wait_for_points(out, 5)
+    end(client, out, lambda: os.killpg(client.pid, signal.SIGINT), 130)  # as a terminal does: workers get it too
+    resumed = subprocess.run([*COMMAND, str(out), "--resume"], capture_output=True, text=True, check=False)
+    assert resumed.returncode in (0, 1), resumed.stderr
+    assert "were finished before" in resumed.stderr
+    for name in ("results.csv", "exact.csv", "figure.svg", "figure.png"):
+        assert (out / name).read_bytes() == (finished / name).read_bytes(), name
 
 
 @contextmanager
@@ -87,21 +113,41 @@ def cluster(folder: Path, workers: int, port: int = 0) -> Iterator[tuple[str, li
             process.wait(timeout=60)
 
 
+def busy(nanny: subprocess.Popen[bytes]) -> bool:
+    """Whether a worker, or anything below it, computes."""
+    try:
+        family = [psutil.Process(nanny.pid), *psutil.Process(nanny.pid).children(recursive=True)]
+        return sum(process.cpu_percent(0.5) for process in family) > 20
+    except psutil.NoSuchProcess:
+        return False
+
+
 @pytest.mark.slow
 def test_workers_started_by_hand_give_the_same_bits_whoever_dies(finished: Path, tmp_path: Path) -> None:
-    """A nanny is killed with its worker; then the client, whose run goes on with --resume."""
+    """A nanny with its worker; the client, whose run goes on; the scheduler, which ends it in one line; a new one."""
     out = tmp_path / "out"
     with cluster(tmp_path, workers=2) as (address, started):
-        client = subprocess.Popen([*COMMAND, str(out), "--scheduler", address])
+        command = [*COMMAND, str(out), "--scheduler", address]
+        client = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         wait_for_points(out)
         started[1].kill()
         wait_for_points(out, 3)
         client.kill()
-        client.wait()
-        assert subprocess.run([*COMMAND, str(out), "--resume", "--scheduler", address], check=False).returncode in (
-            0,
-            1,
-        )
+        client.communicate()
+        client = subprocess.Popen([*command, "--resume"], stderr=subprocess.PIPE, text=True)
+        wait_for_points(out, 5)
+        started[0].kill()
+        _, told = client.communicate(timeout=600)
+        assert client.returncode == 3
+        error = told[told.index("gladient: error: ") :]
+        assert f"the scheduler {address} went away" in error
+        assert "--resume" in error
+        assert error.count("\n") == 1
+        assert "Traceback" not in told
+        wait_for(lambda: not any(busy(process) for process in started[1:]))
+        with cluster(tmp_path / "again", workers=1, port=int(address.rsplit(":", 1)[1])) as (again, _):
+            assert again == address
+            assert subprocess.run([*command, "--resume"], check=False).returncode in (0, 1)
     assert results(out) == results(finished)
     assert f"the workers of {address}" in (out / "report.html").read_text()
     assert not list((out / "checkpoints").iterdir())
@@ -110,7 +156,7 @@ def test_workers_started_by_hand_give_the_same_bits_whoever_dies(finished: Path,
 def test_nothing_answers_at_the_schedulers_address(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_cluster, "_CONNECT_WITHIN", 1.0)
+    monkeypatch.setattr(engine_cluster, "_CONNECT_WITHIN", 1.0)
     arguments = ["reproduce", "--out", str(tmp_path / "out"), "--scheduler", "tcp://127.0.0.1:1"]
     assert main(arguments) == 2
     error = capsys.readouterr().err
@@ -124,15 +170,17 @@ def test_a_schedulers_address_has_a_port(monkeypatch: pytest.MonkeyPatch, capsys
     assert "scheduler is 'tcp://cluster'; it must be an address with a port" in capsys.readouterr().err
 
 
-def test_a_worker_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_runner, "versions", lambda: {**versions(), "torch": "1.0"})  # the client's alone
-    with pytest.raises(ValueError, match=r"a worker has torch .* and the client 1\.0"):
-        make(Tiny(), Tiny().config(quick=False, seeds=None, device="cpu"), tmp_path / "out", command="test")
+def test_a_worker_of_another_version_is_refused(tmp_path: Path, scheduler: str) -> None:
+    with open_output(tmp_path / "out", config={"figure": "f"}, resume=False) as output, Client(scheduler) as client:
+        other = {**versions(), "torch": "1.0"}
+        future = client.submit(runner._do, Endless(), output, "topic", other, lend({}))
+        with pytest.raises(ValueError, match=r"a worker has torch .* and the client 1\.0"):
+            future.result()
 
 
 def test_workers_started_here_are_locked_and_keep_their_memory() -> None:
     before = listening()
-    with _cluster.connected(1, None) as client:
+    with engine_cluster.connected(1, None) as client:
         assert client.scheduler_info()["address"].startswith("tls://127.0.0.1")
         (found,) = client.run(lambda: dict(os.environ)).values()
         assert "MALLOC_TRIM_THRESHOLD_" not in found
@@ -148,10 +196,10 @@ def test_workers_that_cannot_start_are_told_in_a_sentence(monkeypatch: pytest.Mo
     def fail(workers: int) -> None:
         raise RuntimeError("Nanny failed to start.") from MemoryError()
 
-    monkeypatch.setattr(_cluster, "_started", fail)
+    monkeypatch.setattr(engine_cluster, "_started", fail)
     with (
         pytest.raises(OSError, match=r"cannot start 2 worker processes \(MemoryError\), .* lack of memory"),
-        _cluster.connected(2, None),
+        engine_cluster.connected(2, None),
     ):
         pass
 
@@ -168,9 +216,9 @@ def listening() -> set[tuple[int, str]]:
 
 
 def test_a_run_without_a_terminal_says_now_and_then_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_progress, "_SAY_EVERY", 0.01)
+    monkeypatch.setattr(progress, "_SAY_EVERY", 0.01)
     log = io.StringIO()
-    with _progress.showing(Console(file=log), [Endless(), Endless(name="other")]) as bar:
+    with progress.showing(Console(file=log), [Endless(), Endless(name="other")]) as bar:
         bar.advance(500.0)
         bar.finish("endless: done in 1.0 s")
         wait_for(lambda: "25% after 0.0 min; 1 of 2 parts done\n" in log.getvalue(), seconds=60)
@@ -178,37 +226,6 @@ def test_a_run_without_a_terminal_says_now_and_then_where_it_is(monkeypatch: pyt
     assert "endless: done in 1.0 s\n" in said
     time.sleep(0.05)
     assert log.getvalue() == said
-
-
-@pytest.mark.slow
-def test_a_scheduler_that_dies_ends_the_run_in_one_line_and_a_new_one_goes_on(finished: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with cluster(tmp_path, workers=2) as (address, started):
-        client = subprocess.Popen([*COMMAND, str(out), "--scheduler", address], stderr=subprocess.PIPE, text=True)
-        wait_for_points(out)
-        started[0].kill()
-        _, told = client.communicate(timeout=120)
-        assert client.returncode == 3
-        error = told[told.index("gladient: error: ") :]
-        assert f"the scheduler {address} went away" in error
-        assert "--resume" in error
-        assert error.count("\n") == 1
-        assert "Traceback" not in told
-        wait_for(lambda: not any(busy(process) for process in started[1:]))
-        port = address.rsplit(":", 1)[1]
-        with cluster(tmp_path / "again", workers=1, port=int(port)) as (again, _):
-            assert again == address
-            assert subprocess.run([*COMMAND, str(out), "--resume", "--scheduler", again], check=False).returncode < 2
-    assert results(out) == results(finished)
-
-
-def busy(nanny: subprocess.Popen[bytes]) -> bool:
-    """Whether a worker, or anything below it, computes."""
-    try:
-        family = [psutil.Process(nanny.pid), *psutil.Process(nanny.pid).children(recursive=True)]
-        return sum(process.cpu_percent(0.5) for process in family) > 20
-    except psutil.NoSuchProcess:
-        return False
 
 
 @dataclass(frozen=True)
@@ -239,7 +256,7 @@ def test_work_that_nobody_waits_for_stops_and_keeps_its_checkpoints(tmp_path: Pa
         Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client,
     ):
         client.subscribe_topic("topic", lambda event: told.append(event[1]))
-        future = client.submit(_runner._do, Endless(), output, "topic", versions(), lend({}), key="endless")
+        future = client.submit(runner._do, Endless(), output, "topic", versions(), lend({}), key="endless")
         wait_for(lambda: len(told) > 2)
         assert 0 < sum(told) < 1000
         assert not (output.checkpoints / "endless" / "stopped").exists()
@@ -250,9 +267,9 @@ def test_work_that_nobody_waits_for_stops_and_keeps_its_checkpoints(tmp_path: Pa
 def test_checkpoints_go_where_the_client_will_find_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with open_output(tmp_path / "out", config={"figure": "f"}, resume=False) as output:
-        assert _runner._scratch(output) == output.checkpoints
+        assert runner._scratch(output) == output.checkpoints
         (tmp_path / "out" / "config.json").write_text("another run's")
-        there = _runner._scratch(output)
+        there = runner._scratch(output)
         assert there.is_relative_to(tmp_path / "cache" / "gladient" / "checkpoints")
         (tmp_path / "out" / "config.json").unlink()
-        assert _runner._scratch(output) == there
+        assert runner._scratch(output) == there

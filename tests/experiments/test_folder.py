@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from gladient.experiments import Panel, Stack
-from gladient.experiments._output import open_output
+from gladient.experiments import NamedSetting, TrainedStack
+from gladient.experiments.engine.output import open_output
 from gladient.training import TrainingConfig
 
 CONFIG = {"figure": "f", "seeds": 1}
-PANEL = Panel.isotropic((2, 2), (0.2, 0.8), 2)
+PANEL = NamedSetting.isotropic((2, 2), (0.2, 0.8), 2)
 WORKS = [
-    Stack(name, name, (PANEL,), (0,), TrainingConfig(steps=4, batch_size=4, checkpoint_every=2), 10)
+    TrainedStack(name, name, (PANEL,), (0,), TrainingConfig(steps=4, batch_size=4, checkpoint_every=2), 10)
     for name in ("scalar_gate", "linear_attention")
 ]
 
@@ -38,7 +38,7 @@ def run(out: Path, *, resume: bool, stop: bool = False) -> list[object]:
                         raise StoppedError
 
                 output.save(work, work.run(scratch, on_step), seconds=1.0)
-        return [output.load(work).records for work in WORKS]
+        return [output.load(work).measurements for work in WORKS]
 
 
 def obey(out: Path, error: Exception, spare: Iterator[Path]) -> tuple[Path, bool]:
@@ -93,10 +93,13 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
     "another": lambda content: b'{"figure": "g"}',
     "object": lambda content: b"{}",
 }
+NOT_JSON = ("missing", "empty", "half", "a bit", "list")  # to a file of tensors, any text is the same damage
 
 
-@pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("damage", DAMAGES)
+CASES = [(file, damage) for file in FILES for damage in DAMAGES if file.endswith("json") or damage in NOT_JSON]
+
+
+@pytest.mark.parametrize(("file", "damage"), CASES)
 def test_every_advice_works(broken_off: Path, expected: list[object], tmp_path: Path, file: str, damage: str) -> None:
     """It is followed until the run is done, and then the run is as if nothing had happened."""
     spare = iter([tmp_path / "second"])

@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -10,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from gladient.cli import main
 
 pytestmark = pytest.mark.slow
 
@@ -54,11 +57,14 @@ def test_jobs_of_a_queue(tmp_path: Path) -> None:
     assert "8 models trained" in printed.stdout
 
 
-def test_the_page_of_sweeps(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_here")
+def test_the_page_of_sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = block("sweeps.md", "yaml", "models").replace("steps: 400", "steps: 2").replace("131072", "1024")
     (tmp_path / "grid.yaml").write_text(grid)
-    shell(block("sweeps.md", "bash", "gladient sweep"), tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(block("sweeps.md", "bash", "gladient sweep"))[1:]) == 0
     with (tmp_path / "results" / "grid" / "results.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 3 * 2 * 2 * 4 * 2
-    shell(block("sweeps.md", "bash", "gladient train").replace("--steps 400", "--steps 300"), tmp_path)
+    train = block("sweeps.md", "bash", "gladient train").replace("--steps 400", "--steps 300")
+    assert main(shlex.split(train)[1:]) == 0
     assert (tmp_path / "results" / "train" / "weights" / "scalar_gate.safetensors").exists()

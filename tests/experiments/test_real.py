@@ -10,10 +10,10 @@ from rich.console import Console
 
 from gladient.data import Prompt, estimate_setting
 from gladient.experiments import FIGURES, MODELS, make
-from gladient.experiments.real import baselines
-from gladient.experiments.real.fitted import fit_step, step_errors
-from gladient.experiments.real.layers import TrainedLayers, _Pool, _tokens, see_roles_alone
-from gladient.experiments.real.sets import SETS, RealSet, in_order, require_sets
+from gladient.experiments.figures.real import baselines
+from gladient.experiments.figures.real.fitted import fit_step, step_errors
+from gladient.experiments.figures.real.layers import TrainedLayers, _Pool, _tokens, see_roles_alone
+from gladient.experiments.figures.real.sets import SETS, RealSet, in_order, require_sets
 from gladient.prompts import PromptLayout
 from gladient.training import TrainingConfig
 
@@ -143,14 +143,14 @@ def test_gates_that_see_roles_alone_stay_blind() -> None:
 
 @pytest.mark.slow
 def test_trained_layers_learn(small: RealSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("gladient.experiments.real.layers.SETS", {"small": lambda: small})
+    monkeypatch.setattr("gladient.experiments.figures.real.layers.SETS", {"small": lambda: small})
     training = TrainingConfig(steps=40, batch_size=64, gate_learning_rate=0.03)
     done: list[int] = []
     outcome = TrainedLayers("small", "nearest last", 4, 2, training).run(tmp_path, done.append)
     assert len(outcome.weights) == 5
     assert done[-1] == 200
-    assert [record["model"] for record in outcome.records][:3] == ["linear_attention", "scalar_gate", "value_gate"]
-    risks = {record["model"]: record["risk"] for record in outcome.records}
+    assert [record["model"] for record in outcome.measurements][:3] == ["linear_attention", "scalar_gate", "value_gate"]
+    risks = {record["model"]: record["risk"] for record in outcome.measurements}
     assert risks["scalar_gate, roles alone"] < 0.95  # 1 is the risk of predicting 0
 
 

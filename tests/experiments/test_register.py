@@ -13,14 +13,25 @@ from torch import Tensor, nn
 
 from gladient import landscape
 from gladient.cli import main
-from gladient.experiments import MODELS, RUNGS, Panel, Single, SingleConfig, Stack, Sweep, make, read_grid, register
-from gladient.experiments._models import Kind
-from gladient.experiments._register import _check_build, _check_name, _check_rung, describe, learn, lend
+from gladient.experiments import (
+    MODELS,
+    RUNGS,
+    NamedSetting,
+    Single,
+    SingleConfig,
+    Sweep,
+    TrainedStack,
+    make,
+    read_grid,
+    register,
+)
+from gladient.experiments.models.kinds import ModelKind
+from gladient.experiments.models.register import _check_build, _check_name, _check_rung, describe, learn, lend
 from gladient.nn import LayerConfig, presets
 from gladient.prompts import MultitaskSetting, PromptLayout
 from gladient.training import TrainingConfig
 
-PANEL = Panel.isotropic((3, 2), (0.2, 0.8), 2)
+PANEL = NamedSetting.isotropic((3, 2), (0.2, 0.8), 2)
 MODULE = """
 from torch import nn
 from gladient.experiments import register
@@ -64,8 +75,10 @@ def hybrid(layout: PromptLayout, *, step_bound: float = 2.0) -> LayerConfig:
     return presets.gated_deltanet(layout.width, step_bound=step_bound)
 
 
-def stack(model: str) -> Stack:
-    return Stack(model, model, (PANEL, PANEL), (0, 5), TrainingConfig(steps=4, batch_size=8, checkpoint_every=2), 16)
+def stack(model: str) -> TrainedStack:
+    return TrainedStack(
+        model, model, (PANEL, PANEL), (0, 5), TrainingConfig(steps=4, batch_size=8, checkpoint_every=2), 16
+    )
 
 
 @pytest.mark.parametrize(
@@ -187,7 +200,7 @@ def test_a_worker_refuses_another_file() -> None:
     lent = lend({"own": MODELS["own"]})
     learn(lent)
     kind = cloudpickle.loads(lent)["own"]
-    other = Kind(kind.rung, kind.build, origin={**kind.origin, "source": "0"})
+    other = ModelKind(kind.rung, kind.build, origin={**kind.origin, "source": "0"})
     with pytest.raises(ValueError, match=r"a worker has another .*test_register, where the model 'own' is built"):
         learn(lend({"own": other}))
     with pytest.raises(ValueError, match=r"cannot import a registered model \(No module named 'absent'\)"):
@@ -206,14 +219,14 @@ def test_what_a_builder_holds_is_told_apart() -> None:
     assert len(set(found)) == len(found) - 1
 
 
-def test_a_sweep_has_it_beside_the_others(tmp_path: Path) -> None:
+def test_a_sweep_has_it_beside_the_others(tmp_path: Path, scheduler: str) -> None:
     def half(setting: MultitaskSetting) -> float:
         return landscape.profile_risk([0.5, 1.0], setting)
 
     register("own", hybrid, rung=half)
     grid = {"n": [3, 2], "r": [[0.2, 0.8], [0.8, 0.2]], "d": 2, "models": ["own", "scalar_gate"], "test_prompts": 64}
     config = read_grid({**grid, "training": {"steps": 2, "batch_size": 8}})
-    rows = make(Sweep(), config, tmp_path / "out", command="test", workers=2).rows
+    rows = make(Sweep(), config, tmp_path / "out", command="test", scheduler=scheduler).rows
     own = [row for row in rows if row.model == "own"]
     assert [row.rung for row in own] == ["own", "own"]
     expected = [half(MultitaskSetting.isotropic(n=[3, 2], r=row.r.split(), d=2)) for row in own]
@@ -230,7 +243,7 @@ def test_the_command_imports_the_module_that_registers(
     """Workers import it by themselves; without a rung it is not judged."""
     (tmp_path / "own_models.py").write_text(MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    options = ["--model", "own", "--n", "3", "2", "--r", "0.2", "0.8", "--d", "2", "--steps", "2", "--workers", "2"]
+    options = ["--model", "own", "--n", "3", "2", "--r", "0.2", "0.8", "--d", "2", "--steps", "2", "--workers", "1"]
     command = ["train", *options, "--test-prompts", "16", "--out", str(tmp_path / "out"), "--register"]
     assert main([*command, "absent"]) == 2
     assert "register is 'absent', which cannot be imported (No module named 'absent')" in capsys.readouterr().err
@@ -246,8 +259,8 @@ def test_the_command_imports_the_module_that_registers(
     assert kept["build"] == "own_models:Own"
 
 
-def test_a_setting_of_another_model_is_not_described(tmp_path: Path) -> None:
+def test_a_setting_of_another_model_is_not_described(tmp_path: Path, scheduler: str) -> None:
     register("own", Mean)
     config = SingleConfig(model="gla", panel=PANEL, training=TrainingConfig(steps=1), test_prompts=10)
-    make(Single(), config, tmp_path / "out", command="test")
+    make(Single(), config, tmp_path / "out", command="test", scheduler=scheduler)
     assert "registered" not in json.loads((tmp_path / "out" / "config.json").read_text())

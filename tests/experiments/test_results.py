@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gladient.experiments._results import ExactPoint, Row, judge_gap, read_rows, summarise, write_rows
-from gladient.experiments.multitask.figure import Multitask, MultitaskConfig
+from gladient.experiments.engine.results import ExactPoint, RiskRow, judge_gap, read_rows, summarise, write_rows
+from gladient.experiments.figures.multitask import Multitask, MultitaskConfig
 
 FIGURE = Multitask()
 
 
-def point(risks: list[float], errors: list[float], exact: float = 1.0) -> Row:
+def point(risks: list[float], errors: list[float], exact: float = 1.0) -> RiskRow:
     records = [{"risk": risk, "standard_error": error} for risk, error in zip(risks, errors, strict=True)]
     return summarise(records, figure="f", panel="0 1", n=10, model="m", exact=exact)
 
@@ -72,8 +72,8 @@ def test_an_exact_risk_of_zero() -> None:
 
 def test_rows_survive_a_round_trip_to_the_last_bit(tmp_path: Path) -> None:
     rows = [point([1 / 3, 2 / 7], [0.1, 0.2]), point([1e-17], [1e-18])]
-    write_rows(tmp_path / "rows.csv", Row, rows)
-    assert read_rows(tmp_path / "rows.csv", Row) == rows
+    write_rows(tmp_path / "rows.csv", RiskRow, rows)
+    assert read_rows(tmp_path / "rows.csv", RiskRow) == rows
     curve = [ExactPoint("0 1", 10, "c", 1 / 3)]
     write_rows(tmp_path / "exact.csv", ExactPoint, curve)
     assert read_rows(tmp_path / "exact.csv", ExactPoint) == curve

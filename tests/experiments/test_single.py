@@ -9,16 +9,17 @@ import pytest
 
 from gladient import landscape
 from gladient.cli import main
-from gladient.experiments import Panel, Single, SingleConfig
+from gladient.experiments import NamedSetting, Single, SingleConfig
 from gladient.prompts import MultitaskSetting
 from gladient.training import TrainingConfig
 
 OPTIONS = ["--n", "3", "2", "--r", "0.2", "0.8", "--rho", "0.1", "--spectrum", "2", "1", "--sigma2", "0.1"]
 
 
+@pytest.mark.usefixtures("_here")
 def test_the_risk_falls_and_the_weights_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    size = ["--steps", "300", "--batch-size", "256", "--test-prompts", "100000", "--workers", "1"]
+    size = ["--steps", "300", "--batch-size", "256", "--test-prompts", "100000"]
     assert main(["train", "--model", "value_gate", *OPTIONS, *size, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "1 of 1 trained model reaches its exact risk or lies below it" in printed
@@ -30,7 +31,7 @@ def test_the_risk_falls_and_the_weights_are_kept(tmp_path: Path, capsys: pytest.
     assert np.mean(curve[-20:]) == pytest.approx(exact, rel=0.1)
     config = SingleConfig(
         model="value_gate",
-        panel=Panel.of(setting),
+        panel=NamedSetting.of(setting),
         test_prompts=100_000,
         training=_training(steps=300, batch_size=256),
     )
@@ -52,7 +53,7 @@ def test_a_setting_in_the_eigenbasis_is_the_same_problem() -> None:
     A = rng.normal(size=(3, 3))
     setting = MultitaskSetting([4, 3], [[1, 0.3], [0.3, 1]], [0.5, 0.6], A @ A.T, 0.2)
     for rung in (landscape.linear_attention, landscape.scalar_gate, landscape.optimum):
-        assert rung(Panel.of(setting).setting).risk == pytest.approx(rung(setting).risk, rel=1e-12)
+        assert rung(NamedSetting.of(setting).setting).risk == pytest.approx(rung(setting).risk, rel=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from gladient import landscape
 from gladient.cli import main
 from gladient.experiments import MODELS, Sweep, make, read_grid
-from gladient.experiments.sweep.figure import SweepRow
+from gladient.experiments.figures.sweep.figure import SweepRow
 from gladient.prompts import MultitaskSetting, correlation_matrix
 
 GRID: dict[str, Any] = {
@@ -28,9 +28,9 @@ GRID: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def table(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> Path:
     folder = tmp_path_factory.mktemp("sweep")
-    made = make(Sweep("n"), read_grid(GRID), folder / "out", command="test", parquet=True)
+    made = make(Sweep("n"), read_grid(GRID), folder / "out", command="test", parquet=True, scheduler=scheduler)
     assert not made.diverged
     return folder / "out"
 
@@ -73,8 +73,8 @@ def test_parquet_holds_the_same_table(table: Path) -> None:
 
 @pytest.mark.parametrize("x", ["n", "r", "d", "rho", "sigma2", None])
 def test_the_picture_goes_along_any_axis(table: Path, x: str | None) -> None:
-    from gladient.experiments._results import read_rows
-    from gladient.experiments.sweep.figure import SweepPoint
+    from gladient.experiments.engine.results import read_rows
+    from gladient.experiments.figures.sweep.figure import SweepPoint
 
     figure = Sweep(x)
     picture = figure.draw(read_rows(table / "results.csv", SweepRow), read_rows(table / "exact.csv", SweepPoint))
@@ -84,19 +84,21 @@ def test_the_picture_goes_along_any_axis(table: Path, x: str | None) -> None:
     }
 
 
+@pytest.mark.usefixtures("_here")
 def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "grid.yaml"
     file.write_text("n: [[3, 2]]\nr: [0.2, 0.8]\nd: 2\ntraining: {steps: 2, batch_size: 4}\ntest_prompts: 8\n")
     out = tmp_path / "out"
-    assert main(["sweep", str(file), "--out", str(out), "--workers", "1"]) == 0
+    assert main(["sweep", str(file), "--out", str(out)]) == 0
     assert "3 trained models reach" in capsys.readouterr().out
     first = (out / "results.csv").read_bytes()
-    assert main(["sweep", str(file), "--out", str(out), "--workers", "1"]) == 2
+    assert main(["sweep", str(file), "--out", str(out)]) == 2
     assert "add --resume" in capsys.readouterr().err
     assert main(["sweep", str(file), "--out", str(out), "--resume", "--x", "d"]) == 0
     assert (out / "results.csv").read_bytes() == first
 
 
+@pytest.mark.usefixtures("_here")
 def test_models_that_diverge_are_said_and_kept_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A finite divergence and one to NaN: neither is a row, and the exit code says so."""
     out, file = tmp_path / "out", tmp_path / "grid.yaml"
@@ -105,7 +107,7 @@ def test_models_that_diverge_are_said_and_kept_out(tmp_path: Path, capsys: pytes
             "n: [3, 2]\nr: [0.2, 0.8]\nd: 2\nmodels: [linear_attention]\nseeds: 2\n"
             f"training: {{steps: 20, batch_size: 4, learning_rate: {rate}}}\ntest_prompts: 64\n"
         )
-        assert main(["sweep", str(file), "--out", str(out / rate), "--workers", "1"]) == 1
+        assert main(["sweep", str(file), "--out", str(out / rate)]) == 1
         printed = capsys.readouterr().out
         assert "diverged: 00000-linear_attention-r0-s0: panel 0.2 0.8, seed 0" in printed
         assert "diverged: 00000-linear_attention-r0-s0: panel 0.2 0.8, seed 1" in printed

@@ -11,8 +11,7 @@ import torch
 from gladient import landscape
 from gladient.cli import main
 from gladient.experiments import FIGURES
-from gladient.experiments.weights.figure import WeightPoint, WeightRow, Weights, WeightsConfig, cosine
-from gladient.experiments.weights.work import Reading, read
+from gladient.experiments.figures.weights import Reading, WeightPoint, WeightRow, Weights, WeightsConfig, cosine, read
 from gladient.training import TrainingConfig
 
 FIGURE = Weights()
@@ -30,7 +29,7 @@ def records(config: WeightsConfig, tmp_path_factory: pytest.TempPathFactory) -> 
     found = {}
     for work in FIGURE.work(config):
         (folder / work.name).mkdir()
-        found[work] = work.run(folder / work.name).records
+        found[work] = work.run(folder / work.name).measurements
     return found
 
 
@@ -93,11 +92,12 @@ def test_cosines_leave_the_scale_symmetry_open() -> None:
     assert cosine([[1, 0], [0, 1]], [[0, 1], [-1, 0]]) == pytest.approx(0)
 
 
+@pytest.mark.usefixtures("_here")
 def test_from_the_command_line(
     tmp_path: Path, config: WeightsConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(FIGURES["weights"], "config", lambda **options: replace(config, seeds=1))
-    arguments = ["reproduce", "--figure", "weights", "--workers", "2", "--out", str(tmp_path / "out")]
+    arguments = ["reproduce", "--figure", "weights", "--out", str(tmp_path / "out")]
     assert main(arguments) == 1
     first = (tmp_path / "out" / "results.csv").read_bytes()
     assert main([*arguments, "--resume"]) == 1

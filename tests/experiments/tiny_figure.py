@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gladient.cli import main
 from gladient.experiments import FIGURES
-from gladient.experiments.multitask.figure import Multitask, MultitaskConfig
+from gladient.experiments.figures.multitask import Multitask, MultitaskConfig
 from gladient.training import TrainingConfig
 
 COMMAND = [sys.executable, str(Path(__file__).resolve())]
@@ -15,9 +15,8 @@ COMMAND = [sys.executable, str(Path(__file__).resolve())]
 class Tiny(Multitask):
     """Two lengths, few steps."""
 
-    def config(self, *, quick: bool, seeds: int | None, device: str) -> MultitaskConfig:
-        training = TrainingConfig(steps=200, batch_size=64, checkpoint_every=20)
-        return MultitaskConfig(n=(4, 6), seeds=seeds or 1, training=training, test_prompts=2000, device=device)
+    training = TrainingConfig(steps=100, batch_size=64, checkpoint_every=20)
+    full = MultitaskConfig(n=(4, 6), training=training, test_prompts=2000)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from gladient import landscape
 from gladient.answers import around, gates, has_stacks, stacks, verdict
 from gladient.cli import main
 from gladient.cli.risk import Risk
-from gladient.experiments import Panel, Stack
-from gladient.experiments.single.work import Run
+from gladient.experiments import NamedSetting, TrainedStack
+from gladient.experiments.figures.single import Run
 from gladient.explore import Fields, Training, controls, pictures, tables
 from gladient.explore.guarded import Guard
 from gladient.explore.notebook import app
@@ -130,12 +130,17 @@ def test_losses_are_those_of_the_command(tmp_path):
     setting, steps = Fields(n="5 5", d="3").setting(), 6
     training = Training(setting, "value_gate", steps)
     training.run(lambda: True)
-    stack = Stack("one", "value_gate", (Panel.of(setting),), (0,), TrainingConfig(steps=steps), 2**15)
-    (record,) = Run(stack).run(tmp_path).records
+    stack = TrainedStack("one", "value_gate", (NamedSetting.of(setting),), (0,), TrainingConfig(steps=steps), 2**15)
+    (record,) = Run(stack).run(tmp_path).measurements
     np.testing.assert_allclose(training.losses, setting.M * np.array(record["losses"]), rtol=1e-6)
     assert training.tested == pytest.approx((setting.M * record["risk"], setting.M * record["standard_error"]))
     picture = pictures.draw_training(training.losses, steps, {"value_gate": 2.0})
     assert picture.axes[0].get_xlim() == (0, steps)
+
+
+def test_a_training_can_be_drawn_before_its_first_step():
+    training = Training(Fields(n="5 5", d="3").setting(), "linear_attention", 400)
+    assert "Step 0 of 400" in controls.trained(training, {"linear_attention": 2.0}).text
 
 
 def test_a_training_can_be_stopped():

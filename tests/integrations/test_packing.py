@@ -9,9 +9,9 @@ from test_replaced_functions import DELTA, KIMI, MAMBA2, OPTIONS, normal
 from tiny import MODELS
 from torch import Tensor
 
-from gladient.integrations._convolution import convolution
-from gladient.integrations._delta import delta_rule, kimi_delta_rule
-from gladient.integrations._selective import mamba2_scan
+from gladient.integrations.convolution import convolution
+from gladient.integrations.delta import delta_rule, kimi_delta_rule
+from gladient.integrations.selective import mamba2_scan
 from gladient.integrations.transformers import accelerated
 
 NUMBERS = torch.tensor([[0] * 12 + [1] * 18])

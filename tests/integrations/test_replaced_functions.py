@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu, softplus
 
-from gladient.integrations._convolution import convolution
-from gladient.integrations._delta import delta_rule, kimi_delta_rule
-from gladient.integrations._selective import mamba2_scan, mamba2_step, mamba_scan, mamba_step
+from gladient.integrations.convolution import convolution
+from gladient.integrations.delta import delta_rule, kimi_delta_rule
+from gladient.integrations.selective import mamba2_scan, mamba2_step, mamba_scan, mamba_step
 from tolerances import TOLERANCES
 
 EXACT = TOLERANCES[torch.float64]

@@ -1,10 +1,15 @@
 """Models of transformers with and without our kernels: logits, gradients, generation, packed rows; nothing stays."""
 
+import functools
+import gc
 import inspect
 import re
 import subprocess
 import sys
+from contextlib import ExitStack, nullcontext
+from itertools import permutations
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,7 +20,7 @@ from tiny import MODELS
 from torch import Tensor, nn
 
 from gladient import lens
-from gladient.integrations.transformers import SUPPORTED, accelerate, accelerated
+from gladient.integrations.transformers import SUPPORTED, Acceleration, accelerate, accelerated
 
 KNOWN = {name for names in SUPPORTED.values() for name in names}
 
@@ -169,6 +174,14 @@ def test_two_models_share_and_either_may_end_first() -> None:
     assert_same(before, snapshot(one))
 
 
+def test_functions_stay_replaced_when_nobody_keeps_the_handle() -> None:
+    home: Any = ModuleType("home")
+    home.causal_conv1d_fn = theirs = lambda x: x
+    Acceleration([(home, "causal_conv1d_fn")])
+    gc.collect()
+    assert home.causal_conv1d_fn is not theirs
+
+
 def test_other_devices_get_the_librarys_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     model = MODELS["mamba"].build(0)
     (home,) = homes(model)
@@ -179,22 +192,47 @@ def test_other_devices_get_the_librarys_functions(monkeypatch: pytest.MonkeyPatc
         assert home.causal_conv1d_fn(x.to("meta"), weight.to("meta")) == "the library's"
 
 
-def test_the_lens_looks_into_an_accelerated_model() -> None:
-    """The lens wraps the functions that it finds; if they are ours, they must end in the library's after `remove`."""
+STEPS = ("accelerate", "remove", "capture", "close")
+ORDERS = [
+    order
+    for order in permutations(STEPS)
+    if order.index("accelerate") < order.index("remove") and order.index("capture") < order.index("close")
+]
+
+
+@pytest.mark.parametrize("order", ORDERS, ids="-".join)
+def test_the_lens_and_the_kernels_in_any_order(order: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scans run on the kernels while accelerated, and make records while captured, whichever was entered first."""
     model, tokens = MODELS["mamba2"].build(0), torch.arange(3, 40)[None]
-    before = snapshot(model)
+    (home,) = homes(model)
+    theirs, scans, records = home.mamba2_chunk_scan, list[None](), list[lens.Record]()
+
+    @functools.wraps(theirs)
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        scans.append(None)
+        return theirs(*args, **kwargs)
+
+    monkeypatch.setattr(home, "mamba2_chunk_scan", counted)
+    before, inside = snapshot(model), dict[str, ExitStack]()
     with torch.no_grad():
         plain = model(tokens).logits
-        with accelerated(model), lens.capture(model) as trace:
+        for step in order:
+            if step == "accelerate":
+                inside[step] = ExitStack()
+                inside[step].enter_context(accelerated(model))
+            elif step == "capture":
+                inside[step] = ExitStack()
+                inside[step].enter_context(lens.capture(model, on_record=records.append))
+            else:
+                inside.pop("accelerate" if step == "remove" else "capture").close()
+            scans.clear()
+            records.clear()
             assert_close(model(tokens).logits, plain)
-        assert len(trace.records) == 2
-        assert_same(before, snapshot(model))
-        handle = accelerate(model)
-        with lens.capture(model) as trace:
-            handle.remove()
-            assert torch.equal(model(tokens).logits, plain)
-        assert len(trace.records) == 2
+            assert len(scans) == (0 if "accelerate" in inside else 2)
+            assert len(records) == (2 if "capture" in inside else 0)
+            assert all(record.reconstruction_error.passed for record in records)
         assert torch.equal(model(tokens).logits, plain)
+    assert_same(before, snapshot(model))
 
 
 def test_other_models_are_refused_by_name() -> None:
@@ -238,10 +276,17 @@ def test_layers_that_call_other_functions_are_refused(name: str, monkeypatch: py
 
 
 def test_a_layer_that_holds_its_function_itself_is_refused() -> None:
-    model: Any = MODELS["qwen3-next"].build(0)
-    model.model.layers[1].linear_attn.chunk = vars(homes(model)[0])["torch_chunk_gated_delta_rule"]
-    with pytest.raises(ValueError, match=r"layer 'model.layers.1.linear_attn' holds its function itself, as 'chunk'"):
-        accelerate(model)
+    model, other = MODELS["qwen3-next"].build(0), MODELS["qwen3-next"].build(1)
+    layer: Any = model.get_submodule("model.layers.1.linear_attn")
+    layer.chunk = vars(homes(model)[0])["torch_chunk_gated_delta_rule"]
+    for elsewhere in (nullcontext(), accelerated(other)):
+        with (
+            elsewhere,
+            pytest.raises(
+                ValueError, match=r"layer 'model.layers.1.linear_attn' holds its function itself, as 'chunk'"
+            ),
+        ):
+            accelerate(model)
 
 
 def test_without_transformers_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gladient.landscape import delta_rule, gated_delta_rule, half_gate, ladder
+from gladient.landscape import delta_rule, gated_delta_rule, half_gate, ladder, optimum
 from gladient.landscape.delta import shared_step
 from gladient.prompts import MultitaskSetting
 
@@ -65,3 +65,10 @@ def test_tasks_that_are_the_querys_are_the_limit_of_tasks_near_it(n, d, sign):
     assert 0.0 <= shared_step(at(1.0), gated=True).risk <= shared_step(at(1.0)).risk
     if max(n) < 10**5:
         assert 0.0 <= gated_delta_rule(at(1.0), per_task=True).risk <= found["gated_delta_rule"] * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(("variance", "noise"), [(1e-260, 1.0), (1e-260, 1e260), (1.0, 1e260)])
+def test_features_that_are_nothing_beside_the_noise(variance, noise):
+    setting = MultitaskSetting([25, 25], np.eye(2), [0.2, 0.8], np.diag([variance, variance / 4]), noise)
+    assert all(risk == noise for risk in all_risks(setting).values())
+    assert optimum(setting).omega == pytest.approx([0.25, 1.0])

@@ -120,7 +120,7 @@ def test_few_tasks_the_same_way(seed, K, max_log_n, r_is):
     setting = MultitaskSetting(setting.n, R, r, setting.Sigma, setting.sigma2)
     expected = optimum(setting)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(krylov, "_FEW", 0)
+        patch.setattr(krylov, "_FEW_TASKS", 0)
         patch.setattr(krylov, "_SHARE", 1)
         found = optimum(setting)
     assert found.risk == pytest.approx(expected.risk, rel=1e-12)

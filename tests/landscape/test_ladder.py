@@ -73,6 +73,16 @@ def test_fixed_decay_equals_brute_force(K):
             np.testing.assert_allclose(best.risk, decay_risks(setting, [best.gamma])[0], rtol=1e-10)
 
 
+def test_fixed_decay_has_all_digits_of_its_risk():
+    rng = np.random.default_rng(2)
+    around = 1.0 + 1e-4 * np.linspace(-1.0, 1.0, 2001)
+    for _ in range(40):
+        setting = random_setting(rng, int(rng.integers(1, 7)), d=3, max_log_n=1.0)
+        best = fixed_decay(setting)
+        assert best.gamma is not None
+        assert best.risk <= decay_risks(setting, best.gamma**around).min() + 1e-14 * setting.M
+
+
 def test_fixed_decay_at_any_length():
     for n in ([1], [10**9, 3], [3, 10**9], [10**9] * 4):
         r = np.linspace(0.1, 0.4, len(n))

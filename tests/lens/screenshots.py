@@ -17,7 +17,7 @@ from gladient import lens
 from gladient.experiments.demo.models import load_demo
 from gladient.experiments.demo.story import encode, split_words, with_spaces
 from gladient.lens import page
-from gladient.lens._load import look
+from gladient.lens.load import look
 
 __all__ = ["PAGES"]
 

@@ -10,7 +10,7 @@ import transformers
 from tiny import MODELS
 
 from gladient import lens
-from gladient.lens._capture import TESTED_TRANSFORMERS
+from gladient.seams.architectures import TESTED
 
 ROOT = Path(__file__).parents[2]
 SIGNS = (
@@ -117,9 +117,7 @@ def _folder(layer: object) -> str:
     return path[1] if package == "transformers" else ""
 
 
-@pytest.mark.skipif(
-    tuple(map(int, transformers.__version__.split(".")[:2])) != TESTED_TRANSFORMERS[1], reason="another release"
-)
+@pytest.mark.skipif(tuple(map(int, transformers.__version__.split(".")[:2])) != TESTED[1], reason="another release")
 def test_no_reason_outlives_its_class() -> None:
     assert set(REASONS) <= set(held())
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from recurrences import DELTA, make, recurrences, truth
 
-from gladient.lens import Record, Recurrence, _weights
-from gladient.lens._exact import compute_exact
+from gladient.lens import Record, Recurrence, weights
+from gladient.lens.exact import compute_exact
 from gladient.ops import gated_linear_attention
 
 KINDS = ["plain", "bonus", "unread", "write", "sum", "mlstm", "rwkv", *DELTA]
@@ -21,7 +21,7 @@ def assert_exact(x: Recurrence) -> None:
     found = compute_exact(doubled)
     allowed = 2 * found.rounding(torch.float64) + 1e-300
     assert ((found.output - wanted).abs() <= allowed).all()
-    assert ((found.output - _weights.rebuild(doubled)).abs() <= allowed).all()
+    assert ((found.output - weights.rebuild(doubled)).abs() <= allowed).all()
     assert (found.size >= found.output.abs()).all()
 
 
@@ -43,13 +43,13 @@ def test_large_input_gates_do_not_overflow() -> None:
         assert x.log_write is not None
         moved = replace(x, log_write=x.log_write + 1000)
         found = compute_exact(moved)
-        torch.testing.assert_close(found.output, _weights.rebuild(moved), rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(found.output, weights.rebuild(moved), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["sum", "mlstm", "rwkv"])
 def test_normalisers_are_those_of_the_weights(kind: str) -> None:
     x = make(kind=kind, initial=True)
-    wanted = _weights._attend(x)[1].movedim(1, 2)
+    wanted = weights._attend(x)[1].movedim(1, 2)
     torch.testing.assert_close(compute_exact(x).normaliser, wanted, rtol=1e-10, atol=1e-12)
 
 

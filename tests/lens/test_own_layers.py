@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import gladient.ops
-from gladient import lens, ops
-from gladient.lens import _layers, seams
+from gladient import lens, ops, seams
+from gladient.lens import layers
 from gladient.ops import gated_delta_rule, gated_linear_attention
 from gladient.ops import gated_linear_attention as attend
 from oracles import gla
@@ -309,7 +309,7 @@ def _attach(mean: nn.Module, emit: Any) -> Any:
 
 @pytest.fixture
 def _forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_layers, "_registered", [])
+    monkeypatch.setattr(layers, "_registered", [])
 
 
 @pytest.mark.usefixtures("_forgotten")

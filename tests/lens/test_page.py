@@ -21,7 +21,7 @@ from tiny import MODELS
 from browser import CHROMIUM, Page, open_page
 from gladient import lens
 from gladient.lens import page
-from gladient.lens._encode import SHUT
+from gladient.lens.encode import SHUT
 
 # One of each kind of recurrence: shared scalar gates, key gates with a rate, a normaliser read before the write,
 # an input gate, fixed gates of 0, and the delta rule with scalar and with key gates.

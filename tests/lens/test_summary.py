@@ -55,7 +55,7 @@ def test_closing_tokens_in_order() -> None:
 def test_heads_are_summarised_each_for_itself(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     record = Record("mixer", 0, "by hand", 0, make(T=12, kind=kind))
     together = record.summary()
-    monkeypatch.setattr("gladient.lens._record._PART_BYTES", 1)
+    monkeypatch.setattr("gladient.lens.records._PART_BYTES", 1)
     for other in (record.summary(), record.summary([0, 1, 2])):
         for name, value in vars(together).items():
             torch.testing.assert_close(vars(other)[name], value, rtol=1e-12, atol=1e-14)

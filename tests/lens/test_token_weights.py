@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from recurrences import DELTA, make, recurrences, truth
 from torch import Tensor
 
-from gladient.lens import Recurrence, _weights
+from gladient.lens import Recurrence, weights
 
 KINDS = ["plain", "bonus", "unread", "write", "sum", "mlstm", "rwkv", *DELTA]
 GATES = ["none", "scalar", "key", "rate", "channel rate"]
@@ -20,10 +20,10 @@ def assert_same(found: Tensor, wanted: Tensor) -> None:
 def assert_true(x: Recurrence) -> None:
     """Everything that is read off a recurrence is what its definition says."""
     wanted, doubled = truth(x), x.double()
-    assert_same(_weights.implicit_attention(doubled), wanted.attention)
-    assert_same(_weights.gate_weights(doubled), wanted.weights.mean(4))
-    assert_same(_weights.carry(doubled), wanted.carry)
-    assert_same(_weights.rebuild(doubled), wanted.output)
+    assert_same(weights.implicit_attention(doubled), wanted.attention)
+    assert_same(weights.gate_weights(doubled), wanted.weights.mean(4))
+    assert_same(weights.carry(doubled), wanted.carry)
+    assert_same(weights.rebuild(doubled), wanted.output)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -40,31 +40,31 @@ def test_shapes_and_extreme_gates(x: Recurrence) -> None:
 
 def test_a_gate_of_zero_forgets_all_before_it_and_nothing_after() -> None:
     x = make(B=1, H=1, T=4)
-    weights = _weights.gate_weights(replace(x, log_gates=torch.tensor([0.0, 0.0, -torch.inf, 0.0])[None, :, None]))
-    assert weights[0, 0].tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
+    found = weights.gate_weights(replace(x, log_gates=torch.tensor([0.0, 0.0, -torch.inf, 0.0])[None, :, None]))
+    assert found[0, 0].tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
 
 
 @pytest.mark.parametrize("gates", ["none", "scalar", "rate"])
 @pytest.mark.parametrize("kind", ["plain", "bonus", "write"])
 def test_attention_is_gates_times_similarity(gates: str, kind: str) -> None:
     x = make(gates=gates, kind=kind).double()
-    assert_same(_weights.gate_weights(x) * _weights.similarity(x), _weights.implicit_attention(x))
+    assert_same(weights.gate_weights(x) * weights.similarity(x), weights.implicit_attention(x))
 
 
 @pytest.mark.parametrize("kind", ["plain", "bonus", "write"])
 def test_attention_is_the_sum_over_channels_where_these_have_gates(kind: str) -> None:
     x = make(gates="key", kind=kind)
-    each = (_weights.gate_weights(x, channel=c) * _weights.similarity(x, channel=c) for c in range(4))
-    assert_same(sum(each, torch.zeros(())), _weights.implicit_attention(x))
+    each = (weights.gate_weights(x, channel=c) * weights.similarity(x, channel=c) for c in range(4))
+    assert_same(sum(each, torch.zeros(())), weights.implicit_attention(x))
 
 
 @pytest.mark.parametrize("extremes", [False, True])
 def test_every_channel_has_its_own_weights(extremes: bool) -> None:
     x = make(gates="key", extremes=extremes)
     wanted = truth(x).weights
-    assert_same(_weights.channel_weights(x), wanted)
+    assert_same(weights.channel_weights(x), wanted)
     for channel in range(4):
-        assert_same(_weights.gate_weights(x, channel=channel), wanted[..., channel])
+        assert_same(weights.gate_weights(x, channel=channel), wanted[..., channel])
 
 
 @pytest.mark.parametrize("every", [1, 7, 50, 199])
@@ -76,7 +76,7 @@ def test_blocks_of_queries_do_not_show(every: int, kind: str) -> None:
 def test_queries_in_any_order() -> None:
     x = make(T=100, gates="key")
     mixed = x.select(None, [70, 3, 99, 4, 5])
-    assert_same(_weights.implicit_attention(mixed), _weights.implicit_attention(x)[:, :, [70, 3, 99, 4, 5]])
+    assert_same(weights.implicit_attention(mixed), weights.implicit_attention(x)[:, :, [70, 3, 99, 4, 5]])
 
 
 @pytest.mark.parametrize("size", [1e-6, 1e-2, 1.0, 30.0, 1e4])
@@ -85,7 +85,7 @@ def test_weights_after_many_gates_lose_nothing(size: float) -> None:
     generator = torch.Generator().manual_seed(0)
     gates = -size * torch.rand(T, generator=generator, dtype=torch.float64) ** 8  # a few close, most are open
     x = replace(make(B=1, H=1, K=1, T=T, every=T), log_gates=gates[None, :, None])
-    found = _weights.gate_weights(x)[0, 0, 0].tolist()
+    found = weights.gate_weights(x)[0, 0, 0].tolist()
     listed = gates.tolist()
     for i in [*range(0, T - 200, 97), *range(T - 200, T)]:
         wanted = math.exp(math.fsum(listed[i + 1 :]))
@@ -95,10 +95,10 @@ def test_weights_after_many_gates_lose_nothing(size: float) -> None:
 @pytest.mark.parametrize("kind", ["sum", "mlstm", "rwkv"])
 def test_large_input_gates_do_not_overflow(kind: str) -> None:
     x = make(kind=kind, initial=kind == "rwkv")
-    wanted = _weights.implicit_attention(x)
+    wanted = weights.implicit_attention(x)
     assert x.log_write is not None
     moved = replace(x, log_write=x.log_write + 1000, initial_log_scale=_moved(x.initial_log_scale))
-    found = _weights.implicit_attention(moved)
+    found = weights.implicit_attention(moved)
     assert found.isfinite().all()
     if kind != "mlstm":  # whose floor e^-m does not move along
         torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)

@@ -73,7 +73,7 @@ def inputs(
     present = {"none": "", "fixed": "g", "scalar": "g", "key": "gk", "value": "gv", "key×value": "gk gv", "full": "G"}
     present["rates"] = "A dt"
     gates = family.split("+")[1 if "+" in family else 0].replace("delta", "none")
-    names = present.get(gates, "g gk gv G A dt").split()
+    names = ("g gk gv G A dt" if gates == "all" else present.get(gates, gates)).split()
     heads_of = {"q": q_heads or H, "k": h, "v": h}
     made = {name: rng.standard_normal((B, T, heads_of[name], V if name == "v" else K)) for name in heads_of}
     made |= {name: log_gates(B, T, h, *rest) for name, rest in every.items() if name in names}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from ops_cases import BACKENDS, BRIEF, inputs, run, tensors, tokens
+from ops_cases import BACKENDS, BRIEF, inputs, run, spread, tensors, tokens
 from torch import Tensor
 
 T, AT = 40, 21
@@ -21,16 +21,17 @@ def spoilt(family: str, name: str, value: float) -> dict[str, np.ndarray]:
     return made
 
 
-@pytest.mark.parametrize("read", ["after", "before"])
-@pytest.mark.parametrize(("form", "backend", "chunk", "family"), GATED)
+@pytest.mark.parametrize(("form", "backend", "chunk", "family", "read"), spread(GATED, ["after", "before"]))
 def test_what_is_forgotten_may_be_anything(form: str, backend: str, chunk: int | None, family: str, read: str) -> None:
     gate = next(name for name in ("g", "gk", "gv", "G", "dt") if name in inputs(family, 1))
+    whole = tokens(tensors(spoilt(family, "k", 0.0)), slice(AT, None))
+    rest = {name: x.detach().clone().requires_grad_() for name, x in whole.items()}
+    rest["state"] = torch.zeros_like(whole["state"])
+    right = run(rest, form="recurrent", backend="eager", read=read)
     for name, value in (("k", np.inf), ("v", np.nan), ("state", -np.inf), (gate, np.nan)):
         given = tensors(spoilt(family, name, value))
         found = run(given, form=form, backend=backend, chunk_size=chunk, read=read)
-        rest = {x: y.detach().clone().requires_grad_() for x, y in tokens(given, slice(AT, None)).items()}
-        rest["state"] = torch.zeros_like(given["state"])
-        assert_same_behind(given, found, rest, run(rest, form="recurrent", backend="eager", read=read), read)
+        assert_same_behind(given, found, rest, right, read)
 
 
 def assert_same_behind(
@@ -48,7 +49,8 @@ def assert_same_behind(
     torch.testing.assert_close((o, found[1]), (o_right, right[1]))
     names = [name for name in given if name not in ("state", "A")]
     slopes = torch.autograd.grad(o.cos().sum() + found[1].sum(), [given[name] for name in names])
-    expected = torch.autograd.grad(o_right.cos().sum() + right[1].sum(), [rest[name] for name in names])
+    total = o_right.cos().sum() + right[1].sum()
+    expected = torch.autograd.grad(total, [rest[name] for name in names], retain_graph=True)
     first = dict.fromkeys(GATES, 1) | {"q": skip}  # a gate of 0 has no slope; that of the rest has nothing to forget
     for name, slope, other in zip(names, slopes, expected, strict=True):
         torch.testing.assert_close(slope[:, AT + first.get(name, 0) :], other[:, first.get(name, 0) :])

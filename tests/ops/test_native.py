@@ -24,7 +24,7 @@ def guarded(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]
 
 @needs_kernels
 @pytest.mark.filterwarnings("ignore::gladient.ops.LayoutWarning")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     dtype=st.sampled_from([torch.float32, torch.float64]),
     family=st.sampled_from(["none", "scalar", "key", "value", "key×value"]),

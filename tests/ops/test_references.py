@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ops_cases import FORMS, holds, inputs, run, tensors
+from ops_cases import FORMS, holds, inputs, run, spread, tensors
 from torch import Tensor
 
 from gladient import _optional
@@ -148,7 +148,7 @@ def theirs(peer: str, state: bool, last: bool) -> tuple[Tensor, Tensor | None, t
     return o.detach(), None if final is None else final.detach(), gradients(o, final, given)
 
 
-LAWS = [(*form, *case) for form in FORMS for case in CASES if holds(*form[:2], PEERS[case[0]][1])]
+LAWS = [(*form, *case) for *form, case in spread(FORMS, CASES) if holds(form[0], form[1], PEERS[case[0]][1])]
 
 
 @pytest.mark.parametrize(("form", "backend", "chunk", "peer", "state"), LAWS)

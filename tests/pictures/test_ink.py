@@ -5,14 +5,16 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from matplotlib.colors import cnames, is_color_like, to_rgb
 from matplotlib.markers import MarkerStyle
 
 from gladient.experiments import MODELS
 from gladient.landscape import ladder
-from gladient.pictures import FAMILIES, INK, family
+from gladient.pictures import FAMILIES, INK, add_family, family
 from gladient.prompts import MultitaskSetting
 
+BUILT_IN = dict(FAMILIES)
 PACKAGE = Path(__file__).parents[2] / "src" / "gladient"
 RUNGS = ("linear_attention", "fixed_decay", "scalar_gate", "value_gate", "key_gate", "delta_rule", "gated_delta_rule")
 NEUTRAL = {"white", "black"}
@@ -61,6 +63,26 @@ def test_no_other_file_has_colours_of_families() -> None:
 
 def test_what_is_no_family_is_ink() -> None:
     assert family("mine").colour == INK
+
+
+def test_models_of_the_users_own_look_like_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a look of its own; the first four differ from all families, and from one another, by colour alone."""
+    for name in [name for name in FAMILIES if name not in BUILT_IN]:  # which other tests registered
+        monkeypatch.delitem(FAMILIES, name)
+    names = [f"own_{i}" for i in range(16)]
+    for name in [*names, *names]:  # registered again, a model keeps its look
+        add_family(name)
+    looks = [FAMILIES.pop(name) for name in names]
+    assert len({(each.colour, each.marker) for each in looks}) == 16
+    assert all(is_color_like(each.colour) and MarkerStyle(each.marker) for each in looks)
+    own = {each.colour for each in looks[:4]}
+    assert len(own) == 4
+    for lacking in (None, *WITHOUT):
+        for one in own:
+            others = {each.colour for each in FAMILIES.values()} | own - {one}
+            assert min(float(np.linalg.norm(_seen(one, lacking) - _seen(each, lacking))) for each in others) > 15.0
+    add_family("gla")
+    assert family("gla") == BUILT_IN["gla"]
 
 
 def _seen(colour: str, lacking: str | None) -> np.ndarray:

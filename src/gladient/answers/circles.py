@@ -40,6 +40,7 @@ def around(setting: MultitaskSetting, points: int = 181) -> Circle:
     >>> print(f"{found.angles[found.risks.argmin()]:g} {found.risks.min():.3f} {found.equal:g}")
     14 5.278 45
     """
+    # half a circle: ω and -ω have the same risk, as P takes the sign
     angles, n = np.linspace(0.0, 180.0, points), setting.n.astype(float)
     directions = np.stack((np.cos(np.radians(angles)), np.sin(np.radians(angles)))) / np.sqrt(n)[:, None]
     risks = np.array([profile_risk(omega, setting) for omega in directions.T])

@@ -14,7 +14,7 @@ from gladient.prompts import MultitaskSetting
 
 __all__ = ["Gain", "Plane", "gain_plane", "plane_through"]
 
-_SAME = 1e-9  # relative size of a gain that counts as rounding
+_ROUNDING = 1e-9  # a gain below it is rounding, as in `landscape.advantage`
 
 Gain: TypeAlias = Literal["gates", "delta", "gated delta", "depth", "gates of two layers"]
 """What gains."""
@@ -80,7 +80,7 @@ class Plane:
         """1 - risk / the other risk; 0 where they differ by rounding."""
         other, risk = self.risks.values()
         gain = 1.0 - risk / np.where(other > 0.0, other, 1.0)
-        return np.asarray(np.where(np.abs(gain) < _SAME, 0.0, gain))
+        return np.asarray(np.where(np.abs(gain) < _ROUNDING, 0.0, gain))
 
     @property
     def better(self) -> float:
@@ -162,7 +162,7 @@ def gain_plane(
     linear = {"linear_attention": gates.linear_attention}
     if kind == "gates":
         margin = gates.scalar_margin
-        attains = np.where(gates.valid, margin >= -1e-9, np.nan)
+        attains = np.where(gates.valid, margin >= -_ROUNDING, np.nan)  # weights have max |ω_k| = 1
         return Plane(kind, r1, r2, gates.valid, {**linear, "optimum": gates.risk}, {"scalar_attains": attains}, margin)
     d = int(np.sum(np.ones(len(np.atleast_1d(spectrum))) if times is None else times))
     if kind in ("depth", "gates of two layers"):
@@ -189,6 +189,7 @@ def plane_through(setting: MultitaskSetting, tasks: tuple[int, int] = (0, 1), po
     0.1915 124
     """
     at = np.linspace(-1.0, 1.0, points)
+    # equal eigenvalues once: thousands of points cost as much as the distinct ones
     spectrum, times = np.unique(np.linalg.eigvalsh(setting.Sigma).clip(0.0), return_counts=True)
     given: dict[str, Any] = {"n": setting.n, "R": setting.R, "r": setting.r, "sigma2": setting.sigma2}
     return gain_plane("gates", at, at, spectrum=spectrum, times=times, tasks=tasks, **given)

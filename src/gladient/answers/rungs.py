@@ -93,5 +93,6 @@ def rung(found: Ladder, name: str) -> Answer:
 
 def _answer(name: str, found: AnyRung, among: Ladder) -> Answer:
     base = among.linear_attention.risk
-    gain = round(1.0 - found.risk / base, 12) + 0.0 if base > 0.0 else 0.0  # no -0
+    # 12 digits, so that a gain of 0 is 0 and no rounding of two risks; adding 0 makes -0 a 0
+    gain = round(1.0 - found.risk / base, 12) + 0.0 if base > 0.0 else 0.0
     return Answer(name, gain, found)

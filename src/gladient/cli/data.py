@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from gladient._text import json_text, printable
-from gladient.cli.numbers import Whole, Wholes
+from gladient.cli.numbers import Whole, Wholes, html_file
 
 if TYPE_CHECKING:
     from gladient.data import CrossFit, Estimated
@@ -58,7 +58,7 @@ class Data:
         """Print the comparison, write the report."""
         from gladient.data import cross_fit, read_table, table_prompts
 
-        out = self._out()
+        out = html_file(self.out, None if self.json else "data.html")
         table = table_prompts(
             read_table(self.file),
             target=self.target,
@@ -84,13 +84,6 @@ class Data:
 
             write_report(out, found, roles=table.roles, command=f"gladient data {shlex.join(self._options())}")
             print(f"report: {printable(out)}", file=sys.stderr if self.json else sys.stdout)
-
-    def _out(self) -> Path | None:
-        out = self.out or (None if self.json else Path("data.html"))
-        if out is not None and (out.is_dir() or not out.parent.is_dir()):
-            wrong = f"{out} is a folder" if out.is_dir() else f"{out.parent} is not a folder"
-            raise ValueError(f"{wrong}; --out names the HTML file to write, in a folder that exists")
-        return out
 
     def _options(self) -> list[str]:
         """The options that decide the numbers, as they are typed."""
@@ -133,6 +126,7 @@ def _text(found: "CrossFit", roles: tuple[str, ...]) -> str:
     lines = [f"{'gate':17}{'risk':>15}{'measured':>17}{'gain':>18}{'measured':>17}{'z':>6}  weight of one example"]
     for name, gate in found.gates.items():
         risk, gain = found.risks[name], found.gains[name]
+        # + 0.0 below makes -0.0 a 0.0
         lines.append(
             f"{name:17}{_pair(risk.predicted, risk.predicted_error):>15}{_pair(risk.measured, risk.measured_error):>17}"
             f"{_pair(gain.predicted, gain.predicted_error):>18}{_pair(gain.measured, gain.measured_error):>17}"

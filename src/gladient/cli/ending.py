@@ -23,7 +23,7 @@ EXIT_CODES = {
 }
 """What the exit code of a command says."""
 
-_LONGEST = 1000  # characters of an error
+_LONGEST = 1000  # characters of an error, a dozen rows of a terminal: some quote a whole file or matrix
 _FRAME = re.compile(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]")
 
 
@@ -78,6 +78,7 @@ def _message(box: str, arguments: Sequence[str]) -> str:
         if part.strip().startswith("Available"):
             message += f"; {' '.join(part.split())}"
         if part.strip().startswith("Perhaps you meant"):
+            # Option names stand 4 to 6 columns in, what explains them farther.
             near = dict.fromkeys(re.findall(r"^ {4,6}(--[\w-]+)", part, re.MULTILINE))
             message += "".join(f"; perhaps {name}" for name in near if name not in arguments)
     return message

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from gladient._text import json_text, printable
+from gladient.cli.numbers import html_file
 
 if TYPE_CHECKING:
-    from gladient.lens._load import Loaded
+    from gladient.lens.load import Loaded
     from gladient.lens.page import ModelView
 
 __all__ = ["Lens"]
 
-_MAX_BYTES = 2**31
+_MAX_BYTES = 2**31  # for the record of a layer, and for one request for weights
 Report = Callable[[str, int, int], None]  # of a task's name, what is done of it, and all of it
 
 
@@ -51,7 +52,7 @@ class Lens:
 
     def run(self) -> int:
         """Write the page, print the summaries; 1 if a layer was not rebuilt."""
-        out = self._out()
+        out = html_file(self.out, None if self.json else "lens.html")
         text = self._text()
         with _progress() as report:
             views = [self._look(loaded, text, report) for loaded in _models(self.model, report)]
@@ -63,13 +64,6 @@ class Lens:
             print(f"{printable(out)}: {size / 2**20:.2f} MiB", file=sys.stderr if self.json else sys.stdout)
         print(json_text(_summaries(packed)) if self.json else "\n".join(map(_line, packed)))
         return 0 if all(layer["reconstruction"]["passed"] for model in packed for layer in model["layers"]) else 1
-
-    def _out(self) -> Path | None:
-        out = self.out or (None if self.json else Path("lens.html"))
-        if out is not None and (out.is_dir() or not out.parent.is_dir()):
-            wrong = f"{out} is a folder" if out.is_dir() else f"{out.parent} is not a folder"
-            raise ValueError(f"{wrong}; --out names the HTML file to write, in a folder that exists")
-        return out
 
     def _text(self) -> str | None:
         if self.heads < 1 or self.max_tokens < 1:
@@ -87,7 +81,7 @@ class Lens:
         return text
 
     def _look(self, loaded: "Loaded", text: str | None, report: Report) -> "ModelView":
-        from gladient.lens._load import look
+        from gladient.lens.load import look
 
         return look(
             loaded,
@@ -101,7 +95,7 @@ class Lens:
 
 
 def _models(name: str, report: Report) -> "list[Loaded]":
-    from gladient.lens._load import load_pretrained, require_transformers
+    from gladient.lens.load import load_pretrained, require_transformers
 
     require_transformers()  # before anything is trained: the demo has a model of theirs too
     if name == "demo":

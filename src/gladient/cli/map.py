@@ -108,6 +108,7 @@ class Map:
             raise ValueError(
                 f"--out is {str(self.out)!r}; it must end in a name, to which .png, .svg and .csv are added"
             )
+        # About 40 arrays of the plane's size exist at once.
         require_memory(40.0 * float(self.points) * float(self.points), f"a map of {self.points:g}² points")
         for suffix in (".png", ".svg", ".csv"):
             if self.out.with_name(self.out.name + suffix).is_dir():
@@ -167,6 +168,7 @@ def _draw(plane: "Plane", title: str) -> "Figure":
 
     gain, border = plane.grid(plane.gain), plane.grid(plane.border)
     least, most = (end["gain"] for end in plane.ends)
+    # Where no point is on one side of 0 a hundredth of the larger end stands in: the norm needs both sides.
     size = max(-least, most)
     colours: dict[str, Any] = {}
     ink, halo = "white", "black"

@@ -1,4 +1,4 @@
-"""Options as people type them: 1e9 is a whole number, 25,25 is a list like 25 25, and a file."""
+"""Options as people type them: 1e9 is a whole number, 25,25 is a list like 25 25, and files to read and write."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-__all__ = ["File", "Floats", "Whole", "Wholes", "number"]
+__all__ = ["File", "Floats", "Whole", "Wholes", "html_file", "number"]
 
-_DIGITS = 300  # a whole number of more digits is kept as a float
+# Floats end at 309 digits. An int of more raises OverflowError wherever it meets one; as a float it is infinite, which
+# the checks behind this refuse by name.
+_DIGITS = 300
 
 
 def number(text: str) -> int | float:
@@ -28,12 +30,25 @@ def number(text: str) -> int | float:
     return float(text)
 
 
+def html_file(out: Path | None, default: str | None) -> Path | None:
+    """The page that --out names, or the default, which may be none.
+
+    Raises:
+        ValueError: if it is a folder, or not in one: to be known before the work, not after it.
+    """
+    path = out or (None if default is None else Path(default))
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        wrong = f"{path} is a folder" if path.is_dir() else f"{path.parent} is not a folder"
+        raise ValueError(f"{wrong}; --out names the HTML file to write, in a folder that exists")
+    return path
+
+
 def _whole(text: str) -> int:
     try:
         value = number(text)
         exact = int(value)
     except (ValueError, OverflowError):  # infinity overflows
-        exact, value = 0, 0.5
+        exact, value = 0, 0.5  # two that differ, for the message below
     if exact != value:
         raise ValueError(f"{text!r} is not a whole number; type 25 or 1e9")
     return exact

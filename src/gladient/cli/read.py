@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["read_object"]
 
 _DEPTH = 8  # a setting has depth 3: an object of lists of lists
-_YAML_BYTES = 2**20  # a few seconds of reading
+_YAML_BYTES = 2**20  # eight seconds: PyYAML reads it twice, for aliases and depth, then for values
 
 
 def read_object(path: Path) -> dict[str, Any]:

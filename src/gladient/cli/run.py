@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypedDict
 from gladient._text import printable
 
 if TYPE_CHECKING:
-    from gladient.experiments import Figure, Made
-    from gladient.experiments._figure import C, P, R, W
+    from gladient.experiments import Experiment, Made
+    from gladient.experiments.engine.experiment import C, P, R, W
 
 __all__ = ["Engine", "ModelOptions", "RunOptions", "print_made"]
 
@@ -72,7 +72,7 @@ class ModelOptions(RunOptions):
             ) from None
 
 
-def print_made(figure: "Figure[C, W, R, P]", made: "Made[R]", out: Path, *, misses: bool = True) -> int:
+def print_made(figure: "Experiment[C, W, R, P]", made: "Made[R]", out: Path, *, misses: bool = True) -> int:
     """Print what was reached, and each miss if `misses`; 1 if a model missed, diverged or is undecided."""
     others = {"missed": figure.missed(made.rows), "undecided": figure.undecided(made.rows)}
     for outcome, rows in others.items() if misses else ():

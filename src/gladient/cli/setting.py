@@ -93,6 +93,7 @@ def _build(options: dict[str, Any]) -> "MultitaskSetting":
             raise ValueError(f"both {name} and {matrix} are given; they say the same thing: leave one out")
     K = len(options["n"])
     size = len(options["Sigma"]) if "Sigma" in options else _features(options)
+    # Four matrices of that size exist at once, and LAPACK's work space.
     require_memory(6.0 * (float(size) * float(size) + K**2), f"a setting with {K} tasks and {size:g} features")
     return MultitaskSetting(
         n=options["n"],

@@ -48,14 +48,14 @@ class Sweep(ModelOptions):
     def run(self) -> int:
         """Make the sweep; 1 if a training diverged."""
         from gladient.cli.read import read_object
-        from gladient.experiments import Sweep as Figure
+        from gladient.experiments import Sweep as Swept
         from gladient.experiments import make, read_grid
 
         self.import_models()
         changes = {"device": self.device} | ({} if self.seeds is None else {"seeds": self.seeds})
         config = read_grid(read_object(self.file), **changes)
         out = self.out or Path("results") / self.file.stem
-        figure = Figure(self.x)
+        figure = Swept(self.x)
         made = make(figure, config, out, command=f"gladient sweep {self.file}", parquet=self.parquet, **self.engine())
         if config.left_out:
             print(f"{config.left_out} settings cannot occur: their correlations contradict one another")

@@ -37,13 +37,13 @@ class Train(ModelOptions, SettingOptions):
 
     def run(self) -> int:
         """Train it; 1 if it does not reach its exact risk, or if too few test prompts leave that undecided."""
-        from gladient.experiments import Panel, Single, SingleConfig, make
+        from gladient.experiments import NamedSetting, Single, SingleConfig, make
         from gladient.training import TrainingConfig
 
         self.import_models()
         config = SingleConfig(
             model=self.model,
-            panel=Panel.of(self.load()),
+            panel=NamedSetting.of(self.load()),
             seed=self.seed,
             training=TrainingConfig(steps=self.steps, batch_size=self.batch_size, learning_rate=self.learning_rate),
             test_prompts=self.test_prompts,

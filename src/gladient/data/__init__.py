@@ -1,6 +1,6 @@
 """Would gating help on my data? From real prompts to the nearest setting, what it predicts, and what is measured."""
 
-from gladient.data.crossfitting import Compared, CrossFit, cross_fit
+from gladient.data.crossfitting import Compared, CrossFit, Fold, HeldOut, cross_fit, held_out
 from gladient.data.estimate import Estimated, PredictedGate, estimate_setting
 from gladient.data.prompt import Prompt
 from gladient.data.table import read_table, table_prompts
@@ -10,11 +10,14 @@ __all__ = [
     "Prompt",
     "estimate_setting",
     "cross_fit",
+    "held_out",
     "read_table",
     "table_prompts",
     "Estimated",
     "Transform",
     "PredictedGate",
     "CrossFit",
+    "HeldOut",
+    "Fold",
     "Compared",
 ]

@@ -20,10 +20,10 @@ __all__ = [
     "about_tasks",
 ]
 
-FEW = 20  # clusters; a standard error from fewer is itself off by a sixth and more
-NOTABLE = 0.02  # relative change of a risk
-SHIFTED = 0.25  # relative change of a second moment
-Z = 3.0
+FEW = 20  # clusters: a standard error from B of them is itself off by 1/√(2 (B - 1)), here a sixth
+NOTABLE = 0.02  # relative change of a risk, or share of the labels: nobody chooses a gate for less
+SHIFTED = 0.25  # relative change of a second moment; many prompts prove smaller ones, which are not worth a warning
+Z = 3.0  # standard errors: a run checks many numbers, and two would warn of good data
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def about_clusters(clusters: int) -> list[Caution]:
 
 def about_levels(prompts: Sequence[Prompt]) -> list[Caution]:
     """Labels of one task that share a level, which features of mean 0 do not carry; prompts in the setting's units."""
+    # y_i y_j of two examples of one task: features of mean 0 make its mean 0, a level makes it the level's square
     shared = np.array([[_pairs(y) for _, y in prompt.sources if len(y) > 1] for prompt in prompts])
     if shared.size == 0:
         return []
@@ -121,6 +122,7 @@ def about_shift(transform: Transform, prompts: Sequence[Prompt]) -> list[Caution
     moved = [transform.white(prompt) for prompt in prompts]
     features = np.stack([_mean_outer([X for X, _ in prompt.tasks]) for prompt in moved])
     values, vectors = np.linalg.eigh(features.mean(0))
+    # the direction whose variance changed by the largest factor, up or down
     worst = int(np.argmax(np.abs(np.log(values.clip(1e-300)))))
     along = np.einsum("gij,i,j->g", features, vectors[:, worst], vectors[:, worst])
     labels = np.array([np.mean(np.concatenate([y for _, y in prompt.tasks]) ** 2) for prompt in moved])

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from gladient.data.estimate import GATES, Estimated, PredictedGate, estimate_set
 from gladient.data.folds import clustered_error, folds_of
 from gladient.data.prompt import Prompt
 
-__all__ = ["Compared", "CrossFit", "cross_fit"]
+__all__ = ["Compared", "CrossFit", "Fold", "HeldOut", "cross_fit", "held_out"]
 
 
 @dataclass(frozen=True)
@@ -38,24 +39,135 @@ class Compared:
 
 
 @dataclass(frozen=True, eq=False)
+class Fold:
+    """A block of clusters that is held out.
+
+    Attributes:
+        estimated: the setting, from the prompts that are fitted.
+        fitted, held_out: the places of both kinds of prompts.
+    """
+
+    estimated: Estimated
+    fitted: np.ndarray
+    held_out: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Prompts in folds, and what is estimated from the others of each fold.
+
+    Attributes:
+        prompts, clusters: all of them, and the cluster of each.
+        estimated: the setting, from all of them.
+        folds: the blocks; every prompt is held out once.
+    """
+
+    prompts: Sequence[Prompt]
+    clusters: Sequence[Hashable]
+    estimated: Estimated
+    folds: tuple[Fold, ...]
+
+    @cached_property
+    def warnings(self) -> tuple[Caution, ...]:
+        """Cautions about the estimate, and about folds whose held-out prompts differ from the others."""
+        found = list(self.estimated.warnings)
+        for number, fold in enumerate(self.folds, start=1):
+            cautions = fold.estimated.check([self.prompts[i] for i in fold.held_out])
+            found += [Caution(c.kind, f"fold {number} of {len(self.folds)}: {c.message}") for c in cautions]
+        return tuple(found)
+
+    def compare(self, n: Sequence[int] | None = None) -> "CrossFit":
+        """Every gate family's risk and gain, predicted and measured.
+
+        Args:
+            n: examples of each source in a prompt; those of the setting if not given.
+
+        Raises:
+            ValueError: if a prompt has fewer.
+        """
+        errors, predicted = ({name: np.empty(len(self.prompts)) for name in GATES} for _ in range(2))
+        for fold in self.folds:
+            rungs = fold.estimated.rungs(n)
+            for name, found in fold.estimated.errors([self.prompts[i] for i in fold.held_out], n).items():
+                errors[name][fold.held_out] = found
+                predicted[name][fold.held_out] = rungs[name].risk
+        gates, base = self.estimated.predict_ladder(n), "linear_attention"
+        return CrossFit(
+            of=self,
+            errors=errors,
+            risks={
+                name: _compared(predicted[name], gates[name].risk_error, errors[name], self.clusters) for name in GATES
+            },
+            gains={
+                name: _compared(
+                    predicted[base] - predicted[name],
+                    gates[name].gain_error,
+                    errors[base] - errors[name],
+                    self.clusters,
+                )
+                for name in GATES
+            },
+            gates=gates,
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class CrossFit:
     """Every prompt predicted from clusters that do not hold it.
 
     Attributes:
-        prompts: how many there are.
-        estimated: the estimate from all of them.
+        of: the prompts and their folds.
+        errors: of every gate family's step on each prompt, in the units of the risks.
         risks: the risk of every gate family, in units of the labels' mean square after the fit to all.
         gains: the gain of every gate family over linear attention.
         gates: predictions from all prompts, with the weights.
-        warnings: cautions about that estimate, and about folds whose held-out prompts differ from the others.
     """
 
-    prompts: int
-    estimated: Estimated
+    of: HeldOut
+    errors: dict[str, Array]
     risks: dict[str, Compared]
     gains: dict[str, Compared]
     gates: dict[str, PredictedGate]
-    warnings: tuple[Caution, ...]
+
+    @property
+    def prompts(self) -> int:
+        """How many there are."""
+        return len(self.of.prompts)
+
+    @property
+    def estimated(self) -> Estimated:
+        """The estimate from all of them."""
+        return self.of.estimated
+
+    @property
+    def warnings(self) -> tuple[Caution, ...]:
+        """See `HeldOut.warnings`."""
+        return self.of.warnings
+
+
+def held_out(
+    prompts: Sequence[Prompt],
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    n: Sequence[int] | None = None,
+    folds: int = 5,
+    gap: int = 0,
+    intercept: bool = False,
+) -> HeldOut:
+    """Hold each block of clusters out, and estimate the setting from the others; see `cross_fit` for the arguments."""
+    labels = list(range(len(prompts))) if clusters is None else list(clusters)
+
+    def estimate(chosen: Sequence[int]) -> Estimated:
+        some = [prompts[i] for i in chosen]
+        return estimate_setting(some, clusters=[labels[i] for i in chosen], n=n, intercept=intercept)
+
+    blocks = folds_of(labels, folds, gap)
+    return HeldOut(
+        prompts=prompts,
+        clusters=labels,
+        estimated=estimate(range(len(prompts))),
+        folds=tuple(Fold(estimate(fitted.tolist()), fitted, block) for fitted, block in blocks),
+    )
 
 
 def cross_fit(
@@ -81,43 +193,7 @@ def cross_fit(
     Raises:
         ValueError: as `estimate_setting` does, or if folds are fewer than two or more than the clusters.
     """
-    labels = list(range(len(prompts))) if clusters is None else list(clusters)
-
-    def estimate(chosen: Sequence[int]) -> Estimated:
-        return estimate_setting(
-            [prompts[i] for i in chosen],
-            clusters=[labels[i] for i in chosen],
-            n=n,
-            intercept=intercept,
-        )
-
-    estimated = estimate(range(len(prompts)))
-    gates = estimated.predict_ladder()
-    errors = {name: np.empty(len(prompts)) for name in GATES}
-    predicted = {name: np.empty(len(prompts)) for name in GATES}
-    warnings = list(estimated.warnings)
-    for fold, (train, test) in enumerate(folds_of(labels, folds, gap), start=1):
-        fitted = estimate(train.tolist())
-        held_out, rungs = [prompts[i] for i in test], fitted.rungs()
-        for name, found in fitted.errors(held_out).items():
-            errors[name][test] = found
-            predicted[name][test] = rungs[name].risk
-        warnings += [Caution(c.kind, f"fold {fold} of {folds}: {c.message}") for c in fitted.check(held_out)]
-
-    base = "linear_attention"
-    return CrossFit(
-        prompts=len(prompts),
-        estimated=estimated,
-        risks={name: _compared(predicted[name], gates[name].risk_error, errors[name], labels) for name in GATES},
-        gains={
-            name: _compared(
-                predicted[base] - predicted[name], gates[name].gain_error, errors[base] - errors[name], labels
-            )
-            for name in GATES
-        },
-        gates=gates,
-        warnings=tuple(warnings),
-    )
+    return held_out(prompts, clusters=clusters, n=n, folds=folds, gap=gap, intercept=intercept).compare()
 
 
 def _compared(predicted: Array, error: float, measured: Array, labels: Sequence[Hashable]) -> Compared:

@@ -23,8 +23,8 @@ GATES = ("linear_attention", "fixed_decay", "scalar_gate", "value_gate", "key_ga
 Features = Literal["own", "gaussian"]
 Best = Rung | KeyGate
 
-_MOST_BLOCKS = 50  # of the jackknife
-_MOST_FEATURES = 24  # the moments of two tasks solve d² equations for d² numbers, for each block
+_MOST_BLOCKS = 50  # of the jackknife: errors of errors are a tenth then, and each block costs an estimate and a ladder
+_MOST_FEATURES = 24  # moments of two tasks are d² equations for d² numbers: 576 here, solved for each pair and block
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +131,6 @@ def estimate_setting(
     *,
     clusters: Sequence[Hashable] | None = None,
     n: Sequence[int] | None = None,
-    center: bool = True,
     intercept: bool = False,
 ) -> Estimated:
     r"""The multitask setting nearest to real prompts: unbiased moments, whatever the distributions.
@@ -147,7 +146,6 @@ def estimate_setting(
         prompts: at least two, with the same roles in the same order. Examples beyond n are used for the estimate too.
         clusters: each prompt's cluster; prompts that share data belong to one. Each prompt is its own if not given.
         n: examples of each source in a prompt; not needed if all prompts have as many.
-        center: whether to take off means and the fit to all examples; leave out for data centred before.
         intercept: whether each task has a level of its own: a 1 before the features.
 
     Raises:
@@ -169,7 +167,7 @@ def estimate_setting(
     counts = _check_prompts(prompts, n)
     labels = list(range(len(prompts)) if clusters is None else clusters)
     block, number = _blocks(labels, len(prompts))
-    first = standardise(prompts, center=center, intercept=intercept)
+    first = standardise(prompts, intercept=intercept)
     white = [first.prompt(prompt) for prompt in prompts]
     found = moments(white, block)
     points = tuple(nearest(found, b, counts) for b in range(len(found.yy)))
@@ -194,6 +192,8 @@ def estimate_setting(
 def jackknife(values: ArrayLike) -> Array:
     """Standard error of values[0], from the others with one block left out each."""
     left_out = np.asarray(values, dtype=np.float64)[1:]
+    # Leaving out one of B blocks moves an estimate by a (B - 1)-th of what the block itself is off, hence not 1/(B (B -
+    # 1)).
     B = len(left_out)
     return np.asarray(np.sqrt((B - 1) / B * np.sum((left_out - left_out.mean(0)) ** 2, axis=0)))
 
@@ -290,7 +290,8 @@ def _shown(prompt: Prompt, n: tuple[int, ...]) -> Prompt:
 
 def _error(rung: Best, prompt: Prompt) -> float:
     layout = PromptLayout(tuple(len(y) for _, y in prompt.sources), d=1)
-    decay = rung.token_decay ** (layout.blocks[-1].stop - 1.0 - np.arange(layout.length))  # the last example weighs 1
+    # counted from the last example, which weighs 1, as in `fixed_decay`; delimiters count as tokens
+    decay = rung.token_decay ** (layout.blocks[-1].stop - 1.0 - np.arange(layout.length))
     beta = sum(
         W @ (X.T @ (decay[block] * y))
         for W, (X, y), block in zip(rung.matrices, prompt.sources, layout.blocks, strict=True)

@@ -46,6 +46,7 @@ def clustered_error(values: Array, labels: Sequence[Hashable]) -> float:
     >>> round(clustered_error(np.array([1.0, 2.0, 3.0, 4.0]), "abcd"), 4)
     0.6455
     """
+    # Errors within a cluster add up, those of two clusters are independent; C/(C - 1), as the mean is the values' own.
     rest = values - values.mean()
     names = list(dict.fromkeys(labels))
     sums = np.array([rest[[label == name for label in labels]].sum() for name in names])

@@ -20,11 +20,11 @@ import numpy as np
 from gladient._types import Array, Float
 from gladient.data.prompt import Examples, Prompt
 
-__all__ = ["Moments", "moments"]
+__all__ = ["FeatureMoments", "moments"]
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class FeatureMoments:
     """Moments of all prompts, then of all but one block each: the leading axis has 1 + B entries.
 
     Attributes:
@@ -40,7 +40,7 @@ class Moments:
     C: Float[Array, "B1 K1 K1 d d"]
 
 
-def moments(prompts: Sequence[Prompt], block: np.ndarray) -> Moments:
+def moments(prompts: Sequence[Prompt], block: np.ndarray) -> FeatureMoments:
     """Moments of the prompts and, for the jackknife, of those outside each block.
 
     Args:
@@ -59,7 +59,7 @@ def moments(prompts: Sequence[Prompt], block: np.ndarray) -> Moments:
             C[:, k, j] = _solve(*roles[k].beside(roles[j]))
             C[:, j, k] = C[:, k, j].swapaxes(1, 2)
     *sources, _ = roles
-    return Moments(
+    return FeatureMoments(
         xx=_mean([role.xx for role in roles], roles),
         yy=_mean([role.yy for role in roles], roles),
         yyxx=_mean([role.yyxx for role in sources], sources),
@@ -95,6 +95,7 @@ class _Role:
 
     def own(self) -> tuple[Array, Array]:
         """Both sides of the equation for E[β_k β_kᵀ], summed in each block; prompts of one example say nothing."""
+        # the root on both factors of ⊗: what is subtracted below then has the size of what it is subtracted from
         weight = 1.0 / np.where(self.n > 1, self.n * (self.n - 1), np.inf)
         root = np.sqrt(weight)[:, None, None]
         each = self.outer * root[self.prompt]
@@ -106,6 +107,7 @@ class _Role:
 
     def _products(self, S: Array, T: Array, block: np.ndarray) -> Array:
         """Sums of S ⊗ T over each block, [B, d², d²]."""
+        # One product of matrices per block gives Σ S_ij T_kl; S ⊗ T of every prompt would take d⁴ numbers each.
         d = S.shape[1]
         order = np.argsort(block, kind="stable")
         ends = np.searchsorted(block[order], np.arange(int(self.block.max()) + 2))
@@ -142,11 +144,13 @@ def _solve(left: Array, right: Array, *, symmetric: bool = False) -> Array:
     A, b = _left_out(left), _left_out(right).reshape(-1, d * d, 1)
     if not A[0].any():  # one example per prompt
         return np.full((len(A), d, d), np.nan)
-    if symmetric:  # features that are one number per task say nothing of C - Cᵀ, which is 0
+    # Features that do not vary within a task say nothing of C - Cᵀ. It is 0, and these equations, of the size of the
+    # others, say so.
+    if symmetric:
         swap = np.eye(d * d).reshape(d, d, d, d).swapaxes(0, 1).reshape(d * d, d * d)
         A = A + np.trace(A[0]) / d**2 * (np.eye(d * d) - swap) / 2
     try:
-        if np.linalg.cond(A[0]) > 1e12:
+        if np.linalg.cond(A[0]) > 1e12:  # no solve fails there, but four digits are all that is left
             raise np.linalg.LinAlgError
         return np.asarray(np.linalg.solve(A, b).reshape(-1, d, d))
     except np.linalg.LinAlgError:

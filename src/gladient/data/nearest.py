@@ -5,12 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from gladient._types import Array, Float
-from gladient.data.moments import Moments
+from gladient.data.moments import FeatureMoments
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["Nearest", "nearest"]
 
-_LEAST = 1e-3  # of the strongest role's variance
+# Least variance of a role with a block left out, as a part of the strongest one's: so small that the jackknife sees how
+# little is known, and above 0, so that there is a setting at all.
+_LEAST = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +34,7 @@ class Nearest:
     traces: Float[Array, " K1"]
 
 
-def nearest(found: Moments, b: int, n: np.ndarray) -> Nearest:
+def nearest(found: FeatureMoments, b: int, n: np.ndarray) -> Nearest:
     r"""The setting nearest to one entry of the moments.
 
     $\Omega = \mathrm{psd}(\mathrm{mean}_k\, C_{kk})$ and
@@ -46,6 +48,8 @@ def nearest(found: Moments, b: int, n: np.ndarray) -> Nearest:
     root, inverse = ((vectors * power) @ vectors.T for power in (np.sqrt(values), 1.0 / np.sqrt(values)))
     C = root @ found.C[b] @ root / found.yy[b]
     traces = np.trace(C, axis1=2, axis2=3)
+    # NaN where prompts have one example of a role: the query's, as a rule. It is taken for as strong as the others'
+    # mean.
     own = np.diag(traces)
     strength = np.where(np.isnan(own), np.nanmean(own), own)
     if b > 0:  # a block left out may take a weak role below 0
@@ -60,6 +64,7 @@ def nearest(found: Moments, b: int, n: np.ndarray) -> Nearest:
     R = _correlations(traces / np.sqrt(strength[:, None] * strength))
     Omega = np.nanmean(C[np.diag_indices(len(C))], axis=0)
     Omega, half = _positive((Omega + Omega.T) / 2)
+    # E[y²] is 1 here, and tr Ω of it comes from the tasks
     sigma2 = max(0.0, 1.0 - float(np.trace(Omega)))
     setting = MultitaskSetting(n, R[:-1, :-1], R[:-1, -1], Omega, sigma2)
     map = half @ inverse

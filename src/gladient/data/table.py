@@ -95,6 +95,7 @@ def table_prompts(
             )
     X = np.column_stack([_numbers(frame, name) for name in features])
     y = _numbers(frame, target)
+    # as text: a column of roles 1 and 2 reads as numbers, and what the caller types is text
     said = frame[role].astype(str).to_numpy()
     order = tuple(map(str, roles)) or tuple(name for name in dict.fromkeys(said.tolist()) if name != query)
     _check_roles(set(said.tolist()), order, role, query)

@@ -61,10 +61,8 @@ class Transform:
         return np.asarray(self.level + (X - self.mean) @ self.slope)
 
 
-def standardise(prompts: Sequence[Prompt], *, center: bool, intercept: bool) -> Transform:
+def standardise(prompts: Sequence[Prompt], *, intercept: bool) -> Transform:
     """Features of mean 0 and covariance I, labels of mean square 1 after the fit to all examples.
-
-    Without `center`, means and fit are 0: data that were centred before.
 
     Raises:
         ValueError: if there are fewer examples than features, a feature is constant or follows from the others, or the
@@ -75,16 +73,13 @@ def standardise(prompts: Sequence[Prompt], *, center: bool, intercept: bool) -> 
     p = X.shape[1]
     if len(X) <= p:
         raise ValueError(f"{len(X)} examples of {p} features came; give more examples than features")
-    mean, slope, level = np.zeros(p), np.zeros(p), 0.0
-    if center:
-        mean, level = np.asarray(X.mean(0)), float(y.mean())
+    mean, level = np.asarray(X.mean(0)), float(y.mean())
     centred = X - mean
     _check_varied(X, centred)
-    if center:
-        slope = np.asarray(np.linalg.lstsq(centred, y - level)[0])
+    slope = np.asarray(np.linalg.lstsq(centred, y - level)[0])
     rest = y - level - centred @ slope
     scale = float(np.sqrt(np.mean(rest**2)))
-    if scale <= 1e-9 * float(np.abs(y).max()):
+    if scale <= 1e-9 * float(np.abs(y).max()):  # the residuals of a perfect fit are rounding, about 1e-15
         raise ValueError("one fit to all examples explains every label; there is nothing left for gates to weigh")
     values, vectors = np.linalg.eigh(centred.T @ centred / len(X))
     whiten = np.asarray((vectors / np.sqrt(values)) @ vectors.T)
@@ -92,6 +87,7 @@ def standardise(prompts: Sequence[Prompt], *, center: bool, intercept: bool) -> 
 
 
 def _check_varied(X: Array, centred: Array) -> None:
+    # Each feature in its own units first: a matrix of metres and milligrams looks singular though it is not.
     spread = X.std(0)
     still = np.flatnonzero(spread <= 1e-9 * np.abs(X).max(0))
     if len(still):

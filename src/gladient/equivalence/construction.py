@@ -10,9 +10,11 @@ from gladient._autocast import outside_autocast
 from gladient.nn import Gate, LayerConfig, ResidualModel
 from gladient.wpgd import WPGD, Step, TaskWeights
 
-__all__ = ["construct", "solve_gates"]
+__all__ = ["SHUT", "construct", "solve_gates"]
 
-_SHUT = 40.0  # the sigmoid of 40 differs from 1, and that of -40 from 0, by 4e-18
+# The sigmoid of 40 differs from 1, and that of -40 from 0, by 4e-18; in float64 it is 1 from 53 ln 2 = 36.7 on. Larger
+# logits would leave fewer digits to those between, which the same weights make.
+SHUT = 40.0
 
 
 @outside_autocast
@@ -85,7 +87,7 @@ def solve_gates(features: Float[Tensor, "K1 p"], gates: Float[Tensor, "K C"]) ->
             f"the {len(features)} contextual features c_0 … c_{len(features) - 1} have rank {rank}; gates tell "
             "delimiters apart by linearly independent ones: take PromptLayout(…, contextual=True)"
         )
-    logits = torch.cat([torch.full_like(gates[:1], _SHUT), gates.logit().clamp(-_SHUT, _SHUT)])
+    logits = torch.cat([torch.full_like(gates[:1], SHUT), gates.logit().clamp(-SHUT, SHUT)])
     return torch.linalg.pinv(features) @ logits
 
 

@@ -9,13 +9,15 @@ from torch import Tensor
 
 from gladient._autocast import outside_autocast
 from gladient._types import Array
+from gladient.equivalence.construction import SHUT
 from gladient.nn import LayerConfig, ResidualModel
 from gladient.wpgd import DeltaRule
 
 __all__ = ["construct_delta"]
 
-_SHUT = 40.0  # the sigmoid of 40 differs from 1, and that of -40 from 0, by 4e-18
-_LONG = 2.0**20  # length of unit keys before they are divided by it: the 1e-6 beside its square then disappears
+# Layers divide a key by sqrt(|k|² + 1e-6). In keys 2^20 times as long the 1e-6 is below 1e-16 of the square down to
+# |P_k x| = 0.1, and a power of two rounds nothing. The query is not divided and stays as it is.
+_LONG = 2.0**20
 
 
 @outside_autocast
@@ -95,7 +97,7 @@ def _solve(
 ) -> tuple[Float[Tensor, "p H"], Float[Tensor, " H"]]:
     """W and b such that most · sigmoid(Wᵀ c_t + b) are the values."""
     affine = torch.cat([features, features.new_ones(len(features), 1)], 1)
-    solved = torch.linalg.pinv(affine) @ (values / most).logit().clamp(-_SHUT, _SHUT)
+    solved = torch.linalg.pinv(affine) @ (values / most).logit().clamp(-SHUT, SHUT)
     made = most * (affine @ solved).sigmoid()
     errors = (made - values).abs().amax(1)
     worst = int(errors.argmax())
@@ -108,6 +110,7 @@ def _solve(
 
 
 def _rounding(values: Tensor) -> float:
+    """What rounding may take: a logit of 40 is off by 40 eps, and by more where features are far from orthogonal."""
     return 1e3 * torch.finfo(values.dtype).eps
 
 

@@ -116,6 +116,8 @@ def extract_delta(
 
 def _blocks(q: Tensor, k: Tensor, v: Tensor, tokens: Tensor, d: int) -> tuple[Tensor, Tensor]:
     """P_k and P_q of each head, [H, d, m], by least squares over all tokens."""
+    # All columns of the token at once, so that features and label get no share of what contextual columns explain. The
+    # pseudo-inverse, since columns may depend on one another.
     inverse = torch.linalg.pinv(tokens.flatten(0, 1))
     from_features = [torch.tensordot(inverse[:d], z.flatten(0, 1), 1).movedim(1, 0) for z in (k, q)]
     from_label = inverse[d] @ v.flatten(0, 1)
@@ -130,6 +132,8 @@ def _isotropic(rules: tuple[DeltaRule, ...], x: Tensor, y: Tensor, prediction: T
     eye = torch.eye(x.shape[2], dtype=x.dtype, device=x.device)
     plain = []
     for rule in rules:
+        # Keys c x erase c² times as much and write c times; a state c times as large, which P_q takes back, writes c².
+        # Keys of length 1 have no c.
         c2 = rule.P_k.square().sum() / x.shape[2] if rule.keys == "gaussian" else 1.0
         plain.append(replace(rule, P_k=eye, P_q=eye, erase=c2 * rule.erase, write=c2 * rule.write))
     gains = torch.linalg.pinv(_predictions(plain, x, y)) @ prediction

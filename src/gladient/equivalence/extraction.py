@@ -126,6 +126,7 @@ def residual_model(regressor: InContextRegressor, layout: PromptLayout) -> Resid
     members = len(regressor.readout)
     model = ResidualModel(layout.width, [regressor.layer.config], seeds=[0] * members).to(regressor.readout)
     layer = model.layers[0]
+    # Outputs are added to the label and the read-out is minus the label, so that queries take the other sign.
     with torch.no_grad():
         layer.attention.load_state_dict(regressor.layer.state_dict())
         layer.attention.W_q.neg_()
@@ -151,6 +152,7 @@ def _mixed_weights(
     if log_gates is None:
         log_gates = z.new_zeros(1, z.shape[2], H, 1, 1)
     Gamma = gate_weights(log_gates.flatten(2)).unflatten(3, log_gates.shape[2:])
+    # Where all value channels have the same gates, their mix is one number.
     Omega = (Gamma * mix[:, None] if Gamma.shape[-1] > 1 else Gamma * mix.sum(1)[:, None, None]).sum(-1)
     return Omega[..., 0] if H == 1 and Omega.shape[-1] == 1 else Omega.expand(-1, -1, -1, H, K).flatten(3)
 
@@ -159,9 +161,11 @@ def _factor(step: Step, layout: PromptLayout) -> Factor:
     weights = step.matrix[0, -1].expand(-1, step.P_k.shape[1])
     blocks = torch.cat([weights[block] for block in layout.blocks])
     moves = torch.einsum("dm,jm,em->jde", step.P_q, blocks, step.P_k)
+    # The best ω_j P for all examples' matrices is the first singular pair of their flattened stack (Eckart, Young).
     U, s, Vh = torch.linalg.svd(moves.flatten(1), full_matrices=False)
     examples, P = U[:, 0] * s[0], Vh[0].unflatten(0, moves.shape[1:])
     omega = torch.stack([part.mean() for part in examples.split(layout.n)])
+    # A pair is known up to a factor: the largest weight becomes 1 in size, and the trace of P decides the sign.
     c = omega[omega.abs().argmax()] if omega.any() else omega.new_ones(())
     c = c * torch.where((c * P).trace() < 0, -1.0, 1.0)
     share = (s[0] ** 2 / (s**2).sum()).item() if s[0] > 0 else 1.0

@@ -1,52 +1,71 @@
-"""One folder for each figure, and what makes a figure from it."""
+"""Figures of trained models beside the theory: what is trained, what makes a figure of it, and the figures."""
 
 from typing import Any
 
-from gladient.experiments._figure import Column, Config, Figure, Reproducible
-from gladient.experiments._make import Made, make
-from gladient.experiments._models import MODELS
-from gladient.experiments._register import register
-from gladient.experiments._results import ExactPoint, Judgement, Row, judge_gap, summarise
-from gladient.experiments._rungs import RUNGS
-from gladient.experiments._stack import Panel, Stack
-from gladient.experiments._work import Outcome, Record, Work
-from gladient.experiments.delta.figure import Delta
-from gladient.experiments.depth.figure import Depth
-from gladient.experiments.drift.figure import Drift
-from gladient.experiments.family.figure import Family
-from gladient.experiments.multitask.figure import Multitask
-from gladient.experiments.real.figure import Real
-from gladient.experiments.single.figure import Single, SingleConfig
-from gladient.experiments.sweep.figure import Sweep
-from gladient.experiments.sweep.grid import SweepConfig, read_grid
-from gladient.experiments.weights.figure import Weights
+from gladient.experiments.engine.experiment import Column, Config, Experiment, Reproducible
+from gladient.experiments.engine.make import Made, make
+from gladient.experiments.engine.results import (
+    ExactPoint,
+    Judgement,
+    RiskRow,
+    by_panel,
+    judge_gap,
+    largest_misses,
+    summarise,
+)
+from gladient.experiments.figures.delta import Delta
+from gladient.experiments.figures.depth.figure import Depth
+from gladient.experiments.figures.drift import Drift
+from gladient.experiments.figures.family import Family
+from gladient.experiments.figures.multitask import Multitask
+from gladient.experiments.figures.over_n import Curve, Dots, OverN, OverNConfig
+from gladient.experiments.figures.real.figure import Real
+from gladient.experiments.figures.single import Single, SingleConfig
+from gladient.experiments.figures.sweep.figure import Sweep
+from gladient.experiments.figures.sweep.grid import SweepConfig, read_grid
+from gladient.experiments.figures.weights import Weights
+from gladient.experiments.models.kinds import MODELS
+from gladient.experiments.models.register import register
+from gladient.experiments.models.rungs import RUNGS
+from gladient.experiments.models.stack import NamedSetting, TrainedStack
+from gladient.experiments.work import Measurement, Outcome, Work
 
 __all__ = [
+    # the figures
     "FIGURES",
-    "Made",
     "make",
+    "Made",
     "Single",
     "SingleConfig",
     "Sweep",
     "SweepConfig",
     "read_grid",
+    # what is trained
     "MODELS",
-    "register",
     "RUNGS",
-    "Outcome",
-    "Panel",
-    "Record",
-    "Stack",
-    "Work",
-    "Column",
-    "Config",
-    "ExactPoint",
-    "Figure",
-    "Judgement",
+    "register",
+    "NamedSetting",
+    "TrainedStack",
+    # a figure over n
+    "OverN",
+    "OverNConfig",
+    "Curve",
+    "Dots",
+    # any other figure
+    "Experiment",
     "Reproducible",
-    "Row",
+    "Config",
+    "Column",
+    "Work",
+    "Outcome",
+    "Measurement",
+    "RiskRow",
+    "ExactPoint",
+    "Judgement",
     "judge_gap",
+    "by_panel",
     "summarise",
+    "largest_misses",
 ]
 
 FIGURES: dict[str, Reproducible[Any, Any, Any, Any]] = {

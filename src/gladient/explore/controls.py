@@ -15,7 +15,7 @@ from gladient.prompts import MultitaskSetting
 
 __all__ = ["Desk", "begin", "error", "fields", "read", "sliders", "trained"]
 
-_PAUSE = 0.3  # seconds between two pictures of a training
+_PAUSE = 0.3  # seconds between two pictures of a training, which waits while one is drawn
 
 _LABELS = {
     "n": "n, examples of each task",
@@ -26,6 +26,7 @@ _LABELS = {
     "spectrum": "spectrum of Σ, in place of d and α",
     "sigma2": "σ², variance of the label noise",
 }
+# Sliders take round numbers, the same distance apart on a logarithmic scale where a range spans orders of magnitude.
 _COUNTS = [count * 10**power for power in range(4) for count in (1, 1.5, 2, 2.5, 3, 4, 5, 7)]
 _STEPS: dict[str, list[float]] = {
     "n": [count for count in _COUNTS if count == int(count)] + [10_000],

@@ -12,9 +12,9 @@ from gladient.landscape import StationaryPoints
 from gladient.pictures import INK, PALE, family, frame, heat_map, svg_text
 from gladient.prompts import MultitaskSetting
 
-__all__ = ["Map", "draw_circle", "draw_map", "draw_training", "draw_weights", "gain_map", "svg"]
+__all__ = ["DrawnMap", "draw_circle", "draw_map", "draw_training", "draw_weights", "gain_map", "svg"]
 
-_WIDTH = 4.2  # inches
+_WIDTH = 4.2  # inches, 403 pixels: two pictures and the sidebar, 20rem, fit side by side into 1200
 _WEIGHED = ("linear_attention", "fixed_decay", "scalar_gate", "value_gate")
 
 
@@ -64,7 +64,7 @@ def draw_circle(circle: Circle, points: StationaryPoints, rows: Sequence[Answer]
 
 
 @dataclass(frozen=True)
-class Map:
+class DrawnMap:
     """A drawn gain map, in which points can be marked without drawing it again.
 
     Attributes:
@@ -87,7 +87,7 @@ class Map:
         return self.text.replace("</svg>", f"{strokes}</svg>")
 
 
-def gain_map(setting: MultitaskSetting, tasks: tuple[int, int]) -> Map:
+def gain_map(setting: MultitaskSetting, tasks: tuple[int, int]) -> DrawnMap:
     """The map through a setting; the last one is kept, as it stays the same while these two correlations move."""
     rest = (setting.n, setting.R, setting.Sigma, np.delete(setting.r, tasks))
     key = (tasks, setting.sigma2, *(array.tobytes() for array in rest))
@@ -97,7 +97,7 @@ def gain_map(setting: MultitaskSetting, tasks: tuple[int, int]) -> Map:
     return _LAST[key]
 
 
-def draw_map(found: Plane, tasks: tuple[int, int]) -> Map:
+def draw_map(found: Plane, tasks: tuple[int, int]) -> DrawnMap:
     """The gain as colours, and the border of what a scalar gate attains as a line."""
     figure, axis = _panel(4.0)
     along, up = (task + 1 for task in tasks)
@@ -111,10 +111,10 @@ def draw_map(found: Plane, tasks: tuple[int, int]) -> Map:
     text = svg(figure, "Gain of gating over the plane of two correlations")
     ends = axis.transData.transform([(-1, -1), (1, 1)]) * 72 / figure.dpi
     height = 72 * figure.get_figheight()
-    return Map(text, ((ends[0, 0], height - ends[0, 1]), (ends[1, 0], height - ends[1, 1])))
+    return DrawnMap(text, ((ends[0, 0], height - ends[0, 1]), (ends[1, 0], height - ends[1, 1])))
 
 
-_LAST: dict[tuple[object, ...], Map] = {}
+_LAST: dict[tuple[object, ...], DrawnMap] = {}
 
 
 def draw_training(losses: Sequence[float], steps: int, exact: Mapping[str, float]) -> Figure:
@@ -128,7 +128,7 @@ def draw_training(losses: Sequence[float], steps: int, exact: Mapping[str, float
     for name, risk in exact.items():
         axis.axhline(risk, color=family(name).colour, linewidth=1.4, label=f"{family(name).title}, exact")
     axis.set_xlim(0, steps)
-    axis.set_ylim(0, 1.1 * max(*exact.values(), *means))
+    axis.set_ylim(0, 1.1 * max([*exact.values(), *means]))
     axis.set_xlabel("step")
     axis.set_ylabel("risk")
     _legend(axis)

@@ -1,3 +1,5 @@
 """This package's kernels inside other people's models."""
 
-__all__: list[str] = []
+from gladient.integrations import transformers
+
+__all__ = ["transformers"]

@@ -2,40 +2,29 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import wraps
-from threading import Lock
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from types import ModuleType
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from gladient._optional import require
-from gladient.integrations._convolution import INSTALL, convolution
-from gladient.integrations._delta import delta_rule, kimi_delta_rule
-from gladient.integrations._packing import packed, reads_rows
-from gladient.integrations._selective import mamba2_scan, mamba2_step, mamba_scan, mamba_step
+from gladient.integrations.convolution import INSTALL, convolution
+from gladient.integrations.delta import delta_rule, kimi_delta_rule
+from gladient.integrations.packing import packed, reads_rows
+from gladient.integrations.selective import mamba2_scan, mamba2_step, mamba_scan, mamba_step
+from gladient.seams import original, stand_in
+from gladient.seams.architectures import CONVOLUTION, DELTA, KIMI, MAMBA, MAMBA2, TESTED
 
 __all__ = ["Acceleration", "SUPPORTED", "accelerate", "accelerated"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
-SUPPORTED: dict[str, tuple[str, ...]] = {
-    "Mamba": ("mamba", "falcon_mamba", "jamba", "zamba"),
-    "Mamba-2": ("mamba2", "bamba", "falcon_h1", "granitemoehybrid", "nemotron_h", "zamba2"),
-    "gated delta rule": ("qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen4_exp", "olmo_hybrid"),
-    "Kimi delta attention": ("kimi_linear", "glm5_next", "bailing_hybrid"),
-}
+_FAMILIES = {"Mamba": MAMBA, "Mamba-2": MAMBA2, "gated delta rule": DELTA, "Kimi delta attention": KIMI}
+_HOMES = {home: family for family in _FAMILIES.values() for home in family.homes}
+SUPPORTED: dict[str, tuple[str, ...]] = {kind: family.models for kind, family in _FAMILIES.items()}
 """The model types of transformers that are accelerated, by family."""
-_NEEDED = {
-    "Mamba": ("mamba_selective_scan", "mamba_selective_state_update"),
-    "Mamba-2": ("mamba2_chunk_scan", "mamba2_selective_state_update"),
-    "gated delta rule": ("torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule"),
-    "Kimi delta attention": ("chunk_kimi_delta_attention", "recurrent_kimi_delta_attention"),
-}
-"""The functions of a family's modules without which a scan would not be replaced; all have `causal_conv1d_fn` too."""
-_FAMILY = {f"transformers.models.{name}.modeling_{name}": kind for kind, names in SUPPORTED.items() for name in names}
 
 
 def _nothing(*_: Any, **__: Any) -> None:
@@ -43,32 +32,19 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 _OURS: Mapping[str, Callable[..., Any]] = {
-    "mamba_selective_scan": mamba_scan,
-    "mamba_selective_state_update": mamba_step,
-    "mamba2_chunk_scan": mamba2_scan,
-    "mamba2_selective_state_update": mamba2_step,
-    "torch_chunk_gated_delta_rule": delta_rule,
-    "torch_recurrent_gated_delta_rule": delta_rule,
-    "chunk_kimi_delta_attention": kimi_delta_rule,
-    "recurrent_kimi_delta_attention": kimi_delta_rule,
-    "causal_conv1d_fn": convolution,
-    "mamba_inner_fn": _nothing,
-    "mamba2_split_conv1d_scan_combined": _nothing,
+    MAMBA.scan: mamba_scan,
+    MAMBA.step: mamba_step,
+    MAMBA.whole: _nothing,
+    MAMBA2.scan: mamba2_scan,
+    MAMBA2.step: mamba2_step,
+    MAMBA2.whole: _nothing,
+    DELTA.scan: delta_rule,
+    DELTA.step: delta_rule,
+    KIMI.scan: kimi_delta_rule,
+    KIMI.step: kimi_delta_rule,
+    CONVOLUTION: convolution,
 }
 _Place = tuple[ModuleType | type, str]
-
-
-@dataclass
-class _Swap:
-    """One function of a module of transformers or a model's forward, and how many models have it replaced."""
-
-    original: Callable[..., Any]
-    ours: Callable[..., Any] | None = None
-    users: int = 0
-
-
-_swaps: dict[_Place, _Swap] = {}
-_lock = Lock()
 
 
 class Acceleration:
@@ -79,10 +55,11 @@ class Acceleration:
     """
 
     def __init__(self, places: Sequence[_Place]) -> None:
-        self._places = tuple(places)
-        with _lock:
-            for place in self._places:
-                _replace(place)
+        with ExitStack() as entered:
+            for home, name in places:
+                ours = packed(home) if isinstance(home, type) else partial(_on_cpu, _OURS[name])
+                entered.enter_context(stand_in(home, name, ours))
+            self._places, self._entered = tuple(places), [entered.pop_all()]
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -94,10 +71,9 @@ class Acceleration:
 
     def remove(self) -> None:
         """Gives transformers its functions back, unless another accelerated model needs ours; twice is once."""
-        with _lock:
-            for place in self._places:
-                _restore(place)
-            self._places = ()
+        self._places = ()
+        with suppress(IndexError):  # removed before, maybe by another thread
+            self._entered.pop().close()
 
 
 def accelerate(model: nn.Module) -> Acceleration:
@@ -136,7 +112,7 @@ def accelerate(model: nn.Module) -> Acceleration:
         load = "load it first, as by AutoModelForCausalLM.from_pretrained"
         raise TypeError(f"accelerate takes a model of transformers, a torch.nn.Module, not {got}: {load}")
     homes = {each.__module__ for part in model.modules() for each in type(part).__mro__}
-    modules = [sys.modules[home] for home in sorted(homes & _FAMILY.keys())]
+    modules = [sys.modules[home] for home in sorted(homes & _HOMES.keys())]
     if not modules:
         known = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in SUPPORTED.items())
         raise ValueError(f"{type(model).__name__} has no layer that runs on these kernels; supported are {known}")
@@ -166,16 +142,16 @@ def accelerated(model: Model) -> Iterator[Model]:
 
 def _refuse_unreached(model: nn.Module, module: ModuleType) -> None:
     """A scan that the model computes elsewhere would stay as slow as it is, and as it is for packed rows."""
-    needed = (*_NEEDED[_FAMILY[module.__name__]], "causal_conv1d_fn")
-    if absent := [name for name in needed if not callable(getattr(module, name, None))]:
-        version = sys.modules["transformers"].__version__
+    family = _HOMES[module.__name__]
+    theirs = {name: original(module, name) for name in (family.scan, family.step, CONVOLUTION)}
+    if absent := [name for name, function in theirs.items() if not callable(function)]:
+        version, oldest = sys.modules["transformers"].__version__, ".".join(map(str, TESTED[0]))
         raise ImportError(
             f"{module.__name__} of transformers {version} has no {' and no '.join(absent)} to replace; "
-            f"layers call them from version 5.15 on: pip install --upgrade 'transformers>=5.15'"
+            f"layers call them from version {oldest} on: pip install --upgrade 'transformers>={oldest}'"
         )
-    theirs = [getattr(module, name) for name in needed]
     for name, part in model.named_modules():
-        held = [key for key, value in vars(part).items() if any(value is each for each in theirs)]
+        held = [key for key, value in vars(part).items() if any(value is each for each in theirs.values())]
         if held:
             raise ValueError(
                 f"layer {name!r} holds its function itself, as {held[0]!r}, which no replacement reaches: "
@@ -193,41 +169,5 @@ def _places(module: ModuleType) -> Iterator[_Place]:
             yield model, "forward"
 
 
-def _replace(place: _Place) -> None:
-    home, name = place
-    swap = _swaps.setdefault(place, _Swap(getattr(home, name)))
-    swap.users += 1
-    if swap.ours is None:
-        swap.ours = _packed_here(home, swap) if isinstance(home, type) else _ours_on_cpu(_OURS[name], swap)
-        setattr(home, name, swap.ours)
-
-
-def _restore(place: _Place) -> None:
-    home, name = place
-    swap = _swaps[place]
-    swap.users -= 1
-    if swap.users == 0:
-        del _swaps[place]
-        if getattr(home, name) is swap.ours:
-            setattr(home, name, swap.original)
-
-
-def _ours_on_cpu(ours: Callable[..., Any], swap: _Swap) -> Callable[..., Any]:
-    """Ours on a CPU and as long as it has users: whoever wrapped it meanwhile calls the original afterwards."""
-
-    @wraps(swap.original)
-    def run(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return (ours if swap.users and x.device.type == "cpu" else swap.original)(x, *args, **kwargs)
-
-    return run
-
-
-def _packed_here(model: type, swap: _Swap) -> Callable[..., Any]:
-    """As long as it has users; models that were compiled meanwhile call the original afterwards."""
-    ours = packed(model, swap.original)
-
-    @wraps(swap.original)
-    def run(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return (ours if swap.users else swap.original)(self, *args, **kwargs)
-
-    return run
+def _on_cpu(ours: Callable[..., Any], theirs: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    return (ours if x.device.type == "cpu" else theirs)(x, *args, **kwargs)

@@ -12,7 +12,8 @@ from gladient.prompts import MultitaskSetting
 
 __all__ = ["Advantage", "advantage"]
 
-_SAME = 1e-9  # relative size of what counts as rounding
+# Relative size below which a gain or a slope is rounding. Risks are right to about 1e-13; no simulation sees 1e-9.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +72,15 @@ def advantage(setting: MultitaskSetting | Reduced) -> Advantage:
     closed = np.diff(scalar.omega, prepend=0.0) <= 0
     return Advantage(
         gain=gain,
-        strict=margin > _SAME or gain > _SAME * reduced.M,
+        # Near equality the gain is the margin's square, so the margin shows what the gain's rounding hides.
+        strict=margin > _ROUNDING or gain > _ROUNDING * reduced.M,
         margin=margin,
         tasks=tasks,
-        scalar_attains=gap <= _SAME * best.risk,
+        scalar_attains=gap <= _ROUNDING * best.risk,
         scalar_gap=gap,
-        binding=tuple(np.flatnonzero(closed & (cone_slope(reduced, scalar.omega, scalar.moments) > _SAME)).tolist()),
+        binding=tuple(
+            np.flatnonzero(closed & (cone_slope(reduced, scalar.omega, scalar.moments) > _ROUNDING)).tolist()
+        ),
         delta_slope=delta_slope(reduced),
         step_slope=step_slope(reduced),
     )
@@ -90,6 +94,8 @@ def _misalignment(reduced: Reduced) -> Float[Array, " K"]:
         return np.zeros_like(r)
     t = reduced.moments(ones).t
     A, B = reduced.secant(t, t)
+    # Linear attention is stationary if its weights 1 are proportional to (c R + I)⁻¹ r for the c of its own
+    # preconditioner, hence if (c R + I) 1 is to r; in this form nothing is inverted.
     v = (reduced.n + (B / A) * (reduced.pairs @ ones)) / np.sqrt(reduced.n)
     left = r - v * (v @ r) / (v @ v)
     return np.asarray(left * (np.sign(v @ r) or 1.0) / size)

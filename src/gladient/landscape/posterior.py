@@ -11,8 +11,8 @@ from gladient.prompts import MultitaskSetting
 
 __all__ = ["Estimate", "bayes"]
 
-_ENTRIES = 4_000_000  # kernel entries held at once
-_RANK = 1e-12  # eigenvalues of a kernel with unit diagonal below this are rounding
+_ENTRIES = 4_000_000  # kernel entries held at once: 32 MB
+_RANK = 1e-12  # eigenvalues of a kernel with unit diagonal below this, times its rows, are rounding
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,10 @@ def _posterior_risks(setting: MultitaskSetting, size: int, rng: "np.random.Gener
     X = np.concatenate([_features(int(n), setting.d, size, rng) for n in setting.n], axis=1) @ root
     task = np.repeat(np.arange(setting.K), np.minimum(setting.n, setting.d))
     kernel = (X @ X.transpose(0, 2, 1)) * setting.R[np.ix_(task, task)] + setting.sigma2 * np.eye(len(task))
-    size_of = np.einsum("bii->bi", kernel)
-    scale = 1.0 / np.sqrt(np.where(size_of > 0.0, size_of, 1.0))  # a row is 0 where Σ is singular
+    variances = np.einsum("bii->bi", kernel)
+    scale = 1.0 / np.sqrt(np.where(variances > 0.0, variances, 1.0))  # a row is 0 where Σ is singular
     eigenvalues, E = np.linalg.eigh(kernel * scale[:, :, None] * scale[:, None, :])
+    # tr(Σ Cov) = tr Σ - |K^(-1/2) c|², with c the covariance of the labels with the query's task in units of Σ^½
     known = E.transpose(0, 2, 1) @ ((scale * setting.r[task])[:, :, None] * (X @ root))
     inverse = np.where(eigenvalues > _RANK * len(task), 1.0 / np.maximum(eigenvalues, _RANK), 0.0)
     explained = np.einsum("bi,bij->b", inverse, known**2)
@@ -95,6 +96,7 @@ def _features(n: int, d: int, size: int, rng: "np.random.Generator") -> Float[Ar
     """Rows, min(n, d) of them, whose Gram matrix is distributed as that of n standard normal examples."""
     if n <= d:
         return rng.standard_normal((size, n, d))
+    # the Cholesky factor of a Wishart matrix has independent entries: normal ones above the diagonal, chi on it
     triangle = np.triu(rng.standard_normal((size, d, d)), 1)
     triangle[:, np.arange(d), np.arange(d)] = np.sqrt(rng.chisquare(n - np.arange(d), (size, d)))
     return triangle

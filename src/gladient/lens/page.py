@@ -13,10 +13,10 @@ from jinja2 import Environment, StrictUndefined
 from gladient import __version__
 from gladient._files import write_atomically
 from gladient._text import finite, json_text
-from gladient.lens._encode import FINE
-from gladient.lens._layers import Ungated
-from gladient.lens._pack import PageLayer, keep
-from gladient.lens._record import Record
+from gladient.lens.encode import FINE
+from gladient.lens.layers import Ungated
+from gladient.lens.pack import PageLayer, keep
+from gladient.lens.records import Record
 
 __all__ = ["ModelView", "PageLayer", "keep", "pack", "render", "write_packed", "write_page"]
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
-from gladient.lens._record import Record
+from gladient.lens.records import Record
 from gladient.pictures import INK, PALE, blank, frame
 
 __all__ = ["heat_maps", "memory_profile", "token_strip"]

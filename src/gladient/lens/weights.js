@@ -1,5 +1,5 @@
 "use strict";
-// The mathematics of the page: weights from operands, one query at a time, backwards from it, as `gladient.lens._weights`
+// The mathematics of the page: weights from operands, one query at a time, backwards from it, as `gladient.lens.weights`
 // computes them in float64. Nothing here draws.
 const lens = (() => {
   const models = JSON.parse(document.getElementById("data").textContent);

@@ -16,9 +16,13 @@ __all__ = ["TokenGate", "TokenStep"]
 
 _LINKS: dict[Link, Callable[[Tensor], Tensor]] = {
     "sigmoid": functional.logsigmoid,
-    "exp": lambda logits: -torch.exp(-logits),
+    "exp": lambda logits: -torch.exp(-logits),  # the sign makes a large logit an open gate, as with the sigmoid
 }
-_OPEN = 6.0  # logit of an open gate at the start
+# Logit of an open gate at the start: 0.9975, whose product over 50 tokens is 0.88. A larger one hides less, but the
+# slope of the sigmoid, g (1 - g), falls with 1 - g, and with it the gradient that would close the gate again.
+_OPEN = 6.0
+# Standard deviation of the other weights: small beside `_OPEN`, so that a gate starts open whatever its token holds.
+_SPREAD = 0.02
 
 
 class TokenGate(nn.Module):
@@ -49,8 +53,9 @@ class TokenGate(nn.Module):
     def __init__(self, width: int, config: LayerConfig, *, channels: int, seeds: Sequence[int]) -> None:
         super().__init__()
         self.link = config.link
-        weight = 0.02 * member_normal(seeds, (width, channels), stream="gate")
+        weight = _SPREAD * member_normal(seeds, (width, channels), stream="gate")
         weight[:, list(config.open_columns)] += _OPEN
+        # Delimiters' gates differ from channel to channel, so that the channels' weights differ from the start.
         weight[:, list(config.delimiter_columns)] += _OPEN * torch.linspace(1, 0, channels)
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.full((len(seeds), channels), _OPEN)) if config.gate_bias else None
@@ -79,7 +84,7 @@ class TokenStep(nn.Module):
 
     def __init__(self, width: int, heads: int, *, seeds: Sequence[int]) -> None:
         super().__init__()
-        self.weight = nn.Parameter(0.02 * member_normal(seeds, (width, heads), stream="step"))
+        self.weight = nn.Parameter(_SPREAD * member_normal(seeds, (width, heads), stream="step"))
         self.bias = nn.Parameter(torch.zeros(len(seeds), heads))
 
     @outside_autocast

@@ -14,6 +14,7 @@ from gladient.nn.gate import TokenGate, TokenStep
 from gladient.nn.stack import check_last, contract, in_groups, member_normal, project, rounded
 from gladient.ops import Gates
 from gladient.ops.dispatch import operate
+from gladient.ops.formulas import unit
 from gladient.ops.sequences import accumulation
 
 __all__ = ["GatedLinearAttention"]
@@ -59,6 +60,8 @@ class GatedLinearAttention(nn.Module):
             )
         self.config = config
         H, K, V = config.heads, config.key_dim or width, config.value_dim or width
+        # Queries and keys start alike: W_k W_qᵀ, the preconditioner, is then positive semidefinite with mean I, and the
+        # step on the examples is one of descent from the start.
         keys = member_normal(seeds, (width, H * K), stream="keys") / K**0.5
         self.W_q = nn.Parameter(keys)
         self.W_k = None if config.write == "complement" else nn.Parameter(keys.clone())
@@ -69,6 +72,7 @@ class GatedLinearAttention(nn.Module):
         self.u = nn.Parameter(torch.zeros(len(seeds), H, K)) if config.bonus else None
         self.log_A = nn.Parameter(torch.zeros(len(seeds), H)) if config.learn_rate else None
         if config.gate == "full":
+            # Mamba's start, A[k, v] = k: key channels that forget at different speeds.
             rates = torch.arange(1.0, K + 1).log()[:, None].expand(K, V)
             self.log_A = nn.Parameter(rates.repeat(len(seeds), H, 1, 1))
 
@@ -137,7 +141,7 @@ class GatedLinearAttention(nn.Module):
         are never formed; where they leave values alone, $h^\top v_t = z_t^\top (W_v h)$ and a value is one number.
         """
         check_last(tokens)
-        named = self.config.form != "auto"  # a form of whole sequences
+        named = self.config.form != "auto"  # for whole sequences: "last_query" below would take its place
         if self.config.heads > 1 or named or (self.u is not None and not self._forms_keys):
             return contract("ebv,ev->eb", self(tokens)[:, :, -1], readout)
         tokens = in_groups(tokens, self.members)
@@ -148,7 +152,7 @@ class GatedLinearAttention(nn.Module):
         else:
             W_k = cast(Tensor, self.W_k).unflatten(0, grouped)
             q, k = contract("gbpk,gpdk->gbpd", q, W_k), tokens[:, :, :, None].flatten(0, 1)
-        values = self.W_v * readout[:, None]
+        values = self.W_v * readout[:, None]  # gates of value channels still tell them apart: the sum waits until after
         v = self._project(tokens, values if self.config.gate in ("value", "full") else values.sum(2, keepdim=True))
         o, _ = self._operate(q.flatten(0, 1)[:, None], k, v, tokens, log_gates, form="last_query")
         return rounded(self._by_member(o.sum(3), groups=len(tokens))[..., 0], tokens, self.W_v)
@@ -160,6 +164,7 @@ class GatedLinearAttention(nn.Module):
         return config.gate in ("key", "full") or config.write == "delta" or config.normalise != "none"
 
     def _keys(self, tokens: Tensor, log_gates: Tensor) -> Tensor:
+        # 1 - g = -expm1(log g): a difference would leave a gate of 1 - 1e-8 no digit in float32.
         return -torch.expm1(self.config.rate * log_gates) if self.W_k is None else self._project(tokens, self.W_k)
 
     def _operate(
@@ -167,10 +172,10 @@ class GatedLinearAttention(nn.Module):
     ) -> tuple[Tensor, Any]:
         q, k, v = map(accumulation, (q, k, v))  # products are rounded as a Linear's are, and no further
         if self.config.normalise != "none":
-            k = _unit(k)
-            q = _unit(q) if self.config.normalise == "both" else q
+            k = unit(k)
+            q = unit(q) if self.config.normalise == "both" else q
         if self.config.write == "step":
-            v = -log_gates * v
+            v = -log_gates * v  # Δ = -log g, before the rate; a scalar gate's has one channel
         if self.u is not None:
             options |= {"read": "before", "bonus": self._by_head(self.u, tokens)}
         options |= self._families(tokens, log_gates)
@@ -191,10 +196,11 @@ class GatedLinearAttention(nn.Module):
         if gate == "none":
             return {}
         if gate == "fixed":
-            logs = [math.log(decay) if decay else -math.inf for decay in self.config.decays]
+            logs = [math.log(decay) if decay else -math.inf for decay in self.config.decays]  # in double, then rounded
             g = _constant(logs, tokens).repeat(self.members // len(tokens))
             return {"g": g.expand(tokens.shape[0] * tokens.shape[1], tokens.shape[2], -1)}
         if self.log_A is not None:
+            # exp keeps rates positive, and one at 0 starts at 1.
             A = rate * self._by_head(accumulation(self.log_A), tokens).exp()
             if gate == "full":
                 return {"A": -A, "dt": -log_gates}
@@ -228,8 +234,3 @@ def _constant(values: Sequence[float], like: Tensor) -> Tensor:
     """The numbers of a config as a tensor on the device of another. A cast of the module would round a buffer."""
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     return torch.tensor(values, dtype=dtype, device=like.device)
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Divided by its length; 0 stays 0."""
-    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)

@@ -69,6 +69,7 @@ class ResidualLayer(nn.Module):
         check_last(tokens)
         if self.config.norm or self.W_r is not None:
             return contract("ebd,ed->eb", self(tokens)[0][:, :, -1], readout)
+        # hᵀ (z_T + W_oᵀ o_T) = hᵀ z_T + (W_o h)ᵀ o_T: one vector goes through W_o, not T tokens.
         own = contract("ebd,ed->eb", by_member(tokens, self.attention.members)[:, :, -1], readout)
         return own + self.attention.read_last(tokens, torch.einsum("evd,ed->ev", self.W_o, readout))
 
@@ -102,7 +103,7 @@ class ResidualModel(nn.Module):
         if not layers:
             raise ValueError("layers is empty; a model needs at least one LayerConfig")
         self.configs = tuple(layers)
-        apart = 2**32  # so that no layer starts like another member's
+        apart = 2**32  # beyond the seeds that people choose, so that no layer starts like the first of another member
         self.layers = nn.ModuleList(  # type: ignore[assignment]  # typed as what it holds
             ResidualLayer(width, config, seeds=[seed + apart * depth for seed in seeds])
             for depth, config in enumerate(layers)

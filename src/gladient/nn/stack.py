@@ -16,6 +16,7 @@ __all__ = ["by_member", "check_last", "contract", "in_groups", "member_normal", 
 
 def member_normal(seeds: Sequence[int], shape: tuple[int, ...], *, stream: str) -> Float[Tensor, "E ..."]:
     """Standard normals for each member from its own seed, so that a member is the same in any stack, on any device."""
+    # On the CPU, whose generator gives the same numbers on every machine, then to where the model is made.
     drawn = [torch.randn(shape, generator=_generator(seed, stream), device="cpu") for seed in seeds]
     return torch.stack(drawn).to(torch.get_default_device())
 
@@ -58,6 +59,7 @@ def project(tokens: Float[Tensor, "G B T D"], weight: Float[Tensor, "E D C"]) ->
     members = len(weight) // G
     columns = weight.view(G, members, D, -1).transpose(1, 2).reshape(G, D, -1)
     rows = B * T
+    # The least power of two that gives the outputs 16 columns or more, and the gradient of the tokens, which has D.
     together = 1 << (15 // max(1, min(D, columns.shape[2]))).bit_length()
     tracing = torch.compiler.is_compiling()
     if torch.is_grad_enabled() and tokens.device.type == "cpu" and not tracing and rows % together == 0:
@@ -91,4 +93,6 @@ def _matched(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _generator(seed: int, stream: str) -> torch.Generator:
+    # Each matrix has a stream of its own, so that one more leaves the others as they are. crc32, since `hash` of a text
+    # differs from process to process.
     return torch.Generator().manual_seed(zlib.crc32(f"{stream}/{seed}".encode()))

@@ -81,7 +81,7 @@ class Call(NamedTuple):
     @property
     def has_tangents(self) -> bool:
         """Whether a forward-mode derivative is being taken."""
-        if forward_ad._current_level < 0:  # there is no public question
+        if forward_ad._current_level < 0:  # no dual level is open; there is no public way to ask
             return False
         return any(forward_ad.unpack_dual(x).tangent is not None for x in self.tensors())
 
@@ -128,7 +128,7 @@ def prepare(
         check.check_values(tensors)
     if g is not None and g.ndim == 1 and k.ndim == q.ndim == 4:
         g = tensors["g"] = g[None, None].expand(q.shape[0], k.shape[1], -1)
-    tensors.pop("initial_state", None)
+    tensors.pop("initial_state", None)  # checked below: its first dimension counts sequences, which the borders tell
     H, (B, T), K, V = check_shapes(tensors, form in ("auto", "last_query")), k.shape[:2], q.shape[3], v.shape[3]
     if A is not None and A.ndim == 3:
         A = A[None].expand(B, -1, -1, -1)

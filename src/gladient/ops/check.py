@@ -142,7 +142,7 @@ def check_values(tensors: Mapping[str, Tensor]) -> None:
     """Raises ValueError for NaN or infinity, log gates and rates above 0, and steps below 0; each is read once."""
     try:
         _check_each(tensors)
-    except RuntimeError as error:
+    except RuntimeError as error:  # what PyTorch raises where it is asked for values that are not there
         raise ValueError(_NO_CHECK) from error
 
 

@@ -16,7 +16,8 @@ from gladient.ops.function import visible
 
 __all__ = ["gated_linear_attention", "gated_delta_rule", "choose", "operate", "Choice"]
 
-_BACKENDS: dict[str, ModuleType] = {"fla": fla, "native": native, "eager": eager}  # the first that is willing runs
+# The first that is willing runs: fla asks for CUDA, native for CPU cores and a library, eager for nothing.
+_BACKENDS: dict[str, ModuleType] = {"fla": fla, "native": native, "eager": eager}
 
 
 @dataclass(frozen=True)
@@ -254,22 +255,23 @@ def run_call(call: Call, backend: str, initial_state: Tensor | None) -> tuple[Te
 
 
 def _spoilt(call: Call, found: Tensor) -> bool:
-    """Whether there may be something infinite or NaN in the state or the last outputs that a gate should have dropped.
+    """Whether an infinity or NaN that a gate of 0 should have dropped may be in the state or the last outputs.
 
-    Forms that multiply it by a gate of 0 make it NaN for good, so that the last state tells. One step alone, which is
-    to be fast and may overwrite its state, drops it by itself.
+    A form that multiplies it by that gate gets 0 · inf = NaN, which no later token removes: the last state tells. One
+    step alone is not asked: it may have overwritten the state that `_mended` would need, and it drops it by itself.
     """
     single = call.form == "step" and len(call.offsets) == 2 and not call.differentiable
     if single or call.gates.family == "none" or not visible(found):
         return False
+    # The sum first: it reads one state, `forget` all gates. A sum of finite numbers that overflows costs that reading.
     return not math.isfinite(found.detach().sum().item()) and call.gates.forget
 
 
 def _mended(call: Call, o: Tensor, final: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """By the recurrence. What was finite stays as it is, unless derivatives would lead back through what was not."""
+    """The results with what is not finite replaced by the recurrence's."""
     found = eager.exact(call)
     if call.differentiable or call.has_tangents:
-        return found
+        return found  # all of it: a choice between both would send derivatives back through the NaN, and 0 · NaN is NaN
     pairs = zip((o, final), found, strict=True)
     o, final = (x if x is None or y is None else torch.where(x.isfinite(), x, y) for x, y in pairs)  # type: ignore[assignment]
     return o, final

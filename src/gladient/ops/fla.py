@@ -53,7 +53,7 @@ TABLE: dict[tuple[str, str, str], Kernels] = {
 }
 """The kernels of flash-linear-attention by write, gates and read."""
 _SMALLEST_DOT = 16  # Triton's dot needs head dimensions of at least this
-_MOST_KEYS = 256  # what the delta rule's chunks hold of a state
+_MOST_KEYS = 256  # the kernels of the delta rule's chunks raise above it: they hold all rows of a state at once
 _INSTALL = "pip install 'gladient[gpu]'"
 
 
@@ -147,15 +147,13 @@ def arguments(call: Call, name: str) -> dict[str, Tensor]:
     """Our tensors under the names that function `name` gives them."""
     H = call.heads
     q, k, v, gates = to_heads(call.q, H), to_heads(call.k, H), to_heads(call.v, H), call.gates.to_heads(H)
-    if "simple_gla" in name:
-        return {"q": q, "k": k, "v": v, "g": q.new_zeros(q.shape[:3]) if gates.g is None else gates.g}
-    if "gated_delta_rule" in name:
-        return {"q": q, "k": k, "v": v, "g": q.new_zeros(q.shape[:3]) if gates.g is None else gates.g} | _strengths(
-            call
-        )
+    strengths = {} if call.beta is None else _strengths(call)
+    if "simple_gla" in name or "gated_delta_rule" in name:
+        return {"q": q, "k": k, "v": v, "g": q.new_zeros(q.shape[:3]) if gates.g is None else gates.g} | strengths
+    # The kernels that are left know no scalar gate: it becomes part of every key channel's.
     key = gates.gk if gates.g is None else gates.g[..., None] + (torch.zeros_like(k) if gates.gk is None else gates.gk)
-    if call.beta is not None:
-        return {"q": q, "k": k, "v": v, "g": torch.zeros_like(k) if key is None else key} | _strengths(call)
+    if strengths:
+        return {"q": q, "k": k, "v": v, "g": torch.zeros_like(k) if key is None else key} | strengths
     if "rwkv6" in name:
         u = q.new_zeros(H, q.shape[3]) if call.bonus is None else call.bonus[0]
         return {"r": q, "k": k, "v": v, "w": torch.zeros_like(k) if key is None else key, "u": u}

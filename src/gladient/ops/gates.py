@@ -109,7 +109,7 @@ def decayed(S: Float[Tensor, "*state"], log_gate: Tensor) -> Float[Tensor, "*sta
     [2.0, 0.0]
     """
     gate = log_gate.exp()
-    return gate * S.masked_fill(gate == 0, 0)
+    return gate * S.masked_fill(gate == 0, 0)  # filled before the product, whose derivatives would be 0 · inf too
 
 
 def to_heads(x: Tensor, heads: int) -> Tensor:
@@ -185,7 +185,7 @@ def pairwise_sum(x: Float[Tensor, "B T *rest"]) -> Float[Tensor, "B T T *rest"]:
     T = x.shape[1]
     ones = torch.ones(T, T, dtype=torch.bool, device=x.device)
     later, causal = (ones.tril(diagonal).view(1, T, T, *[1] * (x.ndim - 2)) for diagonal in (-1, 0))
-    sums = torch.where(later, x[:, :, None], 0.0).cumsum(1)
+    sums = torch.where(later, x[:, :, None], 0.0).cumsum(1)  # row t, column i: x_j for i < j ≤ t, zeros before
     return torch.where(causal, sums, -torch.inf)
 
 

@@ -24,11 +24,11 @@ __all__ = [
     "tokens",
 ]
 
-Read: TypeAlias = Callable[[Tensor, Tensor, Tensor, Gates], Tensor]
+LastQuery: TypeAlias = Callable[[Tensor, Tensor, Tensor, Gates], Tensor]
 FinalState: TypeAlias = Callable[[Tensor, Tensor, Gates, Tensor | None], Tensor]
 
 
-def last_queries(call: Call, gates: Gates, read: Read, final_state: FinalState) -> tuple[Tensor, Tensor | None]:
+def last_queries(call: Call, gates: Gates, read: LastQuery, final_state: FinalState) -> tuple[Tensor, Tensor | None]:
     """The last output of every sequence, by the query of its last token; none for sequences without a query.
 
     Args:
@@ -48,6 +48,7 @@ def last_queries(call: Call, gates: Gates, read: Read, final_state: FinalState) 
     outputs, states = [], []
     for i, (start, stop) in enumerate(pairwise(call.offsets)):
         queries = q if q.shape[1] == 1 else q[:, max(stop - 1, start) : stop]
+        # A sequence without tokens may have no query: a zero stands in for it, and `outputs` leaves its result out.
         query = queries if queries.shape[1] else q.new_zeros(q.shape[0], 1, *q.shape[2:])
         S = None if initial is None else initial[:, i]
 
@@ -57,6 +58,7 @@ def last_queries(call: Call, gates: Gates, read: Read, final_state: FinalState) 
         seen = part(max(stop - 1, start) if before else stop)
         whole = part(stop) if before else seen
         state = after(*whole, S) if call.wants_final else None
+        # Scores q·k weighed by token need gates of rows or columns; with a gate for each entry the state is formed.
         if gates.G is not None or gates.A is not None:
             reached = state if state is not None and not before else after(*seen, S)
             o = call.scale * from_states(query, reached[:, None])
@@ -127,7 +129,7 @@ def accumulation(x: Tensor) -> Tensor:
 
 
 def tokens(x: Tensor, start: int, stop: int) -> Tensor:
-    """x[:, start:stop], without a view, one more step for autograd, where that is all of x."""
+    """x[:, start:stop]; x itself where that is all of it, since a view is one more step for autograd."""
     return x if (start, stop) == (0, x.shape[1]) else x[:, start:stop]
 
 
@@ -146,6 +148,7 @@ def at_last_tokens(call: Call, o: Float[Tensor, "B T H V"]) -> Float[Tensor, "B 
     q = accumulation(to_heads(call.q, call.heads))
     S = q.new_zeros(()).expand(call.state_shape) if call.initial_state is None else accumulation(call.initial_state)
     first = call.scale * from_states(q, S.unflatten(0, (len(q), -1))[:, empty])
+    # Those with tokens came first, the empty ones last: back into the order of the sequences.
     order = sorted(range(len(spans)), key=[*(i for i, _ in spans if i not in empty), *empty].__getitem__)
     return torch.cat([found, first.to(o.dtype)], 1)[:, order]
 

@@ -31,6 +31,7 @@ def svg_text(figure: Figure, *, fonts: bool = False) -> str:
 
 def _saved(figure: Figure, suffix: str, *, fonttype: str = "path", **options: Any) -> bytes:
     buffer = io.BytesIO()
+    # SVG has the date of its making, and ids from a random salt: without both the same figure is the same bytes
     dated: dict[str, Any] = {"metadata": {"Date": None}} if suffix == "svg" else {}
     with mpl.rc_context({"svg.hashsalt": "gladient", "svg.fonttype": fonttype}):
         figure.savefig(buffer, format=suffix, **dated, **options)

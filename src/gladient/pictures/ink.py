@@ -1,9 +1,8 @@
 """The colours: one colour and marker for each gate family in every picture, and what all else is drawn with."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["FAMILIES", "INK", "PALE", "Family", "family", "ordered"]
+__all__ = ["FAMILIES", "INK", "PALE", "Family", "add_family", "family", "ordered"]
 
 INK = "#1b1f24"
 """Axes, text, and what belongs to no gate family."""
@@ -28,7 +27,7 @@ class Family(NamedTuple):
 # Okabe and Ito's colours for the seven families that stand side by side most often, which every kind of colour vision
 # tells apart. There are no eight such colours on white, so the delta rule's relatives have Paul Tol's darker ones;
 # markers repeat the distinction. What no gate can pass is drawn in ink.
-FAMILIES: Mapping[str, Family] = {
+FAMILIES: dict[str, Family] = {
     "half_gate": Family("gates at 1/2", "#777777", "x"),
     "linear_attention": Family("linear attention", "#D55E00", "o"),
     "fixed_decay": Family("fixed decay", "#E69F00", "v"),
@@ -55,12 +54,31 @@ FAMILIES: Mapping[str, Family] = {
 }
 """Every gate family by name: rungs as `landscape.Ladder` names them, models as `experiments.MODELS` does."""
 
-_SAME = {  # models and curves that are a family by another name
+# Of models of the user's own: the colours farthest from all above and from one another, in CIELAB, for every kind of
+# colour vision. Four of each make 16 looks before one comes again.
+_OWN_COLOURS, _OWN_MARKERS = ("#4060ff", "#00009f", "#9f80ff", "#402060"), ("*", ".", "+", "x")
+_BUILT_IN = len(FAMILIES)
+
+_ALIASES = {  # models and curves that are a family by another name
     "without_context": "half_gate",
     "stream_gate": "scalar_gate",
     "stream_delta_rule": "delta_rule",
     "stream_gated_delta_rule": "gated_delta_rule",
 }
+
+
+def add_family(name: str) -> None:
+    """Give a model of the user's own a colour and a marker that no family has; the next of 16, in the order they come.
+
+    >>> add_family("first_of_mine"), add_family("second_of_mine")
+    (None, None)
+    >>> family("first_of_mine").colour == family("second_of_mine").colour
+    False
+    """
+    if family(name) not in FAMILIES.values():
+        place = len(FAMILIES) - _BUILT_IN
+        marker = _OWN_MARKERS[(place + place // len(_OWN_COLOURS)) % len(_OWN_MARKERS)]
+        FAMILIES[name] = Family(name.replace("_", " "), _OWN_COLOURS[place % len(_OWN_COLOURS)], marker)
 
 
 def family(name: str) -> Family:
@@ -71,7 +89,7 @@ def family(name: str) -> Family:
     >>> family("my_gate")
     Family(title='my gate', colour='#1b1f24', marker='.')
     """
-    return FAMILIES.get(_SAME.get(name, name), Family(name.replace("_", " "), INK, "."))
+    return FAMILIES.get(_ALIASES.get(name, name), Family(name.replace("_", " "), INK, "."))
 
 
 def ordered(count: int) -> list[str]:

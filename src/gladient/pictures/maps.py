@@ -67,11 +67,12 @@ def _middles(region: Bool[np.ndarray, "S C"]) -> list[tuple[int, int]]:
     """The cell farthest from the edge, for every part of a region with a twentieth of all cells or more."""
     from scipy.ndimage import distance_transform_edt, label
 
+    # padded, so that the map's own edge counts as an edge
     depth = distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
     parts, number = label(region)
     found = []
     for part in range(1, number + 1):
-        if np.sum(parts == part) >= region.size / 20:
+        if np.sum(parts == part) >= region.size / 20:  # less has no room for a name
             row, column = np.unravel_index(int(np.argmax(np.where(parts == part, depth, 0.0))), region.shape)
             found.append((int(row), int(column)))
     return found

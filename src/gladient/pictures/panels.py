@@ -1,6 +1,7 @@
 """What the pictures of all figures share: a grid of panels, their frames, points with errors, and one legend below."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from matplotlib.axes import Axes
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 
 from gladient.pictures.ink import INK
 
-__all__ = ["blank", "correlations", "draw_points", "frame", "legend_below", "panel_grid"]
+__all__ = ["blank", "panel_title", "draw_points", "frame", "legend_below", "log_axis", "panel_grid"]
 
 
 @runtime_checkable
@@ -26,7 +27,8 @@ class _Measured(Protocol):
 
 
 def blank(width: float, height: float) -> Figure:
-    """An empty picture of a size in inches, which is no business of pyplot's."""
+    """An empty picture of a size in inches."""
+    # pyplot keeps every figure of a process and takes a display where there is one
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -56,6 +58,13 @@ def frame(axis: Axes, *, grid: bool = True) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
+def log_axis(axis: Axes, ticks: Collection[int], *, base: int = 10) -> None:
+    """A logarithmic x axis with these ticks alone."""
+    axis.set_xscale("log", base=base)
+    axis.set_xticks(sorted(ticks), [str(tick) for tick in sorted(ticks)])
+    axis.minorticks_off()
+
+
 def draw_points(axis: Axes, x: Sequence[float | int], rows: Sequence[_Measured], **style: Any) -> None:
     """Risks as points with two standard errors."""
     axis.errorbar(
@@ -75,12 +84,14 @@ def legend_below(figure: Figure, *axes: Axes, columns: int) -> None:
     )
 
 
-def correlations(panel: str) -> str:
-    """The title of a panel that is named by its r.
+def panel_title(panel: str) -> str:
+    """The title of a panel: its name, or what its numbers are where it is named by its r.
 
-    >>> correlations("0.2 0.8")
-    '(r₁, r₂) = (0.2, 0.8)'
+    >>> panel_title("0.2 0.8"), panel_title("σ² = 1")
+    ('(r₁, r₂) = (0.2, 0.8)', 'σ² = 1')
     """
     values = panel.split()
+    if re.search(r"[^-+.e\d ]", panel):
+        return panel
     names = ", ".join("r" + "₁₂₃₄₅₆₇₈₉"[k] for k in range(len(values)))
     return f"({names}) = ({', '.join(values)})"

@@ -75,7 +75,7 @@ class PromptSampler:
             return torch.as_tensor(array, dtype=dtype, device=device)
 
         self.template = place(self.layout.template)
-        isotropic = np.array_equal(first.Sigma, np.eye(first.d))
+        isotropic = np.array_equal(first.Sigma, np.eye(first.d))  # then a product per batch is saved
         self.feature_factor = None if isotropic else place(psd_factor(first.Sigma))
         self.task_factor = place(psd_factor(first.R))
         self.query_weights = place(_query_weights(first.R, np.stack([setting.r for setting in settings])))
@@ -86,11 +86,12 @@ class PromptSampler:
         groups = [self._draw_group(batch, generator) for generator in generators]
         if len(groups) == 1:
             tokens, targets = groups[0]
-            return Prompts(tokens[None], targets)
+            return Prompts(tokens[None], targets)  # a view: no copy in the usual case
         return Prompts(torch.stack([tokens for tokens, _ in groups]), torch.cat([targets for _, targets in groups]))
 
     def _draw_group(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         d, tasks = self.layout.d, len(self.layout.n)
+        # The order of the draws (features, tasks, then noise task by task) decides which prompts a seed means: keep it.
         features = self._features(batch, generator)
         betas = self._normal((batch, tasks + 1, d), generator)
         betas[:, :tasks] = self.task_factor @ betas[:, :tasks]
@@ -125,6 +126,8 @@ def _check_shared(settings: Sequence[MultitaskSetting]) -> None:
 
 def _query_weights(R: Float[Array, "K K"], r: Float[Array, "P K"]) -> Float[Array, "P K1"]:
     """Weights of the K tasks and of ξ in the query's task, for each setting."""
+    # R may be singular, as where two tasks are one. Eigenvalues below 1e-12 are rounding, and their inverse would be
+    # noise.
     weights = r @ np.linalg.pinv(R, rcond=1e-12, hermitian=True)
     spread = np.sqrt(np.clip(1.0 - (weights * r).sum(1), 0.0, None))
     return np.column_stack([weights, spread])

@@ -11,9 +11,11 @@ from gladient._types import Array, ArrayLike, Float, Int
 
 __all__ = ["LEAST_VARIANCE", "MOST_EXAMPLES", "MOST_VARIANCE", "MultitaskSetting", "correlation_matrix"]
 
-_PSD_TOLERANCE = 1e-9  # eigenvalues of matrices typed by hand may miss zero by this much, times the largest entry
+# Eigenvalues may be below 0 by this much, times the largest entry: rounding of a product stays below 1e-13, and
+# correlations typed with 10 digits are allowed.
+_PSD_TOLERANCE = 1e-9
 MOST_EXAMPLES = 10**12  # of a task: float64 still has a few digits for a task of one example beside it
-LEAST_VARIANCE, MOST_VARIANCE = 1e-260, 1e260  # of Σ and σ²: times n² they stay within float64
+LEAST_VARIANCE, MOST_VARIANCE = 1e-260, 1e260  # of Σ and σ²: times n² they stay within float64, 1e-308 to 1e308
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,7 @@ class MultitaskSetting:
             "r": query_correlations,
             "Sigma": _covariance(_square("Sigma", Sigma)),
         }
+        # frozen: what was checked together must not change one by one
         for name, array in arrays.items():
             array.flags.writeable = False
             object.__setattr__(self, name, array)

@@ -52,6 +52,8 @@ class TrainingConfig:
 
     def schedule(self, step: int, rest: float = 0.0) -> float:
         """The factor of a step size at a step, counted from 0, after a rest."""
+        # + 1, so that the first step is not one of size 0. The cosine runs over all steps, ramp and rest included:
+        # gates and other weights come to an end together.
         ramp = (step + 1 - rest * self.steps) / max(1.0, self.warmup * self.steps)
         return min(1.0, max(0.0, ramp)) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 

@@ -47,5 +47,7 @@ def evaluate(errors: Callable[[int], Float[Tensor, "E B"]], prompts: int, *, bat
             total = total + drawn.sum(1)
             squares = squares + drawn.square().sum(1)
     mean = torch.as_tensor(total / prompts)
+    # E e² - (E e)², from two running sums: squared errors deviate by as much as their mean, so that in float64 the
+    # difference loses no digit that a standard error has. Rounding may leave it below 0 where all errors are equal.
     variance = (torch.as_tensor(squares) / prompts - mean.square()).clamp(min=0) * (prompts / (prompts - 1))
     return TestRisk(risk=mean.cpu(), standard_error=(variance / prompts).sqrt().cpu())

@@ -88,7 +88,7 @@ def _step(
         group["lr"] = group["peak"] * config.schedule(step, group["rest"])
     member_losses = loss(model)
     optimizer.zero_grad()
-    member_losses.sum().backward()
+    member_losses.sum().backward()  # a sum, not a mean: a member's gradient does not depend on how many there are
     optimizer.step()
     return member_losses.detach().cpu()[None]
 
@@ -121,12 +121,14 @@ def _adam(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam:
         {"params": rest, "peak": config.learning_rate, "rest": 0.0},
         {"params": gates, "peak": config.gate_learning_rate, "rest": config.gate_rest},
     ]
+    # Squares are averaged over 100 steps, of which a run has hundreds. Adam's own 0.999, over 1000 steps, ends within
+    # 0.1% of the same risk, scalar and value gates alike (n = 25 + 25, d = 10, 400 steps).
     return torch.optim.Adam([group for group in groups if group["params"]], betas=(0.9, 0.99), fused=True)
 
 
 def _check_finite(losses: Tensor, config: TrainingConfig) -> None:
     bad = ~losses.isfinite()
-    if bad.any(0).all():
+    if bad.any(0).all():  # once a loss is not finite the parameters are not either, and no later one is
         step = int(bad.int().argmax(0).max())
         raise TrainingDivergedError(
             f"no member's loss is finite at step {step + 1}; "

@@ -112,6 +112,7 @@ class DeltaRule:
         """Run on prompts: features, and labels with 0 for the query (both 0 for delimiters)."""
         k, per_label = self._keys(x)
         s, after = torch.zeros_like(k[:, 0]), []
+        # keep · s - erase · k (kᵀs): the erase is of the state before the decay, so Gated DeltaNet's is αβ
         for t in range(x.shape[1]):
             seen = (k[:, t] * s).sum(1)
             moved = per_label[:, t] * y[:, t] - self.erase[..., t] * seen
@@ -137,7 +138,7 @@ class DeltaRule:
             raise ValueError(f"x has shape {tuple(x.shape)}; the rule is made for [B, {T}, {d}]")
         k = x @ self.P_k
         norm = torch.ones_like(k[..., 0]) if self.keys == "gaussian" else k.norm(dim=2)
-        over = 1.0 / torch.where(norm > 0, norm, torch.inf)
+        over = 1.0 / torch.where(norm > 0, norm, torch.inf)  # 0 for a key of 0: no NaN, in gradients neither
         return k * over[..., None], self.write * (over if self.keys == "nlms" else torch.ones_like(over))
 
 

@@ -31,6 +31,7 @@ def label_weights(algorithm: WPGD | DeltaRule, x: Float[Tensor, "B T d"]) -> Flo
         return algorithm.label_weights(x)
     query = torch.zeros_like(x[..., 0])
     query[:, -1] = 1.0
+    # a row of T numbers goes through the product from the left: the T by T matrices are never multiplied
     row = query
     for step in reversed(algorithm.steps):
         row = row - _pulled_back(step, x, row)
@@ -75,7 +76,9 @@ def conditional_risk(
 
 
 def _pulled_back(step: Step, x: Float[Tensor, "B T d"], row: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """The row times the step's matrix A."""
     queries, keys, Omega = row[..., None] * (x @ step.P_q), x @ step.P_k, step.matrix
+    # one weight for all directions: two products of matrices, no array [B, T, T, m]
     if Omega.shape[3] == 1:
         return (Omega[..., 0] * (queries @ keys.mT)).sum(1)
     return torch.einsum("bim,bijm,bjm->bj", queries, Omega.expand(len(x), -1, -1, -1), keys)

@@ -19,8 +19,10 @@ from gladient.wpgd.weights import TaskWeights
 
 __all__ = ["BestSteps", "best_steps"]
 
-_LEAST_GATE = 1e-6  # of the later delimiters: TaskWeights tells g = (0, 0) from (1, 0) only by ω = (0, tiny)
-_COARSE = 512  # prompts on which starts are compared
+# Least gate of all delimiters but the first. With a gate of 0 all earlier weights at the query are 0, and
+# `TaskWeights`, which is given those, can no longer tell what the gates before it were.
+_LEAST_GATE = 1e-6
+_COARSE = 512  # prompts on which starts are compared: a descent takes a sixteenth of the time it takes on all
 _GAIN = 1e-6  # of the risk: what preconditioners that are no multiples of I must gain
 
 
@@ -152,23 +154,22 @@ def _simulated(
     found: list[BestSteps] = []
     for depth in range(1, layers + 1):
         ends = [
-            coarse.descend(start, iterations=60, tolerance=1e-7)
+            coarse.descend(start, iterations=60, tolerance=1e-7)  # enough to rank starts; the best one goes on
             for start in _starts(found, setting, depth, starts, rng)
         ]
         best, risk = fine.descend(min(ends, key=lambda end: end[1])[0])
         agreeing = float(np.mean([end[1] < 1.001 * min(value for _, value in ends) for end in ends]))
-        rates, gates = _rates(best, setting), best[:, 1:] if gated else np.ones_like(best[:, 1:])
+        rates, gates = best[:, 0] * _unit(setting), best[:, 1:] if gated else np.ones_like(best[:, 1:])
         found.append(BestSteps(tuple(rates.tolist()), _rows(gates), risk, agreeing, "simulated"))
     return found
 
 
 def _unit(setting: MultitaskSetting) -> float:
-    """The order of a rate: what makes the search's numbers of order one."""
+    """The order of a rate: what makes the search's numbers of order one.
+
+    For Σ = I it is 1 / (N + M + 1), the best rate of one step for one task that is the query's.
+    """
     return float(setting.d / ((setting.n.sum() + 1.0) * np.trace(setting.Sigma) + setting.d * setting.M))
-
-
-def _rates(point: Array, setting: MultitaskSetting) -> Array:
-    return np.asarray(point[:, 0] * _unit(setting))
 
 
 def _starts(
@@ -196,9 +197,11 @@ class _Objective:
         for k, block in enumerate(layout.blocks):
             self.task[block] = k
         self.member = torch.nn.functional.one_hot(self.task, K + 1).T.to(x)
+        # With P = c I the features enter by their products alone, so the algorithm runs on [B, T, T], made once.
         self.gram = (x @ x.mT).tril()
 
     def __call__(self, point: Float[Tensor, "L K1"]) -> Tensor:
+        # `label_weights`, whose A_l are sums over pairs of tasks here. It returns query - row: for examples, -row.
         row = torch.zeros_like(self.x[..., 0])
         row[:, -1] = 1.0
         for step in reversed(point.unbind()):

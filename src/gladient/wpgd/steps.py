@@ -61,7 +61,7 @@ class Step:
         ([0.25, 1.0], [[-4.0, -0.0], [-0.0, -4.0]])
         """
         c = omega.gather(0, omega.abs().argmax(0, keepdim=True))
-        c = torch.where(c == 0, 1.0, c)
+        c = torch.where(c == 0, 1.0, c)  # all weights 0: any scale does
         return cls(P_k, P_q * c, TaskWeights(omega / c, layout, gate))
 
     @property

@@ -36,7 +36,8 @@ def gate_weights(log_g: Float[Tensor, "B T m"]) -> Float[Tensor, "B T T m"]:
     T = log_g.shape[1]
     causal = torch.ones(T, T, dtype=torch.bool, device=log_g.device).tril()
     passed = causal.tril(-1)[..., None]  # gate i is passed between token j and output i only if j < i
-    sums = torch.where(passed, log_g[:, :, None], 0.0).cumsum(1)  # a sum of its own each: no -inf - (-inf)
+    # A sum of its own for each j, T² numbers: differences of one running sum would be -inf - (-inf) after a gate of 0.
+    sums = torch.where(passed, log_g[:, :, None], 0.0).cumsum(1)
     return torch.where(causal[..., None], sums.exp(), 0.0)
 
 
@@ -94,6 +95,8 @@ class TaskWeights:
             return 1.0 - torch.eye(K + 1, dtype=self.omega.dtype, device=self.omega.device)[1:]
         omega = self.omega.reshape(K, -1)
         later = torch.cat([omega[1:], torch.ones_like(omega[:1])])
+        # 0/0 is 1: both weights are 0, and so is what a later gate leaves. The clamp keeps NaN out of the gradient,
+        # too.
         return torch.where(later > 0, omega / later.clamp(min=torch.finfo(omega.dtype).tiny), 1.0)
 
     @property

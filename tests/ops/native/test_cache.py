@@ -290,6 +290,6 @@ def test_of_processes_that_start_together_one_compiles(kernels: Path, tmp_path: 
     script = "import sys; from pathlib import Path; from gladient.ops.native import build; "
     script += "build._KERNELS = Path(sys.argv[1]); assert build.library().answer() == 42"
     command = [sys.executable, "-c", script, str(kernels)]
-    together = [subprocess.Popen(command, env=os.environ | {"CXX": str(wrapper)}) for _ in range(3)]
-    assert [process.wait() for process in together] == [0, 0, 0]
+    together = [subprocess.Popen(command, env=os.environ | {"CXX": str(wrapper)}) for _ in range(2)]
+    assert [process.wait() for process in together] == [0, 0]
     assert len(log.read_text().splitlines()) == 3  # two sources, one link

@@ -1,4 +1,4 @@
-"""The laws, values and flash-linear-attention's references, and the delta rule, on every level that this CPU runs."""
+"""The laws on another level than the one that the tests run on."""
 
 import os
 import subprocess
@@ -11,14 +11,15 @@ from ops_cases import BACKENDS
 from gladient.ops.native import levels
 
 OPS = Path(__file__).parents[1]
+NARROWEST = levels.available()[-1:]  # what the compiler makes of this CPU has its widest vectors, as has the highest
 
 
 @pytest.mark.slow
 @pytest.mark.skipif("native" not in BACKENDS, reason="no C++ compiler")
-@pytest.mark.parametrize("level", levels.available())
-def test_every_level(level: str) -> None:
+@pytest.mark.parametrize("level", NARROWEST)
+def test_vectors_of_another_width(level: str) -> None:
     environment = {key: x for key, x in os.environ.items() if not key.startswith("PYTEST_")}
-    files = [str(OPS / f"test_{name}.py") for name in ("laws", "values", "references", "native_delta")]
+    files = [str(OPS / f"test_{name}.py") for name in ("laws", "native_delta")]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "native", *files]
     done = subprocess.run(
         command, env=environment | {levels.VARIABLE: level}, capture_output=True, text=True, check=False

@@ -16,7 +16,7 @@ from torch.nn import functional
 from gladient import __version__
 from gladient._files import user_cache
 from gladient.experiments.demo.story import VOCABULARY, asked, encode, split_words, story, with_spaces
-from gladient.lens._load import Loaded, quiet_transformers, require_transformers
+from gladient.lens.load import Loaded, quiet_transformers, require_transformers
 from gladient.nn import ResidualModel, presets
 from gladient.training import CheckpointError, TrainingConfig, load_tensors, save_tensors, train
 

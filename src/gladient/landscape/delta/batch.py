@@ -9,12 +9,13 @@ from gladient._types import Array, ArrayLike, Bool, Float
 from gladient.landscape.delta.decays import best_decays
 from gladient.landscape.delta.isotropic import Isotropic, noise_share, task_factors
 from gladient.landscape.delta.keys import key_moments
-from gladient.landscape.delta.search import Scanned, scan_rows, step_grid
+from gladient.landscape.delta.search import step_grid
 from gladient.landscape.gates.batch import broadcast, is_valid
+from gladient.landscape.gates.scan import Scanned, scan_rows
 
 __all__ = ["DeltaBatch", "delta_rule_batch"]
 
-_ROWS = 200_000  # risks computed at once
+_ROWS = 200_000  # risks computed at once: some megabytes for each array of a few tasks
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +92,7 @@ def delta_rule_batch(
     for start in range(0, len(rows), block):
         part = rows[start : start + block]
         best = _scanned(model.take(np.arange(start, start + len(part))), grid, gated, len(part))
-        found.risk[part], found.steps[part], found.decays[part] = best.risk, best.size, best.decays
+        found.risk[part], found.steps[part], found.decays[part] = best.risk, best.at, best.extra
     return found
 
 

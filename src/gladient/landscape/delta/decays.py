@@ -2,15 +2,18 @@
 
 import numpy as np
 
+from gladient._linalg import ratio, solve_spd
 from gladient._types import Array, Float
 from gladient.landscape.delta.isotropic import Isotropic
 from gladient.landscape.gates.cone import solve_monotone
 
 __all__ = ["best_decays", "ratios"]
 
-_OWN, _FORGOTTEN = 1e-30, 1e-200  # variance that stands for none, relative to a task's squared weight and the largest
-_ENTRIES = 2_000_000  # numbers held at once in an intermediate array
-_TOLERANCE = 1e-12  # as in the cone solver
+# What is added to the diagonal of E where a variance is 0, so that E can be solved: _OWN relative to the task's own
+# squared weight, _FORGOTTEN for a task of which nothing is left. Both lie below all that rounding can tell.
+_OWN, _FORGOTTEN = 1e-30, 1e-200
+_ENTRIES = 2_000_000  # numbers held at once in an intermediate array: 16 MB
+_TOLERANCE = 1e-12  # as in `gates.cone`
 _ROUNDING = 16 * float(np.finfo(np.float64).eps)  # of each task's share of E, with room for the few products in it
 
 
@@ -29,13 +32,14 @@ def best_decays(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Arr
     for start in range(0, len(steps), rows):
         part = np.arange(start, min(start + rows, len(steps)))
         E, h = _kernels(model.take(part), steps[part])
-        free = _solve(E, h)
+        free = solve_spd(E, h)
+        # the read-out has either sign: the last gate, the largest of those in order, is made ≥ 0
         rises = np.diff(free * np.where(free[:, -1:] < 0.0, -1.0, 1.0), axis=1, prepend=0.0)
         inside = (rises >= 0.0).all(axis=1)
         decays[part[inside]] = ratios(np.abs(free[inside]))
         open_ = np.flatnonzero(~inside)
-        while len(open_):
-            done, gates = _alike(E[open_], h[open_])
+        while len(open_):  # each round solves the first row at least
+            done, gates = _solve_like_first(E[open_], h[open_])
             twice, tried = part[np.repeat(open_[done], 2)], ratios(gates.reshape(-1, gates.shape[-1]))
             best = model.take(twice).risks(steps[twice], tried).reshape(-1, 2).argmin(axis=1)
             decays[part[open_[done]]] = tried.reshape(-1, 2, tried.shape[-1])[np.arange(len(best)), best]
@@ -48,18 +52,18 @@ def best_decays(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Arr
 def ratios(gates: Float[Array, "G K"]) -> Float[Array, "G K"]:
     r"""$\delta_k = \Delta_k / \Delta_{k+1}$, the last one 1; 1 where nothing is left to decay."""
     later = np.append(gates[:, 1:], np.ones((len(gates), 1)), axis=1)
-    out = np.where(later > 0.0, gates / np.where(later > 0.0, later, 1.0), 1.0)
+    out = ratio(gates, later)
     out[:, -1] = 1.0
     return np.asarray(np.clip(out, 0.0, 1.0))
 
 
-def _alike(E: Float[Array, "G K K"], h: Float[Array, "G K"]) -> tuple[np.ndarray, Float[Array, "D 2 K"]]:
+def _solve_like_first(E: Float[Array, "G K K"], h: Float[Array, "G K"]) -> tuple[np.ndarray, Float[Array, "D 2 K"]]:
     """Gates in order for the first row, and for all rows where the same gates rise; for either sign of the read-out."""
     own, found, fits = np.diag(E[0]).copy(), [], np.ones(len(h), dtype=bool)
     for sign in (1.0, -1.0):
         first, rises = solve_monotone(own, E[0] - np.diag(own), sign * h[0], np.ones(h.shape[1], dtype=bool))
         gates, right = _pooled(E, sign * h, np.flatnonzero(rises))
-        gates[0], right[0] = first, True
+        gates[0], right[0] = first, True  # the solver's own answer, whatever rounding says of the pooled one
         found.append(np.maximum.accumulate(np.clip(gates, 0.0, None), axis=1))
         fits &= right
     return fits, np.stack(found, axis=1)[fits]
@@ -70,7 +74,7 @@ def _pooled(E: Float[Array, "G K K"], h: Float[Array, "G K"], starts: np.ndarray
     gates = np.zeros(h.shape)
     if len(starts):
         H = np.add.reduceat(np.add.reduceat(E, starts, axis=1), starts, axis=2)
-        values = _solve(H, np.add.reduceat(h, starts, axis=1))
+        values = solve_spd(H, np.add.reduceat(h, starts, axis=1))
         gates[:, starts[0] :] = np.repeat(values, np.diff(np.append(starts, h.shape[1])), axis=1)
     moved = E * gates[:, None, :]
     slope = np.cumsum((h - moved.sum(axis=2))[:, ::-1], axis=1)[:, ::-1]
@@ -81,13 +85,6 @@ def _pooled(E: Float[Array, "G K K"], h: Float[Array, "G K"], starts: np.ndarray
     largest = np.abs(gates).max(axis=1, keepdims=True)
     wrong = np.where(closed, slope > _TOLERANCE * size, rises < -_TOLERANCE * largest)
     return gates, np.asarray(~wrong.any(axis=1))
-
-
-def _solve(E: Float[Array, "G K K"], h: Float[Array, "G K"]) -> Float[Array, "G K"]:
-    """E⁻¹ h for each row, scaled to unit diagonal."""
-    scale = 1.0 / np.sqrt(np.einsum("gkk->gk", E))
-    scaled = E * scale[:, :, None] * scale[:, None, :]
-    return np.asarray(scale * np.linalg.solve(scaled, (h * scale)[:, :, None])[:, :, 0])
 
 
 def _kernels(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Array, "G K K"], Float[Array, "G K"]]:
@@ -108,6 +105,8 @@ def _kernels(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Array,
     after[:, :-1] = np.cumprod(p.keep_square[:, :0:-1], axis=1)[:, ::-1]
     g, own, signal = after * p.mixing, p.weight, model.moments.signal * p.write
     T = np.zeros((G, K))
+    # T and w follow from their neighbours, so all pairs of tasks cost K²; summing each entry over the blocks would cost
+    # K³
     for j in range(K - 2, -1, -1):
         T[:, j] = g[:, j + 1] * p.beta[:, j + 1] ** 2 + p.keep[:, j + 1] ** 2 * T[:, j + 1]
     cross = own * p.keep * T - g * p.beta * signal
@@ -123,6 +122,6 @@ def _kernels(model: Isotropic, steps: Float[Array, "G K"]) -> tuple[Float[Array,
     unit[unit == 0.0] = 1.0  # nothing is left of any task
     E, w = E / unit[:, :, None] ** 2, w / unit
     E += w[:, :, None] * w[:, None, :] * unexplained
-    own = np.einsum("gkk->gk", E)  # a view
-    own += K * _ROUNDING * own + _OWN * w**2 + _FORGOTTEN
+    view = np.einsum("gkk->gk", E)  # of the diagonal: raising it raises E's
+    view += K * _ROUNDING * view + _OWN * w**2 + _FORGOTTEN
     return E, w * model.r

@@ -5,19 +5,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gladient._linalg import ratio
 from gladient._types import Array, Float
 from gladient.landscape.delta.isotropic import factored, noise_share
 from gladient.landscape.gates.reduced import Reduced
 
 __all__ = ["Diagonal"]
 
-_NODES = 24  # of the contour: its error is e^(-1.36 nodes), below rounding
-_FEWEST = 8  # examples from which on the contour stays clear of the branch cut of log; fewer are taken one by one
-_ENTRIES = 2_000_000  # numbers held at once in an intermediate array
+# Nodes of the contour. Against tokens one by one the variance has an error of 7e-8 with 16, 4e-10 with 20, 2e-12 with
+# 24 and 5e-14 with 28; with 32 it is 1e-12 again.
+_NODES = 24
+_FEWEST = 8  # examples from which on that holds: for fewer the contour comes near the branch cut of log
+_ENTRIES = 2_000_000  # numbers held at once in an intermediate array: 16 MB
 
 
 def _contour() -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
     """Nodes of the upper half of the contour around the negative axis, [nodes/2], and the contour's slope there."""
+    # The four constants are Weideman's, optimal for singularities on the negative axis. The other half of the contour
+    # is the conjugate: twice the imaginary part counts it.
     angle = np.pi * (np.arange(_NODES // 2) + 0.5) / (_NODES // 2)
     cot, sin = 1.0 / np.tan(0.6407 * angle), np.sin(0.6407 * angle)
     zeta = _NODES * (0.5017 * angle * cot - 0.6122 + 0.2645j * angle)
@@ -72,8 +77,8 @@ class Diagonal:
     @property
     def bound(self) -> float:
         r"""Largest stable step: $\sum_j \beta s_j / (1 - \beta s_j) = 2$."""
-        low, high = 0.0, 1.0
-        for _ in range(100):
+        low, high = 0.0, 1.0  # at β s = 1 in the largest direction the sum has no bound
+        for _ in range(100):  # more halvings than float64 has digits
             middle = (low + high) / 2
             stable = middle < 1.0 and np.sum(middle * self.s / (1.0 - middle * self.s)) <= 2.0
             low, high = (middle, high) if stable else (low, middle)
@@ -87,8 +92,7 @@ class Diagonal:
 
     def _risks(self, steps: Array, decays: Array) -> Array:
         s, G = self.s, len(steps)
-        largest = steps.max(axis=1, keepdims=True)
-        write = np.where(largest > 0.0, steps / np.where(largest > 0.0, largest, 1.0), 1.0)
+        write = ratio(steps, steps.max(axis=1, keepdims=True))
         z, nu = np.zeros((G, self.factor.shape[1], len(s))), np.zeros((G, len(s)))
         for k, (n, f) in enumerate(zip(self.n, self.factor, strict=True)):
             beta, t = steps[:, k, None], write[:, k, None]
@@ -100,10 +104,9 @@ class Diagonal:
                 weight = np.where(x > 0.0, -np.expm1(log_keep) * s / np.where(x > 0.0, x, 1.0), n * s)
             z = np.exp(log_keep)[:, None] * z + (t * weight)[:, None] * f[:, None]
             z, nu = decays[:, k, None, None] * z, decays[:, k, None] ** 2 * nu
+        # factor's first column is the query's task: signal and lost are both sums of squares
         signal, lost = z[:, 0] ** 2, np.einsum("gjd,gjd->gd", z[:, 1:], z[:, 1:]) + nu
-        total = signal + lost
-        share = np.where(total > 0.0, lost / np.where(total > 0.0, total, 1.0), 1.0)
-        return np.asarray(self.offset + self.scale * (share @ s))
+        return np.asarray(self.offset + self.scale * (ratio(lost, signal + lost) @ s))
 
     def _variance(self, n: float, beta: Array, nu: Array, error: Array, noise: Array) -> Array:
         """ν after n tokens of one task, from ν, |β w - t 1_k|² and t² σ²."""
@@ -114,12 +117,14 @@ class Diagonal:
                 nu = (1.0 - x) ** 2 * nu + s**2 * mixed + s * (mixed @ s)[:, None] + noise * s
                 error = (1.0 - x) ** 2 * error
             return nu
+        # z = e^(zeta/n) and step = z - 1. T's eigenvalues are at most 1, near 1 for small β, and z - T is formed from
+        # step and 1 - T: z and T themselves would cancel.
         zeta, slope = _CONTOUR
         step = np.expm1(zeta / n)[:, None, None]
         weights = (np.exp(zeta) * (1.0 + step[:, 0, 0]) * slope / n)[:, None, None]
-        y = error / (step + x * (2.0 - x))
+        y = error / (step + x * (2.0 - x))  # error over z - φ², as 1 - φ² = x (2 - x)
         v = nu + s**2 * y + s * (y @ s)[:, :, None] + noise * s / step
-        gap = step + 2.0 * x * (1.0 - x)
+        gap = step + 2.0 * x * (1.0 - x)  # z minus T's diagonal φ² + x²
         v, own = v / gap, s / gap
         v = v + beta**2 * own * ((v @ s) / (1.0 - beta[:, 0] ** 2 * (own @ s)))[:, :, None]
         return np.asarray(np.clip((2.0 / _NODES) * np.sum((weights * v).imag, axis=0), 0.0, None))

@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gladient._linalg import psd_factor
+from gladient._linalg import psd_factor, ratio
 from gladient._types import Array, Float
 from gladient.landscape.delta.keys import KeyMoments, key_moments
 from gladient.landscape.gates.reduced import Reduced
 
 __all__ = ["Isotropic", "Powers", "factored", "is_isotropic", "noise_share", "require_isotropic", "task_factors"]
 
-_ZERO = 1e-140  # steps whose squares underflow are the limit of step 0
+_ZERO = 1e-140  # steps below it are taken for the limit of step 0: their squares have too few digits, or none
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,19 @@ class Isotropic:
     def powers(self, steps: Float[Array, "G K"]) -> Powers:
         """Each block as one map."""
         of, n = self.moments, self.n
-        largest = steps.max(axis=1, keepdims=True)
-        write = np.where(largest > 0.0, steps / np.where(largest > 0.0, largest, 1.0), 1.0)
+        # x = β e₁ = 1 - φ and y = 1 - ψ: powers of numbers near 1 are taken as log1p of what is missing. φ is below 0
+        # for keys of length 1 with d = 1 alone; then its size has the logarithm, and an odd n the sign.
+        write = ratio(steps, steps.max(axis=1, keepdims=True))
         x, y = of.erase * steps, np.clip(steps * (2.0 * of.erase - of.square * steps), 0.0, 1.0)
         zero = steps < _ZERO
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             log_keep = n * np.where(x < 1.0, np.log1p(-np.minimum(x, 1.0)), np.log(np.abs(x - 1.0)))
             keep = np.exp(log_keep) * np.where((x > 1.0) & (n % 2 == 1), -1.0, 1.0)
+            # (1 - φⁿ)/x; for φ near 1 by expm1, and where φ may be below 0 nothing cancels
             own = np.where(zero, n, np.where(x < 0.5, -np.expm1(log_keep), 1.0 - keep) / x)
             log_square = n * np.log1p(-y)
             series = np.where(y > 0.0, -np.expm1(log_square) / y, n)
+            # ψⁿ - φ²ⁿ = ψⁿ (1 - (φ²/ψ)ⁿ), and ψ/φ² - 1 = spread (β/φ)²: the difference itself would have no digits
             split = -np.expm1(-n * np.log1p(of.spread * (steps / (1.0 - x)) ** 2)) / steps**2
             mixing = np.where(zero, n * of.spread, np.exp(log_square) * split)
         return Powers(
@@ -134,10 +137,9 @@ class Isotropic:
             nu = p.keep_square[:, k] * nu + p.mixing[:, k] * np.einsum("gj,gj->g", u, u) + p.noise[:, k]
             z = p.keep[:, k, None] * z + p.weight[:, k, None] * f
             z, nu = decays[:, k, None] * z, decays[:, k] ** 2 * nu
+        # factor's first column is the query's task: signal and lost are both sums of squares
         signal, lost = z[:, 0] ** 2, np.einsum("gj,gj->g", z[:, 1:], z[:, 1:]) + nu
-        total = signal + lost
-        share = np.where(total > 0.0, lost / np.where(total > 0.0, total, 1.0), 1.0)
-        return np.asarray(self.offset + self.scale * self.d * share)
+        return np.asarray(self.offset + self.scale * self.d * ratio(lost, signal + lost))
 
 
 def noise_share(sigma2: float, scale: float) -> float:
@@ -147,6 +149,7 @@ def noise_share(sigma2: float, scale: float) -> float:
 
 def is_isotropic(reduced: Reduced) -> bool:
     """Whether Σ is a multiple of I, up to rounding."""
+    # far above the rounding of eigenvalues, and far below any spread that changes a digit that is shown
     return bool(reduced.s[-1] - reduced.s[0] <= 1e-12 * reduced.s[-1])
 
 
@@ -168,12 +171,12 @@ def task_factors(R: Float[Array, "K K"], r: Float[Array, "B K"]) -> Float[Array,
 
 def factored(A: Array) -> Array:
     """F with F Fᵀ = A; exact zeros of A stay exact zeros, so that a task that is the query's leaves nothing over."""
-    used = np.flatnonzero(np.abs(A).max(axis=1) > 1e-15)
+    used = np.flatnonzero(np.abs(A).max(axis=1) > 1e-15)  # entries of A are at most 1: less is rounding of R - r rᵀ
     F = np.zeros((len(A), len(used)))
     if len(used):
         part = A[np.ix_(used, used)]
         try:
             F[used] = np.linalg.cholesky(part)
         except np.linalg.LinAlgError:
-            F[used] = psd_factor(part)
+            F[used] = psd_factor(part)  # singular, or below 0 by rounding
     return F

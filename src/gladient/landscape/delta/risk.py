@@ -56,6 +56,7 @@ def _steps(steps: ArrayLike, model: Model, K: int) -> Array:
     if beta.shape not in ((), (K,)):
         raise ValueError(f"steps has shape {beta.shape}; give one number, or one per task, [{K}]")
     bound = model.bound * model.step_unit
+    # written so that NaN fails; the bound itself, multiplied by its unit and divided again, may be above it by rounding
     if not (beta >= 0.0).all() or not (beta <= bound * (1.0 + 1e-12)).all():
         raise ValueError(
             f"steps is {beta.tolist()}; a step lies between 0 and {bound:.6g}, the bound of mean-square stability for "

@@ -16,7 +16,7 @@ from gladient.prompts import MultitaskSetting
 
 __all__ = ["DeltaSchedule", "critical_step_risk", "delta_schedule"]
 
-_MOST = 10**6  # examples per schedule, which lists one step per example
+_MOST = 10**6  # examples per schedule, which lists one step per example: a loop of about a second
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +82,7 @@ def delta_schedule(setting: MultitaskSetting, *, keys: str = "gaussian") -> Delt
     for t, gamma in enumerate(decays.tolist()):
         prior = e if gamma == 1.0 else gamma * gamma * e + (1.0 - gamma * gamma)
         bottom = erase * prior + noise
+        # prior - prior²/(bottom) with the subtraction done in `left`: e keeps its digits however small it is
         e = prior * (left * prior + noise) / bottom
         steps[t], errors[t + 1] = unit * prior / bottom, e
     rho2 = float(setting.r[-1]) ** 2
@@ -121,6 +122,8 @@ def critical_step_risk(setting: MultitaskSetting, *, decays: ArrayLike | None = 
     if decays is not None:
         risk = delta_risk(setting, step, decays=decays)
         return DeltaRung(risk, np.full(setting.K, step), np.array(decays, dtype=np.float64), certificate)
+    # In logarithms: φ^n of 10¹² examples is e^-10¹¹. The floor keeps the problem solvable where nothing is left of a
+    # task.
     log_keep = -reduced.n * np.log1p(1.0 / (d + 1.0))
     later = np.append(np.cumsum(log_keep[:0:-1])[::-1], 0.0)
     w = np.maximum(-np.expm1(log_keep) * np.exp(later), 1e-200)
@@ -151,6 +154,7 @@ def _chain(reduced: Reduced) -> Float[Array, " K1"]:
     expected = np.ones_like(R)
     for k in range(1, len(R)):
         expected[:k, k] = expected[k, :k] = expected[:k, k - 1] * gammas[k - 1]
+    # 1e-9 is what `MultitaskSetting` allows correlations typed by hand to be off
     if np.abs(expected - R).max() > 1e-9 or np.abs(expected[:, -1] * r[-1] - r).max() > 1e-9 or (gammas < 0.0).any():
         raise ValueError(
             "the tasks are not a chain; a schedule needs R_kl to be the product of the correlations ≥ 0 of neighbours "

@@ -36,6 +36,7 @@ def query_share(step: ArrayLike, d: int) -> Float[Array, "..."]:
     array([1.    , 0.7273, 0.    ])
     """
     x = np.asarray(step, dtype=np.float64) * (d + 2.0)
+    # κ over (1 - x)²: 1 - 2x + x²(d+4)/(d+2) = (1 - x)² + 2x²/(d+2), a sum of squares
     return np.asarray((1.0 - x) ** 2 / ((1.0 - x) ** 2 + 2.0 * x**2 / (d + 2.0)))
 
 

@@ -26,8 +26,9 @@ def delta_slope(reduced: Reduced) -> float | None:
     D = d + noise_share(reduced.sigma2, scale) + 1.0
     omega = np.linalg.solve(reduced.R * n + D * np.eye(len(n)), reduced.r)
     omega = omega * np.sign(omega.sum())
-    if (omega < -1e-12 * np.abs(omega).max()).any():
+    if (omega < -1e-12 * np.abs(omega).max()).any():  # below 0 by more than rounding
         return None
+    # pairs i < j of examples: n_k n_l between tasks, n (n - 1) / 2 within one, where R is 1
     earlier = np.triu(reduced.R * n[:, None] * n, 1) + np.diag(n * (n - 1.0) / 2.0)
     return float(-2.0 * scale * d * (d + 1.0) * (omega @ earlier @ omega**2))
 
@@ -52,4 +53,4 @@ def step_slope(reduced: Reduced) -> float | None:
     a0, S, W = float(n @ rows + n.sum() * D), float(n @ reduced.r), float(pairs @ reduced.r)
     same = float(np.sum(n * (n - 1.0) / 2.0) + np.sum(np.triu(R * n[:, None] * n, 1)))
     G = float(pairs @ (rows + D)) + (d + 1.0) * same
-    return -2.0 * d * scale * (S / a0) * (S * G / a0 - W)
+    return -2.0 * d * scale * (S / a0) * (S * G / a0 - W)  # a0² would overflow for 10¹² examples and much noise

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gladient._linalg import ratio
 from gladient._types import Array, ArrayLike, Bool, Float
 from gladient.landscape.gates.reduced import Reduced
 from gladient.landscape.gates.weights import best_free
@@ -11,8 +12,10 @@ from gladient.prompts.setting import LEAST_VARIANCE, MOST_EXAMPLES, MOST_VARIANC
 
 __all__ = ["OptimumBatch", "broadcast", "is_valid", "optimum_batch"]
 
-_ENTRIES = 2_000_000  # numbers held at once in an intermediate array
-_CLOSE = 1e-10  # relative distance at which the two ends of the squeeze count as one fixed point
+_ENTRIES = 2_000_000  # numbers held at once in an intermediate array: 16 MB
+# Relative distance at which the two ends of the squeeze count as one fixed point. The risk is flat there, so it has all
+# its digits from 1e-8 on; 1e-10 takes a few rounds more and leaves room for less.
+_CLOSE = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +137,7 @@ def _solve_block(block: tuple[Array, ...], found: OptimumBatch, start: int) -> N
     a = np.einsum("bki,bk->bi", E, root * r)
     c, unique = _squeeze(eigenvalues, a, s, M, times)
     omega = np.einsum("bki,bi->bk", E, a / (1.0 + c[:, None] * eigenvalues)) / root
-    for i in np.flatnonzero(~unique):
+    for i in np.flatnonzero(~unique):  # two fixed points at least, or nearly: the search with a proof decides
         up = np.argsort(s[i])
         w, total = s[i][up], float(M[i])
         one = Reduced(
@@ -142,7 +145,7 @@ def _solve_block(block: tuple[Array, ...], found: OptimumBatch, start: int) -> N
         )
         omega[i] = best_free(one)[0]
     scale = np.abs(omega).max(axis=1, keepdims=True)
-    omega = np.where(scale > 0, omega / np.where(scale > 0, scale, 1.0), 1.0)
+    omega = ratio(omega, scale)
     found.valid[rows], found.unique[rows], found.omega[rows] = True, unique, omega
     found.risk[rows] = _risks(n, R, r, s, sigma2, M, times, omega)
     found.linear_attention[rows] = _risks(n, R, r, s, sigma2, M, times, np.ones_like(omega))
@@ -153,6 +156,7 @@ def is_valid(R: Array, r: Array) -> np.ndarray:
     B, K = r.shape
     joint = np.ones((B, K + 1, K + 1))
     joint[:, :K, :K], joint[:, :K, K], joint[:, K, :K] = R, r, r
+    # the tolerances of `prompts.setting`, whose largest entry is 1 here
     diagonal = np.abs(np.einsum("bii->bi", R) - 1.0).max(axis=1) <= 1e-9
     symmetric = np.abs(R - R.transpose(0, 2, 1)).max(axis=(1, 2)) <= 1e-10
     return np.asarray(diagonal & symmetric & (np.linalg.eigvalsh(joint)[:, 0] >= -1e-9))
@@ -164,7 +168,7 @@ def _squeeze(eigenvalues: Array, a: Array, s: Array, M: Array, times: Array) -> 
     power = (a / np.where(size > 0, size, 1.0)) ** 2  # no r is so small that its square vanishes
     low, high = 1.0 + eigenvalues[:, 0], 1.0 + eigenvalues[:, -1]
     active = np.arange(len(a))
-    for _ in range(200):
+    for _ in range(200):  # 20 are usual; at a slope near 1 the ends creep, and the search is quicker
         part = (eigenvalues[active], power[active], s[active], M[active], times[active])
         low[active], high[active] = _image(low[active], *part), _image(high[active], *part)
         active = active[high[active] - low[active] > _CLOSE * high[active]]
@@ -182,6 +186,8 @@ def _image(gamma: Array, eigenvalues: Array, power: Array, s: Array, M: Array, t
 
 
 def _h2(gamma: Array, s: Array, M: Array, times: Array) -> Array:
+    # h = s / (s + M) and w h / (1 + h t)² = s² (s + M) / (M + s γ)²; e is h2 / (1 - h2), a ratio of two sums of
+    # positive terms. s over its largest: no scale of Σ overflows.
     share = s / M[:, None]
     v = times * (s / s.max(axis=1, keepdims=True) / (1.0 + share * gamma[:, None])) ** 2
     e = np.sum(v * share, axis=1) / v.sum(axis=1)

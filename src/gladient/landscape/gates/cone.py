@@ -9,6 +9,8 @@ from gladient._types import Array, Bool, Float
 
 __all__ = ["solve_monotone", "solve_nonnegative"]
 
+# Relative size below which a weight or a slope is rounding. From 1e-15 to 1e-12 random settings give the same weights;
+# what is taken for rounding by mistake moves the risk by its square.
 _TOLERANCE = 1e-12
 
 
@@ -32,13 +34,15 @@ def solve_monotone(
     Source: derived.
     """
 
+    # In the increments of ω the cone is ≥ 0. Raising the k-th increment raises all weights from k on, so its slope is
+    # the sum of their slopes.
     def solve(rises: np.ndarray) -> tuple[Array, np.ndarray]:
         omega = _pooled(n, Q, g, np.flatnonzero(rises))
         slope, size = (np.cumsum(part[::-1])[::-1] for part in _slope(n, Q, g, omega))
         return omega, _wrong(rises, np.diff(omega, prepend=0.0), slope, size, omega)
 
     omega, rises = _exchange(solve, rises)
-    return np.maximum.accumulate(np.clip(omega, 0.0, None)), rises
+    return np.maximum.accumulate(np.clip(omega, 0.0, None)), rises  # off the cone by the tolerance at most
 
 
 def solve_nonnegative(
@@ -60,8 +64,10 @@ def _exchange(solve: Callable[[np.ndarray], tuple[Array, np.ndarray]], is_open: 
 
     Block principal pivoting for a positive definite matrix: it ends, by Júdice and Pires (1994).
     """
+    # Flipping all can cycle. After 3 rounds without fewer wrong ones the last alone is flipped, which cannot (Murty's
+    # rule), until there are fewer.
     fewest, patience = len(is_open) + 1, 3
-    for _ in range(100 + 20 * len(is_open)):
+    for _ in range(100 + 20 * len(is_open)):  # up to 10 rounds are seen; NaN would use up all
         omega, wrong = solve(is_open)
         count = int(wrong.sum())
         if count == 0:
@@ -87,7 +93,7 @@ def _pooled(n: Array, Q: Array, g: Array, starts: np.ndarray) -> Array:
 
 
 def _slope(n: Array, Q: Array, g: Array, omega: Array) -> tuple[Array, Array]:
-    """Descent direction at ω, and the size of the terms that it is the small difference of."""
+    """Descent direction at ω, and the size of the terms whose small difference it is."""
     size = np.abs(g) + n * np.abs(omega) + np.abs(Q) @ np.abs(omega)
     return g - n * omega - Q @ omega, size
 

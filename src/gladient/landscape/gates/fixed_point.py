@@ -12,7 +12,9 @@ __all__ = ["FixedPointMap", "Interval"]
 
 Interval = tuple[float, float]
 
-_ROUNDING = 1e-12  # relative size below which a component of r is rounding; also widens every bound
+# Relative size below which a component of r along an eigenvector is rounding. One that is taken for a component though
+# it is none only widens the interval of γ; one that is left out though it counts has 1e-24 of the weight.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ def _fall(value: Float[Array, " m"], power: Float[Array, " m"], cell: Interval) 
     $-2\,[\sum p \sum p x^2 - (\sum p x)^2] / (\sum p D)^2$: the bracket is a sum over pairs, which like the
     denominator falls in `at`, so each is taken at the end where it is least or most.
     """
+    # Derivation: with m = p D = power / D², the mean is Σ m x / Σ m and dm/d at = -2 p x. The quotient rule gives
+    # -2 [Σ p x² Σ m - Σ m x Σ p x] / (Σ m)²; putting in m = p + p x at, the terms with `at` cancel.
     (low_pairs, low_sum), (high_pairs, high_sum) = (_parts(value, power, at) for at in cell)
     return 2.0 * high_pairs / low_sum**2, 2.0 * low_pairs / high_sum**2
 
@@ -89,5 +93,6 @@ def _parts(value: Float[Array, " m"], power: Float[Array, " m"], at: float) -> t
 
 def _pairs(weight: Float[Array, " m"], value: Float[Array, " m"]) -> float:
     """Half the sum over i, j of w_i w_j (x_i - x_j)², without cancellation."""
+    # Σw Σw x² - (Σw x)² = Σw Σw (x - mean)²; the left side has no digits where all x are nearly equal
     total = weight.sum()
     return float(total * (weight @ (value - weight @ value / total) ** 2)) if total > 0 else 0.0

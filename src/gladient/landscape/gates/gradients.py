@@ -59,6 +59,7 @@ def value_of_example(setting: MultitaskSetting | Reduced) -> Float[Array, " K"]:
 
 def _partial(reduced: Reduced, omega: Array) -> Gradients:
     """Partial derivatives of L(P, ω) = M - 2 (ωᵀr) tr(PΣ²) + (ωᵀRω + ‖ω‖²) tr(PᵀΣPΣ²) + M ‖ω‖² tr(PᵀΣPΣ)."""
+    # In shares of M (share = s/M, pM = p M), so that no scale of Σ makes a product overflow: tr(PΣ²) is Σ ps · s.
     m, s = reduced.moments(omega), reduced.s
     share = s / reduced.M
     pM = m.signal / (m.energy * (1.0 + share * (1.0 + m.t)))  # eigenvalues of P times M
@@ -66,9 +67,10 @@ def _partial(reduced: Reduced, omega: Array) -> Gradients:
     sums, quadratic = reduced.n * omega, m.energy * (1.0 + m.t)
     V = reduced.maps[0]
     linear, cubic, square = np.sum(ps * s), np.sum(ps**2 * s), np.sum(ps**2)
+    # M = σ² + tr Σ stands in L itself and before ‖ω‖² tr(PᵀΣPΣ): σ² and every s move the risk by it
     per_M = 1.0 + m.energy * square
     R = cubic * np.outer(sums, sums)
-    np.fill_diagonal(R, 0.0)
+    np.fill_diagonal(R, 0.0)  # a task's correlation with itself is 1 and cannot move
     per_s = per_M - 4.0 * m.signal * ps + 3.0 * quadratic * ps**2 + 2.0 * m.energy * ps * pM
     return Gradients(
         n=omega * (-2.0 * linear * reduced.r + cubic * (2.0 * reduced.R @ sums + omega) + reduced.M * square * omega),

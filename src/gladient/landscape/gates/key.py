@@ -31,10 +31,12 @@ def key_gate(setting: MultitaskSetting | Reduced) -> KeyGate:
     reduced = reduce(setting)
     n, h, root = reduced.n, reduced.h, np.sqrt(reduced.n)[:, None]
     omega = _solve(reduced, np.broadcast_to(reduced.r_blocks[:, None], (len(n), len(h)))) / root
-    # the eigenbasis loses the small tasks beside one of 10⁹ examples and more: one correction, from what is left over
+    # The eigenbasis loses the small tasks beside one of 10⁹ examples and more: one correction, from what is left over.
     left = root * (reduced.r[:, None] - h * (reduced.R @ (n[:, None] * omega)) - omega)
     omega += _solve(reduced, left) / root
-    # the risk of exactly these weights, as a sum of squares: errors of the eigenbasis enter it squared
+    # The risk of exactly these weights, as a sum of squares: errors of the eigenbasis enter it squared. Of the part w_j
+    # of M the error has (1 - h signal)² for the query's task, h² excess for the other tasks, h energy for label noise
+    # and features.
     sums, energy = n[:, None] * omega, n @ omega**2
     signal, Rsums = reduced.r @ sums, reduced.R @ sums
     excess = np.clip(np.sum(sums * (Rsums - np.outer(reduced.r, signal)), axis=0), 0.0, None)

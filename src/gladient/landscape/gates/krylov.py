@@ -9,9 +9,11 @@ from gladient.landscape.gates.reduced import Reduced
 
 __all__ = ["Measure", "measure"]
 
-_FEW = 128  # tasks up to which all eigenvectors cost less
-_SHARE = 4  # of the tasks: a longer basis costs more than all eigenvectors
-_LEFT = 1e-12  # of r, at the largest c: far less at the c of the best weights, and squared in the risk
+_FEW_TASKS = 128  # tasks up to which all eigenvectors take no longer than trying a basis
+_SHARE = 4  # a basis of more than this part of the tasks takes about as long as all eigenvectors
+# Part of r that the weights may miss at the largest c. The risk has it squared: 1e-8 would give the risk all its
+# digits, 1e-12 gives them to the weights, too, for a third more rows.
+_RESIDUAL = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +48,7 @@ def measure(reduced: Reduced) -> Measure:
     Source: derived; Golub and Meurant, Matrices, Moments and Quadrature (2010), for the quadrature.
     """
     K = len(reduced.n)
-    rows = _lanczos(reduced, max(_FEW // 2, K // _SHARE)) if K > _FEW else None
+    rows = _lanczos(reduced, max(_FEW_TASKS // 2, K // _SHARE)) if K > _FEW_TASKS else None
     if rows is None:
         return Measure(*reduced.spectrum)
     Q, diagonal, beside = rows
@@ -65,12 +67,13 @@ def _lanczos(reduced: Reduced, most: int) -> tuple[Array, Array, Array] | None:
         Q[j] = row
         row = root * (R @ (root * row))
         diagonal[j] = Q[j] @ row
-        for _ in range(2):
+        for _ in range(2):  # once leaves rounding times the cancellation, twice leaves rounding
             row -= (Q[: j + 1] @ row) @ Q[: j + 1]
+        # p_j of the docstring, from elimination in I + c T; for j = 0 the pivot before it is infinite and beside[-1] 0
         pivot = 1.0 + c * diagonal[j] - (c * beside[j - 1]) ** 2 / pivot
         beside[j] = np.linalg.norm(row)
         left *= c * beside[j] / pivot
-        if left <= _LEFT:
+        if left <= _RESIDUAL:
             return Q[: j + 1], diagonal[: j + 1], beside[:j]
         row /= beside[j]
     return None

@@ -10,7 +10,10 @@ from gladient.prompts import MultitaskSetting
 
 __all__ = ["Moments", "Reduced", "reduce"]
 
-_NULL = 1e-9  # directions of less than this part of the largest variance carry no task; the least g - 1, too
+# For features that are not Gaussian: directions with less than this part of the largest variance carry no task, as
+# rounding of Σ⁻¹FΣ⁻¹ grows with the inverse square of a variance; and g - 1, an estimate, counts as this much at the
+# least.
+_NULL = 1e-9
 _TINY = float(np.finfo(np.float64).tiny)
 
 
@@ -145,6 +148,7 @@ class Reduced:
 
     def summed_moments(self, sums: Float[Array, " K"], energy: float) -> Moments:
         """Moments from each task's sum of weights and the total of the squared weights."""
+        # R - r rᵀ first, then the product: ωᵀRω - (ωᵀr)² would cancel where the query's task is one of the prompt's
         excess = float(sums @ self.unexplained @ sums)
         return Moments(float(sums @ self.r), max(excess, 0.0), energy)
 
@@ -172,6 +176,8 @@ class Reduced:
 
     def profile_slope(self, omega: Float[Array, " K"], m: Moments) -> Float[Array, " K"]:
         r"""Gradient of the profile risk in ω, whose moments are m, times $\|u\| / M$ to be free of scale, u = √n ω."""
+        # The risk is M - Σ_j w_j h_j signal² / D_j, with D_j = h_j (excess + signal²) + energy: one term from signal²,
+        # one from ωᵀRω = excess + signal², one from the energy.
         own = self.n * omega
         D = self.h * (m.excess + m.signal**2) + m.energy
         pairs, share = self.n * (self.R @ own), self.w / self.M * self.h
@@ -195,11 +201,14 @@ class Reduced:
     @cached_property
     def power(self) -> Float[Array, " d"]:
         """The product w h in units of `unit`, so that no scale of Σ overflows, once for each direction."""
-        return np.asarray(self.w * self.h / self.unit * (1.0 if self.times is None else self.times))
+        # Both with a largest entry near 1, by powers of 2, which cost no digit: where Σ is nothing beside σ² the
+        # product of the numbers themselves underflows.
+        w, h = (np.ldexp(value, -np.frexp(value.max())[1]) for value in (self.w, self.h))
+        return np.asarray(w * h / (w * h).max() * (1.0 if self.times is None else self.times))
 
     @cached_property
     def unit(self) -> float:
-        """What `gain` is a multiple of: the largest w h."""
+        """What `gain` is a multiple of: the largest w h, 0 where that underflows."""
         return float((self.w * self.h).max())
 
     def gain(self, t: float) -> float:
@@ -212,6 +221,7 @@ class Reduced:
         With $v_j = w_j h_j / ((1 + h_j t_0)(1 + h_j t_1))$ both are sums of positive terms: the slope
         $B = \sum_j v_j h_j / (\phi(t_0)\, \phi(t_1))$ and $A = \sum_j v_j / (\phi(t_0)\, \phi(t_1))$.
         """
+        # 1/φ(t1) - 1/φ(t0) has no digits where t0 and t1 are near; term by term t1 - t0 divides out.
         first = self.power / (1.0 + self.h * t0)
         v, scale = first / (1.0 + self.h * t1), float(first.sum()) * self.gain(t1)
         return float(v.sum()) / scale, float(v @ self.h) / scale
@@ -224,6 +234,7 @@ class Reduced:
     @cached_property
     def most_c(self) -> float:
         r"""The largest c that a tangent of $1/\phi$ asks weights for: that at t = 0."""
+        # 1/φ is concave, so its tangents get flatter and cut the axis higher as t grows: c = B/A falls
         A, B = self.secant(0.0, 0.0)
         return B / A
 
@@ -255,7 +266,7 @@ def reduce(setting: "MultitaskSetting | Reduced", F: Float[Array, "d d"] | None 
     n, M = setting.n.astype(np.float64), setting.M
     if F is None:
         w = np.clip(np.linalg.eigvalsh(setting.Sigma), 0.0, None)
-        # no h is 0: a Σ that is nothing beside σ² has weights, too, those of c → 0
+        # No h is 0, so that `power` is a number: where Σ is nothing beside σ² the weights are those of c → 0, r itself.
         h, rest = np.maximum(w / (w + M), _TINY), setting.sigma2
     else:
         w, h, _, _ = _diagonalised(setting.Sigma, _checked(F, setting.d))
@@ -267,6 +278,7 @@ def _checked(F: ArrayLike, d: int) -> Array:
     array = np.asarray(F, dtype=np.float64)
     if array.shape != (d, d):
         raise ValueError(f"F has shape {array.shape} for {d} features; it must be E[y² x xᵀ], [{d}, {d}]")
+    # 1e-9 is far above the rounding of products, and what is no moment at all is off by far more
     if not np.isfinite(array).all() or np.abs(array - array.T).max() > 1e-9 * np.abs(array).max():
         raise ValueError("F is not a symmetric matrix of finite numbers; it must be E[y² x xᵀ]")
     return array
@@ -277,6 +289,7 @@ def _diagonalised(Sigma: Array, F: Array) -> tuple[Array, Array, Array, Array]:
     s, V = np.linalg.eigh(Sigma)
     kept = s > _NULL * s[-1]
     s, V = s[kept], V[:, kept]
+    # Σ⁻¹FΣ⁻¹ in the eigenbasis of Σ, where it stays symmetric to the last digit
     g, U = np.linalg.eigh(V.T @ F @ V / np.outer(s, s))
-    # F - Σ² is the covariance of x y given the task, so g ≥ 1; an estimate may fall below
+    # F - Σ² is a covariance, that of x y given the task, so g ≥ 1; an estimate may fall below.
     return s @ U**2, 1.0 / (g.clip(1.0 + _NULL) - 1.0), V @ U, (V / s) @ V.T

@@ -46,7 +46,7 @@ def optimum(setting: MultitaskSetting | Reduced) -> Rung:
     reduced = reduce(setting)
     omega, bound = best_free(reduced)
     m = reduced.moments(omega)
-    slope = reduced.profile_slope(omega, m) / np.sqrt(reduced.n)
+    slope = reduced.profile_slope(omega, m) / np.sqrt(reduced.n)  # in u = √n ω, where all counts are alike
     certificate = Certificate(stationarity=float(np.abs(slope).max()), lower_bound=bound)
     return Rung(reduced.risk(m), omega, certificate, reduced, m)
 
@@ -67,6 +67,7 @@ def scalar_gate(setting: MultitaskSetting | Reduced) -> Rung:
     omega, bound = best_monotone(reduced)
     m = reduced.moments(omega)
     slope = cone_slope(reduced, omega, m)
+    # Where the weight rises it can move both ways, so the slope is 0; elsewhere it can only rise, so the slope is ≥ 0.
     rises = np.diff(omega, prepend=0.0) > 0
     certificate = Certificate(
         stationarity=float(np.abs(slope[rises]).max(initial=0.0)),

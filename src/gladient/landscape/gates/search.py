@@ -9,7 +9,9 @@ __all__ = ["maximise"]
 
 Weights = TypeVar("Weights")
 
-_GAP = 1e-13  # relative gap between the proved upper bound and the value found
+# Relative gap between the proved upper bound and the value found. 1e-15 takes a tenth more solutions and proves no
+# more, as rounding is added to the bound; from 1e-11 on the bound gets visibly worse.
+_GAP = 1e-13
 
 
 def maximise(
@@ -48,8 +50,10 @@ def maximise(
         x, t = found[0].x, found[0].t
         if x * reduced.gain(t) > value:
             best, value = found, x * reduced.gain(t)
+        # found maximises x / (1 + c t), so this bounds x φ(t) of every member of the family with t in the interval
         bound = x / (A + B * t)
         if bound > value * (1.0 + _GAP) and high - low > _GAP * (1.0 + high):
+            # at the bound's own t the secants of both halves touch 1/φ: there the bound is gone
             middle = t if low < t < high else (low + high) / 2
             pending += [(low, middle), (middle, high)]
         else:
@@ -61,6 +65,7 @@ def _polish(
     reduced: Reduced, inner: Callable[[float], tuple[Moments, Weights]], best: tuple[Moments, Weights]
 ) -> Weights:
     """Solve tangents until the weights reproduce their own t: each solution is at least as good as the one before."""
+    # The search leaves t with half its digits. Up to 15 rounds are seen; more where two stationary points nearly merge.
     for _ in range(100):
         t = best[0].t
         A, B = reduced.secant(t, t)

@@ -12,9 +12,11 @@ from gladient.prompts import MultitaskSetting
 
 __all__ = ["StationaryPoint", "StationaryPoints", "Uniqueness", "stationary_points", "uniqueness"]
 
-_MARGIN = 1e-9  # slopes closer to 1 than this decide nothing
-_ROUNDING = 1e-12  # relative error allowed to the map
-_NARROW = 1e-9  # relative width below which an interval is not cut again
+# All three separate rounding from what is seen. Verdicts on 150 random settings are the same with each a hundred times
+# larger or smaller.
+_MARGIN = 1e-9  # slopes closer to 1 than this decide nothing; far above the rounding of a slope
+_ROUNDING = 1e-12  # relative error allowed to the map, a quotient of sums
+_NARROW = 1e-9  # relative width below which an interval is not cut again: T(γ) - γ inside is below rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +144,7 @@ def _isolate(T: FixedPointMap) -> tuple[list[float], list[Interval]]:
     pending = [T.domain]
     while pending:
         low, high = pending.pop()
+        # T increases: a fixed point γ ≥ low has γ = T(γ) ≥ T(low), and one ≤ high has γ ≤ T(high)
         low, high = max(low, T(low) * (1.0 - _ROUNDING)), min(high, T(high) * (1.0 + _ROUNDING))
         if low > high:
             continue
@@ -153,8 +156,8 @@ def _isolate(T: FixedPointMap) -> tuple[list[float], list[Interval]]:
         elif high - low <= _NARROW * high:
             undecided.append((low, high))
         else:
-            middle = math.sqrt(low * high)
-            pending += [(middle, high), (low, middle)]
+            middle = math.sqrt(low * high)  # γ runs over decades; the slope changes with its logarithm
+            pending += [(middle, high), (low, middle)]  # the lower half comes out first: roots are found in order
     return sorted(falling + rising), undecided
 
 
@@ -162,7 +165,7 @@ def _root(T: FixedPointMap, low: float, high: float, sign: float) -> float | Non
     """The root of sign (T(γ) - γ), which falls on [low, high]; None if it keeps its sign there."""
     if sign * (T(low) - low) < -_ROUNDING * low or sign * (T(high) - high) > _ROUNDING * high:
         return None
-    while high - low > 1e-15 * high:
+    while high - low > 1e-15 * high:  # to the last digit; below it no float may lie between, hence the second test
         middle = (low + high) / 2
         if not low < middle < high:
             break
@@ -178,11 +181,15 @@ def _add(roots: list[float], root: float | None) -> None:
 
 def _largest_slope(T: FixedPointMap) -> float:
     """Upper bound of T' over the domain, cut where it is largest until near a slope reached on the same side of 1."""
+    # A heap gives the least first, hence bounds with a minus sign. 720 cuts are the most seen in 150 random settings;
+    # any number of them leaves a bound that is proved, only less sharp.
     cells = [(-T.slope_bounds(T.domain)[1], T.domain)]
     for _ in range(2000):
         bound, (low, high) = heapq.heappop(cells)
         middle = math.sqrt(low * high)
         reached = T.slope(middle)
+        # Sharp only where it decides: a bound of 1 or more whose cell reaches a slope below 1 may still come below 1.
+        # Else a fifth is enough: the number is only shown.
         near = 1.01 if reached < 1.0 <= -bound else 1.2
         if -bound <= near * reached or not low < middle < high:
             return -bound

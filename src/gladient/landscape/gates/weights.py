@@ -13,7 +13,9 @@ from gladient.landscape.gates.search import maximise
 
 __all__ = ["best_free", "best_monotone", "best_nonnegative", "weights_at"]
 
-_SQUEEZES = 2  # more save the search no more than they cost
+# Rounds in which the search's interval is narrowed; each asks for two solutions. The first saves the search 4 of 19
+# solutions, the second 3, the third 2: no more than it asks for.
+_SQUEEZES = 2
 
 Solver = Callable[[Array, Array, Array, np.ndarray], tuple[Array, np.ndarray]]
 
@@ -24,11 +26,12 @@ def best_free(reduced: Reduced) -> tuple[Array, float]:
     values, a = seen.values, seen.parts
 
     def inner(c: float) -> tuple[Moments, float]:
-        w = a / (1.0 + c * values)
+        w = a / (1.0 + c * values)  # (c R̃ + I)⁻¹ r̃ in the basis where R̃ is diagonal
         signal = float(a @ w)
+        # The search asks for t alone, which adds signal² again: what rounding takes is ε N, as from the eigenvalues.
         return Moments(signal, float(w @ (values * w)) - signal**2, float(w @ w)), c
 
-    c, bound = maximise(reduced, inner, *_enclosed(reduced, inner))
+    c, bound = maximise(reduced, inner, *_interval_of_t(reduced, inner))
     if seen.basis is None:
         omega = weights_at(reduced, c)
     else:
@@ -37,11 +40,11 @@ def best_free(reduced: Reduced) -> tuple[Array, float]:
 
 
 def _least_risk(reduced: Reduced, bound: float) -> float:
-    """The risk that belongs to an upper bound of x φ(t), rounded down; the noise is always left."""
+    """The risk that belongs to an upper bound of x φ(t), rounded down; what no direction has is always left."""
     return max(reduced.M * (1.0 - reduced.rounding) - reduced.unit * bound, reduced.rest)
 
 
-def _enclosed(reduced: Reduced, inner: Callable[[float], tuple[Moments, float]]) -> tuple[float, float]:
+def _interval_of_t(reduced: Reduced, inner: Callable[[float], tuple[Moments, float]]) -> tuple[float, float]:
     r"""Interval that has the t of every stationary point: the map from t to the t of its tangent's weights increases.
 
     The largest t is that of r itself, c = 0; the smallest belongs to the largest c.
@@ -49,7 +52,7 @@ def _enclosed(reduced: Reduced, inner: Callable[[float], tuple[Moments, float]])
     low, high = inner(reduced.most_c)[0].t, inner(0.0)[0].t
     for _ in range(_SQUEEZES):
         low, high = (inner(B / A)[0].t for A, B in (reduced.secant(low, low), reduced.secant(high, high)))
-    error = reduced.rounding * float(reduced.n.sum())  # of a t from eigenvalues
+    error = reduced.rounding * float(reduced.n.sum())  # of a t from eigenvalues, which are at most N
     return max(low - error, 0.0), high + error
 
 
@@ -76,13 +79,14 @@ def _best_in_cone(reduced: Reduced, solver: Solver) -> tuple[Array, float]:
 
 def _one_sign(reduced: Reduced, solver: Solver, sign: float) -> tuple[Array, float]:
     pairs, g = reduced.pairs, sign * reduced.n * reduced.r_unit
-    guess = np.ones(len(g), dtype=bool)
+    guess = np.ones(len(g), dtype=bool)  # the next c changes little: what was open for the last one is a good guess
 
     def inner(c: float) -> tuple[Moments, Array]:
         nonlocal guess
         omega, guess = solver(reduced.n, c * pairs, g, guess)
         return reduced.moments(omega), omega
 
+    # t is a Rayleigh quotient of R̃, whose trace is N
     omega, bound = maximise(reduced, inner, 0.0, float(reduced.n.sum()))
     return _normalised(omega), bound
 

@@ -1,6 +1,6 @@
 """One small file for each kind of gated layer; a new one is added to `ADAPTERS`."""
 
-from gladient.lens._adapter import Adapter
+from gladient.lens.adapter import Adapter
 from gladient.lens.adapters import delta, fla, gladient, kda, lightning, mamba, mamba2, rglru, rwkv, ss2d, xlstm
 
 __all__ = ["ADAPTERS"]

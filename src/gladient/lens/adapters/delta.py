@@ -7,24 +7,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gladient.lens._adapter import Adapter, Emit
-from gladient.lens._recurrence import Recurrence, autocast_dtype
-from gladient.lens.seams import on_function
+from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.recurrence import Recurrence, autocast_dtype
+from gladient.ops.formulas import unit
+from gladient.seams import on_function
+from gladient.seams.architectures import DELTA, Architecture
 
-__all__ = ["ADAPTER", "attach_delta", "unit"]
-
-_L2_EPS = 1e-6  # of every transformers model that follows the rule, as in flash-linear-attention
+__all__ = ["ADAPTER", "attach_delta"]
 
 
-def attach_delta(chunk: str, recurrent: str) -> Callable[[nn.Module, Emit], AbstractContextManager[None]]:
-    """The `attach` of layers whose module has these two functions: for many tokens, and for one with a cache."""
+def attach_delta(architecture: Architecture) -> Callable[[nn.Module, Emit], AbstractContextManager[None]]:
+    """The `attach` of layers that call its two functions: for many tokens, and for one with a cache."""
 
     @contextmanager
     def attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
         def listen(call: dict[str, Any], result: tuple[Tensor, Tensor | None]) -> None:
             emit(_read(call, result[0]))
 
-        with on_function(layer, chunk, listen), on_function(layer, recurrent, listen):
+        with on_function(layer, architecture.scan, listen), on_function(layer, architecture.step, listen):
             yield
 
     return attach
@@ -50,20 +50,9 @@ def _read(call: dict[str, Any], output: Tensor) -> Recurrence:
     )
 
 
-def unit(x: Tensor) -> Tensor:
-    """Vectors of length 1, as these models and flash-linear-attention normalise them."""
-    return x * torch.rsqrt((x * x).sum(3, keepdim=True) + _L2_EPS)
-
-
 ADAPTER = Adapter(
     name="gated delta rule",
-    modules=(
-        "Qwen3NextGatedDeltaNet",
-        "Qwen3_5GatedDeltaNet",
-        "Qwen3_5MoeGatedDeltaNet",
-        "Qwen4ExpTextGatedDeltaNet",
-        "OlmoHybridGatedDeltaNet",
-    ),
-    attach=attach_delta("torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule"),
+    modules=DELTA.layers,
+    attach=attach_delta(DELTA),
 )
 """The gated delta rule in models of transformers."""

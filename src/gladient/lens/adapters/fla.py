@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gladient.lens._adapter import Adapter, Emit
-from gladient.lens._operands import unpacked
-from gladient.lens._recurrence import Recurrence
-from gladient.lens.adapters.delta import unit
-from gladient.lens.seams import SeamError, on_function
+from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.operands import unpacked
+from gladient.lens.recurrence import Recurrence
+from gladient.ops.formulas import unit
+from gladient.seams import SeamError, on_function
 
 __all__ = ["ADAPTER"]
 

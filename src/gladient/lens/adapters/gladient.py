@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from gladient.lens._adapter import Adapter, Emit
-from gladient.lens._operands import recurrence_of
-from gladient.lens.seams import on_function, on_method
+from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.operands import recurrence_of
 from gladient.ops import dispatch
+from gladient.seams import on_function, on_method
 
 __all__ = ["ADAPTER", "OPERATORS"]
 

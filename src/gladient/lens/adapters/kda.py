@@ -1,13 +1,14 @@
 """Kimi delta attention: the delta rule with a gate for every key channel."""
 
-from gladient.lens._adapter import Adapter
+from gladient.lens.adapter import Adapter
 from gladient.lens.adapters.delta import attach_delta
+from gladient.seams.architectures import KIMI
 
 __all__ = ["ADAPTER"]
 
 ADAPTER = Adapter(
     name="kimi delta attention",
-    modules=("KimiLinearDeltaAttention", "BailingHybridDeltaAttention", "Glm5NextTextLinearAttention"),
-    attach=attach_delta("chunk_kimi_delta_attention", "recurrent_kimi_delta_attention"),
+    modules=KIMI.layers,
+    attach=attach_delta(KIMI),
 )
 """Kimi delta attention in models of transformers."""

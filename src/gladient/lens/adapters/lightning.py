@@ -12,18 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gladient.lens._adapter import Adapter, Emit
-from gladient.lens._recurrence import Recurrence
-from gladient.lens.seams import SeamError, on_enter, on_forward
+from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.recurrence import Recurrence
+from gladient.seams import SeamError, on_enter, on_forward
+from gladient.seams.architectures import LIGHTNING
 
 __all__ = ["ADAPTER"]
 
 
 @contextmanager
 def _attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
-    projection, norm, slope = (getattr(layer, name, None) for name in ("qkv_proj", "norm", "slope_rate"))
+    projection, norm, slope = (getattr(layer, name, None) for name in LIGHTNING.parts)
     if projection is None or norm is None or slope is None:
-        raise SeamError(f"{type(layer).__name__} lacks qkv_proj, norm or slope_rate")
+        *first, last = LIGHTNING.parts
+        raise SeamError(f"{type(layer).__name__} lacks {', '.join(first)} or {last}")
     seen: dict[str, Any] = {}
 
     def enter(call: dict[str, Any]) -> None:
@@ -57,5 +59,5 @@ def _read(layer: Any, output: Tensor, qkv: Tensor, mask: Tensor | None, state: T
     )
 
 
-ADAPTER = Adapter(name="minimax", modules=("MiniMaxLightningAttention",), attach=_attach)
+ADAPTER = Adapter(name="minimax", modules=LIGHTNING.layers, attach=_attach)
 """Lightning attention (MiniMax) in models of transformers."""

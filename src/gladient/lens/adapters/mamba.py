@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gladient.lens._adapter import Adapter, Emit
-from gladient.lens._recurrence import Recurrence
-from gladient.lens.seams import on_enter, on_function
+from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.recurrence import Recurrence
+from gladient.ops.formulas import step_sizes
+from gladient.seams import on_enter, on_function
+from gladient.seams.architectures import MAMBA
 
 __all__ = ["ADAPTER"]
 
@@ -31,10 +33,10 @@ def _attach(mixer: nn.Module, emit: Emit) -> Iterator[None]:
 
     with (
         on_enter(mixer, lambda _: parts.clear()),  # an exception may have left some
-        on_function(mixer, "mamba_selective_scan", lambda call, result: collect(_read_scan(call, result))),
+        on_function(mixer, MAMBA.scan, lambda call, result: collect(_read_scan(call, result))),
         on_function(
             mixer,
-            "mamba_selective_state_update",
+            MAMBA.step,
             lambda call, result: collect(_read_update(call, result)),
             changes=("state",),
         ),
@@ -56,8 +58,7 @@ def _read_update(call: dict[str, Any], result: Tensor) -> Recurrence:
 
 
 def _step(dt: Tensor, bias: Tensor | None, softplus: bool) -> Tensor:
-    dt = dt if bias is None else dt + bias.to(dt.dtype)[:, None]
-    return functional.softplus(dt) if softplus else dt
+    return step_sizes(dt, None if bias is None else bias.to(dt.dtype)[:, None], softplus)
 
 
 def _recurrence(call: dict[str, Any], dt: Tensor, B: Tensor, C: Tensor, output: Tensor, tokens: Any) -> Recurrence:
@@ -93,7 +94,7 @@ def _side_by_side(parts: list[Recurrence]) -> Recurrence:
 
 ADAPTER = Adapter(
     name="mamba",
-    modules=("MambaMixer", "FalconMambaMixer", "JambaMambaMixer", "ZambaMambaMixer"),
+    modules=MAMBA.layers,
     attach=_attach,
 )
 """Mamba in models of transformers."""

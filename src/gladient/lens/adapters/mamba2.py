@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gladient.lens._adapter import Adapter, Emit
-from gladient.lens._recurrence import Recurrence, autocast_dtype
-from gladient.lens.seams import on_function
+from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.recurrence import Recurrence, autocast_dtype
+from gladient.ops.formulas import step_sizes
+from gladient.seams import on_function
+from gladient.seams.architectures import MAMBA2
 
 __all__ = ["ADAPTER"]
 
@@ -18,10 +20,10 @@ __all__ = ["ADAPTER"]
 @contextmanager
 def _attach(mixer: nn.Module, emit: Emit) -> Iterator[None]:
     with (
-        on_function(mixer, "mamba2_chunk_scan", lambda call, result: emit(_read_scan(call, result))),
+        on_function(mixer, MAMBA2.scan, lambda call, result: emit(_read_scan(call, result))),
         on_function(
             mixer,
-            "mamba2_selective_state_update",
+            MAMBA2.step,
             lambda call, result: emit(_read_update(call, result)),
             changes=("state",),
         ),
@@ -45,8 +47,8 @@ def _read_update(call: dict[str, Any], result: Tensor) -> Recurrence:
 
 
 def _step(call: dict[str, Any]) -> Tensor:
-    dt = call["dt"] if call["dt_bias"] is None else call["dt"] + call["dt_bias"].to(call["dt"].dtype)
-    return functional.softplus(dt) if call["dt_softplus"] else dt
+    dt, bias = call["dt"], call["dt_bias"]
+    return step_sizes(dt, None if bias is None else bias.to(dt.dtype), call["dt_softplus"])
 
 
 def _recurrence(
@@ -84,14 +86,7 @@ def _to_heads(x: Tensor, heads: int) -> Tensor:
 
 ADAPTER = Adapter(
     name="mamba2",
-    modules=(
-        "Mamba2Mixer",
-        "BambaMixer",
-        "FalconH1Mixer",
-        "GraniteMoeHybridMambaLayer",
-        "NemotronHMamba2Mixer",
-        "Zamba2MambaMixer",
-    ),
+    modules=MAMBA2.layers,
     attach=_attach,
 )
 """Mamba-2 in models of transformers."""

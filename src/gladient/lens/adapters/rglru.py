@@ -7,16 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gladient.lens._adapter import Adapter, Emit
-from gladient.lens._recurrence import Recurrence
-from gladient.lens.seams import on_method
+from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.recurrence import Recurrence
+from gladient.seams import on_method
+from gladient.seams.architectures import RGLRU
 
 __all__ = ["ADAPTER"]
 
 
 @contextmanager
 def _attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
-    with on_method(layer, "_rnn_scan", lambda call, result: emit(_read(call, result[0]))):
+    with on_method(layer, RGLRU.scan, lambda call, result: emit(_read(call, result[0]))):
         yield
 
 
@@ -36,5 +37,5 @@ def _read(call: dict[str, Any], output: Tensor) -> Recurrence:
     )
 
 
-ADAPTER = Adapter(name="recurrentgemma", modules=("RecurrentGemmaRglru",), attach=_attach)
+ADAPTER = Adapter(name="recurrentgemma", modules=RGLRU.layers, attach=_attach)
 """RG-LRU (RecurrentGemma) in models of transformers."""

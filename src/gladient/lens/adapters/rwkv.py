@@ -7,16 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gladient.lens._adapter import Adapter, Emit
-from gladient.lens._recurrence import Recurrence
-from gladient.lens.seams import on_function
+from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.recurrence import Recurrence
+from gladient.seams import on_function
+from gladient.seams.architectures import RWKV
 
 __all__ = ["ADAPTER"]
 
 
 @contextmanager
 def _attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
-    with on_function(layer, "rwkv_linear_attention", lambda call, result: emit(_read(call, result[0]))):
+    with on_function(layer, RWKV.scan, lambda call, result: emit(_read(call, result[0]))):
         yield
 
 
@@ -43,5 +44,5 @@ def _read(call: dict[str, Any], output: Tensor) -> Recurrence:
     )
 
 
-ADAPTER = Adapter(name="rwkv4", modules=("RwkvSelfAttention",), attach=_attach)
+ADAPTER = Adapter(name="rwkv4", modules=RWKV.layers, attach=_attach)
 """RWKV-4 in models of transformers."""

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gladient.lens._adapter import Adapter, Emit
-from gladient.lens._recurrence import Recurrence
-from gladient.lens.seams import on_method
+from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.recurrence import Recurrence
+from gladient.ops.formulas import step_sizes
+from gladient.seams import on_method
 
 __all__ = ["ADAPTER"]
 
@@ -21,8 +22,8 @@ def _attach(mixer: nn.Module, emit: Emit) -> AbstractContextManager[None]:
 def _read(call: dict[str, Any], result: Any) -> Recurrence:
     """Arguments of mamba_ssm's selective_scan_fn: channels before time, B and C in groups of channels."""
     u, A, D, z = call["u"].float(), call["A"].float(), call["D"], call["z"]
-    dt = call["delta"] if call["delta_bias"] is None else call["delta"] + call["delta_bias"][:, None]
-    dt = functional.softplus(dt) if call["delta_softplus"] else dt
+    bias = call["delta_bias"]
+    dt = step_sizes(call["delta"], None if bias is None else bias[:, None], call["delta_softplus"])
     output = result[0] if isinstance(result, tuple) else result
     return Recurrence(
         q=_to_heads(call["C"], len(A)),

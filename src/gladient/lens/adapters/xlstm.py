@@ -8,18 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gladient.lens._adapter import Adapter, Emit
-from gladient.lens._recurrence import Recurrence
-from gladient.lens.seams import SeamError, on_forward
+from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.recurrence import Recurrence
+from gladient.seams import SeamError, on_forward
+from gladient.seams.architectures import XLSTM
 
 __all__ = ["ADAPTER"]
 
 
 @contextmanager
 def _attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
-    backend = getattr(layer, "mlstm_backend", None)
+    (part,) = XLSTM.parts
+    backend = getattr(layer, part, None)
     if backend is None:
-        raise SeamError(f"{type(layer).__name__} has no mlstm_backend")
+        raise SeamError(f"{type(layer).__name__} has no {part}")
     with on_forward(backend, lambda call, result: emit(_read(call, result, backend.config.eps))):
         yield
 
@@ -49,5 +51,5 @@ def _float(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.float()
 
 
-ADAPTER = Adapter(name="xlstm", modules=("xLSTMLayer",), attach=_attach)
+ADAPTER = Adapter(name="xlstm", modules=XLSTM.layers, attach=_attach)
 """xLSTM in models of transformers."""

@@ -31,11 +31,12 @@ def why_not(call: Call, named: bool = False) -> str | None:
 
 def form(call: Call) -> str:
     """The form that runs: the call's, or what is faster where the caller named none."""
-    gates, symbols = call.gates, [isinstance(n, torch.SymInt) for n in call.k.shape[:2]]
-    if symbols[1] and (call.form == "chunked" or (call.form == "parallel" and not (gates.gk is gates.gv is None))):
-        return "recurrent"  # the one of the forms with loops that an exported program holds for any length
-    if any(symbols):
-        return call.form  # whatever runs is to run at other sizes too
+    rows, length = (isinstance(n, torch.SymInt) for n in call.k.shape[:2])
+    by_channel = call.gates.gk is not None or call.gates.gv is not None
+    if length and (call.form == "chunked" or (call.form == "parallel" and by_channel)):
+        return "recurrent"  # the others loop in Python, as often as the example that is exported is long
+    if rows or length:
+        return call.form  # the choice below depends on the sizes, and the program is to hold for others too
     return "parallel" if call.form == "chunked" and not call.chosen and _short(call) else call.form
 
 
@@ -91,11 +92,14 @@ def _run(call: Call, runs: str, recompute: bool, cast: bool) -> tuple[Tensor, Te
 
 
 def _short(call: Call) -> bool:
-    """Whether all pairs at once beat chunks, which compute them twice: see `python -m benchmarks.forms`."""
+    """Whether all pairs at once beat chunks, which compute them twice for gradients.
+
+    The bounds are those of `python -m benchmarks.forms`, whose last line tells how far they are from the fastest form.
+    """
     (B, T), K, gates = call.k.shape[:2], call.k.shape[3], call.gates
     if gates.G is not None or gates.A is not None or call.chunk_size is not None or call.beta is not None:
         return False
     if gates.gk is not None or gates.gv is not None:
-        return T <= 16
-    in_cache = B * call.heads * T * T <= 1 << 19
-    return T <= 64 and (in_cache or T <= 2 * K)
+        return T <= 16  # a single chunk of `best_chunk`: nothing for chunks to save
+    in_cache = B * call.heads * T * T <= 1 << 19  # the weights of all pairs: 2 MiB in float32, an L2 cache
+    return T <= 64 and (in_cache or T <= 2 * K)  # else no more pairs than numbers in keys and values

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gladient.ops.call import Call
-from gladient.ops.eager.chunked import best_chunk, fold, in_segments
+from gladient.ops.eager.chunked import best_chunk, chunk_decays, fold, in_segments
 from gladient.ops.eager.parallel import from_state, scores, weighted_sums
 from gladient.ops.eager.recurrent import each_token
 from gladient.ops.eager.sequences import each_sequence
@@ -34,7 +34,7 @@ def outputs(call: Call, form: str, recompute: bool, k: Tensor, w: Tensor, m: Ten
     state = zero.expand(call.state_shape) if call.initial_state is None else accumulation(call.initial_state)
     state = state.unflatten(0, (k.shape[0], len(call.offsets) - 1))
     run: Callable[..., Any] = partial(chunked, chunk_size=call.chunk_size, recompute=recompute)
-    if form in ("recurrent", "step") or isinstance(k.shape[1], torch.SymInt):  # chunks would be counted
+    if form in ("recurrent", "step") or isinstance(k.shape[1], torch.SymInt):  # an open number of chunks
         run = recurrent
     elif form == "exact":
         run = partial(chunked, stepwise=True)
@@ -49,7 +49,7 @@ def outputs(call: Call, form: str, recompute: bool, k: Tensor, w: Tensor, m: Ten
         )
         if not call.wants_final:
             return o.to(call.v.dtype), None
-        _, final = scan(torch.zeros_like(k))
+        _, final = scan(torch.zeros_like(k))  # the query, led back, never forms a state: a scan without queries does
     else:
         o, final = scan(q)
     return o.to(call.v.dtype), final.flatten(0, 1)
@@ -129,14 +129,15 @@ def _chunks(
     gates = Gates(g, gk).each(lambda gate: fold(gate, size))
     until = gates.each(lambda gate: gate.cumsum(1).exp())
     after = gates.each(lambda gate: exclusive_suffix_sum(gate).exp())
+    # U = (I + A)⁻¹ W - (I + A)⁻¹ (Γ ⊙ M) S₀. The state S₀ before a chunk is known only after the chunks before it, so
+    # both parts are solved for all chunks at once and the loop is left with products. The diagonal of the scores, m_i
+    # and its own k_i, takes no part: `unitriangular` puts ones there.
     right = torch.cat([w, weighted_keys(m, until)], -1).transpose(1, 2)
     solved = torch.linalg.solve_triangular(scores(m, k, gates), right, upper=False, unitriangular=True)
     free, bound = (x.unflatten(0, (B, n)).unbind(1) for x in solved.split([w.shape[3], k.shape[3]], -1))
     late = weighted_keys(k, after).permute(0, 2, 3, 1).unflatten(0, (B, n)).unbind(1)
-    decay = gates.decay()
-    decays = decay.unflatten(0, (B, n)).unbind(1) if isinstance(decay, Tensor) else [decay] * n
     states, values = [], []
-    for free_n, bound_n, late_n, decay_n in zip(free, bound, late, decays, strict=True):
+    for free_n, bound_n, late_n, decay_n in zip(free, bound, late, chunk_decays(gates, B, n), strict=True):
         states.append(S)
         values.append(free_n - bound_n @ S)
         S = decay_n * S + late_n @ values[-1]

@@ -114,6 +114,7 @@ def _take(tensors: Sequence[Tensor | None], rows: slice) -> Iterator[Any]:
 
 def _blocks(q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, gk: Tensor | None, gv: Tensor | None) -> Iterator[slice]:
     T, H, K, V = k.shape[1], q.shape[2], k.shape[3], v.shape[3]
+    # A row's largest temporary: scores, or weighted keys or values where there are any beside the inputs.
     return row_blocks(len(q), T * H * max(1, K if gk is not None else 1, V if v.shape[2] > 1 or gv is not None else 1))
 
 
@@ -150,6 +151,7 @@ class _Block:
         if d_q is None and d_k is None and d_g is None and d_gk is None:
             return
         c = _contract(grad, self.weighted_v)
+        # dL/dlog g_t: ω_i holds g_t for every i < t, and dL/dlog ω_i = ω_i s_i · (grad · v_i) = p_i c_i.
         if d_g is not None:
             exclusive_prefix_sum(self.p * c, out=d_g)
         if self.w is not None:
@@ -183,6 +185,7 @@ def _contract(x: Tensor, y: Tensor) -> Tensor:
         return torch.bmm(y[:, :, 0], x.transpose(1, 2))
     if h == H:
         products = y * x[:, None]
+        # Sums over channels as a product with ones: half the time of `sum` at 8 channels, the same at 64.
         return products[..., 0] if D == 1 else torch.mv(products.flatten(0, 2), x.new_ones(D)).view(y.shape[:3])
     return torch.cat([torch.bmm(y[:, :, i], x_i.transpose(1, 2)) for i, x_i in enumerate(x.split(H // h, 1))], 2)
 

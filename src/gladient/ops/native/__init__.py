@@ -46,6 +46,7 @@ def _narrow_vectors() -> bool:
 
 
 def _products_alone(call: Call) -> bool:
+    """Whether all work is matrix products, of more than 16 columns: narrower ones run at a fraction of the speed."""
     gates = call.gates
     widest = max(call.k.shape[3], call.v.shape[3])
     return widest > 16 and gates.gk is None and gates.gv is None and gates.G is None and gates.A is None
@@ -53,7 +54,7 @@ def _products_alone(call: Call) -> bool:
 
 def run(call: Call) -> tuple[Tensor, Tensor | None]:
     """Outputs in v's dtype, and the final state or None."""
-    if 0 in (call.k.shape[0], call.k.shape[3], call.v.shape[3]):  # kernels read where nothing is
+    if 0 in (call.k.shape[0], call.k.shape[3], call.v.shape[3]):  # the kernels take a first row and channel for granted
         return eager.run(call)
     if call.beta is not None:
         return _run_delta(call, call.beta, call.beta if call.erase is None else call.erase)
@@ -61,7 +62,7 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
         return last_queries(
             call, call.gates.each(accumulation), lambda *x: _last_query(*x, scale=call.scale), _final_state
         )
-    gates = _alone(call.gates, call.heads)
+    gates = _held_gates(call.gates, call.heads)
     inputs = (call.q, call.k, call.v, *(gates.g, gates.gk, gates.gv, gates.G, gates.A, gates.dt), call.bonus)
     options = (call.heads, call.scale, call.read == "before")
     train, packed = call.differentiable, len(call.offsets) > 2
@@ -76,7 +77,7 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
 
 def _run_delta(call: Call, beta: Tensor | None, erase: Tensor | None) -> tuple[Tensor, Tensor | None]:
     k, v, m = call.k, call.v, None
-    if beta is not None and beta.ndim == 4:  # strengths per channel are multiplied in here
+    if beta is not None and beta.ndim == 4:  # the kernels hold one for each token and head alone
         v, beta = strengthened(v, beta, call.heads), None
     if erase is not None and erase.ndim == 4:
         m, erase = strengthened(k, erase, call.heads), None
@@ -91,6 +92,7 @@ def _run_delta(call: Call, beta: Tensor | None, erase: Tensor | None) -> tuple[T
 
     if call.form == "last_query":
         o = each_last_query(call, call.q, lambda query, part: delta.last_query(query, *map(part, inputs), *options))
+        # Led back through the tokens, a query never forms a state: a scan without queries does.
         final = scan(torch.zeros_like(k))[1] if call.wants_final else None
     elif call.form != "step" or train or packed:
         o, final = scan(call.q)
@@ -106,8 +108,8 @@ def _keeps() -> bool:
     return not torch.compiler.is_exporting()
 
 
-def _alone(gates: Gates, heads: int) -> Gates:
-    """Full gates and rates stand alone: where there are others, all become full gates."""
+def _held_gates(gates: Gates, heads: int) -> Gates:
+    """Gates as the kernels hold them: full gates or rates alone, or the others; a mixture becomes full gates."""
     if gates.family in ("full", "rates") or (gates.G is None and gates.A is None):
         return gates
     return Gates(G=gates.materialised(heads).to_heads(heads).combined())
@@ -118,7 +120,8 @@ def _last_query(q: Tensor, k: Tensor, v: Tensor, gates: Gates, *, scale: float) 
 
 
 def _final_state(k: Tensor, v: Tensor, gates: Gates, initial_state: Tensor | None) -> Tensor:
-    gates, q = _alone(gates, k.shape[2]), k.new_zeros(()).expand(*k.shape[:2], 1, k.shape[3])
+    """By a scan whose queries, a zero repeated, cost one row."""
+    gates, q = _held_gates(gates, k.shape[2]), k.new_zeros(()).expand(*k.shape[:2], 1, k.shape[3])
     inputs = (q, k, v, gates.g, gates.gk, gates.gv, gates.G, gates.A, gates.dt, None, initial_state)
     train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
     return operators.scan(*inputs, None, k.shape[2], 1.0, False, train)[1]

@@ -94,11 +94,8 @@ def _open_to_others(path: Path, trusted: Path | None, others: int = _OTHERS) -> 
     if not hasattr(os, "getuid"):
         return None
     info = path.lstat()
-    owners = {
-        0,
-        os.getuid(),
-        Path(path.anchor).stat().st_uid,
-    }  # whom / belongs to: inside a user namespace root is another
+    # The last is whom / belongs to: inside a user namespace root has another number.
+    owners = {0, os.getuid(), Path(path.anchor).stat().st_uid}
     if trusted:
         owners, others = owners | {trusted.stat().st_uid}, others & ~trusted.stat().st_mode
     if stat.S_ISLNK(info.st_mode):
@@ -155,6 +152,7 @@ def _make_in_cache(path: Path, make: Callable[[Path], None]) -> None:
         made.chmod(0o755)
         record(made).write_text(f"{_digest(made)}  {path.name}\n", "utf-8")
         record(made).chmod(0o644)
+        # The library first. Where the process dies between the two, its old record does not fit and it is made again.
         for x, goal in ((made, path), (record(made), record(path))):
             _flush(x)
             x.replace(goal)

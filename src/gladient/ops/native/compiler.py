@@ -100,6 +100,7 @@ def _run(command: list[str]) -> None:
     if done.returncode == 0:
         return
     lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    # Compilers say "error:", linkers "error"; the first such line names the cause, those after it follow from it.
     said = next(
         (x for word in ("error:", "error") for x in lines if word in x), lines[-1] if lines else "no word printed"
     )

@@ -15,11 +15,12 @@ _NUMBERS = {torch.float32: "float", torch.float64: "double"}
 
 
 def call(kernel: str, dtype: torch.dtype, *flags: int, **fields: int | float) -> None:
-    """Runs a kernel, "scan", "full", "step" or "last_query", on a struct of these fields; absent ones are 0 or null."""
+    """Runs the kernel of a name on a struct of these fields; absent ones are 0 or null."""
     function, zeros, pack = _kernel(kernel, dtype)
     values = zeros | fields
     if len(values) > len(zeros):
         raise TypeError(f"kernel {kernel!r} has no field {', '.join(values.keys() - zeros)}; it has {', '.join(zeros)}")
+    # `zeros` has the struct's order, which `|` keeps; every field has eight bytes, so that there is no padding between.
     function(pack(*values.values()), *flags)
 
 

@@ -41,11 +41,12 @@ def _last_query(*given: Any) -> Tensor:
 def _run_last_query(tensors: dict[str, Tensor], extra: dict[str, Tensor], scale: float) -> None:
     """Runs the kernel; backward where d_o is among `extra`."""
     B, T = tensors["k"].shape[:2]
-    if tensors["v"].shape[3] == 1 and "gv" not in tensors:  # with one value channel a scalar gate is a value gate
+    # With one value channel a scalar gate is a value gate, which the kernel takes for all heads at once, in lanes.
+    if tensors["v"].shape[3] == 1 and "gv" not in tensors:
         tensors = {{"g": "gv"}.get(name, name): x for name, x in tensors.items()}
         extra = {{"d_g": "d_gv"}.get(name, name): x for name, x in extra.items()}
     given = fields(tensors, tensors["q"].shape[2], **extra)
-    del given["hq"]
+    del given["hq"]  # here queries have all heads
     call("last_query", tensors["q"].dtype, N=B, T=T, scale=scale, **given)
 
 

@@ -67,12 +67,13 @@ def differentiable(
     def keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.options = inputs[tensors : tensors + options]
         ctx.save_for_backward(*inputs[:tensors], *(output[i] for i in kept))
-        ctx.set_materialize_grads(upstream == 1)  # operators with several hold absent ones
+        ctx.set_materialize_grads(upstream == 1)  # operators with several outputs take None where one has no gradient
 
     def derive(ctx: Any, *d: Tensor | None) -> tuple[Tensor | None, ...]:
         held = ctx.saved_tensors  # once: under checkpointing a second look is an error
         given, saved = held[:tensors], held[tensors:]
         needed = [x is not None and need for x, need in zip(given, ctx.needs_input_grad, strict=False)]
+        # The operator `backward` has no derivative. Where one may follow, a function that has takes its place.
         apply = _Backward.apply if _derived_again() else backward
         found = iter(apply(*d[:upstream], *saved, *given, *ctx.options, needed))
         rest = [None] * (len(ctx.needs_input_grad) - tensors)

@@ -18,7 +18,7 @@ from gladient.ops.native.registry import arguments, define, differentiable, fake
 __all__ = ["CHUNK", "Rule"]
 
 CHUNK = 16
-"""Tokens per chunk; C in problem.h."""
+"""Tokens per chunk; C in problem.h, which says why."""
 _OPTIONS = "SymInt heads, float scale, bool before"
 
 Sizes: TypeAlias = Sequence[Any]  # whole numbers, which are symbols while a tracer looks
@@ -92,7 +92,7 @@ class Rule:
         kept = given[: len(self.kept)]
         *inputs, borders, heads, scale, before, needed = given[len(self.kept) :]
         tensors, offsets = named(inputs, self.inputs), _offsets(borders, inputs)
-        if not kept[0].numel():
+        if not kept[0].numel():  # none were kept: by an exported program, or of no tokens
             kept = self._scan(*inputs, borders, heads, scale, before, True)[2:]
         k, v = tensors["k"], tensors["v"]
         (B, T), n = k.shape[:2], len(offsets) - 1
@@ -121,6 +121,7 @@ class Rule:
         """Runs the kernel on the sequences of all rows, one after the other; backward where d_q … are among `extra`."""
         B, n = len(tensors["k"]), len(offsets) - 1
         span = _span(tensors["k"].shape[3], tensors["v"].shape[3])
+        # To the kernels every sequence of every row is one; its tokens follow those of the one before in memory.
         lengths = np.tile(np.diff(offsets), B)
         starts = [np.append(0, x.cumsum()) for x in (lengths, -(-lengths // (CHUNK * span)))]
         tensors = _by_sequence(tensors, n) if n > 1 else tensors
@@ -172,7 +173,10 @@ def _offsets(borders: Sequence[int] | None, inputs: Sequence[Tensor | None]) -> 
 
 
 def _span(K: Any, V: Any) -> int:
-    """Chunks between the states that are kept: large states cost more to keep than to compute again."""
+    """Chunks between the states that are kept: large states cost more to keep than to compute again.
+
+    From K V = 1024 on, 32 by 32, a state has as many numbers as the keys and values of its chunk, 16 (K + V), and more.
+    """
     return 4 if K * V >= 1024 else 1
 
 

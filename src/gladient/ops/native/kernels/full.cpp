@@ -25,7 +25,9 @@ template <class F> struct Shares { F *q, *k, *bonus; };
 template <class F, bool Rates> struct Tile {
   using Vec = typename Vector<F>::type;
   static constexpr Int L = LANES<F>;
-  static constexpr int R = 4;  // rows of the state at a time
+  // Rows of the state at a time. Going backward, a chunk's states, gates and gradients of 4 rows take 20 KiB with
+  // 64-byte vectors, which a nearest cache of 32 KiB holds; those of 8 rows would not fit.
+  static constexpr int R = 4;
 
   const Problem<F> &p;
   const Int vectors;                   // of a tile's value channels, n below
@@ -284,7 +286,7 @@ template <class F> struct Sum {
   Sum(F *sum, Int size, Int tiles) : sum(sum), size(size), tiles(tiles), shares(sum && tiles > 1 ? new F[size * tiles] : nullptr) {}
   F *share(Int tile) const { return shares ? shares.get() + tile * size : sum; }
   void add(Int threads) const {
-    constexpr Int block = 4096;
+    constexpr Int block = 4096;  // 16 KiB in float: the sum stays in the nearest cache while the shares pass
     if (shares) parallel((size + block - 1) / block, threads, [&] {
       return [&](Int job) {
         const Int begin = job * block, end = std::min(begin + block, size);

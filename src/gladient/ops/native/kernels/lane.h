@@ -167,7 +167,7 @@ template <class F, bool Delta> struct Lane {
   }
   // Scalar gates: their products from a token to the chunk's end, and the values weighted by them.
   void weigh_rows() {
-    double total = 0;
+    double total = 0;  // one sum for all channels: here double costs nothing
     for (Int c = C - 1; c >= 0; --c) {
       since[c] = F(total);
       if (c < count) total += p.g[at_g(t0 + c)];

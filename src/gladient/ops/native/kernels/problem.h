@@ -37,7 +37,10 @@ template <class F> struct Problem {
   PROBLEM(INTEGER_FIELD, REAL_FIELD, INTEGERS_FIELD, INPUT_FIELD, OUTPUT_FIELD)
 };
 
-constexpr Int C = 16;  // tokens in a chunk
+// Tokens in a chunk. 16 is the least that fills the widest vector, 16 floats of AVX-512, with one token a lane. A token
+// pays for C / 2 pairs of K + V channels, and K V / C for the decay and the rounding of the state: longer chunks would
+// serve large states alone.
+constexpr Int C = 16;
 
 // Index of [t, head] for the head that head h of H uses.
 struct Head {

@@ -62,7 +62,7 @@ template <class F> struct Side {
     });
   }
 
-  static constexpr int TOGETHER = 2;  // writes that go through the gates side by side
+  static constexpr int TOGETHER = 2;  // writes that go through the gates side by side: a gate is loaded once for both
   void meet_through_gates(Vec *pairs, Int steps) const {
     for (Int s = 0; s < steps; s += TOGETHER) {
       Vec products[TOGETHER][C];
@@ -101,7 +101,7 @@ template <class F> struct Side {
         else give_through_gates<J, false>(scalars<F>(pairs), s, j, steps);
       });
   }
-  static constexpr int GIVERS = 4;
+  static constexpr int GIVERS = 4;  // their weights, writes and sums, WIDE / 2 vectors each, take 3 of 4 registers
   template <int J, bool Both> void give_through_gates(const F *pairs, Int s, Int j0, Int steps) {
     Vec weight[GIVERS][J], given[GIVERS][J], sum[GIVERS][J] = {};
     const auto give = [&](Int t, int met) INLINE {
@@ -156,7 +156,7 @@ template <class F> struct Side {
   template <int J> static void entering(const Vec *state, const Vec *d_state, Int n, Int rows, Vec (&sum)[J], Vec (&rest)[J]) {
     for (Int i = 0; i < rows;) {
       Vec part[J] = {};
-      for (const Int end = std::min(i + 16, rows); i < end; ++i)
+      for (const Int end = std::min(i + 16, rows); i < end; ++i)  // 16 products, then the sum that keeps its rounding
         for (int j = 0; j < J; ++j) part[j] += state[i * n + j] * d_state[i * n + j];
       for (int j = 0; j < J; ++j) add<F>(sum[j], rest[j], Vec{} + F(1), Vec{}, part[j]);
     }

@@ -43,7 +43,7 @@ template <class F> using Lanes = std::make_integer_sequence<int, LANES<F>>;
 // Every thread makes itself a worker and calls it with the jobs that it gets. OpenMP, because torch's own pool of threads
 // then stands ready; without it one thread does the work.
 template <class Make> static void parallel(Int jobs, Int threads, Make make) {
-  const Int together = std::max<Int>(1, jobs / (8 * threads));
+  const Int together = std::max<Int>(1, jobs / (8 * threads));  // so that the last to finish is late by an eighth
 #pragma omp parallel num_threads(threads) if (threads > 1 && jobs > 1)
   {
     auto worker = make();
@@ -134,7 +134,7 @@ template <int D, class F> INLINE static inline typename Vector<F>::type running_
   return x;
 }
 
-// exp(x) - 1 for |x| ≤ ln(2) / 2
+// exp(x) - 1 for |x| ≤ ln(2) / 2; in float a minimax polynomial of degree 7, off by less than 1 unit in the last place
 INLINE static inline Vector<float>::type exp_minus_1(Vector<float>::type x) {
   auto p = 1.9875691500e-4f * x + 1.3981999507e-3f;
   p = p * x + 8.3334519073e-3f;
@@ -148,7 +148,9 @@ static inline Vector<double>::type exp_minus_1(Vector<double>::type x) {
   return x;
 }
 
-// exp(x); in float below the smallest normal number it is 0
+// exp(x); in float it is 0 below x = -87, near where normal numbers end, and infinite above x = 88. With
+// n = round(x / ln 2) and r = x - n ln 2, exp(x) = 2^n exp(r). Of the two parts of ln 2 the first has 9 bits, so that
+// n times it is exact.
 template <class F> INLINE static inline typename Vector<F>::type exponential(typename Vector<F>::type x) {
   for (int l = 0; l < LANES<F>; ++l) x[l] = std::exp(x[l]);
   return x;
@@ -156,14 +158,15 @@ template <class F> INLINE static inline typename Vector<F>::type exponential(typ
 template <> INLINE inline Vector<float>::type exponential<float>(Vector<float>::type x) {
   using Vec = Vector<float>::type;
   typedef int32_t Integers __attribute__((vector_size(BYTES)));
-  const Vec low = Vec{} - 87.0f, high = Vec{} + 88.0f, whole = Vec{} + 12582912.0f;  // adding it rounds to an integer
+  const Vec low = Vec{} - 87.0f, high = Vec{} + 88.0f, whole = Vec{} + 12582912.0f;  // 1.5 · 2^23: adding it rounds
   const Vec y = x < low ? low : x > high ? high : x, n = (y * 1.44269504f + whole) - whole;
   const Vec r = (y - n * 0.693359375f) + n * 2.12194440e-4f;
   const Vec power = (Vec)((__builtin_convertvector(n, Integers) + 127) << 23);
   return x < low ? Vec{} : x > high ? Vec{} + INFINITY : (exp_minus_1(r) + 1.0f) * power;
 }
 
-// exp(x) = keep + change, keep 0 or 1: near 1 the change holds the digits that the sum would lose.
+// exp(x) = keep + change, keep 0 or 1: near 1 the change holds the digits that the sum would lose. Near is |x| ≤ 0.34,
+// just within the ln(2) / 2 = 0.347 for which `exp_minus_1` is made.
 template <class F>
 INLINE static inline void decay(typename Vector<F>::type x, typename Vector<F>::type &keep, typename Vector<F>::type &change) {
   using Vec = typename Vector<F>::type;
@@ -172,7 +175,9 @@ INLINE static inline void decay(typename Vector<F>::type x, typename Vector<F>::
   change = near == x ? exp_minus_1(near) : exponential<F>(x);
 }
 
-// sum ← (keep + change) sum + x, where rest takes up what sum rounds off and gives it back.
+// sum ← (keep + change) sum + x, where rest takes up what sum rounds off and gives it back. keep · sum is exact, since
+// keep is 0 or a power of two. So kept + added is rounded once, and (kept - sum) + added is what that took: exactly
+// where |kept| ≥ |added|, which is where it matters (Dekker's sum).
 template <class F>
 INLINE static inline void add(typename Vector<F>::type &sum, typename Vector<F>::type &rest, typename Vector<F>::type keep,
                               typename Vector<F>::type change, typename Vector<F>::type x) {

@@ -89,6 +89,8 @@ template <class F> struct Token {
 
   // J vectors of value channels, all key channels, R sums each.
   template <int J, bool Whole, Gates where, bool Before> void pass(Int first, Int lanes) {
+    // 8 sums that need not wait for one another: two can start in a cycle, and each takes four. With a gate for each
+    // entry the exponentials take longer, and the registers.
     constexpr int R = where == Gates::entries ? 1 : 4 / J * 2;
     const Int state = head * p.K * p.V + first;
     const F *initial = p.initial ? p.initial + state : nullptr;
@@ -151,7 +153,7 @@ template <class F> struct Token {
 
 template <class F> static void step(const Problem<F> &p) {
   const Int jobs = p.N * p.H * Token<F>::tiles(p);
-  const bool small = p.N * p.H * p.K * p.V < 1 << 16;  // done before other threads would wake
+  const bool small = p.N * p.H * p.K * p.V < 1 << 16;  // 256 KiB in float: done before other threads would wake
   if (small || p.threads == 1) {
     Token<F> token(p);
     for (Int job = 0; job < jobs; ++job) token(job);

@@ -31,7 +31,7 @@ enum Layout { ALONG, ACROSS };
 template <Layout X, class F, int R, int J, class Vec>
 INLINE static inline void add_products(Vec (&sum)[R][J], const F *x, Int step, const Vec *M, Int m, Int count) {
   for (Int i = 0; i < count;) {
-    Vec part[R][J] = {};  // short sums round less
+    Vec part[R][J] = {};  // the rounding of n products grows as 16 + n / 16, not as n
     for (const Int end = std::min(i + 16, count); i < end; ++i) {
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)

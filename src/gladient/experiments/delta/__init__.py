@@ -1,1 +1,0 @@
-"""Trained delta rules beside their exact risk."""

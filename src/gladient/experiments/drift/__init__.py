@@ -1,1 +1,0 @@
-"""Trained gates and delta rules on tasks that drift."""

@@ -1,1 +1,0 @@
-"""Presets on the ladder of gates."""

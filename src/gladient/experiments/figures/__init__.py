@@ -1,0 +1,1 @@
+"""The figures: a file each, or a folder where the work is long."""

@@ -1,1 +1,0 @@
-"""Learned token weights beside the best ones."""

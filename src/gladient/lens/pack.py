@@ -1,0 +1,189 @@
+"""Records as the operands that a page computes weights from: linear in the tokens, in few bytes each."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gladient._text import json_text
+from gladient.lens import weights
+from gladient.lens.encode import FINE, Logs, Rows, encode_single
+from gladient.lens.exact import compute_exact
+from gladient.lens.proof import Reconstruction
+from gladient.lens.records import Record
+from gladient.lens.recurrence import Recurrence
+
+__all__ = ["PageLayer", "keep"]
+
+_SUMMED = 64  # queries, spread evenly, whose means a summary takes
+_SIZES = (127, 31)  # steps of the sizes of values, in layers that are kept in FINE steps and in others
+
+
+@dataclass(frozen=True)
+class PageLayer:
+    """What a page shows of a layer's call on one text, in a small part of the memory that its record takes.
+
+    Attributes:
+        facts: what is said of it, as JSON values.
+        reconstruction_error: its record's proof.
+        tokens: how many it read.
+        rows: queries, keys and what is erased.
+        gates: log gates, if it has any.
+        singles: what is kept in float32, the first dimension that of heads.
+        sizes: the values' sizes, a row for each head.
+    """
+
+    facts: dict[str, Any]
+    reconstruction_error: Reconstruction
+    tokens: int
+    rows: dict[str, Rows]
+    gates: Logs | None
+    singles: dict[str, Tensor]
+    sizes: Rows
+
+    @property
+    def different(self) -> int:
+        """How many different keys its heads have."""
+        return len(set(self.rows["k"].of or ()))
+
+    def some(self, most: int) -> "PageLayer":
+        """The same for at most so many heads, spread evenly from the shortest memory to the longest."""
+        lengths = torch.tensor([head["memory_length"] for head in self.facts["summary"]])
+        places = _spread(lengths, most)
+        chosen = {name: [self.facts[name][place] for place in places] for name in ("heads", "summary")}
+        return replace(
+            self,
+            facts=self.facts | chosen,
+            rows={name: each.some(places) for name, each in self.rows.items()},
+            gates=None if self.gates is None else self.gates.some(places),
+            singles={name: each[places] for name, each in self.singles.items()},
+            sizes=self.sizes.some(places),
+        )
+
+    def encode(self, steps: int) -> dict[str, Any]:
+        """As JSON values, with queries and keys in so many steps: see `Rows`."""
+        rows = {name: each.encode(steps) for name, each in self.rows.items()}
+        off = (sum(self.rows[name].distance(steps) ** 2 for name in ("q", "k")) / self.facts["size"]) ** 0.5
+        return {**self.facts, "steps": steps, "off": off, **rows, **self._others(steps)}
+
+    def size(self, steps: int) -> float:
+        """About how many characters that takes."""
+        others = sum(len(text) for each in self._others(steps).values() for text in each.values() if type(text) is str)
+        return len(json_text(self.facts)) + others + sum(each.size(steps) for each in self.rows.values())
+
+    def _others(self, steps: int) -> dict[str, Any]:
+        gates = {} if self.gates is None else {"gates": self.gates.encode(steps)}
+        singles = {name: encode_single(each) for name, each in self.singles.items()}
+        return {**gates, **singles, "sizes": self.sizes.encode(_SIZES[steps != FINE])}
+
+
+def keep(record: Record, *, heads: int = 32, last: int = 8) -> PageLayer:
+    """Proves a layer and keeps of it what a page shows: `lens.capture(model, on_record=…)` may do so layer by layer.
+
+    Args:
+        record: one call on one text, with all queries.
+        heads: the most heads to keep, spread evenly from the one that forgets fastest to the slowest.
+        last: k of the share of the weight on the last k tokens.
+
+    Raises:
+        ValueError: if the call had several texts, queries were left out of the capture, or no head is kept.
+    """
+    x = record.recurrence
+    if heads < 1:
+        raise ValueError(f"heads is {heads}; a page shows at least 1 of each layer")
+    if x.q.shape[0] != 1 or x.q.shape[1] != x.tokens:
+        raise ValueError(
+            f"{record.module} has {x.q.shape[0]} texts and {x.q.shape[1]} of {x.tokens} queries; a page shows one "
+            "text: capture a batch of 1 with positions=None"
+        )
+    proof, chosen = record.reconstruction_error, _choose_heads(x, heads)
+    facts = {
+        "layer": record.layer,
+        "module": record.module,
+        "architecture": record.architecture,
+        "family": x.family,
+        "separable": x.separable,
+        "before": x.read == "before",
+        "of": x.heads,
+        "heads": chosen,
+        "last": last,
+        "reconstruction": {**vars(proof), "passed": proof.passed},
+        "summary": _summarise(record, chosen, last),
+        "size": int(x.k.shape[3]),
+    }
+    some = x.select(chosen)
+    named = {name: getattr(some, name) for name in ("q", "k", "erase_query", "erase_key")}
+    rows = {name: Rows.of_heads(value[0]) for name, value in named.items() if value is not None}
+    sizes = Rows.of_rows(some.v[0].double().square().sum(2).sqrt().T)
+    return PageLayer(facts, proof, x.tokens, rows, _logs(some), _singles(some), sizes)
+
+
+def _choose_heads(x: Recurrence, most: int) -> list[int]:
+    """At most so many heads, spread evenly from the one that forgets fastest to the slowest; all if they fit.
+
+    >>> q, gates = torch.ones(1, 2, 5, 1), torch.tensor([-4.0, -1, 0, -3, -2]).expand(1, 2, 5)
+    >>> _choose_heads(Recurrence(q, q, q, q, torch.arange(2), log_gates=gates), 3)
+    [0, 2, 4]
+    """
+    return list(range(x.heads)) if x.heads <= most else _spread(_mean_log_gate(x), most)
+
+
+def _spread(x: Tensor, most: int) -> list[int]:
+    """The places of at most so many entries, from the least to the largest."""
+    return sorted(x.argsort()[torch.linspace(0, len(x) - 1, min(most, len(x))).round().long()].tolist())
+
+
+def _summarise(record: Record, heads: list[int], last: int) -> list[dict[str, Any]]:
+    positions = record.recurrence.positions
+    some = torch.linspace(0, len(positions) - 1, min(_SUMMED, len(positions))).round().long()
+    found = record.summary(heads, positions[some].tolist(), last=last)
+    names = ("mass", "memory_length", "half_life", "last", "entropy")
+    gated = record.recurrence.log_gates is not None
+    return [
+        {name: getattr(found, name)[place].item() for name in names}
+        | {"closing": found.closing_tokens(place) if gated else []}
+        for place in range(len(heads))
+    ]
+
+
+def _logs(x: Recurrence) -> Logs | None:
+    gates, rate = _gates(x)
+    return None if gates is None else Logs.of_heads(gates[0], 1.0 if rate is None else rate.abs().max().item())
+
+
+def _singles(x: Recurrence) -> dict[str, Tensor]:
+    found, (_, rate) = dict[str, Tensor](), _gates(x)
+    if rate is not None:
+        found["rate"] = rate
+    if x.log_write is not None:
+        found["write"] = x.log_write[0].T
+    if x.beta is not None:
+        found["beta"] = x.beta[0].T
+    if x.bonus is not None:
+        found["bonus"] = x.bonus
+    if x.normalise != "none":
+        doubled = x.double()
+        found["norm"] = 1 / compute_exact(doubled).normaliser[0].T
+        found["scale"] = weights.largest_log_weight(doubled)[0]
+    return {name: value.detach().float() for name, value in found.items()}
+
+
+def _gates(x: Recurrence) -> tuple[Tensor | None, Tensor | None]:
+    """Log gates [B, T, H] or [B, T, H, K], and the rates [H, K] that they have yet to be multiplied by, if any."""
+    if x.log_gates is None or x.rate is None:
+        return x.log_gates, None
+    if x.rate.ndim == 2 and x.log_gates.ndim == 3:
+        return x.log_gates, x.rate
+    return x.log_decay, None
+
+
+def _mean_log_gate(x: Recurrence) -> Float[Tensor, " H"]:
+    """Without multiplying rates out over tokens; heads without gates remember all."""
+    gates, rate = _gates(x)
+    if gates is None:
+        return torch.zeros(x.heads)
+    means = gates.double().clamp_min(-1e6).mean((0, 1))
+    means = means if rate is None else means[:, None] * rate.double()
+    return means if means.ndim == 1 else means.mean(1)

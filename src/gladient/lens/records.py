@@ -1,0 +1,204 @@
+"""One call of a gated layer: its token weights, similarity, implicit attention, and their proof by reconstruction."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gladient.lens import weights
+from gladient.lens.proof import Distances, Reconstruction, judge, measure
+from gladient.lens.recurrence import Recurrence, Selection, resolve
+from gladient.lens.summary import Summary, join, summarise
+from gladient.lens.wpgd import WPGDView
+
+__all__ = ["Record"]
+
+_PART_BYTES = 2**28  # of one request, where all is wanted in the end
+_SQUARES = 4  # matrices of queries by tokens that a request holds at once
+_BLOCKS = 4  # blocks of log weights
+_OPERANDS = 12  # copies of what is linear in the tokens
+
+_ROWS = 8  # neighbouring queries that are rebuilt at the beginning, in the middle and at the end
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    r"""One call of one gated layer.
+
+    Every method takes `heads` and `queries`: an index, a slice, a list, or None for all; what is as large as the
+    square of the tokens is computed when it is asked for, and refused if it would take more than `max_bytes`.
+
+    Attributes:
+        module: the layer's name in the model.
+        layer: its number in the model.
+        architecture: the adapter that read it.
+        call: 0 for the layer's first call in the capture, 1 for its second (decoding) …
+        recurrence: the operands, as the layer computed them.
+        max_bytes: the most memory that one request may take; see `bytes_for`.
+
+    Convention: $\Gamma_{i \to t}$ is the product of the gates after token i up to t: the write at i is not gated at i.
+    Source: "token weight" of arXiv 2504.04308; the delta rule's attention is derived, and proved by reconstruction.
+
+    >>> ones, gates = torch.ones(1, 3, 1, 1), torch.tensor([1.0, 0.5, 0.25])[None, :, None]
+    >>> output = torch.tensor([1.0, 1.5, 1.375]).view(1, 3, 1, 1)  # each half or quarter of the last, plus 1
+    >>> x = Recurrence(ones, ones, ones, output, torch.arange(3), log_gates=gates.log())
+    >>> record = Record("mixer", 0, "by hand", 0, x)
+    >>> record
+    Record(layer 0 'mixer', by hand, call 0, batch 1, 3 queries, 3 tokens, 1 heads, scalar gates)
+    >>> record.gate_weights(queries=-1).tolist()
+    [[[[0.125, 0.25, 1.0]]]]
+    >>> record.reconstruction_error.passed
+    True
+    """
+
+    module: str
+    layer: int
+    architecture: str
+    call: int
+    recurrence: Recurrence
+    max_bytes: int = 2**31
+
+    def __repr__(self) -> str:
+        B, Q, H, T = self.shape
+        return (
+            f"Record(layer {self.layer} {self.module!r}, {self.architecture}, call {self.call}, batch {B}, "
+            f"{Q} queries, {T} tokens, {H} heads, {self.family} gates)"
+        )
+
+    @property
+    def heads(self) -> int:
+        """How many heads the layer has."""
+        return self.recurrence.heads
+
+    @property
+    def family(self) -> str:
+        """The gates' family: none, scalar (one per head) or key (one per key channel)."""
+        return self.recurrence.family
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the layer's output."""
+        return self.recurrence.output.dtype
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Batch, captured queries, heads, tokens: B, Q, H, T."""
+        x = self.recurrence
+        return x.q.shape[0], x.q.shape[1], x.heads, x.tokens
+
+    def bytes_for(self, heads: Selection = None, queries: Selection = None) -> int:
+        """The most memory that one request takes, temporaries and result included; nothing is allocated to say it."""
+        x, H = self.recurrence, len(resolve(heads, self.heads, "head"))
+        B, T, K, V = x.q.shape[0], x.tokens, x.q.shape[3], x.v.shape[3]
+        Q = len(x.positions) if queries is None else len(resolve(queries, T, "position"))
+        rows = Q if x.separable else max(Q, weights.DELTA_TOKENS)  # the delta rule solves for some tokens at once
+        squares, operands = _SQUARES * rows * T, _OPERANDS * (T + Q + 1) * (K + V)
+        block = weights.block_bytes(B * H * (K if x.family == "key" else 1), rows, T)
+        return 8 * B * H * (squares + operands) + _BLOCKS * block
+
+    def gate_weights(
+        self, heads: Selection = None, queries: Selection = None, *, channel: int | None = None
+    ) -> Float[Tensor, "B H Q T"]:
+        r"""The weight $\Gamma_{i \to t}$ that the gates give token i at query t; 0 for i > t.
+
+        Layers with a gate for each key channel: the mean over channels, or one `channel`. For the delta rule this is
+        its decay only, not its weights: writes in between erase besides. Float64 for float64 layers, float32 for
+        others.
+
+        Raises:
+            ValueError: for a channel of a layer that has no gates for channels.
+        """
+        dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
+        return weights.gate_weights(self._ask(heads, queries), channel=self._channel(channel), dtype=dtype)
+
+    def similarity(
+        self, heads: Selection = None, queries: Selection = None, *, channel: int | None = None
+    ) -> Float[Tensor, "B H Q T"]:
+        """The ungated part, $q_t^T k_i$: times the gate weights, it is the implicit attention before normalising.
+
+        Where key channels have their gates, so it is in each `channel`, and the attention is the sum of these.
+
+        Raises:
+            ValueError: for the delta rule, whose weights do not split into gates times similarity, or for a channel of
+                a layer that has no gates for channels.
+        """
+        if not self.recurrence.separable:
+            raise ValueError(
+                f"{self.module} follows the delta rule, whose weights depend on the keys between i and t: gate and "
+                "similarity do not separate; ask for implicit_attention, which is exact"
+            )
+        return weights.similarity(self._ask(heads, queries), channel=self._channel(channel))
+
+    def implicit_attention(self, heads: Selection = None, queries: Selection = None) -> Float[Tensor, "B H Q T"]:
+        """The exact weights of the values in the output: gates and similarity, normalised as the layer does."""
+        return weights.implicit_attention(self._ask(heads, queries))
+
+    def carry(self, heads: Selection = None, queries: Selection = None) -> Float[Tensor, "B Q H V"]:
+        """What the state before the first token adds to each output."""
+        return weights.carry(self._ask(heads, queries))
+
+    def values(self, heads: Selection = None) -> Float[Tensor, "B T H V"]:
+        """The values that the attention weighs."""
+        return self.recurrence.select(heads).v
+
+    def output(self, heads: Selection = None, queries: Selection = None) -> Float[Tensor, "B Q H V"]:
+        """What the layer computed."""
+        return self.recurrence.select(heads, queries).output
+
+    def rebuild(self, heads: Selection = None, queries: Selection = None) -> Float[Tensor, "B Q H V"]:
+        """The output from implicit attention: attention times values, carry, skip and output gate, in float64."""
+        return weights.rebuild(self._ask(heads, queries))
+
+    def reconstruction(self, heads: Selection = None, queries: Selection = None) -> Reconstruction:
+        """The proof of some heads: their outputs at these queries are rebuilt and compared with the recurrence."""
+        x = self._ask(heads, queries, double=False)
+        return judge(x, measure(x, x.positions.tolist()))
+
+    @cached_property
+    def reconstruction_error(self) -> Reconstruction:
+        """The proof of every head and captured query, in linear time.
+
+        The layer's output is compared with the exact recurrence everywhere; the lens, whose weights are squares of
+        tokens, at 24 queries: 8 neighbours each at the beginning, in the middle and at the end.
+        """
+        where = self.recurrence.positions.tolist()
+        starts = {0, max(0, len(where) // 2 - _ROWS // 2), max(0, len(where) - _ROWS)}
+        rows = sorted({position for start in starts for position in where[start : start + _ROWS]})
+        size = max(1, min(_PART_BYTES, self.max_bytes) // max(self.bytes_for(0, rows), 1))
+        parts = range(0, self.heads, size)
+        measured = [measure(self.recurrence.select(slice(begin, begin + size)), rows) for begin in parts]
+        return judge(self.recurrence, Distances.join(measured))
+
+    def summary(self, heads: Selection = None, queries: Selection = None, *, last: int = 8) -> Summary:
+        """Memory length, half-life, share of the last tokens, entropy, closing tokens: see `Summary`."""
+        chosen = resolve(heads, self.heads, "head")
+        size = max(1, min(_PART_BYTES, self.max_bytes) // max(self.bytes_for(0, queries), 1))
+        parts = []
+        for begin in range(0, len(chosen), size):
+            x = self._ask(chosen[begin : begin + size], queries, double=False).gates_alone().double()
+            parts.append(summarise(weights.gate_weights(x), x, last=last))
+        return join(parts)
+
+    def wpgd_view(self, head: int, query: int, *, batch: int = 0) -> WPGDView:
+        """The layer at one query as the step of weighted preconditioned gradient descent that it is."""
+        return WPGDView.of(self._ask(head, query), batch)
+
+    def _channel(self, channel: int | None) -> int | None:
+        if channel is None:
+            return None
+        if self.family != "key":
+            raise ValueError(f"{self.module} has {self.family} gates, none for channels; leave channel out")
+        return resolve(channel, self.recurrence.q.shape[3], "channel")[0]
+
+    def _ask(self, heads: Selection, queries: Selection, *, double: bool = True) -> Recurrence:
+        need = self.bytes_for(heads, queries)
+        if need > self.max_bytes:
+            raise ValueError(
+                f"this takes {need / 2**20:,.0f} MiB, more than max_bytes allows ({self.max_bytes / 2**20:,.0f} MiB); "
+                f"ask for fewer heads or queries (there are {self.shape[2]} heads, {self.shape[1]} queries), "
+                "or capture with a larger max_bytes"
+            )
+        x = self.recurrence.select(heads, queries)
+        return x.double() if double else x

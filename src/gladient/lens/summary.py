@@ -1,0 +1,83 @@
+"""What a designer asks of token weights: how long a head remembers, how evenly, and who makes it forget."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gladient.lens.recurrence import Recurrence
+from gladient.lens.weights import gate_weights
+
+__all__ = ["Summary", "join", "summarise"]
+
+
+@dataclass(frozen=True)
+class Summary:
+    r"""Summaries of gate weights for each head asked for, means over batch and queries.
+
+    For the delta rule they speak of the gates alone: its writes forget besides, by overwriting.
+
+    Attributes:
+        mass: $\sum_i \Gamma_{i \to t}$: as how many tokens of weight 1 the gates count the past, [H].
+        memory_length: $\sum_i (t - i) \Gamma_{i \to t} / \sum_i \Gamma_{i \to t}$: mean age of the weight, [H].
+        half_life: how many tokens back the gates (input gates apart) last leave at least 1/2, [H].
+        last: share of the weight on the last `last_tokens` tokens, [H].
+        last_tokens: k of that share.
+        entropy: entropy of the weight's distribution over tokens, in nats, [H].
+        gate: the mean log gate at each token, -inf where one forgets all, [H, T]: its lowest entries close the gates.
+
+    Gates of 1/2 throughout, at the last of four tokens (weights 1/8, 1/4, 1/2, 1):
+
+    >>> from gladient.lens import Record, Recurrence
+    >>> ones, gates = torch.ones(1, 4, 1, 1), torch.full((1, 4, 1), 0.5)
+    >>> x = Recurrence(ones, ones, ones, ones, torch.arange(4), log_gates=gates.log())
+    >>> found = Record("mixer", 0, "by hand", 0, x).summary(queries=3, last=2)
+    >>> round(found.mass.item(), 6), round(found.last.item(), 6), found.half_life.item()
+    (1.875, 0.8, 1.0)
+    """
+
+    mass: Float[Tensor, " H"]
+    memory_length: Float[Tensor, " H"]
+    half_life: Float[Tensor, " H"]
+    last: Float[Tensor, " H"]
+    last_tokens: int
+    entropy: Float[Tensor, " H"]
+    gate: Float[Tensor, "H T"]
+
+    def closing_tokens(self, head: int, count: int = 5) -> list[int]:
+        """The positions whose gates close most, most closed first; `head` counts those summarised."""
+        return self.gate[head].argsort()[:count].tolist()
+
+
+def summarise(weights: Float[Tensor, "B H Q T"], x: Recurrence, *, last: int) -> Summary:
+    """Summaries of the gate weights of `x`."""
+    age = (x.positions[:, None] - torch.arange(x.tokens, device=x.k.device)).clamp_min(0).to(weights.dtype)
+    mass = weights.sum(3).clamp_min(1e-300)
+    decays = weights if x.log_write is None else gate_weights(replace(x, log_write=None))
+    held = decays >= 0.5 * (1 - 1e-6)  # a half that float32 gates made counts
+    del decays
+    gates = x.k.new_zeros(x.k.shape[:3]) if x.log_gates is None else x.log_gates
+    gates = gates.mean(3) if gates.ndim == 4 else gates
+
+    def per_head(values: Tensor) -> Tensor:
+        return values.mean((0, 2))
+
+    return Summary(
+        mass=per_head(mass),
+        memory_length=per_head(torch.einsum("bhqt,qt->bhq", weights, age) / mass),
+        half_life=per_head(torch.where(held, age, 0.0).amax(3)),
+        last=per_head(torch.einsum("bhqt,qt->bhq", weights, (age < last).to(weights.dtype)) / mass),
+        last_tokens=last,
+        entropy=per_head(torch.special.entr(weights).sum(3) / mass + mass.log()),
+        gate=gates.mean(0).T,
+    )
+
+
+def join(parts: Sequence[Summary]) -> Summary:
+    """The summary of the heads of all parts."""
+    names = [field.name for field in fields(Summary) if field.name != "last_tokens"]
+    joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    return Summary(last_tokens=parts[0].last_tokens, **joined)
