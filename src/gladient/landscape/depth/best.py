@@ -182,6 +182,10 @@ class _Search:
                 starts.append(family.point(np.append(first * rate, c), np.vstack([np.full(K, gate), g])))
             starts.append(family.point(np.append(c, -0.5 * rate), np.vstack([g, np.full(K, 0.3)])))
             starts.append(family.point(np.append(0.8 * np.abs(c), -rate), np.vstack([np.ones((L - 1, K)), g[-1] * 0])))
+        for sign in (1.0, -1.0) if found and family.gated else ():  # a large rate that the last one makes small again
+            c, g = rate * np.array([30.0 * sign, *np.ones(L - 2), 0.1]), np.full((L, K), 0.5)
+            g[0, -1], g[-1, -1] = 0.1, 1.0
+            starts.append(family.point(c, g))
         for _ in range(self.starts):
             c, g = rate * rng.uniform(-1.5, 2.0, L), rng.choice([0.0, 0.3, 0.7, 1.0], (L, K))
             starts.append(family.point(c, g))
