@@ -291,7 +291,8 @@ def test_several_layers(capsys):
     [
         (["--layers", "0"], "layers is 0"),
         (["--layers", "2", "--bayes", "10"], "--bayes and --layers"),
-        (["--layers", "900"], "GB at once"),
+        (["--layers", "7"], "6 at most"),
+        (["--layers", "2", "--sigma2", "-1"], "noise variance"),
     ],
 )
 def test_bad_layers(capsys, more, message):

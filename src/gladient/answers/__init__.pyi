@@ -1,7 +1,7 @@
 from .circles import Circle, around
+from .layers import STACK_MEANINGS, StackAnswer, has_stacks, stacks
 from .planes import Gain, Plane, gain_plane, plane_through
 from .rungs import MEANINGS, Answer, delta_rules, gates, rung
-from .stacks import STACK_MEANINGS, StackAnswer, has_stacks, stacks
 from .verdicts import Verdict, verdict
 
 __all__ = [

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Risk"]
 
+_DEEPEST = 6  # layers whose best stacks for two tasks take about a minute
 _MOST = 1000  # tasks times features, at which both delta rules take a second; at 2000 they take four
 
 
@@ -87,6 +88,11 @@ class Risk(SettingOptions):
 
         if self.bayes:
             raise ValueError("--bayes and --layers are given; the Bayes risk stands in the table without --layers")
+        if max(self.layers) > _DEEPEST:
+            raise ValueError(
+                f"--layers lists {max(self.layers)}; the table takes {_DEEPEST} at most, deeper ones take minutes: use "
+                "landscape.depth"
+            )
         setting = self.load()
         if setting.K * setting.d > _MOST:
             raise ValueError(

@@ -6,11 +6,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from gladient._types import Array
-from gladient.landscape.depth.bound import solved
+from gladient.landscape.depth.bound import paths, solved
 from gladient.landscape.depth.descent import descend
 from gladient.landscape.depth.families import Endless, Family, Steps, Weighted
 from gladient.landscape.depth.pair import two_rates
-from gladient.landscape.depth.radial import Radial, rescaled
+from gladient.landscape.depth.radial import Radial, rescaled, solve_form
 from gladient.landscape.depth.result import BestStack, StackCertificate, in_units, require_layers
 from gladient.landscape.depth.stack import Stack
 from gladient.landscape.gates.reduced import Reduced, reduce
@@ -23,7 +23,7 @@ __all__ = ["StackGates", "best_stack"]
 StackGates: TypeAlias = Literal["none", "scalar", "value", "free"]
 """Families of gates of a stack."""
 
-_MEETS = 1e-9  # of M: a risk this near a lower bound is proved; the bound has more digits than that
+_MEETS, _DIGITS = 1e-8, 1e-12  # part of what is above σ², and of M: a risk this near a lower bound is proved
 _FIRST, _KEPT, _LONG = 12, 4, 120  # steps of every start; starts that go on; steps of those
 _SAME = 1e-6  # of M: two ends this near are one minimum
 
@@ -101,12 +101,12 @@ def _two_layers(model: Radial) -> BestStack:
 def _certified(model: Radial, ends: "list[_End]", bound: float, gates: str) -> BestStack:
     """The lowest end; a limit only where it is lower than all that is attained."""
     lowest = min(end.share for end in ends)
-    near = [end for end in ends if end.share <= lowest + _MEETS]
+    near = [end for end in ends if end.share <= lowest * (1.0 + _MEETS) + _DIGITS]
     best = min(near, key=lambda end: (isinstance(end.family, Endless), end.share))
     agreeing = sum(end.count for end in ends if end.share <= best.share + _SAME)
     stack = in_units(best.family.heads(best.point), model.scale)
     risk = float(model.risk(model.shares(best.family.heads(best.point))))
-    proved = risk - bound <= _MEETS * model.scale * model.M
+    proved = risk - bound <= _MEETS * (bound - model.offset) + _DIGITS * model.scale * model.M
     certificate = StackCertificate(
         "proved" if proved else "searched",
         min(bound, risk),
@@ -172,6 +172,8 @@ class _Search:
         c, g = rate * np.linspace(0.6, 1.5, L), np.zeros((L, K))
         g[-1] = self._ratios()
         starts = [family.point(c, g), family.point(c, np.ones((L, K)))]
+        if L == 2:
+            starts.append(family.point(self._solved(), g))
         if found:
             before = found[-1].family
             assert isinstance(before, Steps)
@@ -180,6 +182,10 @@ class _Search:
                 starts.append(family.point(np.append(first * rate, c), np.vstack([np.full(K, gate), g])))
             starts.append(family.point(np.append(c, -0.5 * rate), np.vstack([g, np.full(K, 0.3)])))
             starts.append(family.point(np.append(0.8 * np.abs(c), -rate), np.vstack([np.ones((L - 1, K)), g[-1] * 0])))
+        for sign in (1.0, -1.0) if found and family.gated else ():  # a large rate that the last one makes small again
+            c, g = rate * np.array([30.0 * sign, *np.ones(L - 2), 0.1]), np.full((L, K), 0.5)
+            g[0, -1], g[-1, -1] = 0.1, 1.0
+            starts.append(family.point(c, g))
         for _ in range(self.starts):
             c, g = rate * rng.uniform(-1.5, 2.0, L), rng.choice([0.0, 0.3, 0.7, 1.0], (L, K))
             starts.append(family.point(c, g))
@@ -214,6 +220,13 @@ class _Search:
         start = np.array(points) / family.rate
         rng = np.random.default_rng(self.seed)
         return [start, *(start + 0.3 * rng.standard_normal((3, family.size)))]
+
+    def _solved(self) -> Array:
+        """Two rates where layer 1 is shut at every delimiter: the last task's V y and V V y in the bound."""
+        heads = paths(self.model, 2, 1.0)
+        f, K = solve_form(*self.model.form(heads)), len(self.model.n)
+        first = -heads.skips[-1, K - 1] * f[-1] / f[K - 1] if f[K - 1] else self.model.rate
+        return np.array([first, f[K - 1]])
 
     def _ratios(self) -> Array:
         """r_k / r_{k+1}, what P5 says of the last layer's gates."""
