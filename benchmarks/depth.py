@@ -3,7 +3,8 @@
     python -m benchmarks.depth [--settings 100] [--starts 100] [--layers 2] [--json]
 
 * tables: risk / d of two tasks in ten features, by r and n;
-* costs: CPU seconds of a risk, its slopes, the best stacks and the bound, L and K from 1 to 4, 10⁹ examples a task;
+* costs: how many CPU seconds a risk, its slopes, the best stacks and the bound take, for L and K from 1 to 4 and 10⁹
+  examples per task;
 * starts: how often L-BFGS-B on the exact risk and slopes ends lower than `best_stack`, from random starts (100 settings
   with 100 starts each are 10,000), and by how much at most.
 """

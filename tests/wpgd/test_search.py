@@ -92,6 +92,16 @@ def test_exact_risks_are_those_of_fresh_features(r: tuple[float, float], gated: 
     assert steps.risk == pytest.approx(found.risk, rel=2e-4)  # a limit is not reached
 
 
+def test_features_that_were_whitened_have_an_exact_risk_too() -> None:
+    """Σ is a multiple of I up to rounding, as `landscape` understands it."""
+    Q, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
+    base = MultitaskSetting.isotropic(n=[4, 4], r=[0.2, 0.8], d=3)
+    whitened = MultitaskSetting(base.n, base.R, base.r, (Q @ Q.T + Q @ Q.T) / 2, base.sigma2)
+    assert not np.array_equal(whitened.Sigma, np.eye(3))
+    (found,), (plain,) = best_steps(whitened, 1), best_steps(base, 1)
+    assert (found.method, found.risk) == ("exact", pytest.approx(plain.risk, rel=1e-12))
+
+
 def test_the_minimum_at_infinity_is_found() -> None:
     setting = MultitaskSetting.isotropic(n=[10, 10], r=[0.8, 0.2], d=10)
     _, two = best_steps(setting, 2)

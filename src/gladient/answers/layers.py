@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from gladient.landscape import AnyRung, delta_rule, gated_delta_rule, linear_attention
+from gladient.answers.rungs import gain_over
+from gladient.landscape import AnyRung, delta_rule, gated_delta_rule, linear_attention, reduce
+from gladient.landscape.delta.isotropic import is_isotropic
 from gladient.landscape.depth import best_stack, depth_bound, depth_floor, marked_layers
 from gladient.prompts import MultitaskSetting
 
@@ -55,8 +55,7 @@ class StackAnswer:
 
 def has_stacks(setting: MultitaskSetting) -> bool:
     """Whether several layers have an exact risk here: Σ is a multiple of I."""
-    s = np.linalg.eigvalsh(setting.Sigma)
-    return bool(s[-1] - s[0] <= 1e-12 * s[-1])
+    return is_isotropic(reduce(setting))
 
 
 def stacks(setting: MultitaskSetting, layers: Sequence[int]) -> list[StackAnswer]:
@@ -97,7 +96,4 @@ def stacks(setting: MultitaskSetting, layers: Sequence[int]) -> list[StackAnswer
     found.append((None, "floor", depth_floor(setting)))
     found += [(None, "delta_rule", delta_rule(setting)), (None, "gated_delta_rule", gated_delta_rule(setting))]
     base = linear_attention(setting).risk
-    return [
-        StackAnswer(L, name, round(1.0 - one.risk / base, 12) + 0.0 if base > 0.0 else 0.0, one)
-        for L, name, one in found
-    ]
+    return [StackAnswer(L, name, gain_over(base, one.risk), one) for L, name, one in found]

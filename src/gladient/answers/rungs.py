@@ -92,7 +92,10 @@ def rung(found: Ladder, name: str) -> Answer:
 
 
 def _answer(name: str, found: AnyRung, among: Ladder) -> Answer:
-    base = among.linear_attention.risk
+    return Answer(name, gain_over(among.linear_attention.risk, found.risk), found)
+
+
+def gain_over(base: float, risk: float) -> float:
+    """The share of a base risk that another one takes away; 0 where there is none to take."""
     # 12 digits, so that a gain of 0 is 0 and no rounding of two risks; adding 0 makes -0 a 0
-    gain = round(1.0 - found.risk / base, 12) + 0.0 if base > 0.0 else 0.0
-    return Answer(name, gain, found)
+    return round(1.0 - risk / base, 12) + 0.0 if base > 0.0 else 0.0

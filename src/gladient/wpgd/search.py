@@ -11,6 +11,8 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from gladient._types import Array
+from gladient.landscape import reduce
+from gladient.landscape.delta.isotropic import is_isotropic
 from gladient.landscape.depth import Stack, best_stack, best_two_layers_diagonal, stack_risk, two_layers_diagonal
 from gladient.prompts import MultitaskSetting, PromptLayout, PromptSampler
 from gladient.wpgd.risk import risk_given_features
@@ -101,8 +103,7 @@ def best_steps(
     """
     if layers < 1:
         raise ValueError(f"layers is {layers}; search for at least one step")
-    first = setting.Sigma[0, 0]
-    if np.array_equal(setting.Sigma, first * np.eye(setting.d)):
+    if is_isotropic(reduce(setting)):
         found = [_exact(setting, depth, gated, starts, seed) for depth in range(1, layers + 1)]
     else:
         found = _simulated(setting, layers, gated=gated, prompts=prompts, starts=starts, seed=seed)
@@ -193,7 +194,7 @@ class _Objective:
         layout = PromptLayout.of(setting)
         K = setting.K
         self.x, self.setting, self.gated = x, setting, gated
-        self.task = torch.full((layout.length,), K)  # the query is a task of its own; delimiters have x = 0
+        self.task = torch.full((layout.length,), K)  # the query gets number K; delimiters too, as their x is 0
         for k, block in enumerate(layout.blocks):
             self.task[block] = k
         self.member = torch.nn.functional.one_hot(self.task, K + 1).T.to(x)

@@ -66,7 +66,7 @@ class Curve:
     """How an exact curve is drawn. Where curves coincide, a wider one stays visible around a narrower above.
 
     Args:
-        name: of the curve, see `OverN.curves`.
+        name: the curve's, one of those that `OverN.curves` gives.
         label: in the legend; none if empty.
         like: the family whose colour it has; its own if empty.
         line: as matplotlib takes it.
@@ -95,7 +95,7 @@ class Dots:
     Args:
         model: a name in `experiments.MODELS`.
         label: in the legend.
-        size: of its marker, in points; small ones are filled.
+        size: the marker's diameter in points; small markers are filled.
     """
 
     model: str
