@@ -2,9 +2,18 @@ from .circles import Circle, around
 from .layers import STACK_MEANINGS, StackAnswer, has_stacks, stacks
 from .planes import Gain, Plane, gain_plane, plane_through
 from .rungs import MEANINGS, Answer, delta_rules, gates, rung
+from .settings import SETTING_KEYS, described, number, numbers, real, require_memory, whole
 from .verdicts import Verdict, verdict
 
 __all__ = [
+    # a setting as people write it
+    "SETTING_KEYS",
+    "described",
+    "number",
+    "numbers",
+    "real",
+    "whole",
+    "require_memory",
     # rungs
     "MEANINGS",
     "Answer",

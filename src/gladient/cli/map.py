@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gladient._files import write_atomically
 from gladient._text import json_text
+from gladient.answers import require_memory
 from gladient.cli.numbers import Floats, Whole, Wholes
-from gladient.cli.setting import require_memory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,8 +108,9 @@ class Map:
             raise ValueError(
                 f"--out is {str(self.out)!r}; it must end in a name, to which .png, .svg and .csv are added"
             )
-        # About 40 arrays of the plane's size exist at once.
-        require_memory(40.0 * float(self.points) * float(self.points), f"a map of {self.points:g}² points")
+        # About 40 arrays of the plane's size exist at once; for the delta rule 140, and 7.5 million numbers more.
+        arrays, more = (140.0, 7.5e6) if self.gain_of == "delta" else (40.0, 0.0)
+        require_memory(arrays * float(self.points) * float(self.points) + more, f"a map of {self.points:g}² points")
         for suffix in (".png", ".svg", ".csv"):
             if self.out.with_name(self.out.name + suffix).is_dir():
                 raise ValueError(f"{self.out}{suffix} is a folder; give another --out")

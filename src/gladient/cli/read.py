@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gladient.cli.numbers import number
+from gladient.answers import number
 
 if TYPE_CHECKING:
     from yaml.nodes import Node

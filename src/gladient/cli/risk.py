@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gladient._text import json_text
+from gladient.answers import require_memory
 from gladient.cli.numbers import Whole, Wholes
-from gladient.cli.setting import SettingOptions, require_memory
+from gladient.cli.setting import SettingOptions
 
 if TYPE_CHECKING:
     from gladient.answers import Answer, StackAnswer
