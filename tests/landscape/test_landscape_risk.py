@@ -1,10 +1,12 @@
 """The risk formula against plain sampling, against the per-example formula as printed, and against perturbations."""
 
+import weakref
+
 import numpy as np
 import pytest
 from random_settings import per_example, random_setting
 
-from gladient.landscape import linear_attention, optimum, profile_risk, risk, scalar_gate
+from gladient.landscape import linear_attention, optimum, profile_risk, reduce, risk, scalar_gate
 from gladient.prompts import MultitaskSetting
 
 
@@ -116,3 +118,14 @@ def test_bad_arguments(P, omega, message):
     setting = MultitaskSetting.isotropic(n=[2, 2], r=[0.1, 0.2], d=2)
     with pytest.raises(ValueError, match=message):
         risk(P, omega, setting)
+
+
+def test_a_setting_is_reduced_once_and_goes_with_its_answers():
+    setting = MultitaskSetting.isotropic(n=[5, 5], r=[0.2, 0.8], d=3)
+    found = optimum(setting)
+    assert found.reduced is reduce(setting)
+    with pytest.raises(ValueError, match="read-only"):
+        reduce(setting).w[0] = 0.0
+    gone = weakref.ref(found.reduced)
+    del setting, found
+    assert gone() is None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -15,6 +16,9 @@ __all__ = ["Moments", "Reduced", "reduce"]
 # least.
 _NULL = 1e-9
 _TINY = float(np.finfo(np.float64).tiny)
+
+# What is asked of one setting shares its eigenvalues; settings are frozen, so these stay true as long as one lives.
+_REDUCED: "WeakKeyDictionary[MultitaskSetting, Reduced]" = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -263,6 +267,14 @@ def reduce(setting: "MultitaskSetting | Reduced", F: Float[Array, "d d"] | None 
         if F is not None:
             raise ValueError("F came with a setting that is reduced; reduce(setting, F) takes both at once")
         return setting
+    if F is not None:
+        return _reduced(setting, F)
+    if setting not in _REDUCED:
+        _REDUCED[setting] = _reduced(setting, None)
+    return _REDUCED[setting]
+
+
+def _reduced(setting: MultitaskSetting, F: Float[Array, "d d"] | None) -> Reduced:
     n, M = setting.n.astype(np.float64), setting.M
     if F is None:
         w = np.clip(np.linalg.eigvalsh(setting.Sigma), 0.0, None)
@@ -271,6 +283,7 @@ def reduce(setting: "MultitaskSetting | Reduced", F: Float[Array, "d d"] | None 
     else:
         w, h, _, _ = _diagonalised(setting.Sigma, _checked(F, setting.d))
         rest = setting.sigma2 + max(0.0, float(np.trace(setting.Sigma)) - float(w.sum()))
+    w.flags.writeable = h.flags.writeable = False
     return Reduced(n=n, R=setting.R, r=setting.r, w=w, h=h, M=M, rest=rest, Sigma=setting.Sigma, F=F)
 
 
