@@ -119,7 +119,7 @@ def draw(rng: random.Random, seed: int) -> dict[str, Any]:
     form = rng.choice(["chunked"] * 4 + ["last_query", "step"])
     family, H = rng.choice(list(FAMILIES)), rng.choice([1, 1, 2, 3, 4, 6])
     divisors = [h for h in range(1, H + 1) if H % h == 0]
-    names = ("q", "k", "v", "g", "gk", "gv", "G", "beta", "erase", "initial_state")
+    names = ("q", "k", "v", "g", "gk", "gv", "G", "beta", "erase", "erase_keys", "initial_state")
     heads = {name: rng.choice(divisors) for name in names}
     if H not in (heads["q"], heads["k"], heads["v"]):  # someone has every head
         heads[rng.choice("qkv")] = H
@@ -144,6 +144,7 @@ def draw(rng: random.Random, seed: int) -> dict[str, Any]:
         "read": "before" if before else "after",
         "bonus": before and family not in DELTA and rng.random() < 0.5,
         "erase": rng.choice(["as beta", "scalar", "channels"]),
+        "erase_keys": rng.random() < 0.3,
         "cu_seqlens": sorted([0, T, *(rng.randint(0, T) for _ in range(cuts))]) if cuts else None,
         "state": rng.random() < 0.6,
         "rows": rng.random() < 0.3,  # A and the bonus by row of the batch
@@ -172,6 +173,7 @@ def tensors(case: dict[str, Any]) -> dict[str, Tensor]:
         "bonus": (*rows, H, K),
         "beta": (B, T, heads["beta"], *([V] if case["erase"] == "channels" else [])),
         "erase": (B, T, heads["erase"], *([K] if case["erase"] == "channels" else [])),
+        "erase_keys": (B, T, heads["erase_keys"], K),
         "initial_state": (len(case["cu_seqlens"]) - 1 if case["cu_seqlens"] else B, heads["initial_state"], K, V),
     }
     if case["inplace"]:
@@ -186,6 +188,9 @@ def tensors(case: dict[str, Any]) -> dict[str, Tensor]:
         made[name] = x if name == "dt" else -x
     if case["family"] in DELTA:
         made["k"] = torch.nn.functional.normalize(made["k"], dim=-1)  # longer ones would let errors grow
+        if case["erase_keys"]:  # near the keys, as others let errors grow
+            k = made["k"].repeat_interleave(heads["erase_keys"], 2)[:, :, : heads["erase_keys"]]
+            made["erase_keys"] = 0.7 * k
         for name in ["beta"] + ["erase"] * (case["erase"] != "as beta"):
             made[name] = torch.rand(shapes[name], generator=generator)
     return made

@@ -10,7 +10,7 @@ Array = np.ndarray
 def gla(inputs: dict[str, Array], *, scale: float = 1.0, read: str = "after") -> tuple[Array, Array]:
     """Outputs [B, T, H, V] and final state [B, H, K, V] of q, k, v and what else is given.
 
-    That is any of g, gk, gv, G, A and dt, state, bonus; with beta, and erase or not, it is the delta rule.
+    That is any of g, gk, gv, G, A and dt, state, bonus; with beta, and erase and erase_keys if given, the delta rule.
     """
     B, T, H, K, V = _sizes(inputs)
     o, final = np.zeros((B, T, H, V)), np.zeros((B, H, K, V))
@@ -122,19 +122,20 @@ def _written(one: dict[str, Array], t: int, decayed: Array) -> Array:
     """What the token adds to the state along its key: v, or with beta the error against the decayed state."""
     if "beta" not in one:
         return one["v"][t]
-    return one["beta"][t] * one["v"][t] - decayed.T @ (one.get("erase", one["beta"])[t] * one["k"][t])
+    erased = one.get("erase", one["beta"])[t] * one.get("erase_keys", one["k"])[t]
+    return one["beta"][t] * one["v"][t] - decayed.T @ erased
 
 
 def _correct(one: dict[str, Array], to: dict[str, Array], t: int, decayed: Array, d_written: Array) -> Array:
     """Adds the gradients of the error's parts; returns what reaches the decayed state through its prediction."""
-    beta, v, k = one["beta"][t], one["v"][t], one["k"][t]
-    name = "erase" if "erase" in one else "beta"
+    name, key = "erase" if "erase" in one else "beta", "erase_keys" if "erase_keys" in one else "k"
+    beta, v, m = one["beta"][t], one["v"][t], one[key][t]
     erase, d_error_key = one[name][t], -decayed @ d_written
     to["v"][t] += beta * d_written
-    to["k"][t] += erase * d_error_key
-    for strength, gradient in (("beta", v * d_written), (name, k * d_error_key)):
+    to[key][t] += erase * d_error_key
+    for strength, gradient in (("beta", v * d_written), (name, m * d_error_key)):
         to[strength][t] += gradient if one[strength][t].ndim else gradient.sum()
-    return -np.outer(erase * k, d_written)
+    return -np.outer(erase * m, d_written)
 
 
 def _read_state(one: dict[str, Array], states: list[Array], t: int, read: str) -> Array:

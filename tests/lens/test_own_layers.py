@@ -26,6 +26,7 @@ SHAPES = {
     "dt": (T, H, V),
     "beta": (T, H),
     "erase": (T, H),
+    "erase_keys": (T, H, K),
 }
 SHAPES |= {"written": (T, H, V), "erased": (T, H, K)}  # beta and erase of channels
 
@@ -56,6 +57,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gated delta": {"names": ("beta", "g")},
     "KDA": {"names": ("beta", "gk")},
     "erase": {"names": ("beta", "gk", "erase")},
+    "Comba": {"names": ("beta", "g", "erase_keys")},
     "Gated DeltaNet-2": {"names": ("written", "gk", "erased")},
 }
 

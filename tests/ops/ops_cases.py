@@ -13,7 +13,7 @@ from oracles import gla, gla_gradients
 from tolerances import TOLERANCES
 
 FAMILIES = ("none", "fixed", "scalar", "key", "value", "key×value", "full", "rates")
-DELTA = ("delta", "delta+fixed", "delta+scalar", "delta+key+erase", "delta+key+channels")
+DELTA = ("delta", "delta+fixed", "delta+scalar", "delta+key+erase", "delta+key+channels", "delta+scalar+keys")
 BACKENDS: tuple[Backend, ...] = ("eager", "native") if why_unavailable() is None else ("eager",)
 FORMS: list[tuple[Form, Backend, int | None]] = [("recurrent", "eager", None), ("parallel", "eager", None)]
 FORMS += [("chunked", "eager", 1), ("chunked", "eager", 16), ("chunked", "eager", 64)]
@@ -86,6 +86,8 @@ def inputs(
     if "delta" in family:
         made["k"] /= np.linalg.norm(made["k"], axis=-1, keepdims=True)
         made |= _strengths(rng, (B, T, h), K, V, family, zeros)
+        if family.endswith("keys"):  # near the keys, as others let errors grow
+            made["erase_keys"] = 0.7 * made["k"] + 0.1 * rng.standard_normal(made["k"].shape)
     if state:
         made["state"] = rng.standard_normal((B, H, K, V))
     if bonus and "delta" not in family:

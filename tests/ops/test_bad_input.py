@@ -71,6 +71,10 @@ def call(**changes: Any) -> None:
         ({"beta": torch.zeros(B, T, H, K), "erase": torch.zeros(B, T, H)}, r"it must be \[2, 6, heads, 5\]"),
         ({"beta": torch.zeros(B, T, H), "erase": torch.zeros(B, T, H, V)}, r"it must be \[2, 6, heads, 3\]"),
         ({"beta": torch.zeros(B, T, 3)}, "beta has 3 heads and there are 4"),
+        (
+            {"beta": torch.zeros(B, T, H), "erase_keys": torch.zeros(B, T, H, V)},
+            r"erase_keys has shape \(2, 6, .*\[2, 6, heads, 5\]",
+        ),
         ({"beta": torch.zeros(B, T, H, V)}, "a strength per value channel, which cannot erase: pass erase too"),
         ({"beta": torch.zeros(B, T, H), "form": "parallel"}, "form='parallel' does not hold the delta rule"),
         ({"beta": torch.full((B, T, H), 2.5), "check_values": True}, r"beta goes from 2\.5 to 2\.5; it must lie in"),

@@ -105,6 +105,10 @@ beta = torch.rand(1, 20, 2)
         ("key", "recurrent", {}, "fused_recurrent_kda"),
         ("scalar", "chunked", {"erase": beta}, "chunk_gdn2"),
         ("key", "recurrent", {"erase": x, "beta": x}, "fused_recurrent_gdn2"),
+        ("scalar", "chunked", {"erase_keys": x}, "chunk_comba"),
+        ("none", "recurrent", {"erase_keys": x}, "fused_recurrent_comba"),
+        ("scalar", "chunked", {"erase_keys": x, "erase": beta}, None),
+        ("key", "chunked", {"erase_keys": x}, None),
         ("key", "chunked", {"read": "before"}, None),
         ("key", "last_query", {}, None),
     ],
@@ -150,6 +154,9 @@ def test_fla_gets_the_strengths_of_the_delta_rule() -> None:
     keyed = fla.arguments(prepare(x, x, x, beta=beta[..., :1], g=g, gk=x), "chunk_kda")
     assert torch.equal(keyed["g"], x - 1)
     assert torch.equal(keyed["beta"], beta[..., :1].expand(-1, -1, 2))
+    apart = fla.arguments(prepare(x, x, x, beta=beta, erase_keys=few), "chunk_comba")
+    assert torch.equal(apart["p"], few.expand(-1, -1, 2, -1))
+    assert torch.equal(apart["beta"], beta)
     freed = fla.arguments(prepare(x, x, x[..., :4], beta=beta, erase=x.sigmoid()), "chunk_gdn2")
     assert torch.equal(freed["b"], x.sigmoid())
     assert torch.equal(freed["w"], beta[..., None].expand(-1, -1, -1, 4))

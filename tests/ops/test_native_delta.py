@@ -12,7 +12,9 @@ from gladient.ops.native import delta
 from tolerances import TOLERANCES
 
 pytestmark = pytest.mark.skipif("native" not in BACKENDS, reason="no C++ compiler")
-RULES = [f"delta+{gates}{end}" for gates in ("none", "scalar", "key", "g gk") for end in ("", "+erase", "+channels")]
+RULES = [
+    f"delta+{gates}{end}" for gates in ("none", "scalar", "key", "g gk") for end in ("", "+erase", "+channels", "+keys")
+]
 SIZES: list[tuple[str, int, dict[str, Any]]] = [
     ("chunked", 17, {}),
     ("chunked", 200, {"B": 1, "H": 1, "K": 33, "V": 40}),  # more chunks than a span of large states

@@ -40,9 +40,9 @@ def record(
         output: what the mixer computed, to be rebuilt, [B, Q, H, V]; if not given, what the operator computes.
         module: the record's name.
         max_bytes: the most memory that one request for weights may take.
-        **operands: log gates g, gk, gv, G, A with dt; beta, erase; scale (1 if not given), initial_state, read, bonus,
-            cu_seqlens: shapes and meaning as there. Packed sequences become rows, aligned right; with last queries
-            alone, each row has its own at the end.
+        **operands: log gates g, gk, gv, G, A with dt; beta, erase, erase_keys; scale (1 if not given), initial_state,
+            read, bonus, cu_seqlens: shapes and meaning as there. Packed sequences become rows, aligned right; with last
+            queries alone, each row has its own at the end.
 
     Raises:
         ValueError: if a shape breaks its rule, or a log gate is above 0.
@@ -117,7 +117,9 @@ def _delta(call: Call, k: Tensor, v: Tensor) -> dict[str, Tensor]:
     assert call.beta is not None
     beta = to_heads(accumulation(call.beta), call.heads)
     found = {"beta": beta} if beta.ndim == 3 else {"beta": k.new_ones(k.shape[:3]), "v": beta * v}
-    return found if call.erase is None else found | {"erase_query": strengthened(call.k, call.erase, call.heads)}
+    if call.erase is None and call.erase_keys is None:
+        return found
+    return found | {"erase_query": strengthened(*call.erasing, call.heads)}
 
 
 def _recurrence(parts: dict[str, Tensor], call: Call, state: Tensor | None) -> Recurrence:

@@ -1,7 +1,7 @@
 """One call of the operator: all that a backend needs, built once after the checks."""
 
 from numbers import Integral, Real
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ class Call(NamedTuple):
         gates: log gates, with a divisor of H heads each.
         beta: [B, T, heads] or [B, T, heads, V], the delta rule's write strength; None for plain linear attention.
         erase: [B, T, heads] or [B, T, heads, K], the delta rule's erase strength; None takes beta.
+        erase_keys: [B, T, heads, K], what the delta rule reads to erase; None takes k.
         bonus: [B, H, K] or None.
         initial_state: [B · sequences, H, K, V] or None for zeros.
         heads: H.
@@ -51,6 +52,7 @@ class Call(NamedTuple):
     gates: Gates
     beta: Tensor | None
     erase: Tensor | None
+    erase_keys: Tensor | None
     bonus: Tensor | None
     initial_state: Tensor | None
     heads: int
@@ -74,6 +76,12 @@ class Call(NamedTuple):
         return self.output_final_state or self.inplace
 
     @property
+    def erasing(self) -> tuple[Tensor, Tensor]:
+        """The delta rule's keys to erase by, and their strengths."""
+        erase = self.beta if self.erase is None else self.erase
+        return self.k if self.erase_keys is None else self.erase_keys, cast(Tensor, erase)
+
+    @property
     def differentiable(self) -> bool:
         """Whether a backward pass may follow."""
         return torch.is_grad_enabled() and any(x.requires_grad for x in self.tensors())
@@ -89,7 +97,7 @@ class Call(NamedTuple):
         """All tensors that are present."""
         gates = self.gates
         every = (self.q, self.k, self.v, gates.g, gates.gk, gates.gv, gates.G, gates.A, gates.dt)
-        steps = (self.beta, self.erase)
+        steps = (self.beta, self.erase, self.erase_keys)
         return [x for x in (*every, *steps, self.bonus, self.initial_state) if x is not None]
 
 
@@ -106,6 +114,7 @@ def prepare(
     dt: Any = None,
     beta: Any = None,
     erase: Any = None,
+    erase_keys: Any = None,
     scale: Any = 1.0,
     initial_state: Any = None,
     output_final_state: bool = False,
@@ -119,7 +128,7 @@ def prepare(
 ) -> Call:
     """Checks the arguments of the public functions, whatever came, and brings them into one shape each."""
     optional = {"g": g, "gk": gk, "gv": gv, "G": G, "A": A, "dt": dt, "beta": beta, "erase": erase}
-    optional |= {"initial_state": initial_state, "bonus": bonus}
+    optional |= {"erase_keys": erase_keys, "initial_state": initial_state, "bonus": bonus}
     tensors = {"q": q, "k": k, "v": v} | {name: x for name, x in optional.items() if x is not None}
     check_kinds(tensors)
     _check_options(form, read, chunk_size, A, dt, bonus)
@@ -157,9 +166,9 @@ def prepare(
     if scale is None:
         scale = K**-0.5 if K else 1.0  # without key channels every output is an empty sum, whatever its factor
     call = Call(  # by name: two tensors of one shape in each other's place would go unseen
-        q=q, k=k, v=v, gates=gates, beta=beta, erase=erase, bonus=bonus, initial_state=initial_state, heads=H,
-        offsets=offsets, scale=scale, form=form, chosen=chosen, read=read, chunk_size=chunk_size,
-        output_final_state=output_final_state, inplace=inplace,
+        q=q, k=k, v=v, gates=gates, beta=beta, erase=erase, erase_keys=erase_keys, bonus=bonus,
+        initial_state=initial_state, heads=H, offsets=offsets, scale=scale, form=form, chosen=chosen,
+        read=read, chunk_size=chunk_size, output_final_state=output_final_state, inplace=inplace,
     )  # fmt: skip
     if inplace:
         _check_inplace(call)

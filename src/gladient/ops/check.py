@@ -32,6 +32,7 @@ _CHANNELS = {
     "dt": "V",
     "beta": "V",
     "erase": "K",
+    "erase_keys": "K",
 }
 
 

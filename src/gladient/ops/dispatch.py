@@ -142,6 +142,7 @@ def gated_delta_rule(
     g: Tensor | None = None,
     gk: Tensor | None = None,
     erase: Tensor | None = None,
+    erase_keys: Tensor | None = None,
     scale: float | None = 1.0,
     initial_state: Tensor | None = None,
     output_final_state: bool = False,
@@ -155,13 +156,14 @@ def gated_delta_rule(
 ) -> tuple[Tensor, Tensor | None]:
     r"""The gated delta rule: a state that is corrected by its own error at every token.
 
-    $$S' = D_t S_{t-1}, \qquad S_t = S' + k_t \left(\beta_t v_t - S'^\top (e_t k_t)\right)^\top, \qquad
+    $$S' = D_t S_{t-1}, \qquad S_t = S' + k_t \left(\beta_t v_t - S'^\top (e_t m_t)\right)^\top, \qquad
       o_t = \mathrm{scale}\; S_t^\top q_t$$
 
-    $D_t$ is the gate exp(g) or Diag(exp(gk)), 1 if there is none, and $e_t$ the erase strength, $\beta_t$ if not given:
-    one step of gradient descent with step size β on the error $|S'^\top k_t - v_t|^2 / 2$ of the decayed state.
+    $D_t$ is the gate exp(g) or Diag(exp(gk)), 1 if there is none, $e_t$ the erase strength, $\beta_t$ if not given, and
+    $m_t$ the erase key, $k_t$ if not given: one step of gradient descent with step size β on the error
+    $|S'^\top k_t - v_t|^2 / 2$ of the decayed state.
     Without gates it is DeltaNet, with g Gated DeltaNet, with gk Kimi's KDA, with `gk`, `erase` per channel of k and
-    `beta` per channel of v Gated DeltaNet-2.
+    `beta` per channel of v Gated DeltaNet-2, with g and `erase_keys` Comba.
     Convention: decay first, then the error against the decayed state; `scale` is 1 unless given, and keys and queries
     are taken as they are: where a model normalises them, normalise them before.
 
@@ -176,6 +178,8 @@ def gated_delta_rule(
         g: scalar log gates ≤ 0, [B, T, h], or a fixed decay per head, [H].
         gk: log gates per key channel, [B, T, h, K].
         erase: erase strengths, [B, T, h], or [B, T, h, K], one per channel of k; None takes beta.
+        erase_keys: what the decayed state is read with to erase, [B, T, h, K]; None takes k. Errors do not grow where
+            e |k| |m| is at most 2 and m points along k; no rule is checked for others.
         scale: factor of every output; None for $K^{-1/2}$.
         initial_state: the state before the first token, [B, h, K, V] ([sequences, h, K, V] with `cu_seqlens`).
         output_final_state: whether to return the state after the last token.
@@ -195,7 +199,7 @@ def gated_delta_rule(
         ValueError, TypeError, RuntimeError: as `gated_linear_attention`; a `beta` per channel needs `erase`.
 
     Source: Yang et al., arXiv 2406.06484 (DeltaNet) and 2412.06464 (Gated DeltaNet); Kimi Team, arXiv 2510.26692 (KDA);
-    Hatamizadeh et al., arXiv 2605.22791 (Gated DeltaNet-2).
+    Hatamizadeh et al., arXiv 2605.22791 (Gated DeltaNet-2); Hu et al., arXiv 2506.02475 (Comba).
 
     >>> import torch
     >>> key = torch.ones(1, 3, 1, 1)
@@ -214,6 +218,7 @@ def gated_delta_rule(
         gk=gk,
         beta=beta,
         erase=erase,
+        erase_keys=erase_keys,
         scale=scale,
         initial_state=initial_state,
         output_final_state=output_final_state,

@@ -28,6 +28,7 @@ _GLA_STEPS = Kernels("fla.ops.gla", None, "fused_recurrent_gla")
 _RWKV6 = Kernels("fla.ops.rwkv6", "chunk_rwkv6", "fused_recurrent_rwkv6")
 _GDN = Kernels("fla.ops.gated_delta_rule", "chunk_gated_delta_rule", "fused_recurrent_gated_delta_rule")
 _KDA = Kernels("fla.ops.kda", "chunk_kda", "fused_recurrent_kda")
+_COMBA = Kernels("fla.ops.comba", "chunk_comba", "fused_recurrent_comba")
 _GDN2 = Kernels("fla.ops.gdn2", "chunk_gdn2", "fused_recurrent_gdn2")
 
 TABLE: dict[tuple[str, str, str], Kernels] = {
@@ -50,6 +51,8 @@ TABLE: dict[tuple[str, str, str], Kernels] = {
     ("delta with erase", "scalar", "after"): _GDN2,
     ("delta with erase", "key", "after"): _GDN2,
     ("delta with erase", "scalar×key", "after"): _GDN2,
+    ("delta with erase_keys", "none", "after"): _COMBA,
+    ("delta with erase_keys", "scalar", "after"): _COMBA,
 }
 """The kernels of flash-linear-attention by write, gates and read."""
 _SMALLEST_DOT = 16  # Triton's dot needs head dimensions of at least this
@@ -128,7 +131,8 @@ def _key(call: Call) -> tuple[str, str, str]:
 def _write(call: Call) -> str:
     if call.beta is None:
         return "plain"
-    return "delta" if call.erase is None else "delta with erase"
+    given = [name for name in ("erase", "erase_keys") if getattr(call, name) is not None]
+    return " with ".join(("delta", *given[:1])) + "".join(f" and {name}" for name in given[1:])
 
 
 def run(call: Call) -> tuple[Tensor, Tensor | None]:
@@ -148,7 +152,7 @@ def arguments(call: Call, name: str) -> dict[str, Tensor]:
     H = call.heads
     q, k, v, gates = to_heads(call.q, H), to_heads(call.k, H), to_heads(call.v, H), call.gates.to_heads(H)
     strengths = {} if call.beta is None else _strengths(call)
-    if "simple_gla" in name or "gated_delta_rule" in name:
+    if "simple_gla" in name or "gated_delta_rule" in name or "comba" in name:
         return {"q": q, "k": k, "v": v, "g": q.new_zeros(q.shape[:3]) if gates.g is None else gates.g} | strengths
     # The kernels that are left know no scalar gate: it becomes part of every key channel's.
     key = gates.gk if gates.g is None else gates.g[..., None] + (torch.zeros_like(k) if gates.gk is None else gates.gk)
@@ -163,8 +167,10 @@ def arguments(call: Call, name: str) -> dict[str, Tensor]:
 
 
 def _strengths(call: Call) -> dict[str, Tensor]:
-    """The delta rule's beta, or Gated DeltaNet-2's erase b of each key channel and write w of each value channel."""
+    """The delta rule's beta; Comba's with its keys p; Gated DeltaNet-2's b of key and w of value channels."""
     beta = to_heads(cast(Tensor, call.beta), call.heads)
+    if call.erase_keys is not None:
+        return {"beta": beta, "p": to_heads(call.erase_keys, call.heads)}
     if call.erase is None:
         return {"beta": beta}
     return {"b": _each_channel(to_heads(call.erase, call.heads), call.k), "w": _each_channel(beta, call.v)}

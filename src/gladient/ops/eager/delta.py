@@ -22,8 +22,7 @@ __all__ = ["chunked", "last_query", "outputs", "recurrent", "run"]
 def run(call: Call, form: str, recompute: bool) -> tuple[Tensor, Tensor | None]:
     """Outputs in v's dtype, and the final state or None."""
     k = accumulation(to_heads(call.k, call.heads))
-    erase = call.beta if call.erase is None else call.erase
-    w, m = strengthened(call.v, call.beta, call.heads), strengthened(call.k, erase, call.heads)  # type: ignore[arg-type]
+    w, m = strengthened(call.v, call.beta, call.heads), strengthened(*call.erasing, call.heads)  # type: ignore[arg-type]
     return outputs(call, form, recompute, k, w, m)
 
 

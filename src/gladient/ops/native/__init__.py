@@ -57,7 +57,7 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
     if 0 in (call.k.shape[0], call.k.shape[3], call.v.shape[3]):  # the kernels take a first row and channel for granted
         return eager.run(call)
     if call.beta is not None:
-        return _run_delta(call, call.beta, call.beta if call.erase is None else call.erase)
+        return _run_delta(call)
     if call.form == "last_query":
         return last_queries(
             call, call.gates.each(accumulation), lambda *x: _last_query(*x, scale=call.scale), _final_state
@@ -75,12 +75,13 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
     return o, final
 
 
-def _run_delta(call: Call, beta: Tensor | None, erase: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    k, v, m = call.k, call.v, None
+def _run_delta(call: Call) -> tuple[Tensor, Tensor | None]:
+    k, v, m, beta = call.k, call.v, call.erase_keys, call.beta
+    erase: Tensor | None = call.erasing[1]
     if beta is not None and beta.ndim == 4:  # the kernels hold one for each token and head alone
         v, beta = strengthened(v, beta, call.heads), None
     if erase is not None and erase.ndim == 4:
-        m, erase = strengthened(k, erase, call.heads), None
+        m, erase = strengthened(*call.erasing, call.heads), None
     inputs = (k, v, m, beta, erase, call.gates.g, call.gates.gk)
     options, before, train = (call.heads, call.scale), call.read == "before", call.differentiable
     packed, final = len(call.offsets) > 2, call.initial_state

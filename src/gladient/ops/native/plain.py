@@ -43,8 +43,8 @@ def delta_last(*given: Any) -> tuple[Tensor, Tensor]:
 def _call(*given: Any) -> Call:
     q, k, v, gates, bonus, initial, borders, heads, scale, before = given
     return Call(
-        q=q, k=k, v=v, gates=gates, beta=None, erase=None, bonus=bonus, initial_state=initial, heads=heads,
-        offsets=tuple(borders or (0, k.shape[1])), scale=scale, form="chunked", chosen=True,
+        q=q, k=k, v=v, gates=gates, beta=None, erase=None, erase_keys=None, bonus=bonus, initial_state=initial,
+        heads=heads, offsets=tuple(borders or (0, k.shape[1])), scale=scale, form="chunked", chosen=True,
         read="before" if before else "after", chunk_size=None, output_final_state=True, inplace=False,
     )  # fmt: skip
 
