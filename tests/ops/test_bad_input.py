@@ -73,7 +73,7 @@ def call(**changes: Any) -> None:
         ({"beta": torch.zeros(B, T, 3)}, "beta has 3 heads and there are 4"),
         (
             {"beta": torch.zeros(B, T, H), "erase_keys": torch.zeros(B, T, H, V)},
-            r"erase_keys has shape \(2, 6, .*\[2, 6, heads, 5\]",
+            r"erase_keys has shape .* it must be \[2, 6, heads, 3\]",
         ),
         ({"beta": torch.zeros(B, T, H, V)}, "a strength per value channel, which cannot erase: pass erase too"),
         ({"beta": torch.zeros(B, T, H), "form": "parallel"}, "form='parallel' does not hold the delta rule"),
