@@ -10,7 +10,8 @@ Array = np.ndarray
 def gla(inputs: dict[str, Array], *, scale: float = 1.0, read: str = "after") -> tuple[Array, Array]:
     """Outputs [B, T, H, V] and final state [B, H, K, V] of q, k, v and what else is given.
 
-    That is any of g, gk, gv, G, A and dt, state, bonus; with beta, and erase and erase_keys if given, the delta rule.
+    That is any of g, gk, gv, G, A and dt, state, bonus; with beta, and erase and erase_keys if given, the delta rule;
+    with a and b the generalised one.
     """
     B, T, H, K, V = _sizes(inputs)
     o, final = np.zeros((B, T, H, V)), np.zeros((B, H, K, V))
@@ -51,8 +52,12 @@ def gla_gradients(
                     dS = dS + _correct(one, to, t, gate * states[t], d_written)
                 else:
                     to["v"][t] += d_written
-                dS = dS * gate
+                upstream_state, dS = dS, dS * gate
                 _add_log_gate(one, to, t, dS * states[t])
+                if "a" in one:  # S_t = … + b (S_{t-1}ᵀ a)ᵀ
+                    to["b"][t] += upstream_state @ (states[t].T @ one["a"][t])
+                    to["a"][t] += states[t] @ (upstream_state.T @ one["b"][t])
+                    dS = dS + np.outer(one["a"][t], upstream_state.T @ one["b"][t])
                 if read == "before":
                     dS = dS + read_gradient
             if "state" in to:
@@ -114,7 +119,8 @@ def _states(one: dict[str, Array], T: int, K: int, V: int) -> list[Array]:
     states = [one["state"].copy() if "state" in one else np.zeros((K, V))]
     for t in range(T):
         decayed = _gate(one, t, K, V) * states[-1]
-        states.append(decayed + np.outer(one["k"][t], _written(one, t, decayed)))
+        moved = np.outer(one["b"][t], states[-1].T @ one["a"][t]) if "a" in one else 0.0
+        states.append(decayed + np.outer(one["k"][t], _written(one, t, decayed)) + moved)
     return states
 
 

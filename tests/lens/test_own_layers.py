@@ -13,7 +13,7 @@ from torch.nn import functional
 import gladient.ops
 from gladient import lens, ops, seams
 from gladient.lens import layers
-from gladient.ops import gated_delta_rule, gated_linear_attention
+from gladient.ops import gated_delta_rule, gated_linear_attention, generalized_delta_rule
 from gladient.ops import gated_linear_attention as attend
 from oracles import gla
 
@@ -27,6 +27,8 @@ SHAPES = {
     "beta": (T, H),
     "erase": (T, H),
     "erase_keys": (T, H, K),
+    "a": (T, H, K),
+    "b": (T, H, K),
 }
 SHAPES |= {"written": (T, H, V), "erased": (T, H, K)}  # beta and erase of channels
 
@@ -58,6 +60,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "KDA": {"names": ("beta", "gk")},
     "erase": {"names": ("beta", "gk", "erase")},
     "Comba": {"names": ("beta", "g", "erase_keys")},
+    "generalised delta": {"names": ("g", "gk", "a", "b")},
     "Gated DeltaNet-2": {"names": ("written", "gk", "erased")},
 }
 
@@ -120,6 +123,7 @@ def test_last_queries_of_packed_sequences(family: str, single: bool) -> None:
     class Mixer(nn.Module):
         def forward(self, **given: Any) -> Tensor:
             operator: Any = gated_delta_rule if "beta" in given else gated_linear_attention
+            operator = generalized_delta_rule if "a" in given else operator
             return operator(**given, form="last_query", cu_seqlens=(0, 2, 2, T))[0]
 
     given = {name: x[:1] for name, x in made(family).items()}

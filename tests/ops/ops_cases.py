@@ -7,13 +7,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gladient.ops import Backend, Form, gated_delta_rule, gated_linear_attention
+from gladient.ops import Backend, Form, gated_delta_rule, gated_linear_attention, generalized_delta_rule
 from gladient.ops.native.build import why_unavailable
 from oracles import gla, gla_gradients
 from tolerances import TOLERANCES
 
 FAMILIES = ("none", "fixed", "scalar", "key", "value", "key×value", "full", "rates")
-DELTA = ("delta", "delta+fixed", "delta+scalar", "delta+key+erase", "delta+key+channels", "delta+scalar+keys")
+DELTA: tuple[str, ...] = (
+    "delta",
+    "delta+fixed",
+    "delta+scalar",
+    "delta+key+erase",
+    "delta+key+channels",
+    "delta+scalar+keys",
+)
+DELTA = (*DELTA, "delta+scalar+general", "delta+key+general")
 BACKENDS: tuple[Backend, ...] = ("eager", "native") if why_unavailable() is None else ("eager",)
 FORMS: list[tuple[Form, Backend, int | None]] = [("recurrent", "eager", None), ("parallel", "eager", None)]
 FORMS += [("chunked", "eager", 1), ("chunked", "eager", 16), ("chunked", "eager", 64)]
@@ -22,7 +30,9 @@ FORMS += [("last_query", backend, None) for backend in BACKENDS]
 
 
 def holds(form: str, backend: str, family: str) -> bool:
-    """The parallel form holds neither full gates nor the delta rule."""
+    """The parallel form holds neither full gates nor delta rules, the kernels not the generalised one."""
+    if "general" in family and backend == "native":
+        return False
     if "delta" in family:
         return form != "parallel"
     return form != "parallel" or family not in ("full", "rates", "all")
@@ -85,7 +95,12 @@ def inputs(
         made["g"][:] = log_gates(h)
     if "delta" in family:
         made["k"] /= np.linalg.norm(made["k"], axis=-1, keepdims=True)
-        made |= _strengths(rng, (B, T, h), K, V, family, zeros)
+        if family.endswith("general"):  # RWKV-7's: a key of length 1 read, and erased along itself times rates
+            made["a"] = -made["k"] / np.linalg.norm(made["k"], axis=-1, keepdims=True)
+            made["b"] = -made["a"] * rng.uniform(0, 1, made["a"].shape)
+            made["k"] = rng.standard_normal(made["k"].shape)
+        else:
+            made |= _strengths(rng, (B, T, h), K, V, family, zeros)
         if family.endswith("keys"):  # near the keys, as others let errors grow
             made["erase_keys"] = 0.7 * made["k"] + 0.1 * rng.standard_normal(made["k"].shape)
     if state:
@@ -122,7 +137,8 @@ def run(given: dict[str, Tensor], *, cut: int | None = None, **options: Any) -> 
         rest, final = run({**second, "state": between}, **options)
         return (rest if options.get("form") == "last_query" else torch.cat([o, rest], 1)), final
     arguments: dict[str, Any] = {{"state": "initial_state"}.get(name, name): x for name, x in given.items()}
-    function = gated_delta_rule if "beta" in given else gated_linear_attention
+    function: Any = gated_delta_rule if "beta" in given else gated_linear_attention
+    function = generalized_delta_rule if "a" in given else function
     o, state = function(**arguments, **options, output_final_state=True)
     assert state is not None
     return o, state

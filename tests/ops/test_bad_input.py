@@ -9,14 +9,22 @@ import pytest
 import torch
 from ops_cases import BACKENDS
 
-from gladient.ops import Backend, LayoutWarning, choose, gated_delta_rule, gated_linear_attention
+from gladient.ops import (
+    Backend,
+    LayoutWarning,
+    choose,
+    gated_delta_rule,
+    gated_linear_attention,
+    generalized_delta_rule,
+)
 
 B, T, H, K, V = 2, 6, 4, 3, 5
 
 
 def call(**changes: Any) -> None:
     given: dict[str, Any] = {"q": torch.randn(B, T, H, K), "k": torch.randn(B, T, H, K), "v": torch.randn(B, T, H, V)}
-    function = gated_delta_rule if "beta" in changes else gated_linear_attention
+    function: Any = gated_delta_rule if "beta" in changes else gated_linear_attention
+    function = generalized_delta_rule if "a" in changes else function
     unwrap(function)(**(given | changes))  # as users call it, without the tests' type checker
 
 
@@ -75,8 +83,14 @@ def call(**changes: Any) -> None:
             {"beta": torch.zeros(B, T, H), "erase_keys": torch.zeros(B, T, H, V)},
             r"erase_keys has shape .* it must be \[2, 6, heads, 3\]",
         ),
+        ({"a": torch.zeros(B, T, H, V), "b": torch.zeros(B, T, H, K)}, r"a has shape .* it must be \[2, 6, heads, 3\]"),
+        (
+            {"a": torch.ones(B, T, H, K), "b": torch.ones(B, T, H, K), "check_values": True},
+            r"a·b goes from 3 to 3; it must lie in \[-2, 0\]",
+        ),
+        ({"a": torch.zeros(B, T, H, K), "b": torch.zeros(B, T, H, K), "form": "parallel"}, "does not hold delta rules"),
         ({"beta": torch.zeros(B, T, H, V)}, "a strength per value channel, which cannot erase: pass erase too"),
-        ({"beta": torch.zeros(B, T, H), "form": "parallel"}, "form='parallel' does not hold the delta rule"),
+        ({"beta": torch.zeros(B, T, H), "form": "parallel"}, "form='parallel' does not hold delta rules"),
         ({"beta": torch.full((B, T, H), 2.5), "check_values": True}, r"beta goes from 2\.5 to 2\.5; it must lie in"),
         ({"beta": torch.full((B, T, H), -0.5), "check_values": True}, r"beta goes from -0\.5 to -0\.5"),
         ({"beta": torch.full((B, T, H), torch.nan), "check_values": True}, "beta holds NaN"),

@@ -9,6 +9,7 @@ from torch import Tensor
 T, AT = 40, 21
 GATES = {"g": -np.inf, "gk": -np.inf, "gv": -np.inf, "G": -np.inf, "dt": np.inf}
 GATED = [law for law in BRIEF if law[3] not in ("none", "delta", "fixed", "delta+fixed")]
+GATED = [law for law in GATED if "general" not in law[3]]  # it reads the state before a gate of 0 drops it
 
 
 def spoilt(family: str, name: str, value: float) -> dict[str, np.ndarray]:

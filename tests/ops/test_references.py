@@ -97,6 +97,17 @@ def deltanet(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, **state: Any) -> Fou
     return o.transpose(1, 2), final
 
 
+def comba(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, erase_keys: Tensor, g: Tensor, **state: Any) -> Found:
+    function = fla("comba/naive.py", "naive_recurrent_comba")
+    return function(q, k, v, erase_keys, beta, g, **state, output_final_state=True)
+
+
+def dplr(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, gk: Tensor, **state: Any) -> Found:  # heads first
+    given = (x.transpose(1, 2) for x in (q, k, v, a, b, gk))
+    o, final = fla("generalized_delta_rule/dplr/naive.py", "dplr_recurrence")(*given, **state)
+    return o.transpose(1, 2), final
+
+
 PEERS: dict[str, tuple[Callable[..., Found], str]] = {
     "GLA": (gla, "key"),
     "simple GLA": (simple_gla, "scalar"),
@@ -112,6 +123,8 @@ PEERS: dict[str, tuple[Callable[..., Found], str]] = {
     "Gated DeltaNet, chunks": (partial(fla_delta, "gated_delta_rule", "naive_chunk_gated_delta_rule"), "delta+scalar"),
     "KDA": (partial(fla_delta, "kda", "naive_recurrent_kda"), "delta+key"),
     "KDA, chunks": (partial(fla_delta, "kda", "naive_chunk_kda"), "delta+key"),
+    "Comba": (comba, "delta+scalar+keys"),
+    "RWKV-7": (dplr, "delta+key+general"),
     "Qwen3-Next": (partial(transformers_delta, "qwen3_next", "torch_recurrent_gated_delta_rule"), "delta+scalar"),
     "Qwen3-Next, chunks": (partial(transformers_delta, "qwen3_next", "torch_chunk_gated_delta_rule"), "delta+scalar"),
     "Kimi": (partial(transformers_delta, "kimi_linear", "recurrent_kimi_delta_attention"), "delta+key"),
@@ -123,7 +136,7 @@ CASES = [(peer, state) for peer in PEERS for state in (False, True) if not (stat
 
 def made(peer: str, state: bool) -> dict[str, np.ndarray]:
     family = PEERS[peer][1]
-    given = inputs(family, T, H=H, K=K, V=V, state=state, bonus="RWKV" in peer)
+    given = inputs(family, T, H=H, K=K, V=V, state=state, bonus="RWKV-6" in peer)
     return given | {"g": RETNET} if family == "fixed" else given
 
 
@@ -156,7 +169,7 @@ def test_outputs_states_and_gradients_are_theirs(
     form: str, backend: str, chunk: int | None, peer: str, state: bool
 ) -> None:
     given = tensors(made(peer, state))
-    read = "before" if "RWKV" in peer else "after"
+    read = "before" if "RWKV-6" in peer else "after"
     o, final = run(given, scale=SCALE, form=form, backend=backend, chunk_size=chunk, read=read)
     their_o, their_final, their_gradients = theirs(peer, state, form == "last_query")
     close = TOLERANCES[torch.float32] | {"check_dtype": False}

@@ -1,7 +1,7 @@
 """Records of tensors that one has, and the recurrence in a call of this package's operators."""
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -40,9 +40,9 @@ def record(
         output: what the mixer computed, to be rebuilt, [B, Q, H, V]; if not given, what the operator computes.
         module: the record's name.
         max_bytes: the most memory that one request for weights may take.
-        **operands: log gates g, gk, gv, G, A with dt; beta, erase, erase_keys; scale (1 if not given), initial_state,
-            read, bonus, cu_seqlens: shapes and meaning as there. Packed sequences become rows, aligned right; with last
-            queries alone, each row has its own at the end.
+        **operands: log gates g, gk, gv, G, A with dt; beta, erase, erase_keys; a, b; scale (1 if not given),
+            initial_state, read, bonus, cu_seqlens: shapes and meaning as there. Packed sequences become rows, aligned
+            right; with last queries alone, each row has its own at the end.
 
     Raises:
         ValueError: if a shape breaks its rule, or a log gate is above 0.
@@ -65,7 +65,7 @@ def record(
     if tuple(output.shape) != wanted:
         raise ValueError(f"output has shape {tuple(output.shape)}; of these operands it is [B, Q, H, V] = {wanted}")
     kept = recurrence_of(call, output.detach(), call.initial_state)
-    return Record(module, 0, "delta rule" if call.beta is not None else "by hand", 0, kept, max_bytes)
+    return Record(module, 0, "by hand" if call.beta is None and call.a is None else "delta rule", 0, kept, max_bytes)
 
 
 def _check_logs(operands: dict[str, Any]) -> None:
@@ -94,6 +94,8 @@ def recurrence_of(call: Call, output: Tensor, initial_state: Tensor | None) -> R
         parts["log_gates"] = log_gates
     if call.beta is not None:
         parts |= _delta(call, k, v)
+    if call.a is not None:
+        parts |= _moves(call, k, log_gates)
     if call.bonus is not None and not _same(call.bonus):  # what it adds, as a record has one for all rows
         own = (parts["q"] * accumulation(call.bonus)[:, None] * k[:, T - Q :]).sum(3, keepdim=True)
         parts["skip"] = own * v[:, T - Q :]
@@ -122,6 +124,19 @@ def _delta(call: Call, k: Tensor, v: Tensor) -> dict[str, Tensor]:
     return found | {"erase_query": strengthened(*call.erasing, call.heads)}
 
 
+def _moves(call: Call, k: Tensor, log_gates: Tensor | None) -> dict[str, Tensor]:
+    """The generalised delta rule reads with a before the decay: what the decayed state holds for a / decay."""
+    a, b = (to_heads(accumulation(cast(Tensor, x)), call.heads) for x in (call.a, call.b))
+    query = -a if log_gates is None else -a * (-log_gates[..., 0]).exp()
+    if not query.isfinite().all():
+        least = cast(Tensor, log_gates).min().item()
+        raise ValueError(
+            f"a log gate is {least:.4g}; the lens reads decayed states, in which such a gate leaves nothing of what "
+            "the generalised delta rule reads: clamp the log gates at -80 (float32) or -700 (float64)"
+        )
+    return {"beta": k.new_ones(k.shape[:3]), "erase_query": query, "erase_key": b}
+
+
 def _recurrence(parts: dict[str, Tensor], call: Call, state: Tensor | None) -> Recurrence:
     gates, T, Q = parts.get("log_gates"), parts["k"].shape[1], parts["q"].shape[1]
     apart = call.v.shape[3] if gates is not None and gates.shape[4] > 1 else 1  # value channels that are heads
@@ -134,6 +149,7 @@ def _recurrence(parts: dict[str, Tensor], call: Call, state: Tensor | None) -> R
         log_gates=None if gates is None else _by_heads(gates),
         beta=parts.get("beta"),
         erase_query=parts.get("erase_query"),
+        erase_key=parts.get("erase_key"),
         skip=_split(parts["skip"], apart) if "skip" in parts else None,
         read=call.read,
         bonus=_own(call.bonus).repeat_interleave(apart, 0) if call.bonus is not None and _same(call.bonus) else None,

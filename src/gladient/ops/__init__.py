@@ -1,13 +1,20 @@
-"""Gated linear attention and the gated delta rule as operators: tensors in, tensors out."""
+"""Gated linear attention and the delta rules as operators: tensors in, tensors out."""
 
 from gladient.ops.call import Backend, Form, Read
 from gladient.ops.check import LayoutWarning
-from gladient.ops.dispatch import Choice, choose, gated_delta_rule, gated_linear_attention
+from gladient.ops.dispatch import (
+    Choice,
+    choose,
+    gated_delta_rule,
+    gated_linear_attention,
+    generalized_delta_rule,
+)
 from gladient.ops.gates import Gates
 
 __all__ = [
     "gated_linear_attention",
     "gated_delta_rule",
+    "generalized_delta_rule",
     "choose",
     "Backend",
     "Choice",

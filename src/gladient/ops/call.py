@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 
 from gladient.ops import check
 from gladient.ops.check import borders, check_kinds, check_option, check_shapes, check_state
-from gladient.ops.gates import Gates
+from gladient.ops.gates import Gates, to_heads
 
 __all__ = ["Backend", "Call", "Form", "Read", "prepare"]
 
@@ -33,6 +33,8 @@ class Call(NamedTuple):
         beta: [B, T, heads] or [B, T, heads, V], the delta rule's write strength; None for plain linear attention.
         erase: [B, T, heads] or [B, T, heads, K], the delta rule's erase strength; None takes beta.
         erase_keys: [B, T, heads, K], what the delta rule reads to erase; None takes k.
+        a: [B, T, heads, K], what the generalised delta rule reads from the state; None for the other rules.
+        b: [B, T, heads, K], where it writes that; None with a.
         bonus: [B, H, K] or None.
         initial_state: [B · sequences, H, K, V] or None for zeros.
         heads: H.
@@ -53,6 +55,8 @@ class Call(NamedTuple):
     beta: Tensor | None
     erase: Tensor | None
     erase_keys: Tensor | None
+    a: Tensor | None
+    b: Tensor | None
     bonus: Tensor | None
     initial_state: Tensor | None
     heads: int
@@ -97,7 +101,7 @@ class Call(NamedTuple):
         """All tensors that are present."""
         gates = self.gates
         every = (self.q, self.k, self.v, gates.g, gates.gk, gates.gv, gates.G, gates.A, gates.dt)
-        steps = (self.beta, self.erase, self.erase_keys)
+        steps = (self.beta, self.erase, self.erase_keys, self.a, self.b)
         return [x for x in (*every, *steps, self.bonus, self.initial_state) if x is not None]
 
 
@@ -115,6 +119,8 @@ def prepare(
     beta: Any = None,
     erase: Any = None,
     erase_keys: Any = None,
+    a: Any = None,
+    b: Any = None,
     scale: Any = 1.0,
     initial_state: Any = None,
     output_final_state: bool = False,
@@ -128,7 +134,7 @@ def prepare(
 ) -> Call:
     """Checks the arguments of the public functions, whatever came, and brings them into one shape each."""
     optional = {"g": g, "gk": gk, "gv": gv, "G": G, "A": A, "dt": dt, "beta": beta, "erase": erase}
-    optional |= {"erase_keys": erase_keys, "initial_state": initial_state, "bonus": bonus}
+    optional |= {"erase_keys": erase_keys, "a": a, "b": b, "initial_state": initial_state, "bonus": bonus}
     tensors = {"q": q, "k": k, "v": v} | {name: x for name, x in optional.items() if x is not None}
     check_kinds(tensors)
     _check_options(form, read, chunk_size, A, dt, bonus)
@@ -139,6 +145,8 @@ def prepare(
         g = tensors["g"] = g[None, None].expand(q.shape[0], k.shape[1], -1)
     tensors.pop("initial_state", None)  # checked below: its first dimension counts sequences, which the borders tell
     H, (B, T), K, V = check_shapes(tensors, form in ("auto", "last_query")), k.shape[:2], q.shape[3], v.shape[3]
+    if check_values and a is not None and b is not None:
+        check.check_values({"a·b": (to_heads(a, H) * to_heads(b, H)).sum(-1)})
     if A is not None and A.ndim == 3:
         A = A[None].expand(B, -1, -1, -1)
     if bonus is not None and bonus.ndim == 2:
@@ -153,8 +161,15 @@ def prepare(
                     f"inplace=True came with a state of {heads} heads; the new one has {H}: expand it first"
                 )
             initial_state = initial_state.repeat_interleave(H // initial_state.shape[1], 1)
+    if (a is None) != (b is None):
+        given, lacking = ("a", "b") if b is None else ("b", "a")
+        raise ValueError(
+            f"{given} came without {lacking}; what is read by a is written along b: give both, [B, T, H, K]"
+        )
     if beta is not None:
-        _check_delta(beta, erase, form)
+        _check_delta(beta, erase)
+    if form == "parallel" and (beta is not None or a is not None):
+        raise ValueError("form='parallel' does not hold delta rules; use 'chunked', 'recurrent' or 'last_query'")
     chosen = form != "auto"
     if not chosen:
         form = "chunked" if q.shape[1] != 1 else "step" if T == 1 else "last_query"
@@ -166,7 +181,7 @@ def prepare(
     if scale is None:
         scale = K**-0.5 if K else 1.0  # without key channels every output is an empty sum, whatever its factor
     call = Call(  # by name: two tensors of one shape in each other's place would go unseen
-        q=q, k=k, v=v, gates=gates, beta=beta, erase=erase, erase_keys=erase_keys, bonus=bonus,
+        q=q, k=k, v=v, gates=gates, beta=beta, erase=erase, erase_keys=erase_keys, a=a, b=b, bonus=bonus,
         initial_state=initial_state, heads=H, offsets=offsets, scale=scale, form=form, chosen=chosen,
         read=read, chunk_size=chunk_size, output_final_state=output_final_state, inplace=inplace,
     )  # fmt: skip
@@ -200,13 +215,11 @@ def _number(scale: Any) -> Any:
     return float(scale)
 
 
-def _check_delta(beta: Tensor, erase: Tensor | None, form: str) -> None:
+def _check_delta(beta: Tensor, erase: Tensor | None) -> None:
     if erase is None and beta.ndim == 4:
         raise ValueError(
             f"beta has shape {tuple(beta.shape)}, a strength per value channel, which cannot erase: pass erase too"
         )
-    if form == "parallel":
-        raise ValueError("form='parallel' does not hold the delta rule; use 'chunked', 'recurrent' or 'last_query'")
 
 
 def _check_inplace(call: Call) -> None:

@@ -33,8 +33,12 @@ _CHANNELS = {
     "beta": "V",
     "erase": "K",
     "erase_keys": "K",
+    "a": "K",
+    "b": "K",
 }
 
+
+_ROUNDING = 1e-5  # of a product of float32 keys of length 1; an error that grows by it takes 10⁵ tokens to matter
 
 _NO_VALUES = "where tensors have no values to look at (one compiled or exported graph, vmap, the meta device)"
 _NO_BORDERS = f"cu_seqlens came as a tensor {_NO_VALUES}; pass its list, cu_seqlens.tolist()"
@@ -164,6 +168,10 @@ def _check_each(tensors: Mapping[str, Tensor]) -> None:
             rule = "it must lie in [0, 2], where a key of length 1 makes no error larger"
             found = f"{name} goes from {float(least):.4g} to {float(most):.4g}"
             raise ValueError(f"{found}; {rule}: pass a sigmoid, or twice one")
+        elif name == "a·b" and not (float(least) >= -2 - _ROUNDING and float(most) <= _ROUNDING):
+            rule = "it must lie in [-2, 0], where what the state holds for b does not grow"
+            found = f"a·b goes from {float(least):.4g} to {float(most):.4g}"
+            raise ValueError(f"{found}; {rule}: pass a = -κ and b = rate · κ with κ of length 1 and a rate in [0, 2]")
 
 
 def borders(cu_seqlens: Tensor | Sequence[int] | None, B: int, T: int) -> tuple[int, ...]:

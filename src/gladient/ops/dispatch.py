@@ -14,7 +14,7 @@ from gladient.ops.call import Backend, Call, Form, Read, prepare
 from gladient.ops.check import check_option, warn_layout
 from gladient.ops.function import visible
 
-__all__ = ["gated_linear_attention", "gated_delta_rule", "choose", "operate", "Choice"]
+__all__ = ["gated_linear_attention", "gated_delta_rule", "generalized_delta_rule", "choose", "operate", "Choice"]
 
 # The first that is willing runs: fla asks for CUDA, native for CPU cores and a library, eager for nothing.
 _BACKENDS: dict[str, ModuleType] = {"fla": fla, "native": native, "eager": eager}
@@ -233,6 +233,98 @@ def gated_delta_rule(
     return run_call(call, backend, initial_state)
 
 
+def generalized_delta_rule(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    *,
+    g: Tensor | None = None,
+    gk: Tensor | None = None,
+    scale: float | None = 1.0,
+    initial_state: Tensor | None = None,
+    output_final_state: bool = False,
+    form: Form = "auto",
+    backend: Backend = "auto",
+    chunk_size: int | None = None,
+    read: Read = "after",
+    cu_seqlens: Tensor | Sequence[int] | None = None,
+    check_values: bool = False,
+    inplace: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    r"""The generalised delta rule (DPLR): transitions that are a diagonal plus one of rank 1.
+
+    $$S_t = D_t S_{t-1} + b_t \left(S_{t-1}^\top a_t\right)^\top + k_t v_t^\top, \qquad
+      o_t = \mathrm{scale}\; S_t^\top q_t$$
+
+    $D_t$ is the gate exp(g) or Diag(exp(gk)), 1 if there is none. RWKV-7 reads a key κ of length 1 and erases along
+    rates · κ: `a=-kappa, b=rate * kappa`. The gated delta rule is `a=-D (erase * k), b=k, v=beta * v`.
+    Convention: the state is read **before** its decay, where `gated_delta_rule` reads it after; so a gate of 0 divides
+    nothing. `scale` is 1 unless given.
+
+    Args:
+        q: queries, [B, T, h, K]; [B, 1, h, K] is enough for `form="last_query"`. Head groups are those of
+            `gated_linear_attention`.
+        k: keys, [B, T, h, K].
+        v: values, [B, T, h, V].
+        a: what the state is read with, [B, T, h, K].
+        b: where that is written, [B, T, h, K]. Without a gate a token leaves 1 + a·b of what the state holds for b:
+            with a·b outside of [-2, 0] errors grow. This is not checked unless you ask with `check_values`.
+        g: scalar log gates ≤ 0, [B, T, h], or a fixed decay per head, [H].
+        gk: log gates per key channel, [B, T, h, K].
+        scale: factor of every output; None for $K^{-1/2}$.
+        initial_state: the state before the first token, [B, h, K, V] ([sequences, h, K, V] with `cu_seqlens`).
+        output_final_state: whether to return the state after the last token.
+        form: "recurrent", "chunked", "last_query", "step" or "auto".
+        backend: "eager", "fla" or "auto"; the native kernels do not hold this rule.
+        chunk_size: tokens per chunk of `form="chunked"` in the eager backend.
+        read: whether outputs read the state "after" or "before" the token's own decay and write.
+        cu_seqlens: borders 0 … T of sequences packed in one row (B = 1).
+        check_values: whether to look for NaN, infinities, log gates above 0 and a·b outside of [-2, 0].
+        inplace: whether a step writes its final state into `initial_state` and returns that; without gradients.
+
+    Returns:
+        o: outputs in v's dtype, [B, T, H, V]; for `form="last_query"` [B, 1, H, V], one per packed sequence.
+        final_state: [B, H, K, V], or None unless `output_final_state`; float32 for half precision inputs.
+
+    Raises:
+        ValueError, TypeError, ImportError, RuntimeError: as `gated_linear_attention`.
+
+    Source: Peng et al., arXiv 2503.14456 (RWKV-7), and flash-linear-attention for the name; the chunked form without
+    quotients is derived.
+
+    >>> import torch
+    >>> one = torch.ones(1, 3, 1, 1)
+    >>> o, state = generalized_delta_rule(one, one, 4 * one, -one, one / 2, output_final_state=True)
+    >>> o.flatten().tolist(), state.item()
+    ([4.0, 6.0, 7.0], 7.0)
+    """
+    for name, x in (("a", a), ("b", b)):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name} is {type(x).__name__}; it must be a torch.Tensor, [B, T, heads, K]")
+    call = prepare(
+        q,
+        k,
+        v,
+        a=a,
+        b=b,
+        g=g,
+        gk=gk,
+        scale=scale,
+        initial_state=initial_state,
+        output_final_state=output_final_state,
+        form=form,
+        chunk_size=chunk_size,
+        read=read,
+        cu_seqlens=cu_seqlens,
+        check_values=check_values,
+        inplace=inplace,
+    )
+    warn_layout(call.k, call.heads)
+    return run_call(call, backend, initial_state)
+
+
 def operate(
     q: Tensor,
     k: Tensor,
@@ -242,7 +334,7 @@ def operate(
     initial_state: Tensor | None = None,
     **options: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """What the public operators do, the delta rule if `beta` is given, for callers that know their layout.
+    """What the public operators do, a delta rule if `beta` or `a` is given, for callers that know their layout.
 
     A prompt may have fewer tokens than a layer has heads, so that a `LayoutWarning` would be a false alarm.
     """
@@ -283,7 +375,7 @@ def _mended(call: Call, o: Tensor, final: Tensor | None) -> tuple[Tensor, Tensor
 
 
 def choose(q: Tensor, k: Tensor, v: Tensor, *, backend: Backend = "auto", **options: Any) -> Choice:
-    """The form and backend that these arguments get, and why: the delta rule's if `beta` is among the options.
+    """The form and backend that these arguments get, and why: a delta rule's if `beta`, or a and b, are among them.
 
     >>> import torch
     >>> q = torch.ones(1, 1, 1, 4)

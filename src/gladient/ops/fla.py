@@ -29,6 +29,7 @@ _RWKV6 = Kernels("fla.ops.rwkv6", "chunk_rwkv6", "fused_recurrent_rwkv6")
 _GDN = Kernels("fla.ops.gated_delta_rule", "chunk_gated_delta_rule", "fused_recurrent_gated_delta_rule")
 _KDA = Kernels("fla.ops.kda", "chunk_kda", "fused_recurrent_kda")
 _COMBA = Kernels("fla.ops.comba", "chunk_comba", "fused_recurrent_comba")
+_DPLR = Kernels("fla.ops.generalized_delta_rule", "chunk_dplr_delta_rule", "fused_recurrent_dplr_delta_rule")
 _GDN2 = Kernels("fla.ops.gdn2", "chunk_gdn2", "fused_recurrent_gdn2")
 
 TABLE: dict[tuple[str, str, str], Kernels] = {
@@ -53,6 +54,10 @@ TABLE: dict[tuple[str, str, str], Kernels] = {
     ("delta with erase", "scalar×key", "after"): _GDN2,
     ("delta with erase_keys", "none", "after"): _COMBA,
     ("delta with erase_keys", "scalar", "after"): _COMBA,
+    ("generalised delta", "none", "after"): _DPLR,
+    ("generalised delta", "scalar", "after"): _DPLR,
+    ("generalised delta", "key", "after"): _DPLR,
+    ("generalised delta", "scalar×key", "after"): _DPLR,
 }
 """The kernels of flash-linear-attention by write, gates and read."""
 _SMALLEST_DOT = 16  # Triton's dot needs head dimensions of at least this
@@ -95,7 +100,7 @@ def not_held(call: Call) -> str | None:
     if name is None:
         wanted = {"write": _write(call), "form": call.form, "gates": call.gates.family, "read": call.read}
         return "no kernel for " + ", ".join(f"{kind} {value!r}" for kind, value in wanted.items())
-    if call.beta is not None and call.form != "chunked" and call.differentiable:
+    if _write(call) != "plain" and call.form != "chunked" and call.differentiable:
         return f"{name} has no gradients; form='chunked' has them"
     if call.chunk_size is not None:
         return f"chunk_size={call.chunk_size} is for the eager backend; the kernels have chunks of their own"
@@ -103,7 +108,7 @@ def not_held(call: Call) -> str | None:
         return "the kernels compute in float32 at most and q is float64"
     if call.form == "chunked" and min(K, V) < _SMALLEST_DOT:
         return f"Triton needs K and V of at least {_SMALLEST_DOT} and they are {K} and {V}"
-    if call.form == "chunked" and call.beta is not None and K > _MOST_KEYS:
+    if call.form == "chunked" and _write(call) != "plain" and K > _MOST_KEYS:
         return f"{name} holds K up to {_MOST_KEYS} and it is {K}"
     if call.bonus is not None and call.q.shape[0] > 1 and call.bonus.stride(0) != 0:
         return "the kernels take one bonus [H, K] for all rows"
@@ -130,7 +135,7 @@ def _key(call: Call) -> tuple[str, str, str]:
 
 def _write(call: Call) -> str:
     if call.beta is None:
-        return "plain"
+        return "plain" if call.a is None else "generalised delta"
     given = [name for name in ("erase", "erase_keys") if getattr(call, name) is not None]
     return " with ".join(("delta", *given[:1])) + "".join(f" and {name}" for name in given[1:])
 
@@ -156,6 +161,9 @@ def arguments(call: Call, name: str) -> dict[str, Tensor]:
         return {"q": q, "k": k, "v": v, "g": q.new_zeros(q.shape[:3]) if gates.g is None else gates.g} | strengths
     # The kernels that are left know no scalar gate: it becomes part of every key channel's.
     key = gates.gk if gates.g is None else gates.g[..., None] + (torch.zeros_like(k) if gates.gk is None else gates.gk)
+    if call.a is not None:
+        a, b = (to_heads(cast(Tensor, x), H) for x in (call.a, call.b))
+        return {"q": q, "k": k, "v": v, "a": a, "b": b, "gk": torch.zeros_like(k) if key is None else key}
     if strengths:
         return {"q": q, "k": k, "v": v, "g": torch.zeros_like(k) if key is None else key} | strengths
     if "rwkv6" in name:

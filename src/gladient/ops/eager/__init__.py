@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from gladient._autocast import casts, unrounded
 from gladient.ops.call import Call
-from gladient.ops.eager import delta
+from gladient.ops.eager import delta, generalized
 from gladient.ops.eager.chunked import chunked
 from gladient.ops.eager.last_query import final_state, last_query
 from gladient.ops.eager.parallel import parallel
@@ -55,16 +56,16 @@ def exact(call: Call) -> tuple[Tensor, Tensor | None]:
         o, final = exact(call._replace(q=q, form="chunked"))
         return at_last_tokens(call, o), final
     with unrounded(call.q.device.type):
-        if call.beta is not None:
-            return delta.run(call, "exact", True)
+        if (rule := _rule(call)) is not None:
+            return rule.run(call, "exact", True)
         gates = call.gates.each(accumulation).to_heads(call.heads).combined()
         return _run(call._replace(gates=Gates(G=gates)), "chunked", True, True)
 
 
 def _run(call: Call, runs: str, recompute: bool, cast: bool) -> tuple[Tensor, Tensor | None]:
     H, sequences = call.heads, len(call.offsets) - 1
-    if call.beta is not None:
-        return delta.run(call, runs, recompute)
+    if (rule := _rule(call)) is not None:
+        return rule.run(call, runs, recompute)
     gates = call.gates.each(accumulation).materialised(H)
     if runs == "last_query":
         read = partial(last_query, scale=call.scale, recompute=recompute)
@@ -91,13 +92,18 @@ def _run(call: Call, runs: str, recompute: bool, cast: bool) -> tuple[Tensor, Te
     return o.to(call.v.dtype), final.flatten(0, 1)
 
 
+def _rule(call: Call) -> ModuleType | None:
+    """What computes writes that depend on the state; None for writes that do not."""
+    return delta if call.beta is not None else generalized if call.a is not None else None
+
+
 def _short(call: Call) -> bool:
     """Whether all pairs at once beat chunks, which compute them twice for gradients.
 
     The bounds are those of `python -m benchmarks.forms`, whose last line tells how far they are from the fastest form.
     """
     (B, T), K, gates = call.k.shape[:2], call.k.shape[3], call.gates
-    if gates.G is not None or gates.A is not None or call.chunk_size is not None or call.beta is not None:
+    if gates.G is not None or gates.A is not None or call.chunk_size is not None or _rule(call) is not None:
         return False
     if gates.gk is not None or gates.gv is not None:
         return T <= 16  # a single chunk of `best_chunk`: nothing for chunks to save

@@ -1,7 +1,5 @@
 """The delta rule: gated linear attention whose values are corrected by what the state predicts for their keys."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -10,48 +8,19 @@ from torch import Tensor
 
 from gladient.ops.call import Call
 from gladient.ops.eager.chunked import best_chunk, chunk_decays, fold, in_segments
+from gladient.ops.eager.correcting import Rule, outputs
 from gladient.ops.eager.parallel import from_state, scores, weighted_sums
 from gladient.ops.eager.recurrent import each_token
-from gladient.ops.eager.sequences import each_sequence
 from gladient.ops.gates import Gates, decayed, exclusive_suffix_sum, to_heads, weighted_keys
-from gladient.ops.sequences import accumulation, each_last_query, from_states, strengthened
+from gladient.ops.sequences import accumulation, from_states, strengthened
 
-__all__ = ["chunked", "last_query", "outputs", "recurrent", "run"]
+__all__ = ["RULE", "chunked", "last_query", "recurrent", "run"]
 
 
 def run(call: Call, form: str, recompute: bool) -> tuple[Tensor, Tensor | None]:
     """Outputs in v's dtype, and the final state or None."""
-    k = accumulation(to_heads(call.k, call.heads))
     w, m = strengthened(call.v, call.beta, call.heads), strengthened(*call.erasing, call.heads)  # type: ignore[arg-type]
-    return outputs(call, form, recompute, k, w, m)
-
-
-def outputs(call: Call, form: str, recompute: bool, k: Tensor, w: Tensor, m: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The same of keys, values and erasing keys that hold their strengths, with all heads."""
-    q, inputs = accumulation(to_heads(call.q, call.heads)), (k, w, m)
-    gates, zero = call.gates.each(accumulation), q.new_zeros(())
-    state = zero.expand(call.state_shape) if call.initial_state is None else accumulation(call.initial_state)
-    state = state.unflatten(0, (k.shape[0], len(call.offsets) - 1))
-    run: Callable[..., Any] = partial(chunked, chunk_size=call.chunk_size, recompute=recompute)
-    if form in ("recurrent", "step") or isinstance(k.shape[1], torch.SymInt):  # an open number of chunks
-        run = recurrent
-    elif form == "exact":
-        run = partial(chunked, stepwise=True)
-
-    def scan(q: Tensor) -> tuple[Tensor, Tensor]:
-        options = {"read": call.read, "scale": call.scale, "initial_state": state, "offsets": call.offsets}
-        return each_sequence(run, (q, *inputs), gates, **options)
-
-    if form == "last_query":
-        o = each_last_query(
-            call, q, lambda query, part: last_query(query, *map(part, (*inputs, gates)), scale=call.scale)
-        )
-        if not call.wants_final:
-            return o.to(call.v.dtype), None
-        _, final = scan(torch.zeros_like(k))  # the query, led back, never forms a state: a scan without queries does
-    else:
-        o, final = scan(q)
-    return o.to(call.v.dtype), final.flatten(0, 1)
+    return outputs(RULE, call, form, recompute, (accumulation(to_heads(call.k, call.heads)), w, m))
 
 
 def recurrent(
@@ -175,3 +144,7 @@ def last_query(
     a, weights = each_token(step, scale * q[:, 0], (k, m, gate_steps), reverse=True)
     o = ((w[..., :1] if weights is None else weights) * w).sum(1)
     return o[:, None], a[:, None]
+
+
+RULE = Rule(recurrent, chunked, last_query)
+"""The forms, of q, k, values times their strength, and keys to erase by times theirs."""

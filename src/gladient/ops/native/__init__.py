@@ -25,6 +25,8 @@ def why_not(call: Call, named: bool = False) -> str | None:
     """
     if call.q.device.type != "cpu":
         return f"q is on {call.q.device} and the native kernels run on the CPU"
+    if call.a is not None:
+        return "the native kernels do not hold the generalised delta rule"
     if call.form in ("recurrent", "parallel"):
         return f"form {call.form!r} is plain PyTorch; the native kernels serve 'chunked', 'last_query' and 'step'"
     if call.chunk_size is not None:

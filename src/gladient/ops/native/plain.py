@@ -6,7 +6,8 @@ from torch import Tensor
 
 from gladient.ops import eager
 from gladient.ops.call import Call
-from gladient.ops.eager import delta as rule
+from gladient.ops.eager.correcting import outputs
+from gladient.ops.eager.delta import RULE
 from gladient.ops.eager.last_query import last_query as eager_last_query
 from gladient.ops.gates import Gates, to_heads
 from gladient.ops.sequences import accumulation, strengthened
@@ -24,7 +25,7 @@ def delta(*given: Any) -> tuple[Tensor, Tensor | None]:
     """Outputs and final states, of the operator's inputs and options."""
     q, k, v, m, beta, erase, g, gk, initial, borders, heads, scale, before = given
     call = _call(q, k, v, Gates(g, gk), None, initial, borders, heads, scale, before)
-    return rule.outputs(call, "chunked", True, *_corrected(k, v, m, beta, erase, heads))
+    return outputs(RULE, call, "chunked", True, _corrected(k, v, m, beta, erase, heads))
 
 
 def last_query(*given: Any) -> tuple[Tensor]:
@@ -37,15 +38,15 @@ def delta_last(*given: Any) -> tuple[Tensor, Tensor]:
     """The last output from a state of zeros, and what reads the state before the first token."""
     q, k, v, m, beta, erase, g, gk, heads, scale = given
     inputs = _corrected(k, v, m, beta, erase, heads)
-    return rule.last_query(to_heads(accumulation(q), heads), *inputs, Gates(g, gk).each(accumulation), scale=scale)
+    return RULE.last_query(to_heads(accumulation(q), heads), *inputs, Gates(g, gk).each(accumulation), scale=scale)
 
 
 def _call(*given: Any) -> Call:
     q, k, v, gates, bonus, initial, borders, heads, scale, before = given
     return Call(
-        q=q, k=k, v=v, gates=gates, beta=None, erase=None, erase_keys=None, bonus=bonus, initial_state=initial,
-        heads=heads, offsets=tuple(borders or (0, k.shape[1])), scale=scale, form="chunked", chosen=True,
-        read="before" if before else "after", chunk_size=None, output_final_state=True, inplace=False,
+        q=q, k=k, v=v, gates=gates, beta=None, erase=None, erase_keys=None, a=None, b=None, bonus=bonus,
+        initial_state=initial, heads=heads, offsets=tuple(borders or (0, k.shape[1])), scale=scale, form="chunked",
+        chosen=True, read="before" if before else "after", chunk_size=None, output_final_state=True, inplace=False,
     )  # fmt: skip
 
 
