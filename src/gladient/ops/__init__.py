@@ -10,11 +10,17 @@ from gladient.ops.dispatch import (
     generalized_delta_rule,
 )
 from gladient.ops.gates import Gates
+from gladient.ops.rotation import Mamba3State, Pairs, cumulative_angles, mamba3, rotate
 
 __all__ = [
     "gated_linear_attention",
     "gated_delta_rule",
     "generalized_delta_rule",
+    "rotate",
+    "cumulative_angles",
+    "mamba3",
+    "Mamba3State",
+    "Pairs",
     "choose",
     "Backend",
     "Choice",

@@ -1,0 +1,226 @@
+"""Rotations of queries and keys by angles that add up from token to token, and Mamba-3, which has them."""
+
+import math
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gladient.ops.check import check_kinds, check_option
+from gladient.ops.dispatch import operate
+from gladient.ops.gates import earlier, to_heads
+from gladient.ops.sequences import accumulation
+
+__all__ = ["Mamba3State", "Pairs", "cumulative_angles", "mamba3", "rotate"]
+
+Pairs: TypeAlias = Literal["adjacent", "halves"]
+"""Which channels turn together: (2i, 2i + 1), or (i, i + K/2)."""
+
+
+class Mamba3State(NamedTuple):
+    """What Mamba-3 carries from token to token.
+
+    Attributes:
+        S: the state, [B, H, K, V].
+        phase: the sum of all angles, in [0, 2π), [B, H, P], float64.
+        key: the last token's keys, turned, [B, H, K] or [B, H, r, K].
+        value: the last token's values, [B, H, V] or [B, H, r, V].
+    """
+
+    S: Tensor
+    phase: Tensor
+    key: Tensor
+    value: Tensor
+
+
+def cumulative_angles(angles: Float[Tensor, "B T *rest"], initial: Tensor | None = None) -> Float[Tensor, "B T *rest"]:
+    r"""$\Phi_t = \Phi_0 + \sum_{i \le t} \theta_i$, modulo 2π, in float64.
+
+    A float32 sum of 10⁵ angles has few digits left.
+
+    Args:
+        angles: θ, in radians, [B, T, …].
+        initial: Φ₀, [B, …]; 0 if not given.
+
+    >>> cumulative_angles(torch.full((1, 3), 3.0))[0].tolist() == [3.0, 6.0, 9.0 - 2 * math.pi]
+    True
+    """
+    total = angles.double().cumsum(1)
+    return torch.remainder(total if initial is None else initial.double()[:, None] + total, 2 * math.pi)
+
+
+def rotate(
+    x: Float[Tensor, "B T h K"],
+    angles: Float[Tensor, "B T h2 P"],
+    pairs: Pairs = "adjacent",
+    *,
+    initial: Tensor | None = None,
+) -> Float[Tensor, "B T H K"]:
+    r"""Turns pairs of channels by the sum of all angles up to each token.
+
+    With queries and keys both turned, what token i gives to token t is turned by $\sum_{i < j \le t} \theta_j$: a
+    complex gate $e^{g + \mathrm{i} \theta}$ in place of $e^g$. A gate that the two channels of a pair share commutes
+    with it; gates per key channel that differ within a pair do not, and the turn would not be one of the state.
+
+    Args:
+        x: queries or keys, [B, T, h, K].
+        angles: what each token turns by, in radians, [B, T, h, P], P ≤ K / 2. The first P pairs turn, the others stay.
+            Either has a divisor of H heads.
+        pairs: which channels turn together, "adjacent", (2i, 2i + 1), or "halves", (i, i + K/2).
+        initial: the sum of the angles before the first token, [B, h, P], for decoding.
+
+    Returns:
+        [B, T, H, K], in x's dtype.
+
+    Raises:
+        ValueError: if K is odd, there are more angles than pairs, or a shape or the pairs are wrong.
+
+    Source: Su et al., arXiv 2104.09864 (RoPE); angles that depend on the token: arXiv 2511.17388, 2603.15569.
+
+    >>> x = torch.tensor([1.0, 0.0, 1.0, 0.0]).expand(1, 2, 1, 4)
+    >>> [[f"{y:+.1f}" for y in token] for token in rotate(x, torch.full((1, 2, 1, 1), math.pi / 4))[0, :, 0].tolist()]
+    [['+0.7', '+0.7', '+1.0', '+0.0'], ['-0.0', '+1.0', '+1.0', '+0.0']]
+    """
+    _check(x, angles, pairs)
+    H = max(x.shape[2], angles.shape[2])
+    if H % x.shape[2] or H % angles.shape[2]:
+        raise ValueError(f"x has {x.shape[2]} heads and angles {angles.shape[2]}; one number must divide the other")
+    return _turned(to_heads(x, H), to_heads(cumulative_angles(angles, initial), H), pairs)
+
+
+def mamba3(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    step: Tensor,
+    mix: Tensor,
+    angles: Tensor,
+    *,
+    pairs: Pairs = "adjacent",
+    state: Mamba3State | None = None,
+    output_final_state: bool = False,
+    **options: Any,
+) -> tuple[Tensor, Mamba3State | None]:
+    r"""Mamba-3: a state that turns as it decays, into which each token is written twice.
+
+    $$S_t = e^{g_t} S_{t-1} + (1 - \lambda_t) \Delta_t e^{g_t} \sum_j k_{t-1,j} v_{t-1,j}^\top
+      + \lambda_t \Delta_t \sum_j k_{tj} v_{tj}^\top, \qquad o_{ti} = S_t^\top q_{ti}$$
+
+    with queries and keys turned by the sum of all angles. It is one call of `gated_linear_attention`: a token's two
+    writes become one, $s_t = \lambda_t \Delta_t + (1 - \lambda_{t+1}) \Delta_{t+1}$, which the next token reads.
+    With r ranks (MIMO) there are r queries, keys and values per token, and r tokens in that call.
+    Norms, biases, the skip D v and the output gate are the layer's.
+
+    Args:
+        q: queries, [B, T, h, K], or [B, T, h, r, K].
+        k: keys, like q.
+        v: values, [B, T, h, V], or [B, T, h, r, V].
+        g: log gates Δ A ≤ 0, [B, T, h].
+        step: Δ ≥ 0, [B, T, h].
+        mix: λ, the part of a step that is the token's own, in [0, 1], [B, T, h].
+        angles: what each token turns by, in radians (Mamba-3: π tanh(·) Δ), [B, T, h, P], P ≤ K / 2.
+        pairs: as in `rotate`: "adjacent" in Mamba-3's layers with one rank, "halves" in those with more.
+        state: what the tokens before left.
+        output_final_state: whether to return what these leave.
+        **options: `form`, `backend` and `scale` of `gated_linear_attention`.
+
+    Returns:
+        o: [B, T, H, V], or [B, T, H, r, V]; float32 for half precision inputs.
+        state: or None unless `output_final_state`.
+
+    Raises:
+        ValueError: as `rotate` and `gated_linear_attention`; or if step, mix and g differ in shape, or the ranks do.
+
+    Source: arXiv 2603.15569; the single call is derived.
+
+    >>> one = torch.ones(1, 2, 1, 2)
+    >>> half = torch.full((1, 2, 1), 0.5)
+    >>> o, _ = mamba3(one, one, one[..., :1], half.log(), 2 * half, half, 0 * one[..., :1])
+    >>> o.flatten().tolist()  # 2 (.5); 2 (.5 · .5 + .5 · .5 + .5)
+    [1.0, 2.0]
+    """
+    many = v.ndim == 5
+    q, k, v, g, step, mix, angles = _with_heads_and_ranks(q, k, v, g, step, mix, angles, pairs)
+    phase = cumulative_angles(angles, None if state is None else state.phase)
+    q, k = (_turned(x, phase[:, :, :, None], pairs) for x in (q, k))  # all ranks alike
+    own, former = mix * step, (1 - mix) * step
+    initial = None
+    if state is not None:
+        key, value = (x if many else x[:, :, None] for x in (state.key, state.value))
+        initial = state.S + former[:, 0, :, None, None] * torch.einsum("bhrk,bhrv->bhkv", key, value)
+    run = _each_rank if many else _one_rank
+    o, S = run(q, k, v, g, own, earlier(former), initial_state=initial, output_final_state=True, **options)
+    if not output_final_state:
+        return o, None
+    last = (x[:, -1] if many else x[:, -1, :, 0] for x in (k, v))
+    return o, Mamba3State(S, phase[:, -1], *last)
+
+
+def _one_rank(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, own: Tensor, later: Tensor, scale: float = 1.0, **options: Any
+) -> tuple[Tensor, Any]:
+    """Reads before the token, whose second write is still to come, and adds its first."""
+    q, k, v = (x[:, :, :, 0] for x in (q, k, v))
+    query, key = g.exp()[..., None] * q, (own + later)[..., None] * k
+    o, S = operate(query, key, v, g=g, read="before", scale=scale, **options)
+    return o + scale * (own * (q * k).sum(-1))[..., None] * v, S
+
+
+def _each_rank(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, own: Tensor, later: Tensor, scale: float = 1.0, **options: Any
+) -> tuple[Tensor, Any]:
+    """One token for each rank, without a gate between them; what they read of one another is put right afterwards."""
+    T, r = v.shape[1], v.shape[3]
+    gates = torch.cat([g[..., None], g.new_zeros(*g.shape, r - 1)], -1)
+    written = (own + later)[..., None, None] * k
+    packed = (x.movedim(3, 2).flatten(1, 2) for x in (q, written, v))
+    o, S = operate(*packed, g=gates.movedim(3, 2).flatten(1, 2), scale=scale, **options)
+    # Rank i has read both writes of the ranks j ≤ i and none of the others': own of all is what it should have read.
+    read = torch.ones(r, r, dtype=torch.bool, device=v.device).tril()
+    wrong = torch.where(read, -later[..., None, None], own[..., None, None]) * torch.einsum("bthik,bthjk->bthij", q, k)
+    return o.unflatten(1, (T, r)).movedim(2, 3) + scale * wrong @ v, S
+
+
+def _with_heads_and_ranks(*given: Any) -> list[Tensor]:
+    """Queries, keys and values as [B, T, H, r, channels], the others with H heads, all in the dtype of sums."""
+    q, k, v, g, step, mix, angles, pairs = given
+    named = {"q": q, "k": k, "v": v, "g": g, "step": step, "mix": mix, "angles": angles}
+    check_kinds(named)
+    _check(q if q.ndim == 4 else q[..., 0, :], angles, pairs)
+    if not q.ndim == k.ndim == v.ndim or (v.ndim == 5 and not q.shape[3] == k.shape[3] == v.shape[3]):
+        shapes = ", ".join(f"{name} {tuple(named[name].shape)}" for name in "qkv")
+        raise ValueError(f"the shapes are {shapes}; all three are [B, T, h, channels], or all [B, T, h, r, channels]")
+    for name in ("g", "step", "mix"):
+        if named[name].ndim != 3 or named[name].shape[:2] != v.shape[:2]:
+            raise ValueError(f"{name} has shape {tuple(named[name].shape)}; it must be [B, T, h], of v's tokens")
+    H = max(x.shape[2] for x in named.values())
+    for name, x in named.items():
+        if H % x.shape[2]:
+            raise ValueError(f"{name} has {x.shape[2]} heads and there are {H}; its number of heads must divide that")
+    wide = [to_heads(accumulation(x), H) for x in named.values()]
+    return [x if i > 2 or v.ndim == 5 else x[:, :, :, None] for i, x in enumerate(wide)]
+
+
+def _check(x: Tensor, angles: Tensor, pairs: str) -> None:
+    check_option("pairs", pairs, Pairs)
+    K = x.shape[-1]
+    if K % 2:
+        raise ValueError(f"there are {K} key channels; they turn in pairs: give an even number")
+    if angles.ndim != 4 or angles.shape[:2] != x.shape[:2] or not 1 <= angles.shape[3] <= K // 2:
+        raise ValueError(
+            f"angles has shape {tuple(angles.shape)}; beside tokens {tuple(x.shape)} it must be [B, T, h, P], "
+            f"with one angle for each of 1 to {K // 2} pairs"
+        )
+
+
+def _turned(x: Tensor, phase: Tensor, pairs: str) -> Tensor:
+    """Pairs of x [..., K] turned by a phase [..., P]."""
+    P = phase.shape[-1]
+    c, s = (y.to(accumulation(x).dtype) for y in (phase.cos(), phase.sin()))
+    split = x.unflatten(-1, (-1, 2)).unbind(-1) if pairs == "adjacent" else x.unflatten(-1, (2, -1)).unbind(-2)
+    (a, a_still), (b, b_still) = ((y[..., :P], y[..., P:]) for y in split)
+    turned = (torch.cat([a * c - b * s, a_still], -1), torch.cat([a * s + b * c, b_still], -1))
+    joined = torch.stack(turned, -1).flatten(-2) if pairs == "adjacent" else torch.cat(turned, -1)
+    return joined.to(x.dtype)
