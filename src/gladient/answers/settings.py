@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 __all__ = ["SETTING_KEYS", "described", "number", "numbers", "real", "require_memory", "whole"]
 
 SETTING_KEYS = ("n", "r", "d", "rho", "spectrum", "sigma2", "R", "Sigma")
+"""What describes a setting, as options and as keys of a file."""
 
 # Floats end at 309 digits. An int of more raises OverflowError wherever it meets one; as a float it is infinite, which
 # the checks behind this refuse by name.
