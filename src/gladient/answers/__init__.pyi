@@ -1,7 +1,7 @@
 from .circles import Circle, around
 from .layers import STACK_MEANINGS, StackAnswer, has_stacks, stacks
 from .planes import Gain, Plane, gain_plane, plane_through
-from .rungs import MEANINGS, Answer, delta_rules, gates, rung
+from .rungs import MEANINGS, Answer, delta_rules, floors, gates, rotations, rung
 from .verdicts import Verdict, verdict
 
 __all__ = [
@@ -9,7 +9,9 @@ __all__ = [
     "MEANINGS",
     "Answer",
     "gates",
+    "rotations",
     "delta_rules",
+    "floors",
     "rung",
     # several layers
     "STACK_MEANINGS",

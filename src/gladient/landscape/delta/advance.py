@@ -23,7 +23,7 @@ def advance(x: Float[Array, " D"], n: int, f: Callable[[Array], Array]) -> Float
     Source: derived (Gragg's extrapolation, to h = 1 in place of 0).
 
     >>> advance(np.ones(1), 10**9, lambda x: 1 / (1 + 1 / x)).round(1)  # n - log n, and a constant
-    array([9.99999981e+08])
+    array([9.99999979e+08])
     """
     way, done, leap = np.zeros_like(x), 0, 2 * _WORTH
     while done < n:

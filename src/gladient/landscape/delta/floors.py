@@ -79,7 +79,7 @@ def filter_floor(setting: MultitaskSetting | Reduced) -> Floor:
 
     >>> floor = filter_floor(MultitaskSetting.isotropic(n=[10, 10], r=[0.8, 0.2], d=10))
     >>> print(f"{floor.risk:.6f}", floor.unknown.round(4))
-    6.048540 [0.4189 0.4189]
+    6.048546 [0.4189 0.4189]
     """
     return _floor(reduce(setting), _linear_keys)
 
@@ -101,7 +101,7 @@ def any_key_floor(setting: MultitaskSetting | Reduced) -> Floor:
     Source: derived.
 
     >>> print(f"{any_key_floor(MultitaskSetting.isotropic(n=[10, 10], r=[0.8, 0.2], d=10)).risk:.6f}")
-    5.571035
+    5.571013
     """
     return _floor(reduce(setting), _any_keys)
 

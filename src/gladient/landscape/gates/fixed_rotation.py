@@ -87,7 +87,7 @@ def fixed_rotation(setting: MultitaskSetting | Reduced) -> FixedRotation:
 
     >>> best = fixed_rotation(MultitaskSetting.isotropic(n=[10, 10], r=[0.8, 0.2], d=10))
     >>> print(f"{best.risk:.4f} {best.gamma:.3f} {best.theta:.3f}")
-    6.8672 1.000 0.046
+    6.8673 1.000 0.047
     """
     reduced = reduce(setting)
     rates, angles = (part.ravel() for part in np.meshgrid(*_grid(reduced), indexing="ij"))
