@@ -19,8 +19,8 @@ MEANINGS = {
     "rotating_gate": "one gate and one angle per token (Mamba-3), twice the channels: any weight per task",
     "delta_rule": "no gate, one step β of error correction (DeltaNet); β = 0: the limit of small steps",
     "gated_delta_rule": "one step β, and a decay after each task (Gated DeltaNet, gates between tasks alone)",
-    "filter_floor": "no layer that erases, decays or rotates (Gated DeltaNet, RWKV-7, Mamba-3) goes below: linear keys",
-    "any_key_floor": "the same for keys and steps that depend on the present token in any way",
+    "filter_floor": "no layer that erases, decays or rotates (Gated DeltaNet, RWKV-7, Mamba-3) goes below",
+    "any_key_floor": "nor one whose keys and steps depend on the present token in any way",
     "bayes": "the best of all estimators, by Monte Carlo",
     "half_gate": "1/2 on every token, where a sigmoid gate without bias starts; not a best risk",
 }

@@ -56,12 +56,12 @@ class Advantage:
 
     @cached_property
     def fixed_rotation_gap(self) -> float:
-        """Risk of the best fixed rotation minus the risk of the best weights: what its angle's data dependence gains."""
+        """Risk of the best fixed rotation minus the risk of the best weights: what an angle per token gains on it."""
         return fixed_rotation(self.reduced).risk - optimum(self.reduced).risk
 
     @cached_property
     def floor_gap(self) -> float | None:
-        """Risk of the best weights minus `filter_floor`: the most that erasing can gain. None without Gaussian features."""
+        """Risk of the best weights minus `filter_floor`: the most that erasing gains. None if x is not Gaussian."""
         return None if self.reduced.F is not None else optimum(self.reduced).risk - filter_floor(self.reduced).risk
 
     @property

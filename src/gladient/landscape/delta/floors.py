@@ -19,9 +19,9 @@ __all__ = ["Floor", "any_key_floor", "filter_floor"]
 # takes of p, and the part that it leaves: 1 minus that, with all its digits
 Share = Callable[[Array, Array, float], tuple[Array, Array]]
 
-# The integral over t = e^τ by the trapezoidal rule with steps h: its error is e^(-π²/h) with noise, whose e^(-σ² t) grows
-# beyond an imaginary part of π/2, and e^(-2π²/h) without, both below 1e-17. Below e^-40 nothing is left of it, nor where
-# its integrand has fallen by e^-40.
+# The integral over t = e^τ by the trapezoidal rule with steps h. Its error is e^(-π²/h) with noise, whose e^(-σ² t)
+# grows beyond an imaginary part of π/2, and e^(-2π²/h) without: both below 1e-17. Below e^-40 nothing is left of it,
+# nor where its integrand has fallen by e^-40.
 _STEP, _STEP_NOISELESS, _FAR = 0.25, 0.5, 40.0
 _LEAST = 1e-290  # of a p beside the largest: less underflows, and counts for nothing
 
@@ -58,10 +58,10 @@ class Floor:
 def filter_floor(setting: MultitaskSetting | Reduced) -> Floor:
     r"""The least risk of every layer that erases, decays or rotates with keys and queries linear in x.
 
-    No rule $b \leftarrow P_t b - E_t x x^\top B_t b + C_t x y$ has a smaller risk, whatever its matrices, which position
-    and contextual features set, its state, heads and read-out: gated linear attention, the gated delta rule, Mamba-3
-    and RWKV-7 are such rules while keys are linear in x and gates do not look at x. For each eigenvalue $s_j$ of Σ the
-    errors about the query's task 0 and the tasks of the prompt have a covariance $V_j$, at first
+    No rule $b \leftarrow P_t b - E_t x x^\top B_t b + C_t x y$ has a smaller risk, whatever its matrices, which
+    position and contextual features set, its state, heads and read-out: gated linear attention, the gated delta rule,
+    Mamba-3 and RWKV-7 are such rules while keys are linear in x and gates do not look at x. For each eigenvalue $s_j$
+    of Σ the errors about the query's task 0 and the tasks of the prompt have a covariance $V_j$, at first
     $[[1, r^\top], [r, R]]$, and
 
     $$\text{example of task } k: \; V_j \leftarrow V_j -
@@ -133,7 +133,7 @@ def _floor(reduced: Reduced, share: Share) -> Floor:
 
 
 def _shrunk(p: Array, n: int, times: Array, noise: float, share: Share) -> Array:
-    """log of what n examples leave of each p."""
+    """Log of what n examples leave of each p."""
     if noise > 0.0:
 
         def growth(q: Array) -> Array:  # of 1/p, which in the end grows by 1/σ² with every example
@@ -145,7 +145,9 @@ def _shrunk(p: Array, n: int, times: Array, noise: float, share: Share) -> Array
     for done in range(n):
         with np.errstate(divide="ignore"):
             change = np.log(share(np.exp(log_p - log_p.max()), times, 0.0)[1])
-        if len(p) == 1 or np.ptp(change) <= 1e-15:  # the larger p shrink faster; once all are equal, by the same share for ever
+        if (
+            len(p) == 1 or np.ptp(change) <= 1e-15
+        ):  # the larger p shrink faster; once all are equal, by the same share for ever
             return np.asarray(log_p - start + (n - done) * change)
         log_p = log_p + change
         if log_p.min() == -np.inf:  # one direction that an example tells all of: nothing is left after any more

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import acos, atan2, cos, exp, expm1, lgamma, log1p, pi, sin
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +21,9 @@ __all__ = ["StepRung", "channel_rates", "key_copies", "repeated_steps", "rotatin
 _SEARCHED = 1000  # examples of a search, which takes them one by one: some seconds
 _LISTED = 10**7  # rates of a schedule: 80 MB
 _MOST = 4000  # risks that one search may look at; the searches of 5 rates end after a quarter
-_WIDE = 1e4  # how far below the first optimal rate a rate is searched; 4 times above it no rule is stable
+# How far from the first optimal rate a rate is searched: it shrinks with the number of examples, or grows in directions
+# of little variance, which wait until the others are known.
+_BELOW, _ABOVE = 1e4, 1e2
 _SAME = 1e-12  # 1 - ρ² of two tasks that are one
 
 
@@ -60,9 +62,7 @@ class StepRung:
 _KNOWN = DeltaCertificate("closed form", 1, None, attained=True)
 
 
-def channel_rates(
-    setting: MultitaskSetting | Reduced, *, schedule: Literal["own", "common", "constant"] = "own"
-) -> StepRung:
+def channel_rates(setting: MultitaskSetting | Reduced, *, schedule: str = "own") -> StepRung:
     r"""A rate for each direction of Σ, $b \leftarrow b - A_t x\,(x^\top b - y)$: RWKV-7's, with $k_a = 1$; one task.
 
     * "own": each direction has a schedule of its own. The best one is the filter's,
@@ -74,8 +74,8 @@ def channel_rates(
     ascending order of $s_j$.
 
     Raises:
-        ValueError: if there is more than one task, the features are not Gaussian, or there are more than 1000 examples for
-            a search, or 10⁷ rates for a schedule.
+        ValueError: if there is more than one task, the features are not Gaussian, or there are more than 1000 examples
+            for a search, or 10⁷ rates for a schedule.
 
     Source: derived.
 
@@ -102,7 +102,7 @@ def channel_rates(
     _require(n <= _SEARCHED, f"{n:g} examples", f"a search takes {_SEARCHED} at most; schedule='own' takes more")
     value = partial(_rated, n=n, s=s, sigma2=reduced.sigma2, rho2=rho2)
     first = np.log(1.0 / (2.0 * s + M))
-    low, high = first - np.log(_WIDE), first + np.log(4.0)
+    low, high = first - np.log(_BELOW), first + np.log(_ABOVE)
     # the best constants shrink with n; a schedule starts from the first optimal rates
     starts = [np.maximum(first - shift, low) for shift in (0.0, 1.0, np.log(1.0 + n / len(s)))]
     if schedule == "common":
@@ -130,9 +130,9 @@ def _rated(x: Float[Array, "G J"], *, n: int, s: Array, sigma2: float, rho2: flo
 def key_copies(setting: MultitaskSetting | Reduced, ratio: float) -> StepRung:
     r"""RWKV-7 with a copy of the keys for each task, in K d channels, whose writes get smaller from task to task.
 
-    The read key is $(c_1 x, \dots, c_K x)$ with $c_k = \text{ratio}^{K-k}$; an example of task k switches on the rates of
-    the k-th copy alone: $b_k \leftarrow b_k - \beta_k x\,(x^\top \sum_l c_l b_l / c_k - y)$. What a task reads of earlier
-    ones vanishes with the ratio, and one head becomes one head per task: for uncorrelated tasks without noise
+    The read key is $(c_1 x, \dots, c_K x)$ with $c_k = \text{ratio}^{K-k}$; an example of task k switches on the rates
+    of the k-th copy alone: $b_k \leftarrow b_k - \beta_k x\,(x^\top \sum_l c_l b_l / c_k - y)$. What a task reads of
+    earlier ones vanishes with the ratio, and one head becomes one head per task: for uncorrelated tasks without noise
     `filter_floor` is the limit of ratio → 0. `steps` are β, one for each task, searched; the read-out is the best.
 
     Args:
@@ -161,7 +161,7 @@ def key_copies(setting: MultitaskSetting | Reduced, ratio: float) -> StepRung:
     value = partial(_copied, reduced=reduced, scales=scales, d=d, sigma2=noise_share(reduced.sigma2, scale))
     first = np.full(K, -np.log(d + 2.0))
     starts = [first, first - np.log(2.0), *(first - 3.0 * np.eye(K)[k] for k in range(K))]
-    found = [search(value, start, first - np.log(_WIDE), first + np.log(2.0), _MOST) for start in starts]
+    found = [search(value, start, first - np.log(_BELOW), first + np.log(2.0), _MOST) for start in starts]
     x, risk, points = min(found, key=lambda one: one[1])
     certificate = DeltaCertificate("search", points, None, attained=True)
     return StepRung(reduced.sigma2 + scale * risk, np.exp(x) / scale, certificate)
@@ -192,10 +192,10 @@ def _copied(x: Float[Array, "G K"], *, reduced: Reduced, scales: Array, d: int, 
 def repeated_steps(setting: MultitaskSetting | Reduced, count: int) -> StepRung:
     r"""The best delta rule with several steps along each example's key (DeltaProduct with one key); one task, no noise.
 
-    The best steps are the reciprocals of the zeros of $L_c^{(d/2)}(|x|^2 / 2)$, a Laguerre polynomial, and each example
-    leaves $1 - (1 - 1/\binom{d/2 + c}{c})/d$ of the error: (d+1)/(d+2) for one step, 1 - 1/d (`any_key_floor`) in the
-    limit. Keys of length 1 gain nothing: two steps are one of $\beta_1 + \beta_2 - \beta_1 \beta_2$. `steps` is [count],
-    in any order.
+    The best steps are the reciprocals of the zeros in |x|² of $L_c^{(d/2)}(|x|^2 / 2)$, a Laguerre polynomial, and each
+    example leaves $1 - (1 - 1/\binom{d/2 + c}{c})/d$ of the error: (d+1)/(d+2) for one step, 1 - 1/d (`any_key_floor`)
+    in the limit. Keys of length 1 gain nothing: two steps are one of $\beta_1 + \beta_2 - \beta_1 \beta_2$. `steps` is
+    [count], in any order.
 
     Args:
         setting: the data, Σ ∝ I.
@@ -234,8 +234,8 @@ def rotating_delta_rule(setting: MultitaskSetting | Reduced) -> StepRung:
     r"""One head of the delta rule whose state turns at delimiters: `filter_floor`, exactly, for one or two tasks.
 
     2 d channels, keys (x_j, 0), the constant step 1/(d + 2), no decay, the paper's tokens. The first delimiter turns by
-    arccos ρ, so that the second task's keys lie at the angle of the tasks' correlation to the first's. The turns before the
-    query bring its own key a quarter turn from what is read: it erases nothing of its answer. Without rotation the
+    arccos ρ, so that the second task's keys lie at the angle of the tasks' correlation to the first's. The turn before
+    the query brings its own key a quarter turn from what is read: it erases nothing of its answer. Without rotation the
     gated delta rule stays at linear attention where earlier tasks count more.
 
     Raises:
@@ -269,7 +269,9 @@ def rotating_delta_rule(setting: MultitaskSetting | Reduced) -> StepRung:
 
 
 def _one_task(reduced: Reduced, what: str) -> int:
-    _require(len(reduced.n) == 1, f"{len(reduced.n)} tasks", f"{what} is solved for one; use filter_floor for the bound")
+    _require(
+        len(reduced.n) == 1, f"{len(reduced.n)} tasks", f"{what} is solved for one; use filter_floor for the bound"
+    )
     return int(reduced.n[0])
 
 

@@ -25,9 +25,15 @@ _MOST_RATE = 30.0  # e^-30: the last example alone
 _MOST = 4e8  # products of one grid with many tasks, a second; the angles then stand farther apart
 _ENTRIES = 500_000  # numbers held at once in an intermediate array: 4 MB
 _STARTS = 6  # lowest points of the grid, some way apart, that are refined; with 4 two of those settings ended higher
-_SIDE, _ROUNDS, _FINER = 7, 18, 2.5  # points of a side of the refined grid, which gets so much finer each round: 1e-7 in the end
+_SIDE, _ROUNDS, _FINER = (
+    7,
+    18,
+    2.5,
+)  # points of a side of the refined grid, which gets so much finer each round: 1e-7 in the end
 _TANGENTS = 4  # rounds towards the best mix where directions differ: each is at least as good as the one before
-_NOTHING = 1e-13  # share of a squared weight that is rounding: the sines of π m
+# Sines are left out where their squares are a smaller share than the first (angles near π, or one example that is all),
+# or where they are the cosines' multiple but for the second: both are differences, of which 10 digits stay.
+_NOTHING, _ALIKE = 1e-6, 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +82,13 @@ class FixedRotation:
 
 
 def fixed_rotation(setting: MultitaskSetting | Reduced) -> FixedRotation:
-    r"""Best rotation and decay that are the same on every token: $w(m) = \gamma^m (\alpha \cos\theta m + \beta \sin\theta m)$.
+    r"""Best decay and rotation that are the same on every token (RetNet, RoPE).
 
-    With 2 d channels, keys (x_j, 0) and queries at any angle to them, all pairs turn by one θ. For given (γ, θ) the best
-    mix is the solution of two equations; (γ, θ) are scanned, and the lowest points of the grid refined: the risk is
-    exact, an upper bound of the best, and at most `fixed_decay`. Delimiters and the query's own token count as steps.
-    No data dependence is needed, but the best angle belongs to one length of prompt.
+    With 2 d channels, keys (x_j, 0) and queries at any angle to them, all pairs turn by one θ. An example m tokens
+    before the query weighs $w(m) = \gamma^m (\alpha \cos\theta m + \beta \sin\theta m)$; delimiters and the query's own
+    token count as steps. For given (γ, θ) the best mix is the solution of two equations; (γ, θ) are scanned, and the
+    lowest points of the grid refined: the risk is exact, an upper bound of the best, and at most `fixed_decay`. No data
+    dependence is needed, but the best angle belongs to one length of prompt.
 
     Source: derived.
 
@@ -163,9 +170,7 @@ class _Mixes:
     def of(cls, reduced: Reduced, rates: Float[Array, " G"], angles: Float[Array, " G"]) -> "_Mixes":
         """Best mixes, in parts that fit into memory."""
         rows = max(1, _ENTRIES // len(reduced.n))
-        parts = [
-            _mixed(reduced, rates[at : at + rows], angles[at : at + rows]) for at in range(0, len(rates), rows)
-        ]
+        parts = [_mixed(reduced, rates[at : at + rows], angles[at : at + rows]) for at in range(0, len(rates), rows)]
         return cls(reduced, *(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def result(self, rate: float, angle: float, certificate: Certificate) -> FixedRotation:
@@ -192,7 +197,7 @@ def _mixed(reduced: Reduced, rates: Array, angles: Array) -> tuple[Array, ...]:
     sizes = _powers(-2.0 * rates + 0j, steps, n).real.sum(axis=1)
     # products of cosines and sines, each from the sums of z² and |z|²; then both in units of their sizes
     cosine, sine, both = (sizes + squares.real) / 2.0, (sizes - squares.real) / 2.0, squares.imag / 2.0
-    counts = sine > _NOTHING * sizes
+    counts = (sine > _NOTHING * sizes) & (both**2 < (1.0 - _ALIKE) * cosine * sine)
     unit = 1.0 / np.sqrt(cosine), np.where(counts, 1.0 / np.sqrt(np.where(counts, sine, 1.0)), 0.0)
     C, S, both = sums.real * unit[0][:, None], sums.imag * unit[1][:, None], both * unit[0] * unit[1]
     left = C @ reduced.unexplained, S @ reduced.unexplained

@@ -28,8 +28,8 @@ class RotatingGate:
         risk: expected squared error of the query's prediction.
         omega: weight of one example of each task, the largest 1, [K]; with an angle per pair along each direction of Σ,
             [K, d], as `key_gate` has it. Of an upper bound: of the directions with two channels, or of all if none has.
-        turns: the angle by which each task's delimiter turns the state, [K] or [K, d]; all gates are 1. The last turn may
-            be a fixed angle between queries and keys in its place. None where fewer than 2 d channels do not fix them.
+        turns: the angle by which each task's delimiter turns the state, [K] or [K, d]; all gates are 1. The last turn
+            may be a fixed angle between queries and keys in its place. None where the weights are a limit or a bound.
         channels: key channels of the head.
         attained: whether finite weights have this risk; if not, they come as near to it as one likes, and grow.
         kind: "optimum": no weights are better, `optimum` or `key_gate` proves it. "upper bound": what d to 2 d - 1
@@ -65,21 +65,23 @@ class RotatingGate:
 
 
 def rotating_gate(
-    setting: MultitaskSetting | Reduced, *, angles: Literal["token", "pair"] = "token", channels: int | None = None
+    setting: MultitaskSetting | Reduced, *, angles: str = "token", channels: int | None = None
 ) -> RotatingGate:
     r"""Best scalar gate whose delimiters also turn the state: weights of any order and any sign.
 
     With keys (x_j, 0) and queries ((P x)_j, 0) in 2 d channels, task k weighs $\Gamma_k \cos \Phi_k$, where $\Phi_k$ is
     the sum of the turns after it and $\Gamma_k$ the product of the gates: with all gates 1 and
-    $\cos\Phi_k = \omega_k / \max |\omega|$ any ω. So one angle per token reaches the WPGD optimum, and an angle per pair of
-    channels `key_gate`, the least of all layers that do not erase.
+    $\cos\Phi_k = \omega_k / \max |\omega|$ any ω. So one angle per token reaches the WPGD optimum, and an angle per
+    pair of channels `key_gate`, the least of all layers that do not erase.
 
     | channels | angles | the best | |
     |---|---|---|---|
     | 2 d or more | per token | `optimum` | attained |
     | 2 d or more | per pair | `key_gate` | attained |
-    | d + 1 or more | per pair, two tasks, Σ ∝ I | `optimum` | a limit: queries and keys grow without end |
-    | from d | Σ ∝ I | at most: some directions with two channels and any weights, the others with one, $|\omega|$ in order | |
+    | d + 1 or more | per pair, two tasks, Σ ∝ I | `optimum` | a limit that no finite weights attain |
+    | d or more | Σ ∝ I | no more than with two channels for some directions, one for others | an upper bound |
+
+    A direction with two channels has any weights, one with one channel those whose sizes do not fall from task to task.
 
     Args:
         setting: the data.
@@ -87,7 +89,8 @@ def rotating_gate(
         channels: key channels of the head, at least d; 2 d if not given.
 
     Raises:
-        ValueError: if angles is neither, there are fewer than d channels, or fewer than 2 d where Σ is not a multiple of I.
+        ValueError: if angles is neither, there are fewer than d channels, or fewer than 2 d and Σ is not a multiple of
+            I.
 
     Source: derived.
 
@@ -122,7 +125,7 @@ def _any_weights(reduced: Reduced, angles: str, channels: int) -> RotatingGate:
 
 
 def _few_channels(reduced: Reduced, angles: str, channels: int, d: int) -> RotatingGate:
-    """d to 2 d - 1 channels: the better of the known ways to spend them."""
+    """From d to 2 d - 1 channels: the better of the known ways to spend them."""
     best = optimum(reduced)
     certificate = Certificate(lower_bound=best.certificate.lower_bound)
     cone, omega = scalar_gate(reduced), best.omega
@@ -141,7 +144,7 @@ def _few_channels(reduced: Reduced, angles: str, channels: int, d: int) -> Rotat
         plain = free * best.risk + single * cone.risk
         found = (min(mixed, plain) + (d - free - single) * reduced.M) / d
         if found < risk:
-            # one angle for all pairs has to be small, for those with one channel a direction, and closed gates stay closed
+            # one angle for all pairs has to be small where a direction has one channel, and closed gates stay closed
             attained = free == 0 or single == 0 or (angles == "pair" and signed.omega[0] > 0.0 and cone.omega[0] > 0.0)
             risk = found
     omega = signed.omega * signs if channels == d and attained else omega
