@@ -182,7 +182,9 @@ class _Mixes:
             float(self.signal[0]) / size, float(self.excess[0]) / size**2, float(self.energy[0]) / size**2
         )
         omega = self.sums[0] / self.reduced.n
-        risk, gamma = float(self.risks[0]), float(np.exp(-rate))
+        gamma = float(np.exp(-rate))
+        # no lower than all weights by the rounding of the sines
+        risk = max(float(self.risks[0]), certificate.lower_bound or 0.0)
         omega = omega / (np.abs(omega).max() or 1.0)
         return FixedRotation(risk, gamma, angle, phase, omega, certificate, self.reduced, moments)
 
