@@ -35,7 +35,7 @@ def advance(x: Float[Array, " D"], n: int, f: Callable[[Array], Array]) -> Float
             continue
         found, change = _leap(x + way, left, f)
         if change <= _CLOSE:
-            way, done, leap = way + found, done + left, 4 * left
+            way, done, leap = way + found, done + left, 2 * left
         else:
             leap = left // 4
     return way
