@@ -1,6 +1,6 @@
 """Rotation, separate keys and several steps per token: the tables of the theory, and attempts to pass the floor.
 
-    python -m benchmarks.modern [--settings 60] [--steps 3000] [--json]
+    python -m benchmarks.modern [--settings 60] [--steps 2000] [--json]
 
 * tables: risk / d of two tasks in ten features; steps per token; RWKV-7 with copies of its keys; a rate per channel;
 * costs: seconds for a floor and a fixed rotation, by examples per task;
@@ -29,7 +29,7 @@ class Options:
 
     settings: int = 60
     """Random settings for the attempts; 0 leaves them out."""
-    steps: int = 3000
+    steps: int = 2000
     """Steps of Adam for each."""
     tables: bool = True
     """Whether to print the tables and the costs."""

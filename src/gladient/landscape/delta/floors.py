@@ -168,7 +168,7 @@ def _any_keys(p: Array, times: Array, noise: float) -> tuple[Array, Array]:
     """
     if len(p) == 1 and noise == 0.0:
         return 1.0 / times, 1.0 - 1.0 / times
-    scale = times @ p + noise
+    scale = float(times @ p) + noise
     p, noise = p / scale, noise / scale
     step = _STEP if noise > 0.0 else _STEP_NOISELESS
     t = np.exp(np.arange(-_FAR, _end(p, times, noise), step))
