@@ -1,4 +1,4 @@
-"""What gating buys: against linear attention, against the order constraints, and beside the delta rule."""
+"""What gating buys: against linear attention, against the order constraints, beside rotations and the delta rule."""
 
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -41,6 +41,7 @@ class Advantage:
             Σ not ∝ I, features that are not Gaussian, or ω* with both signs.
         step_slope: derivative of the delta rule's risk at a constant step of 0; below 0 a small step is better than
             linear attention, above 0 worse. None for Σ not ∝ I, or features that are not Gaussian.
+        reduced: the setting.
     """
 
     gain: float
