@@ -224,7 +224,7 @@ def _mixed(reduced: Reduced, rates: Array, angles: Array) -> tuple[Array, ...]:
     return mix, mix[:, :1] * sums.real + mix[:, 1:] * sums.imag, signal, excess, energy, risks
 
 
-def _powers(log_z: NDArray[np.complex128], steps: Array, n: Array) -> NDArray[np.complex128]:
+def _powers(log_z: NDArray[Any], steps: Array, n: Array) -> NDArray[np.complex128]:
     r"""$\sum_{i<n} z^{\text{steps} + i}$ of each task, [G, K]."""
     log_z = log_z[:, None]
     one = np.abs(np.expm1(log_z)) < 1e-300  # z = 1
