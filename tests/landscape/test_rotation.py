@@ -36,7 +36,9 @@ def test_one_turning_head_weighs_tasks_in_any_order_and_sign(setting):
     assert best.risk == optimum(setting).risk
     assert pairs.risk == key_gate(setting).risk
     assert best.attained
-    assert np.shape(pairs.turns) == (setting.K, setting.d)
+    assert best.turns is not None
+    assert pairs.turns is not None
+    assert pairs.turns.shape == (setting.K, setting.d)
     predict = rotating_state(setting, best.turns)
     P = optimum(setting).P
     assert abs(z_score(setting, lambda *prompt: predict(*prompt, P), best.risk, rng)) < 4
