@@ -86,8 +86,8 @@ def _(mo):
 def _(answers, landscape, mo, setting, tables, with_delta):
     ladder = landscape.ladder(setting)
     gates = answers.gates(ladder)
-    deltas = answers.delta_rules(ladder) if with_delta.value else []
-    mo.Html(tables.ladder(gates + answers.rotations(ladder) + deltas + answers.floors(ladder), setting))
+    beside = answers.rotations(ladder) + (answers.delta_rules(ladder) if with_delta.value else [])
+    mo.Html(tables.ladder(gates + beside + answers.floors(ladder), setting))
     return gates, ladder
 
 
