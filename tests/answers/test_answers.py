@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gladient import landscape
-from gladient.answers import around, delta_rules, gates, plane_through, verdict
+from gladient.answers import Answer, around, delta_rules, floors, gates, plane_through, rotations, verdict
 from gladient.cli import main
 from gladient.explore import Fields, tables
 from gladient.prompts import MultitaskSetting
@@ -16,11 +16,16 @@ THREE = Fields(n="25 10 30", r="0.5 0.2 -0.3", rho="0.1 0.2 0.3", spectrum="1 0.
 SETTINGS = [Fields(), THREE, Fields(r="0.5 0.5"), Fields(r="0 0"), Fields(n="5", r="-0.3", d="2")]
 
 
+def all_rows(ladder: landscape.Ladder) -> list[Answer]:
+    return [*gates(ladder), *rotations(ladder), *delta_rules(ladder), *floors(ladder)]
+
+
 def test_rows_are_the_ladder() -> None:
     ladder = landscape.ladder(THREE.setting())
-    rows = {row.name: row for row in [*gates(ladder), *delta_rules(ladder)]}
+    rows = {row.name: row for row in all_rows(ladder)}
     assert {name: rows[name].risk for name in ladder.risks} == ladder.risks
-    assert rows["delta_rule"].risk == ladder.delta_rule.risk
+    for name in ("delta_rule", "fixed_rotation", "rotating_gate", "filter_floor", "any_key_floor"):
+        assert rows[name].risk == getattr(ladder, name).risk
     assert rows["value_gate"].gain == pytest.approx(1 - ladder.value_gate.risk / ladder.linear_attention.risk)
     weights = rows["scalar_gate"].weights
     assert weights is not None
@@ -30,12 +35,12 @@ def test_rows_are_the_ladder() -> None:
 @pytest.mark.parametrize("fields", SETTINGS)
 def test_both_faces_print_the_same_rungs(fields: Fields, capsys: pytest.CaptureFixture[str]) -> None:
     ladder = landscape.ladder(fields.setting())
-    page = tables.ladder([*gates(ladder), *delta_rules(ladder)], fields.setting())
+    page = tables.ladder(all_rows(ladder), fields.setting())
     cells = [row.split("</td><td>") for row in page.split("<tr><td>")[1:]]
     shown = {title: (risk, per_d, gain) for title, _, risk, per_d, gain, _ in cells}
     assert main(shlex.split(fields.command())[1:]) == 0
     printed = [line.split()[:4] for line in capsys.readouterr().out.splitlines()[1 : 1 + len(shown)]]
-    titles = {row.name: row.title for row in [*gates(ladder), *delta_rules(ladder)]}
+    titles = {row.name: row.title for row in all_rows(ladder)}
     assert {titles[name]: tuple(numbers) for name, *numbers in printed} == shown
 
 

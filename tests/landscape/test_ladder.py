@@ -307,7 +307,8 @@ def test_scale_of_the_features_is_a_unit(scale):
 def test_every_rung_speaks_for_itself() -> None:
     setting = random_setting(np.random.default_rng(0), 2, 3)
     found = ladder(setting, bayes_prompts=2)
-    for rung in (*found.rungs.values(), found.delta_rule, found.gated_delta_rule, half_gate(setting)):
+    beside = ("fixed_rotation", "rotating_gate", "delta_rule", "gated_delta_rule", "filter_floor", "any_key_floor")
+    for rung in (*found.rungs.values(), *(getattr(found, name) for name in beside), half_gate(setting)):
         assert isinstance(rung, AnyRung)
         assert json.loads(json.dumps(rung.numbers()))["risk"] == rung.risk
         assert rung.text

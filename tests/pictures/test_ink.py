@@ -16,7 +16,10 @@ from gladient.prompts import MultitaskSetting
 
 BUILT_IN = dict(FAMILIES)
 PACKAGE = Path(__file__).parents[2] / "src" / "gladient"
-RUNGS = ("linear_attention", "fixed_decay", "scalar_gate", "value_gate", "key_gate", "delta_rule", "gated_delta_rule")
+RUNGS = (
+    *("linear_attention", "fixed_decay", "scalar_gate", "value_gate", "key_gate", "delta_rule", "gated_delta_rule"),
+    *("fixed_rotation", "rotating_gate"),
+)
 NEUTRAL = {"white", "black"}
 # from red, green and blue in linear light to what is seen without one kind of cone (Viénot, Brettel and Mollon, 1999)
 TO_CONES = np.array([[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709]])
@@ -44,7 +47,8 @@ def test_the_rungs_are_told_apart_by_colour_alone() -> None:
 
 def test_every_model_and_rung_has_its_family() -> None:
     found = ladder(MultitaskSetting.isotropic(n=[2, 2], r=[0.2, 0.8], d=2))
-    for name in [*MODELS, *found.risks, "half_gate", "delta_rule", "gated_delta_rule"]:
+    beside = {*RUNGS, "filter_floor", "any_key_floor"}
+    for name in [*MODELS, *found.risks, "half_gate", *beside]:
         assert family(name) in FAMILIES.values(), name
 
 

@@ -1,7 +1,7 @@
 from .circles import Circle, around
 from .layers import STACK_MEANINGS, StackAnswer, has_stacks, stacks
 from .planes import Gain, Plane, gain_plane, plane_through
-from .rungs import MEANINGS, Answer, delta_rules, gates, rung
+from .rungs import MEANINGS, Answer, delta_rules, floors, gates, rotations, rung
 from .settings import SETTING_KEYS, described, number, numbers, real, require_memory, whole
 from .verdicts import Verdict, verdict
 
@@ -18,7 +18,9 @@ __all__ = [
     "MEANINGS",
     "Answer",
     "gates",
+    "rotations",
     "delta_rules",
+    "floors",
     "rung",
     # several layers
     "STACK_MEANINGS",

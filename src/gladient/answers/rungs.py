@@ -7,7 +7,7 @@ from gladient.landscape import AnyRung, Ladder, half_gate, ladder
 from gladient.pictures import family
 from gladient.prompts import MultitaskSetting
 
-__all__ = ["MEANINGS", "Answer", "delta_rules", "gates", "rung"]
+__all__ = ["MEANINGS", "Answer", "delta_rules", "floors", "gates", "rotations", "rung"]
 
 MEANINGS = {
     "linear_attention": "no gate: every example weighs 1",
@@ -15,8 +15,12 @@ MEANINGS = {
     "scalar_gate": "one gate per token (Mamba-2): weights that do not fall from task to task",
     "value_gate": "one gate per value channel, enough of them: any weight per task, the WPGD optimum",
     "key_gate": "one gate per key channel (GLA), repeated: any weight per task and direction of Σ",
+    "fixed_rotation": "one decay γ and one angle θ, the same on every token (RetNet, RoPE)",
+    "rotating_gate": "one gate and one angle per token (Mamba-3), twice the channels: any weight per task",
     "delta_rule": "no gate, one step β of error correction (DeltaNet); β = 0: the limit of small steps",
     "gated_delta_rule": "one step β, and a decay after each task (Gated DeltaNet, gates between tasks alone)",
+    "filter_floor": "no layer that erases, decays or rotates (Gated DeltaNet, RWKV-7, Mamba-3) goes below",
+    "any_key_floor": "nor one whose keys and steps depend on the present token in any way",
     "bayes": "the best of all estimators, by Monte Carlo",
     "half_gate": "1/2 on every token, where a sigmoid gate without bias starts; not a best risk",
 }
@@ -77,13 +81,23 @@ def gates(setting: MultitaskSetting | Ladder) -> list[Answer]:
     ]
 
 
+def rotations(found: Ladder) -> list[Answer]:
+    """The gates that turn the state, which stand beside the ladder."""
+    return [rung(found, name) for name in ("fixed_rotation", "rotating_gate")]
+
+
 def delta_rules(found: Ladder) -> list[Answer]:
     """The delta rules, which stand beside the ladder; with many features of many variances they take seconds."""
     return [rung(found, name) for name in ("delta_rule", "gated_delta_rule")]
 
 
+def floors(found: Ladder) -> list[Answer]:
+    """What no layer of one pass goes below; with many features of many variances they take seconds."""
+    return [rung(found, name) for name in ("filter_floor", "any_key_floor")]
+
+
 def rung(found: Ladder, name: str) -> Answer:
-    """One rung of a ladder, computed now if it is a delta rule.
+    """One rung of a ladder or beside it, or a floor, computed now.
 
     Raises:
         ArithmeticError, RuntimeError, LinAlgError: if it cannot be computed.

@@ -85,7 +85,7 @@ class Verdict:
             "stationary_points": points,
             "undecided": self.stationary.undecided,
             "uniqueness": asdict(self.uniqueness),
-            "advantage": {**asdict(self.advantage), "tasks": self.advantage.tasks.tolist()},
+            "advantage": self.advantage.numbers(),
         }
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Risk"]
 
 _DEEPEST = 6  # layers whose best stacks for two tasks take about a minute
+_SLOW = ("delta_rule", "gated_delta_rule", "filter_floor", "any_key_floor")
 _MOST = 1000  # tasks times features, at which both delta rules take a second; at 2000 they take four
 
 
@@ -30,8 +31,12 @@ class Risk(SettingOptions):
     * scalar_gate       one gate per token (Mamba-2): weights that do not fall from task to task
     * value_gate        one gate per value channel, enough of them: any weight per task, the WPGD optimum
     * key_gate          one gate per key channel (GLA), repeated: any weight per task and direction of Σ
+    * fixed_rotation    one decay γ and one angle θ, the same on every token (RetNet, RoPE)
+    * rotating_gate     one gate and one angle per token (Mamba-3), twice the channels: any weight per task
     * delta_rule        no gate, one step β of error correction (DeltaNet); β = 0: the limit of small steps
     * gated_delta_rule  one step β, and a decay after each task (Gated DeltaNet, gates between tasks alone)
+    * filter_floor      no layer that erases, decays or rotates (Gated DeltaNet, RWKV-7, Mamba-3) goes below
+    * any_key_floor     nor one whose keys and steps depend on the present token in any way
     * bayes             the best of all estimators, by Monte Carlo
     * half_gate         1/2 on every token, where a sigmoid gate without bias starts; not a best risk
 
@@ -69,9 +74,10 @@ class Risk(SettingOptions):
         found = ladder(setting, bayes_prompts=self.bayes, seed=self.seed)
         half, *rows = gates(found)
         code = 0
-        if setting.K * setting.d > _MOST:
-            print("delta_rule, gated_delta_rule left out: they take long here; landscape has both", file=sys.stderr)
-        for name in ("delta_rule", "gated_delta_rule") if setting.K * setting.d <= _MOST else ():
+        large = setting.K * setting.d > _MOST
+        if large:
+            print(f"{', '.join(_SLOW)} left out: they take long here; landscape has them", file=sys.stderr)
+        for name in ("fixed_rotation", "rotating_gate", *(() if large else _SLOW)):
             try:
                 rows.append(rung(found, name))
             except (ArithmeticError, RuntimeError, LinAlgError) as error:  # the others stand without it

@@ -86,7 +86,8 @@ def _(mo):
 def _(answers, landscape, mo, setting, tables, with_delta):
     ladder = landscape.ladder(setting)
     gates = answers.gates(ladder)
-    mo.Html(tables.ladder(gates + (answers.delta_rules(ladder) if with_delta.value else []), setting))
+    beside = answers.rotations(ladder) + (answers.delta_rules(ladder) if with_delta.value else [])
+    mo.Html(tables.ladder(gates + beside + answers.floors(ladder), setting))
     return gates, ladder
 
 

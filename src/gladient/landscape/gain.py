@@ -1,11 +1,15 @@
-"""What gating buys: against linear attention, against the order constraints, and beside the delta rule."""
+"""What gating buys: against linear attention, against the order constraints, beside rotations and the delta rule."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from gladient._types import Array, Float
+from gladient.landscape.delta.floors import filter_floor
 from gladient.landscape.delta.slopes import delta_slope, step_slope
+from gladient.landscape.gates.fixed_rotation import fixed_rotation
 from gladient.landscape.gates.reduced import Reduced, reduce
 from gladient.landscape.gates.rungs import cone_slope, linear_attention, optimum, scalar_gate
 from gladient.prompts import MultitaskSetting
@@ -29,7 +33,7 @@ class Advantage:
         tasks: each task's part in that angle, [K], squares summing to margin²; positive: the task deserves more weight
             (in the direction of r) than linear attention gives it.
         scalar_attains: whether a scalar gate already reaches the best weights.
-        scalar_gap: risk of the scalar gate minus the risk of the best weights.
+        scalar_gap: risk of the scalar gate minus the risk of the best weights: what an angle per token gains.
         binding: the tasks k (from 0) whose order constraint ω_k ≥ ω_{k-1} (ω_0 ≥ 0 for the first) holds with equality
             and costs the scalar gate something.
         delta_slope: derivative of the risk, at the best weights ω*, in the size ε of delta-rule steps ε ω*; below 0 the
@@ -37,6 +41,7 @@ class Advantage:
             Σ not ∝ I, features that are not Gaussian, or ω* with both signs.
         step_slope: derivative of the delta rule's risk at a constant step of 0; below 0 a small step is better than
             linear attention, above 0 worse. None for Σ not ∝ I, or features that are not Gaussian.
+        reduced: the setting.
     """
 
     gain: float
@@ -48,11 +53,28 @@ class Advantage:
     binding: tuple[int, ...]
     delta_slope: float | None
     step_slope: float | None
+    reduced: Reduced = field(repr=False)
+
+    @cached_property
+    def fixed_rotation_gap(self) -> float:
+        """Risk of the best fixed rotation minus the risk of the best weights: what an angle per token gains on it."""
+        return fixed_rotation(self.reduced).risk - optimum(self.reduced).risk
+
+    @cached_property
+    def floor_gap(self) -> float | None:
+        """Risk of the best weights minus `filter_floor`: the most that erasing gains. None if x is not Gaussian."""
+        return None if self.reduced.F is not None else optimum(self.reduced).risk - filter_floor(self.reduced).risk
 
     @property
     def delta_strict(self) -> bool:
         """Whether the delta rule with a step per task is proved to be strictly better than every value gate."""
         return self.delta_slope is not None and self.delta_slope < 0.0
+
+    def numbers(self) -> dict[str, Any]:
+        """All of it but the setting, for JSON."""
+        shown = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "reduced"}
+        gaps = {"fixed_rotation_gap": self.fixed_rotation_gap, "floor_gap": self.floor_gap}
+        return {**shown, "tasks": self.tasks.tolist(), **gaps}
 
 
 def advantage(setting: MultitaskSetting | Reduced) -> Advantage:
@@ -83,6 +105,7 @@ def advantage(setting: MultitaskSetting | Reduced) -> Advantage:
         ),
         delta_slope=delta_slope(reduced),
         step_slope=step_slope(reduced),
+        reduced=reduced,
     )
 
 

@@ -3,11 +3,14 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from gladient.landscape.delta.floors import Floor, any_key_floor, filter_floor
 from gladient.landscape.delta.rungs import DeltaRung, delta_rule, gated_delta_rule
 from gladient.landscape.gates.decay import fixed_decay
+from gladient.landscape.gates.fixed_rotation import FixedRotation, fixed_rotation
 from gladient.landscape.gates.key import key_gate
 from gladient.landscape.gates.reduced import Reduced, reduce
 from gladient.landscape.gates.result import AnyRung, KeyGate, Rung
+from gladient.landscape.gates.rotating_gate import RotatingGate, rotating_gate
 from gladient.landscape.gates.rungs import linear_attention, optimum, scalar_gate
 from gladient.landscape.posterior import Estimate, bayes
 from gladient.prompts import MultitaskSetting
@@ -17,7 +20,9 @@ __all__ = ["Ladder", "ladder"]
 
 @dataclass(frozen=True, eq=False)
 class Ladder:
-    """Best risk of every gate family; each is at most the one before. The delta rules stand beside them.
+    """Best risk of every gate family; each is at most the one before.
+
+    Rotations, delta rules and the floors stand beside them, and are computed when they are asked for.
 
     Attributes:
         linear_attention: every example weighs 1.
@@ -38,14 +43,34 @@ class Ladder:
     reduced: Reduced = field(repr=False)
 
     @cached_property
+    def fixed_rotation(self) -> FixedRotation:
+        """One γ and one angle on every token; at most the fixed decay."""
+        return fixed_rotation(self.reduced)
+
+    @cached_property
+    def rotating_gate(self) -> RotatingGate:
+        """A gate and an angle per token; as low as the value gate."""
+        return rotating_gate(self.reduced)
+
+    @cached_property
     def delta_rule(self) -> DeltaRung:
-        """One step, no gate; at most linear attention. Computed when it is asked for."""
+        """One step, no gate; at most linear attention."""
         return delta_rule(self.reduced)
 
     @cached_property
     def gated_delta_rule(self) -> DeltaRung:
-        """One step and delimiter decays; at most the scalar gate and the delta rule. Computed when it is asked for."""
+        """One step and delimiter decays; at most the scalar gate and the delta rule."""
         return gated_delta_rule(self.reduced)
+
+    @cached_property
+    def filter_floor(self) -> Floor:
+        """No layer that erases, decays or rotates with linear keys goes below."""
+        return filter_floor(self.reduced)
+
+    @cached_property
+    def any_key_floor(self) -> Floor:
+        """Nor one whose keys depend on the present x in any way."""
+        return any_key_floor(self.reduced)
 
     @property
     def rungs(self) -> dict[str, AnyRung]:
@@ -97,6 +122,8 @@ def ladder(setting: MultitaskSetting | Reduced, *, bayes_prompts: int = 0, seed:
     bayes            3.200000
     >>> print(f"{found.delta_rule.risk:.6f} {found.gated_delta_rule.risk:.6f}")
     6.527778 6.527778
+    >>> print(f"{found.fixed_rotation.risk:.6f} {found.rotating_gate.risk:.6f} {found.filter_floor.risk:.6f}")
+    5.383275 5.277778 3.972316
     """
     reduced = reduce(setting)
     return Ladder(

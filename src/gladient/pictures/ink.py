@@ -25,8 +25,9 @@ class Family(NamedTuple):
 
 
 # Okabe and Ito's colours for the seven families that stand side by side most often, which every kind of colour vision
-# tells apart. There are no eight such colours on white, so the delta rule's relatives have Paul Tol's darker ones;
-# markers repeat the distinction. What no gate can pass is drawn in ink.
+# tells apart. There are no eight such colours on white, so the delta rule's relatives have Paul Tol's darker ones, and
+# the rotations two that are as far from all of these as any two are; markers repeat the distinction. What no gate can
+# pass is drawn in ink.
 FAMILIES: dict[str, Family] = {
     "half_gate": Family("gates at 1/2", "#777777", "x"),
     "linear_attention": Family("linear attention", "#D55E00", "o"),
@@ -34,12 +35,16 @@ FAMILIES: dict[str, Family] = {
     "scalar_gate": Family("scalar gate", "#0072B2", "s"),
     "value_gate": Family("value gate", "#009E73", "D"),
     "key_gate": Family("key gate", "#CC79A7", "^"),
+    "fixed_rotation": Family("fixed rotation", "#aa9955", "8"),
+    "rotating_gate": Family("rotating gate", "#7744cc", "p"),
     "delta_rule": Family("delta rule", "#56B4E9", "P"),
     "gated_delta_rule": Family("gated delta rule", "#882255", "X"),
     "gated_delta_rule_unit": Family("gated, keys of length 1", "#332288", "d"),
     "delta_rule_per_task": Family("gated, a step per task", "#661100", "<"),
     "delta_rule_per_task_unit": Family("the same, keys of length 1", "#DDCC77", ">"),
     "schedule": Family("optimal filter (steps per token)", INK, "+"),
+    "filter_floor": Family("floor, linear keys", INK, "_"),
+    "any_key_floor": Family("floor, any keys", INK, "|"),
     "bayes": Family("Bayes", INK, "*"),
     # layers of other papers have their family's colour and a marker of their own
     "retnet": Family("RetNet", "#E69F00", "1"),
