@@ -13,8 +13,8 @@ BROWSERS := command -v chromium || command -v chromium-browser || command -v goo
 reproduce: $(VENV)/.installed
 	$(BIN)/gladient reproduce --resume $(ARGS)
 
-test: lint browser
-	$(BIN)/pytest -n auto --dist worksteal $(if $(CI),,-m "not slow") $(ARGS)
+test: lint browser # a process for each core, so NumPy needs no threads
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal $(if $(CI),,-m "not slow") $(ARGS)
 
 browser: # for the tests of the lens' page: Debian's Chromium, where it can be installed
 	@($(BROWSERS)) >/dev/null \

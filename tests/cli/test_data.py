@@ -1,6 +1,8 @@
 """`gladient data`: what it prints is what Python returns, and each bad table ends in one line."""
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,18 @@ def test_bad_options(frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     ):
         assert main(["data", str(path), *OPTIONS, *extra]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_no_command_of_the_theory_waits_for_torch(frame, tmp_path: Path) -> None:
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    commands = [
+        ["data", str(tmp_path / "table.csv"), *OPTIONS],
+        ["certify", "--n", "2", "3", "--r", "0.2", "0.8", "--d", "2"],
+        ["map", "--points", "3", "--out", str(tmp_path / "map")],
+    ]
+    script = f"import sys; from gladient.cli import main; assert not any(map(main, {commands!r})); "
+    script += "assert 'pandas' in sys.modules; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL, cwd=tmp_path)
 
 
 def test_without_pandas(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from gladient.experiments import (
     register,
 )
 from gladient.experiments.models.kinds import ModelKind
-from gladient.experiments.models.register import _check_build, _check_name, _check_rung, describe, learn, lend
+from gladient.experiments.models.register import describe, learn, lend
 from gladient.nn import LayerConfig, presets
 from gladient.prompts import MultitaskSetting, PromptLayout
 from gladient.training import TrainingConfig
@@ -103,15 +103,17 @@ def test_what_is_refused(name: Any, options: dict[str, Any], error: type[Excepti
 
 
 def test_wrong_kinds() -> None:
-    """Told apart by what is checked itself: in tests, jaxtyping would come first."""
+    wrong: Any
+    wrong = 3
     with pytest.raises(ValueError, match="name is 3; it must be a letter"):
-        _check_name(3)
-    for build in (3, "gla"):
-        message = f"build of 'own' is a {type(build).__name__}; it must be a LayerConfig, or a function or class"
+        register(wrong, Mean)
+    for wrong in (3, "gla"):
+        message = f"build of 'own' is a {type(wrong).__name__}; it must be a LayerConfig, or a function or class"
         with pytest.raises(TypeError, match=message):
-            _check_build("own", build)
+            register("own", wrong)
+    wrong = 1.0
     with pytest.raises(TypeError, match=r"rung of 'own' is 1\.0; it must be a name, or a function"):
-        _check_rung("own", 1.0)
+        register("own", Mean, rung=wrong)
 
 
 def test_a_builder_that_cannot_travel_is_refused() -> None:

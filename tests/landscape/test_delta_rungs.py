@@ -81,7 +81,7 @@ def test_the_best_step_may_be_none():
 @pytest.mark.parametrize("kind", ["isotropic", "general"])
 def test_order_of_the_rungs(kind):
     rng = np.random.default_rng(0)
-    for index in range(25):
+    for index in range(12):
         setting = one_kind(rng, "gaussian", kind, most=60)
         found = ladder(setting)
         delta, gated = found.delta_rule, found.gated_delta_rule

@@ -178,7 +178,7 @@ def checkpointed(case: Case) -> None:
     torch.testing.assert_close(again, case.gradients(given), **CLOSE)
 
 
-def threads(case: Case, n: int = 8) -> None:
+def threads(case: Case, n: int = 4) -> None:
     """Outputs and gradients of many threads at once."""
     given = [case.make(2, 5 + i) for i in range(n)]
     wanted, found = [case.gradients(x) for x in given], list[Any]([None] * n)

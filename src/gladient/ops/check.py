@@ -9,6 +9,8 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from gladient.ops.tracing import untraced
+
 __all__ = [
     "LayoutWarning",
     "borders",
@@ -151,7 +153,7 @@ def check_values(tensors: Mapping[str, Tensor]) -> None:
         raise ValueError(_NO_CHECK) from error
 
 
-@torch.compiler.disable(reason=_NO_CHECK)
+@untraced(_NO_CHECK)
 def _check_each(tensors: Mapping[str, Tensor]) -> None:
     for name, x in tensors.items():
         if not x.numel():
@@ -196,7 +198,7 @@ def borders(cu_seqlens: Tensor | Sequence[int] | None, B: int, T: int) -> tuple[
     return values
 
 
-@torch.compiler.disable(reason=_NO_BORDERS)
+@untraced(_NO_BORDERS)
 def _listed(cu_seqlens: Tensor) -> Any:
     return cu_seqlens.tolist()
 

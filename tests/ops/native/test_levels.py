@@ -20,7 +20,8 @@ NARROWEST = levels.available()[-1:]  # what the compiler makes of this CPU has i
 def test_vectors_of_another_width(level: str) -> None:
     environment = {key: x for key, x in os.environ.items() if not key.startswith("PYTEST_")}
     files = [str(OPS / f"test_{name}.py") for name in ("laws", "native_delta")]
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "native", *files]
+    chosen = "native and not beats and not pass_every"  # those are about precision and PyTorch's rules, not widths
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", chosen, *files]
     done = subprocess.run(
         command, env=environment | {levels.VARIABLE: level}, capture_output=True, text=True, check=False
     )

@@ -9,11 +9,12 @@ from gladient.ops.gates import Gates
 from gladient.ops.native import delta, operators
 from gladient.ops.native.build import library, why_unavailable
 from gladient.ops.sequences import accumulation, each_last_query, last_queries, strengthened
+from gladient.ops.tracing import constant
 
 __all__ = ["run", "why_not"]
 
 
-@torch.compiler.assume_constant_result  # no tracer follows the search for a compiler
+@constant  # no tracer follows the search for a compiler
 def _obstacle() -> str | None:
     return why_unavailable()
 
@@ -41,7 +42,7 @@ def why_not(call: Call, named: bool = False) -> str | None:
     return obstacle
 
 
-@torch.compiler.assume_constant_result
+@constant
 def _narrow_vectors() -> bool:
     """Whether vectors are narrower than those of AVX-512."""
     return library().vector_bytes() < 64
