@@ -282,7 +282,7 @@ def _draw_panel(axis: Axes, rows: Sequence[FamilyRow], rungs: dict[str, float]) 
         zorder=2,
     )
     draw_points(axis, list(places), rows, marker="o", markersize=5, label="trained", zorder=3)
-    names = [family(row.model).title.replace("linear ", "linear\n") for row in rows]
-    axis.set_xticks(list(places), names, rotation=60, fontsize=8.5)
+    names = [family(row.model).title for row in rows]
+    axis.set_xticks(list(places), names, rotation=60, fontsize=8.5, ha="right", rotation_mode="anchor")
     axis.set_ylim(0.0, 1.08 * max([*rungs.values(), *(row.risk for row in rows)]))
     frame(axis, grid=False)
