@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from depth_oracles import random_setting
 from scipy.optimize import minimize
 
+from depth_oracles import random_setting
 from gladient.landscape import linear_attention, optimum, scalar_gate
 from gladient.landscape.depth import (
     Stack,

@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from depth_oracles import cubature, hermite, random_setting, random_stack, risk_given_features, simulated
 
+from depth_oracles import cubature, hermite, random_setting, random_stack, risk_given_features, simulated
 from gladient.landscape import delta_risk, optimum, risk
 from gladient.landscape.depth import Stack, best_readout, stack_risk, two_layers_diagonal
 from gladient.prompts import MultitaskSetting, PromptLayout

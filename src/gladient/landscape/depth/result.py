@@ -11,7 +11,7 @@ from gladient.landscape.gates.result import few
 
 __all__ = ["BestStack", "Bound", "StackCertificate", "in_units", "require_layers"]
 
-_LARGE = 1e4  # the last rate of steps near a limit, in units of what its gates leave of it
+_LARGE = 1e4  # the last rate of steps near a limit, in units of what its gates leave of it: their risk is 1e-4 above
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,32 @@ class BestStack:
 
         Where the risk is a limit the last rate is large, and the risk of the steps within about 1e-4 of it.
         """
+        return self._steps(_LARGE)
+
+    def finite(self, large: float = _LARGE) -> Stack:
+        """The stack, or, where the risk is a limit, plain steps near it: their risk is above it by about 1 / `large`.
+
+        Args:
+            large: the last rate, in units of what its gates leave of it.
+
+        >>> from gladient.landscape.depth import best_stack, stack_risk
+        >>> from gladient.prompts import MultitaskSetting
+        >>> setting = MultitaskSetting.isotropic(n=[10, 10], r=[0.8, 0.2], d=10)
+        >>> found = best_stack(setting, 2, "scalar")
+        >>> [f"{stack_risk(setting, found.finite(large)).risk - found.risk:.0e}" for large in (1e2, 1e4, 1e6)]
+        ['4e-03', '4e-05', '4e-07']
+        """
+        steps = None if self.certificate.attained else self._steps(large)
+        return self.stack if steps is None else Stack.steps(*steps)
+
+    def _steps(self, large: float) -> tuple[Float[Array, " L"], Float[Array, "L K"]] | None:
         f, g, skips = self.stack.readout, self.stack.gates, self.stack.skips
         if self.certificate.attained:
             return (f, g) if np.array_equal(skips, chain(f)) and (self.stack.write == 1.0).all() else None
         L = len(f) - 1
         lower = -skips[L - 1, : L - 1]
         seen = np.abs(f[L] * skips[L, : L - 1]).max() / np.abs(lower).max() * g[: L - 1, -1]
-        rate = _LARGE * max(abs(f[L - 1]), seen.max())
+        rate = large * max(abs(f[L - 1]), seen.max())
         gates = g[:L].copy()
         gates[:, -1] = np.append(seen, abs(f[L - 1])) / rate
         return np.append(lower, np.sign(f[L]) * rate), gates
