@@ -141,7 +141,7 @@ def _levels(stack: Stack, uneven: Array) -> Array:
 
 
 def _skipping(stack: Stack, level: Array) -> Array:
-    """Heads whose output stands in a spare channel: a later head takes it otherwise than steps do, -f for each label."""
+    """Heads whose output stands in a spare channel: a later head takes it otherwise than steps do."""
     alike = stack.skips == -stack.label[:, None] * stack.readout
     return ~(alike | (level[:, None] <= level)).all(axis=0)
 

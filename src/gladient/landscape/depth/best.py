@@ -7,8 +7,9 @@ import numpy as np
 
 from gladient._types import Array
 from gladient.landscape.depth.bound import paths, solved
-from gladient.landscape.depth.descent import descend
+from gladient.landscape.depth.descent import by_slopes, descend
 from gladient.landscape.depth.families import Endless, Family, Steps, Weighted
+from gladient.landscape.depth.objective import Objective
 from gladient.landscape.depth.pair import two_rates
 from gladient.landscape.depth.radial import Radial, rescaled, solve_form
 from gladient.landscape.depth.result import BestStack, StackCertificate, in_units, require_layers
@@ -139,6 +140,7 @@ class _Search:
     def best(self, layers: int) -> list[_End]:
         """The ends of L layers in each family that the gates can make."""
         rng = np.random.default_rng(self.seed)
+        self.objective = Objective.of(self.model, layers, gated=self.gates != "none")
         K, rate = len(self.model.n), self.model.rate
         steps: list[_End] = []
         for L in range(1, layers + 1):
@@ -154,14 +156,21 @@ class _Search:
         return ends
 
     def _descend(self, family: Family, starts: list[Array]) -> _End:
-        def f(points: Array) -> Array:
-            with np.errstate(over="ignore", invalid="ignore"):
-                return np.asarray(self.model.shares(family.heads(points)))
+        objective = self.objective.shorter(family.L)
 
+        def both(points: Array) -> tuple[Array, Array]:
+            with np.errstate(over="ignore", invalid="ignore"):
+                share, dE = objective(family.weights(points), family.keep)
+                return share, family.slopes(points, dE)
+
+        def f(points: Array) -> Array:
+            return both(points)[0]
+
+        derivatives = by_slopes(lambda points: both(points)[1])
         low, high = family.box
-        ends, shares = descend(f, np.array(starts), low, high, most=_FIRST)
+        ends, shares = descend(f, derivatives, np.array(starts), low, high, most=_FIRST)
         kept = np.argsort(shares)[:_KEPT]
-        ends, shares = descend(f, ends[kept], low, high, most=_LONG)
+        ends, shares = descend(f, derivatives, ends[kept], low, high, most=_LONG)
         least = int(shares.argmin())
         count = int((shares <= shares[least] + _SAME).sum())
         return _End(family, ends[least], float(shares[least]), len(starts), len(kept), count)

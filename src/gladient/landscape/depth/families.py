@@ -1,6 +1,7 @@
 """The stacks that each gate family can make, as points of a box: where a search moves."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,21 @@ class Family:
         """Least and largest value of each coordinate."""
         return np.full(self.size, -np.inf), np.full(self.size, np.inf)
 
+    @property
+    def keep(self) -> float:
+        """See `Objective.__call__`."""
+        return 1.0
+
     def heads(self, points: Float[Array, "*N P"]) -> Heads:
         """The stacks of points."""
+        raise NotImplementedError
+
+    def weights(self, points: Float[Array, "N P"]) -> Float[Array, "N L K1 K1"]:
+        """E of `Objective`."""
+        raise NotImplementedError
+
+    def slopes(self, points: Float[Array, "N P"], dE: Float[Array, "N L K1 K1"]) -> Float[Array, "N P"]:
+        """Slopes by a point's coordinates from those by E."""
         raise NotImplementedError
 
 
@@ -67,6 +81,19 @@ class Steps(Family):
         c, g = self.split(points)
         return _plain(c, chain(c), np.ones((self.L, self.K + 1)), g)
 
+    def weights(self, points: Float[Array, "N P"]) -> Float[Array, "N L K1 K1"]:
+        """Rates times products of gates; rates alone where all tasks are one."""
+        c, g = points[:, : self.L, None, None], points[:, self.L :].reshape(len(points), self.L, -1)
+        return np.asarray(c * (_products(g) if self.gated else np.triu(np.ones((2, 2)))))
+
+    def slopes(self, points: Float[Array, "N P"], dE: Float[Array, "N L K1 K1"]) -> Float[Array, "N P"]:
+        """By rates, then by gates."""
+        if not self.gated:
+            return np.asarray(dE.sum(axis=(2, 3)))
+        c, g = points[:, : self.L, None, None], points[:, self.L :].reshape(len(points), self.L, -1)
+        G = _products(g)
+        return np.concatenate([(dE * G).sum(axis=(2, 3)), _by_gate(g, G, c * dE).reshape(len(points), -1)], axis=1)
+
 
 @dataclass(frozen=True)
 class Endless(Family):
@@ -87,6 +114,11 @@ class Endless(Family):
     def size(self) -> int:
         """Rates, gates within the prompt, and the last gates below the last layer."""
         return self.L + self.L * (self.K - 1) + self.L - 1
+
+    @property
+    def keep(self) -> float:
+        """The query sees the lower layers by its own token alone."""
+        return 0.0
 
     @property
     def box(self) -> tuple[Float[Array, " P"], Float[Array, " P"]]:
@@ -111,6 +143,30 @@ class Endless(Family):
         write = np.ones((L + 1, K + 1))
         write[L - 1, K], write[L, :K] = 0.0, 0.0
         return _plain(readout, skips, write, gates)._replace(label=np.append(np.ones(L), 0.0))
+
+    def weights(self, points: Float[Array, "N P"]) -> Float[Array, "N L K1 K1"]:
+        """Steps with the last gates γ; the query's own token counts ±1 in the last layer."""
+        c, g = self._split(points)
+        E = c[..., None, None] * _products(g)
+        E[:, -1, -1, -1] = self.sign
+        return np.asarray(E)
+
+    def slopes(self, points: Float[Array, "N P"], dE: Float[Array, "N L K1 K1"]) -> Float[Array, "N P"]:
+        """By rates, gates within the prompt, and γ."""
+        c, g = self._split(points)
+        G, dE = _products(g), dE.copy()
+        dE[:, -1, -1, -1] = 0.0
+        by_rate, by_gate = (dE * G).sum(axis=(2, 3)), _by_gate(g, G, c[..., None, None] * dE)
+        by_rate[:, -1] *= self.sign
+        inner = by_gate[..., :-1].reshape(len(points), -1)
+        return np.concatenate([by_rate, inner, by_gate[:, :-1, -1]], axis=1)
+
+    def _split(self, points: Array) -> tuple[Array, Array]:
+        """Rates with their sign, [N, L], and all gates, [N, L, K]."""
+        L, K, N = self.L, self.K, len(points)
+        c, inner, last = np.split(points, [L, L * K], axis=1)
+        gates = np.concatenate([inner.reshape(N, L, K - 1), np.column_stack((last, np.ones(N)))[..., None]], axis=2)
+        return np.column_stack((c[:, :-1], self.sign * c[:, -1])), gates
 
 
 @dataclass(frozen=True)
@@ -154,6 +210,45 @@ class Weighted(Family):
         write = np.tile(np.eye(J), (L, 1))
         readout = seen[..., :, J - 1].reshape(*batch, L * J)
         return _plain(readout, skips.reshape(*batch, L * J, L * J), write, np.ones((L * J, self.K)))
+
+    def weights(self, points: Float[Array, "N P"]) -> Float[Array, "N L K1 K1"]:
+        """The weights themselves."""
+        return np.asarray((points @ self._places).reshape(len(points), self.L, self.K + 1, self.K + 1))
+
+    def slopes(self, points: Float[Array, "N P"], dE: Float[Array, "N L K1 K1"]) -> Float[Array, "N P"]:
+        """Sums of those by the entries that hold a coordinate."""
+        return np.asarray(dE.reshape(len(points), -1) @ self._places.T)
+
+    @cached_property
+    def _places(self) -> Array:
+        """Where in E each coordinate stands, [P, L (K + 1)²]."""
+        L, J, each = self.L, self.K + 1, 1 + len(self.pairs)
+        found = np.zeros((self.size, L, J, J))
+        for layer in range(L - 1):
+            found[layer * each, layer] = np.eye(J)
+            for i, (k, m) in enumerate(self.pairs, start=1):
+                found[layer * each + i, layer, k, m] = 1.0
+        found[(L - 1) * each + np.arange(J), L - 1, np.arange(J), J - 1] = 1.0
+        return found.reshape(self.size, -1)
+
+
+def _products(g: Float[Array, "N L K"]) -> Float[Array, "N L K1 K1"]:
+    """What the gates leave of task k at the tokens of task m ≥ k, the query last."""
+    K = g.shape[2]
+    G = np.zeros((*g.shape[:2], K + 1, K + 1))
+    G[...] = np.eye(K + 1)
+    for m in range(K):
+        G[..., : m + 1, m + 1] = G[..., : m + 1, m] * g[..., m, None]
+    return G
+
+
+def _by_gate(g: Array, G: Array, dG: Array) -> Float[Array, "N L K"]:
+    """Slopes by gates from those by their products: back through `_products`, since a gate may be 0."""
+    found, dG = np.zeros(g.shape), dG.copy()
+    for m in reversed(range(g.shape[2])):
+        found[..., m] = (dG[..., : m + 1, m + 1] * G[..., : m + 1, m]).sum(axis=2)
+        dG[..., : m + 1, m] += dG[..., : m + 1, m + 1] * g[..., m, None]
+    return found
 
 
 def _plain(readout: Any, skips: Any, write: Array, gates: Any) -> Heads:
