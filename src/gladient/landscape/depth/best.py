@@ -25,12 +25,12 @@ StackGates: TypeAlias = Literal["none", "scalar", "value", "free"]
 """Families of gates of a stack."""
 
 _MEETS, _DIGITS = 1e-8, 1e-12  # part of what is above σ², and of M: a risk this near a lower bound is proved
-_FIRST, _KEPT, _LONG = 12, 4, 120  # steps of every start; starts that go on; steps of those
+_FIRST, _KEPT, _LONG = 12, 8, 120  # steps of every start; starts that go on; steps of those
 _SAME = 1e-6  # of M: two ends this near are one minimum
 
 
 def best_stack(
-    setting: MultitaskSetting | Reduced, layers: int, gates: StackGates = "none", *, starts: int = 8, seed: int = 0
+    setting: MultitaskSetting | Reduced, layers: int, gates: StackGates = "none", *, starts: int = 32, seed: int = 0
 ) -> BestStack:
     r"""The best stack of L layers with a kind of gate, for Σ ∝ I.
 
@@ -126,6 +126,7 @@ class _End:
     family: Family
     point: Array
     share: float
+    ends: Array
     tried: int
     followed: int
     count: int
@@ -148,8 +149,8 @@ class _Search:
             steps.append(self._descend(family, self._steps(family, steps, rng)))
         ends = [steps[-1]]
         if self.gates == "scalar" and layers > 1:
-            limits = [Endless(layers, K, rate, sign) for sign in (1.0, -1.0)]
-            ends += [self._descend(limit, self._endless(limit, rng)) for limit in limits]
+            limits = [Endless(layers, K, rate, j, sign) for j in range(layers) for sign in (1.0, -1.0)]
+            ends += [self._descend(limit, self._endless(limit, steps[-1], rng)) for limit in limits]
         if self.gates == "value":
             weighted = Weighted(layers, K, rate)
             ends.append(self._descend(weighted, self._weighted(weighted, steps[-1])))
@@ -160,7 +161,7 @@ class _Search:
 
         def both(points: Array) -> tuple[Array, Array]:
             with np.errstate(over="ignore", invalid="ignore"):
-                share, dE = objective(family.weights(points), family.keep)
+                share, dE = objective(family.weights(points), family.endless)
                 return share, family.slopes(points, dE)
 
         def f(points: Array) -> Array:
@@ -173,7 +174,7 @@ class _Search:
         ends, shares = descend(f, derivatives, ends[kept], low, high, most=_LONG)
         least = int(shares.argmin())
         count = int((shares <= shares[least] + _SAME).sum())
-        return _End(family, ends[least], float(shares[least]), len(starts), len(kept), count)
+        return _End(family, ends[least], float(shares[least]), ends, len(starts), len(kept), count)
 
     def _steps(self, family: Steps, found: list[_End], rng: np.random.Generator) -> list[Array]:
         """The best L - 1 with a layer in front that is shut or idle, or one behind of negative rate; some of them."""
@@ -195,24 +196,31 @@ class _Search:
             c, g = rate * np.array([30.0 * sign, *np.ones(L - 2), 0.1]), np.full((L, K), 0.5)
             g[0, -1], g[-1, -1] = 0.1, 1.0
             starts.append(family.point(c, g))
-        for _ in range(self.starts):
-            c, g = rate * rng.uniform(-1.5, 2.0, L), rng.choice([0.0, 0.3, 0.7, 1.0], (L, K))
-            starts.append(family.point(c, g))
+        for i in range(self.starts):
+            large = rng.choice([-1.0, 1.0], L) * 10.0 ** rng.uniform(-1.0, 1.5, L)  # roles of any order of magnitude
+            c = rate * (large if i % 2 else rng.uniform(-2.0, 2.5, L))
+            starts.append(family.point(c, rng.choice([0.0, 0.3, 0.7, 1.0], (L, K))))
         return starts
 
-    def _endless(self, family: Endless, rng: np.random.Generator) -> list[Array]:
-        """Layers that are shut or open within the prompt, and read at the query; some at random."""
-        L, K = family.L, family.K
-        inner = np.zeros((L, K - 1))
-        last = self._ratios()[: K - 1]
+    def _endless(self, family: Endless, found: _End, rng: np.random.Generator) -> list[Array]:
+        """The ends of finite steps, as far as the rate of that layer has this sign, and what is like them."""
+        L, K, size = family.L, family.K, family.size
+        assert isinstance(found.family, Steps)
         starts = []
+        for end in found.ends:
+            c, g = found.family.split(end)
+            if c[family.j] * family.sign > 0.0:
+                starts.append(family.point(c / family.rate, g))
         for lower, gamma in ((0.0, 1.0), (0.0, 3.0), (1.0, 1.0), (0.5, 0.0)):
-            inner[:-1], inner[-1] = lower, last
-            starts.append(np.concatenate([np.linspace(0.5, 1.5, L), inner.ravel(), np.full(L - 1, gamma)]))
-            starts.append(np.concatenate([np.linspace(0.5, 1.5, L), 1.0 - inner.ravel(), np.full(L - 1, gamma)]))
-        for _ in range(self.starts):
+            inner = np.full((L, K - 1), lower)
+            inner[-1] = self._ratios()[: K - 1]
+            for gates in (inner, 1.0 - inner):
+                c, last = np.linspace(0.5, 1.5, L - 1), np.full(size - L + 1 - inner.size, gamma)
+                starts.append(np.concatenate([c, gates.ravel(), last]))
+        for _ in range(self.starts // 2):
             inner = rng.choice([0.0, 0.3, 0.7, 1.0], L * (K - 1))
-            starts.append(np.concatenate([rng.uniform(0.0, 2.0, L), inner, rng.uniform(0.0, 3.0, L - 1)]))
+            last = rng.uniform(0.0, 3.0, size - L + 1 - len(inner))
+            starts.append(np.concatenate([rng.uniform(-1.0, 2.0, L - 1), inner, last]))
         return starts
 
     def _weighted(self, family: Weighted, found: _End) -> list[Array]:

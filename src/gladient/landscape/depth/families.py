@@ -31,9 +31,9 @@ class Family:
         return np.full(self.size, -np.inf), np.full(self.size, np.inf)
 
     @property
-    def keep(self) -> float:
-        """See `Objective.__call__`."""
-        return 1.0
+    def endless(self) -> int | None:
+        """The layer whose rate grows without end, if one does."""
+        return None
 
     def heads(self, points: Float[Array, "*N P"]) -> Heads:
         """The stacks of points."""
@@ -97,76 +97,88 @@ class Steps(Family):
 
 @dataclass(frozen=True)
 class Endless(Family):
-    r"""The limit of scalar-gated steps whose last rate grows while the query sees less and less of the layers below.
+    r"""The limit of scalar-gated steps as the rate of layer j grows without end, $c_j \to \sigma\infty$.
 
-    With $c_L \to \sigma\infty$ and the last gates $g_{lK} = \gamma_l / |c_L|$ below, the query's own token turns what
-    the layers below give it into $-\sigma\, |x|^2 \sum_{l<L} c_l o_l$, read with gates $\gamma_l \ge 0$ of any size;
-    the last layer's own weights stay, with the sign σ. That is a stack with one more head, which writes at the query
-    alone.
+    The last gates are $g_{lK} = \gamma_l / |c_j|$, so that the query sees what is finite, with γ ≥ 0 of any size. Three
+    things are left of the steps:
 
-    Coordinates: $c_l$, [L - 1]; the last layer's weight on the last task; the gates of all layers but for the last
-    delimiter, [L, K - 1]; γ, [L - 1].
+    * the query's own token turns what the layers below give it into $-\sigma\,|x|^2 \sum_{l<j} c_l o_l$, and passes on
+      nothing else of them: a head that writes at the query alone;
+    * the layers above see layer j in place of the labels, which are nothing beside it;
+    * the last of them has a rate that falls as that of layer j grows, and a query without an own token.
+
+    Coordinates: $c_l$ of all layers but j, [L - 1]; the gates of all layers but for the last delimiter, [L, K - 1]; γ of
+    the layers but for the last one, whose rate is as good, and of the last one if it is j.
     """
 
+    j: int = 0
     sign: float = 1.0
 
     @property
-    def size(self) -> int:
-        """Rates, gates within the prompt, and the last gates below the last layer."""
-        return self.L + self.L * (self.K - 1) + self.L - 1
+    def endless(self) -> int:
+        """Layer j."""
+        return self.j
 
     @property
-    def keep(self) -> float:
-        """The query sees the lower layers by its own token alone."""
-        return 0.0
+    def size(self) -> int:
+        """Rates, gates within the prompt, and γ."""
+        return self.L - 1 + self.L * (self.K - 1) + self._last
 
     @property
     def box(self) -> tuple[Float[Array, " P"], Float[Array, " P"]]:
-        """Rates below of any sign, the last of one; gates from 0 to 1; γ from 0."""
+        """Rates of any size and sign; gates from 0 to 1; γ from 0."""
         low, high = np.full(self.size, 0.0), np.full(self.size, np.inf)
         low[: self.L - 1] = -np.inf
-        high[self.L : self.L * self.K] = 1.0
+        high[self.L - 1 : self.size - self._last] = 1.0
         return low, high
 
+    def point(self, rates: Array, gates: Array) -> Float[Array, " P"]:
+        """The point near these steps, rates in units of `rate`: exactly so as the rate of layer j goes on to grow."""
+        large, c = max(abs(rates[self.j]), 1e-6), rates.copy()
+        if self.j < self.L - 1:
+            c[-1] *= large
+        return np.concatenate([np.delete(c, self.j), gates[:, :-1].ravel(), large * gates[: self._last, -1]])
+
     def heads(self, points: Float[Array, "*N P"]) -> Heads:
-        """The layers below, the last layer with the query masked, and the query's own token."""
-        L, K, batch = self.L, self.K, points.shape[:-1]
-        c, inner, last = np.split(points, [L, L * K], axis=-1)
-        c = c * self.rate
-        gates = np.ones((*batch, L + 1, K))
-        gates[..., :L, : K - 1] = inner.reshape(*batch, L, K - 1)
-        gates[..., : L - 1, K - 1] = last
-        skips, readout = np.zeros((*batch, L + 1, L + 1)), np.zeros((*batch, L + 1))
-        skips[..., :L, :L] = chain(c)
-        skips[..., L, : L - 1] = -c[..., : L - 1] * self.rate  # γ in units of the rate, as the product c_L g is
-        readout[..., L - 1], readout[..., L] = self.sign * c[..., L - 1], self.sign
-        write = np.ones((L + 1, K + 1))
-        write[L - 1, K], write[L, :K] = 0.0, 0.0
-        return _plain(readout, skips, write, gates)._replace(label=np.append(np.ones(L), 0.0))
+        """The layers below, layer j with the query masked, the query's own token, and the layers above."""
+        L, K, j, batch = self.L, self.K, self.j, points.shape[:-1]
+        c, g = self._split(points)
+        f = np.insert(self.rate * c, j + 1, self.sign * self.rate, axis=-1)
+        skips = chain(f)
+        skips[..., j + 1, :] = skips[..., j, :]
+        skips[..., j + 2 :, :j] = 0.0
+        gates, write, label = np.insert(g, j + 1, 1.0, axis=-2), np.ones((L + 1, K + 1)), np.ones(L + 1)
+        write[j, K], write[j + 1, :K], write[-1, K], label[j + 1 :] = 0.0, 0.0, float(j == L - 1), 0.0
+        f[..., :j] = 0.0
+        return _plain(f, skips, write, gates.reshape(*batch, L + 1, K))._replace(label=label)
 
     def weights(self, points: Float[Array, "N P"]) -> Float[Array, "N L K1 K1"]:
-        """Steps with the last gates γ; the query's own token counts ±1 in the last layer."""
+        """Steps with the last gates γ and a rate of ±1 in layer j."""
         c, g = self._split(points)
         E = c[..., None, None] * _products(g)
-        E[:, -1, -1, -1] = self.sign
+        E[:, -1, -1, -1] *= self.j == self.L - 1
         return np.asarray(E)
 
     def slopes(self, points: Float[Array, "N P"], dE: Float[Array, "N L K1 K1"]) -> Float[Array, "N P"]:
         """By rates, gates within the prompt, and γ."""
         c, g = self._split(points)
         G, dE = _products(g), dE.copy()
-        dE[:, -1, -1, -1] = 0.0
+        dE[:, -1, -1, -1] *= self.j == self.L - 1
         by_rate, by_gate = (dE * G).sum(axis=(2, 3)), _by_gate(g, G, c[..., None, None] * dE)
-        by_rate[:, -1] *= self.sign
         inner = by_gate[..., :-1].reshape(len(points), -1)
-        return np.concatenate([by_rate, inner, by_gate[:, :-1, -1]], axis=1)
+        return np.concatenate([np.delete(by_rate, self.j, axis=1), inner, by_gate[:, : self._last, -1]], axis=1)
+
+    @property
+    def _last(self) -> int:
+        return self.L - (self.j < self.L - 1)
 
     def _split(self, points: Array) -> tuple[Array, Array]:
-        """Rates with their sign, [N, L], and all gates, [N, L, K]."""
-        L, K, N = self.L, self.K, len(points)
-        c, inner, last = np.split(points, [L, L * K], axis=1)
-        gates = np.concatenate([inner.reshape(N, L, K - 1), np.column_stack((last, np.ones(N)))[..., None]], axis=2)
-        return np.column_stack((c[:, :-1], self.sign * c[:, -1])), gates
+        """Rates with that of layer j, [..., L], and all gates, [..., L, K]."""
+        L, K, batch = self.L, self.K, points.shape[:-1]
+        c, inner, last = np.split(points, [L - 1, L - 1 + L * (K - 1)], axis=-1)
+        last = np.concatenate([last, np.ones((*batch, L - self._last))], axis=-1)
+        gates = np.concatenate([inner.reshape(*batch, L, K - 1), last[..., None]], axis=-1)
+        return np.insert(c, self.j, self.sign, axis=-1), gates
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from gladient.landscape.depth.stack import Heads
 
 __all__ = ["Objective"]
 
+_TOGETHER = 128  # points at once: more leave the cache and take twice as long each, fewer wait for Python
+
 
 @dataclass(frozen=True, eq=False)
 class Objective:
@@ -66,44 +68,54 @@ class Objective:
         P = len(kept)
         return replace(self, layers=layers, paths=tuple(kept), A=self.A[:P, :P], m=self.m[:P])
 
-    def __call__(self, E: Float[Array, "N L K1 K1"], keep: float = 1.0) -> tuple[Float[Array, " N"], Array]:
-        """Shares, and their slopes by E; with `keep` 0 the last layer's query sees the lower layers by its token alone.
+    def __call__(self, E: Float[Array, "N L K1 K1"], endless: int | None = None) -> tuple[Float[Array, " N"], Array]:
+        """Shares, and their slopes by E.
 
         Args:
             E: weights times rates; [l, k, k] counts within task k, [l, K, K] is the query's own.
-            keep: 1, or 0 in the limit of a last rate without end.
+            endless: a layer that hides all below it: the ones above read it alone, and the query passes on nothing of
+                them but by its own token there (`Endless`).
         """
+        parts = [self._part(E[first : first + _TOGETHER], endless) for first in range(0, len(E), _TOGETHER)]
+        shares, slopes = zip(*parts, strict=True)
+        return np.concatenate(shares), np.concatenate(slopes)
+
+    def _part(self, E: Array, endless: int | None) -> tuple[Array, Array]:
         L, K, walk = self.layers, self.tasks, self._walk
         w = np.ones((len(E), L, len(self.paths)))
+        j = L - 1 if endless is None else endless  # of these the layers above see no labels, and nothing below
+        w[:, j + 1 :] = 0.0
         for new, old, prev, last, _, _ in walk:
             passed = E[:, :-1, prev, last] * w[:, :-1, old]
             w[:, 0, new], w[:, 1:, new] = 0.0, -np.cumsum(passed, axis=1)
+            w[:, j + 1 :, new] += passed[:, :j].sum(axis=1, keepdims=True)
         end = np.array([p[-1] for p in self.paths])
         read, own = E[:, :, end, K] * w, E[:, :, K, K]
         z = np.zeros((L + 1, len(E), L, len(self.paths)))  # a pass through the own token for each layer but the first
         for layer in range(L):
-            z[layer + 1] = (1.0 if layer < L - 1 else keep) * z[layer]
+            z[layer + 1] = (layer != endless) * z[layer]
             z[layer + 1, :, 1:] -= own[:, layer, None, None] * z[layer, :, :-1]
             z[layer + 1, :, 0] += read[:, layer]
         F, hankel = z[L], self.xi[np.arange(L)[:, None] + np.arange(L)]
         g, QF = self.xi[:L, None] * self.m, np.einsum("ij,njp->nip", hankel, F @ self.A)
         share = 1.0 - np.einsum("njp,njp->n", F, 2.0 * g - QF) / self.d
-        return share, self._back(E, keep, w, z, 2.0 * (QF - g) / self.d)
+        return share, self._back(E, endless, w, z, 2.0 * (QF - g) / self.d)
 
-    def _back(self, E: Array, keep: float, w: Array, z: Array, dz: Array) -> Array:
+    def _back(self, E: Array, endless: int | None, w: Array, z: Array, dz: Array) -> Array:
         """The slopes by E from those by F."""
         L, K, dE, dw = self.layers, self.tasks, np.zeros(E.shape), np.zeros(w.shape)
-        end = np.array([p[-1] for p in self.paths])
+        end, j = np.array([p[-1] for p in self.paths]), L - 1 if endless is None else endless
         at_end = np.eye(K)[end]
         for layer in reversed(range(L)):
             dE[:, layer, K, K] = -np.einsum("njp,njp->n", dz[:, 1:], z[layer, :, :-1])
             dE[:, layer, :K, K] = (dz[:, 0] * w[:, layer]) @ at_end
             dw[:, layer] = dz[:, 0] * E[:, layer, end, K]
-            below = (1.0 if layer < L - 1 else keep) * dz
+            below = (layer != endless) * dz
             below[:, :-1] -= E[:, layer, K, K, None, None] * dz[:, 1:]
             dz = below
         for new, old, prev, last, to_old, to_pair in reversed(self._walk):
             taken = -np.cumsum(dw[:, :0:-1, new], axis=1)[:, ::-1]
+            taken[:, :j] += dw[:, j + 1 :, new].sum(axis=1, keepdims=True)
             pairs = (taken * w[:, :-1, old]) @ to_pair
             dE[:, :-1] += pairs.reshape(*pairs.shape[:2], K + 1, K + 1)
             dw[:, :-1] += (taken * E[:, :-1, prev, last]) @ to_old
