@@ -107,8 +107,8 @@ class Endless(Family):
     * the layers above see layer j in place of the labels, which are nothing beside it;
     * the last of them has a rate that falls as that of layer j grows, and a query without an own token.
 
-    Coordinates: $c_l$ of all layers but j, [L - 1]; the gates of all layers but for the last delimiter, [L, K - 1]; γ of
-    the layers but for the last one, whose rate is as good, and of the last one if it is j.
+    Coordinates: $c_l$ of all layers but j, [L - 1]; the gates of all layers but for the last delimiter, [L, K - 1]; γ
+    of the layers but for the last one, whose rate is as good, and of the last one if it is j.
     """
 
     j: int = 0

@@ -11,7 +11,9 @@ from gladient.landscape.gates.result import few
 
 __all__ = ["BestStack", "Bound", "StackCertificate", "in_units", "require_layers"]
 
-_LARGE = 1e4  # the rate that grows of steps near a limit, in units of what its gates leave of it: their risk is 1e-4 above
+_LARGE = (
+    1e4  # the rate that grows of steps near a limit, in units of what its gates leave of it: their risk is 1e-4 above
+)
 
 
 @dataclass(frozen=True)
