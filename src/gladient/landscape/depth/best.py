@@ -41,21 +41,22 @@ def best_stack(
     * "free": any weights and any skips between layers, `depth_bound`.
 
     One layer, "free", two layers of "none", and two of "value", which reach `depth_bound`, are solved. The others are
-    searched on the exact risk, from the best L - 1 with one more layer and from random starts, scalar gates also at
-    infinity: there the last rate grows without end and the query's own token turns a nearly shut gate into a negative
-    weight. The search proves nothing by itself; what meets `depth_bound` is proved, as two layers of scalar gates do
-    for uncorrelated tasks of equal length with $0 \le r_1 \le \dots \le r_K$.
+    searched on the exact risk: from the best L - 1 with one more layer, from random starts, and again from near the
+    lowest ends while that gains; scalar gates also at infinity, where a layer's rate grows without end: the query's own
+    token there turns nearly shut gates below into negative weights, and the layers above see no labels (`Endless`). The
+    search proves nothing by itself; what meets `depth_bound` is proved, as two layers of scalar gates do for
+    uncorrelated tasks of equal length with $0 \le r_1 \le \dots \le r_K$.
 
     Args:
         setting: the data, Σ ∝ I.
         layers: L.
         gates: the family.
-        starts: random starts of each search.
+        starts: random starts of each search, beside its own.
         seed: seed of the starts.
 
     Raises:
-        ValueError: if layers is below 1, the family is unknown, Σ is not a multiple of I, or the bound would not fit in
-            memory.
+        ValueError: if layers is below 1, starts below 0, the family is unknown, Σ is not a multiple of I, or the bound
+            would not fit in memory.
 
     Source: derived.
 
@@ -70,6 +71,8 @@ def best_stack(
     require_layers(layers)
     if gates not in ("none", "scalar", "value", "free"):
         raise ValueError(f"gates is {gates!r}; choose one of none, scalar, value, free")
+    if starts < 0:
+        raise ValueError(f"starts is {starts}; a search takes 0 or more random ones beside its own")
     model = Radial.of(setting)
     if layers == 1 and gates in ("none", "scalar"):
         return _one_layer(setting, gates)

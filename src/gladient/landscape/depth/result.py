@@ -1,6 +1,7 @@
 """What the answers about several layers hold."""
 
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -152,6 +153,6 @@ def in_units(heads: Heads, scale: float) -> Stack:
 
 
 def require_layers(layers: int) -> None:
-    """Raises ValueError for less than one layer."""
-    if layers < 1 or layers != int(layers):
-        raise ValueError(f"layers is {layers}; a stack has a whole number of layers, 1 or more")
+    """Raises ValueError for what is no whole number of layers."""
+    if not isinstance(layers, Real) or not layers >= 1 or layers % 1:
+        raise ValueError(f"layers is {layers!r}; a stack has a whole number of layers, 1 or more")
