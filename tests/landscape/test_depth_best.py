@@ -286,7 +286,6 @@ def test_results_speak():
     ("ask", "message"),
     [
         (lambda s: best_stack(s, 0), "layers is 0"),
-        (lambda s: best_stack(s, float("inf")), "layers is inf"),
         (lambda s: best_stack(s, 2, "scalar", starts=-1), "starts is -1"),
         (lambda s: best_stack(MultitaskSetting([5], [[1.0]], [1.0], np.diag([3.0, 1.0])), 2), "two_layers_diagonal"),
         (lambda s: best_stack(s, 300, "scalar"), "GB at once"),

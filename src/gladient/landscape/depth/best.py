@@ -27,6 +27,7 @@ StackGates: TypeAlias = Literal["none", "scalar", "value", "free"]
 _MEETS, _DIGITS = 1e-8, 1e-12  # part of what is above σ², and of M: a risk this near a lower bound is proved
 _FIRST, _KEPT, _LONG, _LAST = 12, 8, 40, 200  # steps of every start; starts that go on; steps of those, of the lowest
 _NEAR, _MOST = 8, 6  # starts near each end; times that these are tried, while that gains
+_GAIN = 1e-9  # of M: what counts as a gain; flat valleys lose less to rounding
 _SAME = 1e-6  # of M: two ends this near are one minimum
 
 
@@ -191,7 +192,7 @@ class _Search:
                 break
             lowest = min(ends, key=lambda end: end.share)
             ends[ends.index(lowest)] = again = self._again(lowest, rng)
-            if lowest.share - again.share <= _SAME:
+            if lowest.share - again.share <= _GAIN:
                 break
         return ends
 
@@ -211,10 +212,12 @@ class _Search:
         near = self._descend(end.family, [*_near(end.ends[kept], *end.family.box, rng)])
         ends, shares = np.concatenate([end.ends, near.ends]), np.concatenate([end.shares, near.shares])
         least = int(shares.argmin())
-        ends[least : least + 1], shares[least : least + 1] = self._down(end.family, ends[least : least + 1], _LAST)
+        ends[least : least + 1], shares[least : least + 1] = self._down(
+            end.family, ends[least : least + 1], _LAST, 1e-2
+        )
         return _End(end.family, ends, shares, end.tried + near.tried, end.followed + near.followed)
 
-    def _down(self, family: Family, points: Array, most: int) -> tuple[Array, Array]:
+    def _down(self, family: Family, points: Array, most: int, unit: float = 1.0) -> tuple[Array, Array]:
         objective = self.objective.shorter(family.L)
 
         def both(points: Array) -> tuple[Array, Array]:
@@ -222,7 +225,8 @@ class _Search:
                 share, dE = objective(family.weights(points), family.endless)
                 return share, family.slopes(points, dE)
 
-        return descend(lambda x: both(x)[0], by_slopes(lambda x: both(x)[1]), points, *family.box, most=most)
+        low, high = family.box
+        return descend(lambda x: both(x)[0], by_slopes(lambda x: both(x)[1]), points, low, high, unit=unit, most=most)
 
     def _steps(self, family: Steps, found: list[_End], rng: np.random.Generator) -> list[Array]:
         """The best L - 1 with one more layer anywhere, shut, idle or of negative rate; large rates; some at random."""
