@@ -172,6 +172,6 @@ def test_what_no_stack_does(name, row, message):
     with pytest.raises(ValueError, match="layer 1, head 0: W_o reads or writes features"):
         extract_stack(model, LAYOUT)
     model = construct_stack(TWO, LAYOUT)
-    model.layers[0].attention.gate.weight.data[0, 4] = 0.1
+    dict(model.named_parameters())["layers.0.attention.gate.weight"].data[0, 4] = 0.1
     with pytest.raises(ValueError, match="a gate reads or writes labels or x"):
         extract_stack(model, LAYOUT)

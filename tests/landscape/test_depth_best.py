@@ -20,7 +20,7 @@ from gladient.landscape.depth import (
     long_prompt_share,
     stack_risk,
 )
-from gladient.landscape.depth.families import Endless, Steps, Weighted
+from gladient.landscape.depth.families import Endless, Family, Steps, Weighted
 from gladient.landscape.depth.objective import Objective
 from gladient.landscape.depth.radial import Radial
 from gladient.landscape.depth.result import in_units
@@ -71,8 +71,9 @@ def test_docs_setting():
 @pytest.mark.slow
 def test_docs_setting_with_gates():
     for n, gated in ((10, (0.6132, 0.5951, 0.5894)), (20, (0.4776, 0.4615, 0.4557)), (40, (0.3855, 0.3761, 0.3725))):
-        found = tuple(round(best_stack(two((0.2, 0.8), n, 5), L, "scalar").risk / 5, 4) for L in (2, 3, 4))
-        assert found == gated
+        found = [best_stack(two((0.2, 0.8), n, 5), L, "scalar").risk / 5 for L in (2, 3, 4)]
+        assert tuple(np.round(found[:2], 4)) == gated[:2]
+        assert gated[2] - 0.001 < found[2] < gated[2] + 5e-5  # 0.4551 at n = 20 was not known
 
 
 def test_the_limit_of_two_layers_is_one_linear_solve():
@@ -162,7 +163,7 @@ def test_objective():
     rng = np.random.default_rng(12)
     setting = random_setting(rng, (4, 9), 5, 3.0)
     model = Radial.of(setting)
-    families = [(Steps(3, 2, model.rate, gated), gated) for gated in (True, False)]
+    families: list[tuple[Family, bool]] = [(Steps(3, 2, model.rate, gated), gated) for gated in (True, False)]
     families += [(Endless(3, 2, model.rate, 1, -1.0), True), (Weighted(3, 2, model.rate), True)]
     for family, gated in families:
         objective, points = Objective.of(model, 3, gated=gated), rng.random((5, family.size))
