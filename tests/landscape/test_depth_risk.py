@@ -59,6 +59,16 @@ def test_heads_side_by_side_are_one_layer():
     assert stack_risk(setting, side).risk == pytest.approx(cubature(setting, side, 6), rel=1e-12)
 
 
+def test_delta_heads_one_for_each_task():
+    """Heads that erase, each at its own task, with a decay after it: by cubature."""
+    rng = np.random.default_rng(13)
+    for _ in range(5):
+        write = np.column_stack((np.diag(rng.uniform(0.05, 0.3, 2)), np.zeros(2)))
+        stack = Stack(rng.standard_normal(2), np.zeros((2, 2)), gates=rng.random((2, 2)), write=write, erase=1.0)
+        setting = random_setting(rng, (1, 1), 2)
+        assert stack_risk(setting, stack).risk == pytest.approx(cubature(setting, stack, 6), rel=1e-12)
+
+
 def drawn(rng, case):
     """A setting of a few examples and a stack with rates up to 1/(n + d), where sampling can be trusted."""
     n, d = rng.integers(1, 6, int(rng.integers(1, 4))), int(rng.integers(3, 9))

@@ -50,7 +50,7 @@ def construct_stack(stack: Stack, layout: PromptLayout, *, marks: bool = False) 
     >>> for stack, marks in ((depth_bound(setting, 3).stack, False), (marked_layers(setting).stack, True)):
     ...     model = construct_stack(stack, layout, marks=marks)
     ...     print([config.gate for config in model.configs], model.spare)
-    ['value', 'value', 'value'] 12
+    ['value', 'value', 'value'] 6
     ['none', 'none'] 3
     """
     _check(stack, layout)
