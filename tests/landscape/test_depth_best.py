@@ -4,12 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from depth_oracles import random_setting
 from scipy.optimize import minimize
 
+from depth_oracles import random_setting
 from gladient.landscape import linear_attention, optimum, scalar_gate
 from gladient.landscape.depth import (
+    BestStack,
     Stack,
+    StackCertificate,
     StackGates,
     best_stack,
     best_two_layers_diagonal,
@@ -18,7 +20,10 @@ from gladient.landscape.depth import (
     long_prompt_share,
     stack_risk,
 )
+from gladient.landscape.depth.families import Endless, Family, Steps, Weighted
+from gladient.landscape.depth.objective import Objective
 from gladient.landscape.depth.radial import Radial
+from gladient.landscape.depth.result import in_units
 from gladient.prompts import MultitaskSetting
 
 # risk / d for d = 10, n / 2 examples of each of two tasks, no noise: r, n, linear attention 2, 3, scalar gates 2, 3.
@@ -66,8 +71,9 @@ def test_docs_setting():
 @pytest.mark.slow
 def test_docs_setting_with_gates():
     for n, gated in ((10, (0.6132, 0.5951, 0.5894)), (20, (0.4776, 0.4615, 0.4557)), (40, (0.3855, 0.3761, 0.3725))):
-        found = tuple(round(best_stack(two((0.2, 0.8), n, 5), L, "scalar").risk / 5, 4) for L in (2, 3, 4))
-        assert found == gated
+        found = [best_stack(two((0.2, 0.8), n, 5), L, "scalar").risk / 5 for L in (2, 3, 4)]
+        assert tuple(np.round(found[:2], 4)) == gated[:2]
+        assert gated[2] - 0.001 < found[2] < gated[2] + 5e-5  # 0.4551 at n = 20 was not known
 
 
 def test_the_limit_of_two_layers_is_one_linear_solve():
@@ -117,16 +123,56 @@ def test_negative_weights_at_infinity():
     """P8: rates near the limit come as near to its risk as they like, and never to it."""
     setting = two((0.8, 0.2), 20)
     limit = best_stack(setting, 2, "scalar")
-    c1, last = float(-limit.stack.skips[1, 0]), limit.stack.readout[1]
-    gamma, inner = limit.stack.gates[0], limit.stack.gates[1]
-    risks = []
-    for rate in (1.0, 100.0, 10_000.0):
-        kappa = -limit.stack.skips[2, 0] / c1 * gamma[1]
-        gates = [[gamma[0], kappa / rate], [inner[0], last / rate]]
-        risks.append(stack_risk(setting, Stack.steps([c1, rate], gates)).risk)
-    assert risks[0] > risks[1] > risks[2] > limit.risk
-    assert risks[2] == pytest.approx(limit.risk, rel=1e-4)
+    above = [stack_risk(setting, limit.finite(large)).risk - limit.risk for large in (1e2, 1e4, 1e6)]
+    assert 1e-2 > above[0] > 50 * above[1] > 2500 * above[2] > 0.0
     assert limit.risk < 6.4249 < 7.0382 < best_stack(setting, 1, "scalar").risk
+
+
+def test_a_first_layer_without_end():
+    """The second layer then sees what the first one gives and no labels, which finite rates come near to."""
+    R = [[1.0, 0.47, 0.12], [0.47, 1.0, -0.03], [0.12, -0.03, 1.0]]
+    setting = MultitaskSetting([7, 44, 13], R, [-0.04, -0.15, 0.47], np.eye(10), 0.53)
+    limit = best_stack(setting, 2, "scalar")
+    assert not limit.certificate.attained
+    assert limit.risk < 0.53 + 10 * 0.846153
+    rates, gates = limit.finite(1e6).readout, limit.finite(1e6).gates
+    assert abs(rates[0]) > 1e6 * abs(rates[1])
+    assert 0.0 <= gates.min() <= gates.max() <= 1.0
+    assert stack_risk(setting, limit.finite(1e6)).risk == pytest.approx(limit.risk, rel=1e-6)
+
+
+@pytest.mark.parametrize("layers", [2, 3])
+def test_limits_of_any_layer(layers):
+    """A stack with one more head is what steps tend to, whatever the layer, the sign and the point."""
+    rng = np.random.default_rng(layers)
+    setting = random_setting(rng, (5, 9, 14), 5, 2.0)
+    model = Radial.of(setting)
+    for j in range(layers):
+        for sign in (1.0, -1.0):
+            family = Endless(layers, 3, model.rate, j, sign)
+            stack = in_units(family.heads(rng.random(family.size)), model.scale)
+            risk = stack_risk(setting, stack).risk
+            limit = BestStack(risk, stack, "scalar", StackCertificate("searched", 0.0, 0, 0, 0, attained=False))
+            off = [abs(stack_risk(setting, limit.finite(large)).risk - risk) for large in (1e3, 1e5)]
+            assert off[0] < 0.05 * risk
+            assert off[1] < 0.03 * off[0]
+
+
+def test_objective():
+    """Shares and slopes of every family are those of the recursion and of differences."""
+    rng = np.random.default_rng(12)
+    setting = random_setting(rng, (4, 9), 5, 3.0)
+    model = Radial.of(setting)
+    families: list[tuple[Family, bool]] = [(Steps(3, 2, model.rate, gated), gated) for gated in (True, False)]
+    families += [(Endless(3, 2, model.rate, 1, -1.0), True), (Weighted(3, 2, model.rate), True)]
+    for family, gated in families:
+        objective, points = Objective.of(model, 3, gated=gated), rng.random((5, family.size))
+        shares, by_weights = objective(family.weights(points), family.endless)
+        np.testing.assert_allclose(shares, model.shares(family.heads(points)), rtol=1e-13)
+        slopes = family.slopes(points, by_weights)
+        for i, step in enumerate(1e-3 * np.eye(family.size)):
+            up, down = (objective(family.weights(points + h), family.endless)[0] for h in (step, -step))
+            np.testing.assert_allclose(slopes[:, i], (up - down) / 2e-3, atol=1e-11)
 
 
 def test_two_layers_of_linear_attention_are_solved():
@@ -241,6 +287,7 @@ def test_results_speak():
     ("ask", "message"),
     [
         (lambda s: best_stack(s, 0), "layers is 0"),
+        (lambda s: best_stack(s, 2, "scalar", starts=-1), "starts is -1"),
         (lambda s: best_stack(MultitaskSetting([5], [[1.0]], [1.0], np.diag([3.0, 1.0])), 2), "two_layers_diagonal"),
         (lambda s: best_stack(s, 300, "scalar"), "GB at once"),
     ],

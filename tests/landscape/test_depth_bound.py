@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from depth_oracles import hermite, random_setting, random_stack, risk_given_features
 
+from depth_oracles import hermite, random_setting, random_stack, risk_given_features
 from gladient.landscape import delta_risk, optimum
 from gladient.landscape.delta import delta_schedule
 from gladient.landscape.depth import (

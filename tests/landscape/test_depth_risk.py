@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from depth_oracles import cubature, hermite, random_setting, random_stack, risk_given_features, simulated
 
+from depth_oracles import cubature, hermite, random_setting, random_stack, risk_given_features, simulated
 from gladient.landscape import delta_risk, optimum, risk
 from gladient.landscape.depth import Stack, best_readout, stack_risk, two_layers_diagonal
 from gladient.prompts import MultitaskSetting, PromptLayout
@@ -57,6 +57,16 @@ def test_heads_side_by_side_are_one_layer():
     assert (stack.depth, side.depth) == (3, 1)
     setting = random_setting(rng, (1, 1), 2)
     assert stack_risk(setting, side).risk == pytest.approx(cubature(setting, side, 6), rel=1e-12)
+
+
+def test_delta_heads_one_for_each_task():
+    """Heads that erase, each at its own task, with a decay after it: by cubature."""
+    rng = np.random.default_rng(13)
+    for _ in range(5):
+        write = np.column_stack((np.diag(rng.uniform(0.05, 0.3, 2)), np.zeros(2)))
+        stack = Stack(rng.standard_normal(2), np.zeros((2, 2)), gates=rng.random((2, 2)), write=write, erase=1.0)
+        setting = random_setting(rng, (1, 1), 2)
+        assert stack_risk(setting, stack).risk == pytest.approx(cubature(setting, stack, 6), rel=1e-12)
 
 
 def drawn(rng, case):

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from gladient._autocast import outside_autocast
 from gladient.nn import Gate, LayerConfig, ResidualModel
+from gladient.prompts import PromptLayout
 from gladient.wpgd import WPGD, Step, TaskWeights
 
-__all__ = ["SHUT", "construct", "solve_gates"]
+__all__ = ["SHUT", "construct", "shown_features", "solve_gates"]
 
 # The sigmoid of 40 differs from 1, and that of -40 from 0, by 4e-18; in float64 it is 1 from 53 ln 2 = 36.7 on. Larger
 # logits would leave fewer digits to those between, which the same weights make.
@@ -63,7 +64,9 @@ def construct(algorithm: WPGD) -> ResidualModel:
 
 
 @outside_autocast
-def solve_gates(features: Float[Tensor, "K1 p"], gates: Float[Tensor, "K C"]) -> Float[Tensor, "p C"]:
+def solve_gates(
+    features: Float[Tensor, "K1 p"], gates: Float[Tensor, "K C"], data: Float[Tensor, " C"] | None = None
+) -> Float[Tensor, "p C"]:
     r"""Weights W of gates that are open on data tokens and take given values on delimiters.
 
     $$ \mathrm{sigmoid}(W^\top c_0) = 1, \quad \mathrm{sigmoid}(W^\top c_k) = g_k $$
@@ -71,6 +74,7 @@ def solve_gates(features: Float[Tensor, "K1 p"], gates: Float[Tensor, "K C"]) ->
     Args:
         features: the contextual features c_0 … c_K as rows, linearly independent.
         gates: g_1 … g_K for each of C channels, in [0, 1].
+        data: the gates of data tokens, a decay per example; 1 if not given.
 
     Raises:
         ValueError: if the features are linearly dependent: then no weights give every delimiter its own gate.
@@ -87,7 +91,8 @@ def solve_gates(features: Float[Tensor, "K1 p"], gates: Float[Tensor, "K C"]) ->
             f"the {len(features)} contextual features c_0 … c_{len(features) - 1} have rank {rank}; gates tell "
             "delimiters apart by linearly independent ones: take PromptLayout(…, contextual=True)"
         )
-    logits = torch.cat([torch.full_like(gates[:1], SHUT), gates.logit().clamp(-SHUT, SHUT)])
+    data = gates.new_ones(gates.shape[1]) if data is None else data
+    logits = torch.cat([data[None], gates]).logit().clamp(-SHUT, SHUT)
     return torch.linalg.pinv(features) @ logits
 
 
@@ -103,9 +108,15 @@ def _task_weights(algorithm: WPGD) -> list[TaskWeights]:
     layout = found[0].layout
     if any(weights.layout != layout for weights in found):
         raise ValueError("the steps' weights are of different layouts; one network reads one layout")
+    shown_features(layout)
+    return found
+
+
+def shown_features(layout: PromptLayout) -> Float[Tensor, "K1 p"]:
+    """The contextual features of a data token, then those of each delimiter."""
     if layout.marks != "shared":
         raise ValueError(f"marks is {layout.marks!r}; the construction's gates read the paper's tokens: use 'shared'")
-    return found
+    return torch.as_tensor(layout.template[[0, *layout.delimiter_places], layout.d + 1 :])
 
 
 def _fill(layer: Any, step: Step, weights: TaskWeights) -> None:
@@ -116,6 +127,5 @@ def _fill(layer: Any, step: Step, weights: TaskWeights) -> None:
     attention.W_v[0, d] = 1.0
     layer.W_o[0, :, d] = weights.rows
     if attention.gate is not None:
-        shown = [0, *layout.delimiter_places]  # a data token, then each delimiter
-        features = torch.as_tensor(layout.template[shown, d + 1 :]).to(step.P_k)
+        features = shown_features(layout).to(step.P_k)
         attention.gate.weight[0, d + 1 :] = solve_gates(features, weights.delimiter_gates)

@@ -13,7 +13,7 @@ from gladient.nn import GatedLinearAttention, InContextRegressor, ResidualLayer,
 from gladient.prompts import PromptLayout
 from gladient.wpgd import WPGD, Estimates, Step, gate_weights
 
-__all__ = ["Extraction", "Factor", "extract", "residual_model", "unexplained"]
+__all__ = ["Extraction", "Factor", "check_plain", "extract", "residual_model", "unexplained"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,8 +206,13 @@ def _check(model: ResidualModel, tokens: Tensor, layout: PromptLayout) -> None:
         raise ValueError(
             f"tokens have shape {tuple(tokens.shape)}; the layout makes {wanted}, and B must be at least 2"
         )
+    check_plain(model)
+
+
+def check_plain(model: ResidualModel, *, bonus: bool = False) -> None:
+    """Raises ValueError for layers that do more than write what they read; a bonus may be allowed."""
     for number, config in enumerate(model.configs):
-        found = {"norm": config.norm, "output_gate": config.output_gate, "bonus": config.bonus}
+        found = {"norm": config.norm, "output_gate": config.output_gate, "bonus": config.bonus and not bonus}
         found[f"write={config.write!r}"] = config.write != "plain"
         found[f"normalise={config.normalise!r}"] = config.normalise != "none"
         for name, present in found.items():

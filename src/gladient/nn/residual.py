@@ -84,10 +84,11 @@ class ResidualModel(nn.Module):
     Args:
         width: numbers in a token, D.
         layers: one config per layer, at least one.
+        spare: channels beyond the token's, 0 at first, that layers write and read: room for skips.
         seeds: one seed for each member of the stack.
 
     Raises:
-        ValueError: if there is no layer.
+        ValueError: if there is no layer, or spare is below 0.
 
     Source: the residual layers of the multi-layer theorem of arXiv 2504.04308.
 
@@ -98,21 +99,26 @@ class ResidualModel(nn.Module):
 
     layers: Sequence[ResidualLayer]
 
-    def __init__(self, width: int, layers: Sequence[LayerConfig], *, seeds: Sequence[int] = (0,)) -> None:
+    def __init__(
+        self, width: int, layers: Sequence[LayerConfig], *, spare: int = 0, seeds: Sequence[int] = (0,)
+    ) -> None:
         super().__init__()
         if not layers:
             raise ValueError("layers is empty; a model needs at least one LayerConfig")
-        self.configs = tuple(layers)
+        if spare < 0:
+            raise ValueError(f"spare is {spare}; a token has 0 or more channels to spare")
+        self.configs, self.spare = tuple(layers), spare
         apart = 2**32  # beyond the seeds that people choose, so that no layer starts like the first of another member
         self.layers = nn.ModuleList(  # type: ignore[assignment]  # typed as what it holds
-            ResidualLayer(width, config, seeds=[seed + apart * depth for seed in seeds])
+            ResidualLayer(width + spare, config, seeds=[seed + apart * depth for seed in seeds])
             for depth, config in enumerate(layers)
         )
-        self.readout = nn.Parameter(torch.zeros(len(seeds), width))
+        self.readout = nn.Parameter(torch.zeros(len(seeds), width + spare))
 
     def forward(self, tokens: Float[Tensor, "*G B T D"]) -> Float[Tensor, "E B"]:
         """Predictions of every member for the prompts of its group."""
         *first, last = self.layers
+        tokens = self._with_spare(tokens)
         for layer in first:
             tokens = layer.rewrite(tokens)
         return last.read_last(tokens, self.readout)
@@ -122,16 +128,16 @@ class ResidualModel(nn.Module):
         """The read-out of every token after the last layer."""
         return contract("ebtd,ed->ebt", z, self.readout)
 
-    def hidden(self, tokens: Float[Tensor, "*G B T D"]) -> list[Float[Tensor, "E B T D"]]:
-        """The tokens of every member before the first layer and after each."""
-        z = [by_member(tokens, len(self.readout))]
+    def hidden(self, tokens: Float[Tensor, "*G B T D"]) -> list[Float[Tensor, "E B T W"]]:
+        """The tokens of every member before the first layer and after each, with the spare channels."""
+        z = [by_member(self._with_spare(tokens), len(self.readout))]
         for layer in self.layers:
             z.append(layer(z[-1])[0])
         return z
 
     def decode(
         self, tokens: Float[Tensor, "*G B T D"], states: Sequence[Tensor] | None = None
-    ) -> tuple[Float[Tensor, "E B T D"], list[Tensor]]:
+    ) -> tuple[Float[Tensor, "E B T W"], list[Tensor]]:
         """The last layer's tokens for further tokens, however many, and every layer's state to go on from.
 
         >>> model, tokens = ResidualModel(3, [LayerConfig(), LayerConfig()]), torch.ones(1, 1, 2, 3)
@@ -141,7 +147,7 @@ class ResidualModel(nn.Module):
         """
         if states is not None and len(states) != len(self.layers):
             raise ValueError(f"{len(states)} states came for {len(self.layers)} layers; pass what decode returned")
-        z, after = tokens, []
+        z, after = self._with_spare(tokens), []
         for depth, layer in enumerate(self.layers):
             z, state = layer(z, None if states is None else states[depth])
             after.append(state)
@@ -157,7 +163,7 @@ class ResidualModel(nn.Module):
         E, width = self.readout.shape
         if not 0 <= index < E:
             raise ValueError(f"index is {index}; the stack holds members 0 to {E - 1}")
-        alone = ResidualModel(width, self.configs).to(self.readout)
+        alone = ResidualModel(width - self.spare, self.configs, spare=self.spare).to(self.readout)
         alone.load_state_dict({name: x[index : index + 1] for name, x in self.state_dict().items()})
         return alone
 
@@ -183,4 +189,8 @@ class ResidualModel(nn.Module):
         layers = [asdict(config) for config in self.configs]
         for layer in layers:
             del layer["form"]  # how a layer is computed is none of its parameters' business
-        return {"width": width, "members": members, "layers": layers}
+        spare = {"spare": self.spare} if self.spare else {}  # files of models without are as they always were
+        return {"width": width - self.spare, "members": members, "layers": layers} | spare
+
+    def _with_spare(self, tokens: Tensor) -> Tensor:
+        return functional.pad(tokens, (0, self.spare)) if self.spare else tokens

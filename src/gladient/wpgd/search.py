@@ -114,7 +114,7 @@ def best_steps(
 
 def _exact(setting: MultitaskSetting, layers: int, gated: bool, starts: int, seed: int) -> BestSteps:
     """The best stack as steps, with gates that TaskWeights can tell apart."""
-    best = best_stack(setting, layers, "scalar" if gated else "none", starts=starts, seed=seed)
+    best = best_stack(setting, layers, "scalar" if gated else "none", starts=8 * starts, seed=seed)
     assert best.steps is not None  # of these two families
     rates, gates = best.steps[0], _told_apart(best.steps[1])
     certificate = best.certificate

@@ -7,9 +7,11 @@ import numpy as np
 
 from gladient._types import Array, Float
 
-__all__ = ["Objective", "descend"]
+__all__ = ["Derivatives", "Values", "by_slopes", "by_values", "descend"]
 
-Objective: TypeAlias = Callable[[Array], Array]
+Values: TypeAlias = Callable[[Array], Array]
+Derivatives: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
+"""Points [S, P] and their values [S] → slopes [S, P] and curvatures [S, P, P]."""
 
 _STEP = 0.02  # of a coordinate's size: differences give slopes exactly for any, curvatures nearly for a short one
 _LEAST = 0.1  # the size of a coordinate near 0
@@ -19,16 +21,23 @@ _CURVED = 1e-12  # curvature below this part of the largest is rounding
 
 
 def descend(
-    f: Objective, starts: Float[Array, "S P"], low: Array, high: Array, *, unit: float = 1.0, most: int = 150
+    f: Values,
+    derivatives: Derivatives,
+    starts: Float[Array, "S P"],
+    low: Array,
+    high: Array,
+    *,
+    unit: float = 1.0,
+    most: int = 150,
 ) -> tuple[Float[Array, "S P"], Float[Array, " S"]]:
     """The local minimum below each start in a box, and its value.
 
     Newton's method with the modulus of the curvature (a saddle is left, not sought), damped by each coordinate's own
-    curvature, with a step for each of several dampings in one call of f. Slopes are differences, exact for f that
-    is quadratic in each coordinate; curvatures are so up to the step's square.
+    curvature, with a step for each of several dampings in one call of f.
 
     Args:
         f: points [N, P] → values [N].
+        derivatives: slopes and curvatures, `by_slopes` or `by_values`.
         starts: where to begin, [S, P].
         low: least value of each coordinate, [P]; -inf where there is none.
         high: largest value, [P].
@@ -43,7 +52,7 @@ def descend(
         live = np.flatnonzero(calm < _CALM)
         if not len(live):
             break
-        slope, curve = _derivatives(f, x[live], value[live])
+        slope, curve = derivatives(x[live], value[live])
         tried = _steps(x[live], slope, curve, damping[live, None] * _DAMPING, low, high)
         values = np.where(np.isnan(new := f(tried.reshape(-1, x.shape[1]))), np.inf, new).reshape(tried.shape[:2])
         best = values.argmin(axis=1)
@@ -56,21 +65,40 @@ def descend(
     return x, value
 
 
-def _derivatives(f: Objective, x: Array, value: Array) -> tuple[Array, Array]:
-    """Slopes [S, P] and curvatures [S, P, P] from f at x ± h_i and x ± (h_i + h_j)."""
-    S, P = x.shape
-    h = _STEP * np.maximum(np.abs(x), _LEAST)
-    one = np.eye(P)[None] * h[:, None]
-    row, column = np.triu_indices(P, 1)
-    shifts = np.concatenate([one, one[:, row] + one[:, column]], axis=1)
-    points = np.stack([x[:, None] + shifts, x[:, None] - shifts], axis=1)
-    up, down = np.moveaxis(f(points.reshape(-1, P)).reshape(S, 2, -1), 1, 0)
-    slope, bend = (up - down) / 2, (up + down) / 2 - value[:, None]  # bend: half of the second difference
-    curve = np.zeros((S, P, P))
-    curve[:, np.arange(P), np.arange(P)] = 2 * bend[:, :P]
-    mixed = bend[:, P:] - bend[:, row] - bend[:, column]
-    curve[:, row, column] = curve[:, column, row] = mixed
-    return slope[:, :P] / h, curve / (h[:, :, None] * h[:, None, :])
+def by_slopes(f: Callable[[Array], Array]) -> Derivatives:
+    """Curvatures as differences of slopes f, points [N, P] → [N, P]: exact for what is quadratic in each coordinate."""
+
+    def derivatives(x: Array, value: Array) -> tuple[Array, Array]:
+        S, P = x.shape
+        h = _STEP * np.maximum(np.abs(x), _LEAST)
+        shifts = np.eye(P) * h[:, None]
+        slopes = f(np.concatenate([x, *(x + shifts.swapaxes(0, 1)), *(x - shifts.swapaxes(0, 1))]))
+        up, down = np.moveaxis(slopes[S:].reshape(2, P, S, P), 1, 2)
+        curve = (up - down) / (2.0 * h[:, :, None])
+        return slopes[:S], (curve + curve.swapaxes(1, 2)) / 2.0
+
+    return derivatives
+
+
+def by_values(f: Values) -> Derivatives:
+    """Both from f at x ± h_i and x ± (h_i + h_j): slopes are exact for what is quadratic in each coordinate."""
+
+    def derivatives(x: Array, value: Array) -> tuple[Array, Array]:
+        S, P = x.shape
+        h = _STEP * np.maximum(np.abs(x), _LEAST)
+        one = np.eye(P)[None] * h[:, None]
+        row, column = np.triu_indices(P, 1)
+        shifts = np.concatenate([one, one[:, row] + one[:, column]], axis=1)
+        points = np.stack([x[:, None] + shifts, x[:, None] - shifts], axis=1)
+        up, down = np.moveaxis(f(points.reshape(-1, P)).reshape(S, 2, -1), 1, 0)
+        slope, bend = (up - down) / 2, (up + down) / 2 - value[:, None]  # bend: half of the second difference
+        curve = np.zeros((S, P, P))
+        curve[:, np.arange(P), np.arange(P)] = 2 * bend[:, :P]
+        mixed = bend[:, P:] - bend[:, row] - bend[:, column]
+        curve[:, row, column] = curve[:, column, row] = mixed
+        return slope[:, :P] / h, curve / (h[:, :, None] * h[:, None, :])
+
+    return derivatives
 
 
 def _steps(x: Array, slope: Array, curve: Array, damping: Array, low: Array, high: Array) -> Array:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gladient._types import Array, ArrayLike, Float
-from gladient.landscape.depth.descent import descend
+from gladient.landscape.depth.descent import by_values, descend
 from gladient.landscape.gates.result import few
 from gladient.prompts import MultitaskSetting
 
@@ -116,8 +116,8 @@ def best_two_layers_diagonal(
         with np.errstate(over="ignore", invalid="ignore"):
             return model.risks(*split(x))
 
-    x, values = descend(f, begin[:, :size], low, high, unit=setting.M, most=_FIRST)
-    x, values = descend(f, x[np.argsort(values)[:_KEPT]], low, high, unit=setting.M, most=_LONG)
+    x, values = descend(f, by_values(f), begin[:, :size], low, high, unit=setting.M, most=_FIRST)
+    x, values = descend(f, by_values(f), x[np.argsort(values)[:_KEPT]], low, high, unit=setting.M, most=_LONG)
     p, g = split(x[values.argmin()][None])
     return DiagonalSteps(float(values.min()), p[0], g[0], model.directions)
 

@@ -84,7 +84,7 @@ class Radial:
 
     def form(self, heads: Heads) -> tuple[Any, Any]:
         r"""The g and Q of the risk $M - 2 g^\top f + f^\top Q f$ in the read-out f."""
-        A, m = self._moments(heads)
+        A, m = self.moments(heads)
         K, xi, weight = len(self.n), *_radii(self.d, longest_chain(heads.skips) + 1)
         t, e = heads.write[..., K], np.asarray(heads.erase)[..., None] * np.eye(A.shape[-1])
         G = _through(xi, t, heads)
@@ -94,7 +94,7 @@ class Radial:
         g = np.einsum("q,...qhi,...i->...h", weight * xi, X, m[..., K, :])
         return g, np.einsum("q,...qhi,...qji->...hj", weight * xi, X @ A[..., None, :, :], X)
 
-    def _moments(self, heads: Heads) -> tuple[Any, Any]:
+    def moments(self, heads: Heads) -> tuple[Any, Any]:
         """A and m, [..., K + 1, H], after all blocks."""
         B, H, K = heads.skips, heads.skips.shape[-1], len(self.n)
         batch = np.broadcast_shapes(

@@ -1,6 +1,7 @@
 """What the answers about several layers hold."""
 
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +12,9 @@ from gladient.landscape.gates.result import few
 
 __all__ = ["BestStack", "Bound", "StackCertificate", "in_units", "require_layers"]
 
-_LARGE = 1e4  # the last rate of steps near a limit, in units of what its gates leave of it
+_LARGE = (
+    1e4  # the rate that grows of steps near a limit, in units of what its gates leave of it: their risk is 1e-4 above
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class BestStack:
 
     Attributes:
         risk: expected squared error of the query's prediction.
-        stack: the layers; where the risk is a limit, the limit itself, whose last head writes at the query alone.
+        stack: the layers; where the risk is a limit, the limit itself, one head of which writes at the query alone.
         gates: the family.
         certificate: what is proved of it.
     """
@@ -61,18 +64,39 @@ class BestStack:
     def steps(self) -> tuple[Float[Array, " L"], Float[Array, "L K"]] | None:
         r"""Rates and gates of plain steps, `Stack.steps`; None where the stack is of another kind.
 
-        Where the risk is a limit the last rate is large, and the risk of the steps within about 1e-4 of it.
+        Where the risk is a limit a rate is large, and the risk of the steps within about 1e-4 of it.
         """
+        return self._steps(_LARGE)
+
+    def finite(self, large: float = _LARGE) -> Stack:
+        """The stack, or, where the risk is a limit, plain steps near it: their risk is above it by about 1 / `large`.
+
+        Args:
+            large: the rate that grows, in units of what its gates leave of it.
+
+        >>> from gladient.landscape.depth import best_stack, stack_risk
+        >>> from gladient.prompts import MultitaskSetting
+        >>> setting = MultitaskSetting.isotropic(n=[10, 10], r=[0.8, 0.2], d=10)
+        >>> found = best_stack(setting, 2, "scalar")
+        >>> [f"{stack_risk(setting, found.finite(large)).risk - found.risk:.0e}" for large in (1e2, 1e4, 1e6)]
+        ['4e-03', '4e-05', '4e-07']
+        """
+        steps = None if self.certificate.attained else self._steps(large)
+        return self.stack if steps is None else Stack.steps(*steps)
+
+    def _steps(self, large: float) -> tuple[Float[Array, " L"], Float[Array, "L K"]] | None:
         f, g, skips = self.stack.readout, self.stack.gates, self.stack.skips
         if self.certificate.attained:
             return (f, g) if np.array_equal(skips, chain(f)) and (self.stack.write == 1.0).all() else None
-        L = len(f) - 1
-        lower = -skips[L - 1, : L - 1]
-        seen = np.abs(f[L] * skips[L, : L - 1]).max() / np.abs(lower).max() * g[: L - 1, -1]
-        rate = _LARGE * max(abs(f[L - 1]), seen.max())
-        gates = g[:L].copy()
-        gates[:, -1] = np.append(seen, abs(f[L - 1])) / rate
-        return np.append(lower, np.sign(f[L]) * rate), gates
+        own = int(np.flatnonzero(~self.stack.write[:, :-1].any(axis=1))[0])  # the head of the query's own token
+        j = own - 1
+        rates, gates = np.concatenate([-skips[j, :j], f[j:own], f[own + 1 :]]), np.delete(g, own, axis=0)
+        seen = len(gates) - (j < len(gates) - 1)  # a last layer above layer j has its rate to shrink
+        less = 1.0 / (large * max(1.0, gates[:seen, -1].max()))
+        gates[:seen, -1] *= less
+        rates[j] /= less
+        rates[seen:] *= less
+        return rates, gates
 
     @property
     def weights(self) -> None:
@@ -129,6 +153,6 @@ def in_units(heads: Heads, scale: float) -> Stack:
 
 
 def require_layers(layers: int) -> None:
-    """Raises ValueError for less than one layer."""
-    if layers < 1 or layers != int(layers):
-        raise ValueError(f"layers is {layers}; a stack has a whole number of layers, 1 or more")
+    """Raises ValueError for what is no whole number of layers."""
+    if not isinstance(layers, Real) or not layers >= 1 or layers % 1:
+        raise ValueError(f"layers is {layers!r}; a stack has a whole number of layers, 1 or more")
