@@ -38,7 +38,7 @@ from gladient.nn import ResidualModel
 from gladient.pictures import INK, family, frame, legend_below, panel_grid
 from gladient.prompts import MultitaskSetting, PromptLayout
 
-__all__ = ["MarkedModels", "Marks", "MarksConfig", "MarksPoint", "MarksRow", "exact_weights", "read_mark"]
+__all__ = ["MarkedModels", "Marks", "MarksConfig", "MarksPoint", "MarksRow", "exact_weights", "fitted", "read_mark"]
 
 _LOOKED_AT = 2**14  # prompts on which weights are fitted: errors of 1%
 
@@ -95,7 +95,7 @@ class MarkedModels:
                 seed = self.grown.seeds.index(one["seed"])
                 member = seed * len(panels) + panels.index(one["panel"])
                 one["mark"] = read_mark(model.member(member), sampler.layout)
-                one["weights"], one["explained"] = _fitted(tokens[seed], predicted[member], sampler.layout)
+                one["weights"], one["explained"] = fitted(tokens[seed], predicted[member], sampler.layout)
         return Outcome(found, {f"{self.name}-{part}": content for part, content in weights.items()})
 
 
@@ -125,7 +125,7 @@ def exact_weights(setting: MultitaskSetting) -> list[float]:
     return [*(task + both for task in tasks), second * float(stack.skips[-1, -2])]
 
 
-def _fitted(tokens: Tensor, predicted: Tensor, layout: PromptLayout) -> tuple[list[float], float]:
+def fitted(tokens: Tensor, predicted: Tensor, layout: PromptLayout) -> tuple[list[float], float]:
     """Weights of Vy of each task and of VVy in predictions, by least squares, and the share that they explain."""
     x, y = tokens[..., : layout.d], tokens[..., layout.d]
     V = (x @ x.mT).tril()  # a token sees itself; delimiters have x = 0
@@ -219,11 +219,11 @@ class Marks(Reproducible[MarksConfig, MarkedModels, MarksRow, MarksPoint]):
     note = (
         f"A model reaches the marked layers if its risk is known, with {Z_BOUND:g} standard errors, to be at most "
         f"{GAP_BOUND:.0%} above theirs, and if it does not pass them by more than {GAP_BOUND:.0%} while its first "
-        "layer writes labels alone. Risks are divided by d. scalar, any weights: one layer with the best scalar gate, and "
-        "with the best weights at all; no mark: without the first delimiter's feature, no second: without the second "
-        "one's; mark: what the first delimiter adds to later labels, relative to them; share: weight of task 1 over "
-        "that of both, "
-        "in predictions and in the best marked layers, whose terms explain so much of the predictions."
+        "layer writes labels alone. Risks are divided by d. scalar, any weights: one layer with the best scalar gate, "
+        "and with the best weights at all; no mark: without the first delimiter's feature, no second: without the "
+        "second one's; mark: what the first delimiter adds to later labels, relative to them; share: weight of task 1 "
+        "over that of both, in predictions and in the best marked layers; explained: share of the "
+        "predictions' variance that the marked layers' three terms explain."
     )
     columns = (
         Column("panel", "(r₁ r₂)"),
