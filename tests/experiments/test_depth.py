@@ -27,7 +27,7 @@ SETTING = MultitaskSetting.isotropic(n=[4, 5], r=[0.8, 0.2], d=3)
 
 @pytest.fixture(scope="module")
 def config() -> DepthConfig:
-    return DepthConfig(n=(4, 6), drawn=(4, 8), seeds=2, d=2, training=TRAINING, test_prompts=200)
+    return DepthConfig(n=(4,), n_delta=(4,), drawn=(), seeds=2, d=2, training=TRAINING, test_prompts=200)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_every_panel_length_kind_and_depth_has_a_row(config: DepthConfig, record
     assert [(row.panel, row.n, row.model, row.layers) for row in rows] == [
         (panel, n, model, depth)
         for panel in ("0.2 0.8", "0.8 0.2")
-        for n in (4, 6)
+        for n in (4,)
         for model in ("linear_attention", "scalar_gate", "gated_delta_rule")
         for depth in (1, 2)
     ]
@@ -59,20 +59,18 @@ def test_every_panel_length_kind_and_depth_has_a_row(config: DepthConfig, record
 def test_exact_risks_lie_in_the_order_that_theory_says(config: DepthConfig, records: dict[Any, Any]) -> None:
     points = FIGURE.points(config, records)
     for panel in ("0.2 0.8", "0.8 0.2"):
-        for n in (4, 6, 8):
-            risk = {(p.curve, p.layers): p.risk for p in points if (p.panel, p.n) == (panel, n)}
-            linear, scalar, erasing = (reach(points, panel, n, model, 2) for model in CLASSES)
-            assert risk["floor", 0] < risk["bound", 2] <= scalar + 1e-12
-            assert risk["floor", 0] < erasing <= scalar <= linear == risk["marks", 2] < risk["linear_attention", 1]
-            assert risk["bayes", 0] < risk["floor", 0]
+        risk = {(p.curve, p.layers): p.risk for p in points if p.panel == panel}
+        linear, scalar, erasing = (reach(points, panel, 4, model, 2) for model in CLASSES)
+        assert risk["floor", 0] < risk["bound", 2] <= scalar + 1e-12
+        assert risk["floor", 0] < erasing <= scalar <= linear == risk["marks", 2] < risk["linear_attention", 1]
+        assert risk["bayes", 0] < risk["floor", 0]
 
 
 def test_two_delta_layers_beat_one_and_stay_above_the_floor() -> None:
-    for r, known in (([0.2, 0.8], 0.6090), ([0.8, 0.2], 0.6308)):  # searched from 12 random starts each
-        setting = MultitaskSetting.isotropic(n=[5, 5], r=r, d=5)
-        found = delta_layers(setting)
-        assert depth_floor(setting).risk < found < delta.shared_step(setting, gated=True).risk
-        assert found / 5 == pytest.approx(known, abs=1e-3)
+    setting = MultitaskSetting.isotropic(n=[10, 10], r=[0.8, 0.2], d=5)
+    found = delta_layers(setting)
+    assert depth_floor(setting).risk < found < delta.shared_step(setting, gated=True).risk
+    assert found / 5 == pytest.approx(0.4944, abs=1e-3)  # of 12 random starts
 
 
 def test_gain_is_the_difference_of_risks_on_the_same_prompts(config: DepthConfig, records: dict[Any, Any]) -> None:
@@ -121,16 +119,17 @@ def test_models_that_write_labels_alone_never_wrote_into_features(
 def row(**changes: float) -> DepthRow:
     values: dict[str, Any] = {"figure": "depth", "panel": "0 1", "model": "m", "n": 4, "layers": 2, "seeds": 1}
     values |= {"risk": 1.0, "standard_error": 0.005, "exact": 1.0, "gap": 0.0, "z": 0.0, "gain": 0.1, "gain_z": 9.0}
+    values |= {"worst": 0.0, "worst_error": 0.005}
     values |= {"labels": 1.0, "labels_error": 0.005, "labels_gap": 0.0, "unmarked": 1.2}
     return DepthRow(**(values | changes))
 
 
-def test_a_row_is_judged_by_its_gap_and_below_by_its_reason() -> None:
+def test_a_row_is_judged_by_its_worst_seed_and_below_by_its_reason() -> None:
     assert FIGURE.judge(row()) == "reached"
-    assert FIGURE.judge(row(risk=1.09, gap=0.09)) == "missed"
-    assert FIGURE.judge(row(risk=1.03, gap=0.03)) == "undecided"
-    assert FIGURE.judge(row(risk=0.8, gap=-0.2, labels_gap=-0.02)) == "reached"
-    assert FIGURE.judge(row(risk=0.8, gap=-0.2, labels_gap=-0.04)) == "missed"
+    assert FIGURE.judge(row(worst=0.09)) == "missed"
+    assert FIGURE.judge(row(worst=0.03)) == "undecided"
+    assert FIGURE.judge(row(worst=-0.2, labels_gap=-0.02)) == "reached"
+    assert FIGURE.judge(row(worst=-0.2, labels_gap=-0.04)) == "missed"
 
 
 def marked_network(omega: list[float]) -> tuple[ResidualModel, PromptSampler]:
@@ -161,8 +160,9 @@ def test_the_mark_and_the_weights_of_a_network_made_by_hand_are_read_off() -> No
     unmarked = without_delimiter(prompts, sampler.layout, 0)
     weights, _ = fitted(prompts.tokens[0], model(unmarked.tokens)[0].detach(), sampler.layout)
     assert weights == pytest.approx([0.05, 0.05, 0.0])
-    label_writes_only(model, 3)
-    torch.testing.assert_close(model(prompts.tokens), model(prompts.tokens))
+    before = model(prompts.tokens)
+    label_writes_only(model, 3)  # it never wrote into features
+    torch.testing.assert_close(model(prompts.tokens), before)
 
 
 def test_marks_reach_every_choice_of_weights_and_pass_it() -> None:
@@ -193,14 +193,14 @@ def test_marks_has_a_row_for_each_panel_and_seed(tmp_path: Path) -> None:
     assert MARKS.judge(replace(good, risk=1.05)) == "missed"
 
 
-def limits(config: LimitsConfig) -> tuple[list[LimitsRow], dict[Any, Any]]:
+def exact_limits(config: LimitsConfig) -> tuple[list[LimitsRow], dict[Any, Any]]:
     measured: dict[Any, Any] = {work: work.run(Path("none")).measurements for work in LIMITS.work(config)}
     return LIMITS.rows(config, measured), measured
 
 
 def test_laws_of_many_features_are_approached_like_one_over_d() -> None:
     config = LimitsConfig(d=(10, 20, 80), tau=(0.5, 2.0), layers=3)
-    rows, measured = limits(config)
+    rows, measured = exact_limits(config)
     assert {(row.law, row.layers) for row in rows} == {
         *((law, layers) for law in ("full", "causal") for layers in (1, 2, 3)),
         ("delta", 1),
@@ -218,7 +218,7 @@ def test_laws_of_many_features_are_approached_like_one_over_d() -> None:
 def test_from_the_command_line(
     tmp_path: Path, config: DepthConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = replace(config, n=(4,), drawn=(4,), seeds=1, r=((0.8, 0.2),), models=("linear_attention",))
+    small = replace(config, seeds=1, r=((0.8, 0.2),), models=("linear_attention",))
     monkeypatch.setattr(FIGURES["depth"], "config", lambda **options: small)
     arguments = ["reproduce", "--figure", "depth", "--out", str(tmp_path / "out")]
     assert main(arguments) in (0, 1)

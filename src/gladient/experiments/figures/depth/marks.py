@@ -341,7 +341,7 @@ def _row(panel: NamedSetting, run: Measurement) -> MarksRow:
 
 _LINES = {  # how exact risks are drawn, widest first where they coincide
     "linear_attention": ("one layer of linear attention, exact", "linear_attention", ":", 2.2),
-    "scalar_gate": ("one layer, best scalar gate, exact", "scalar_gate", "-", 2.2),
+    "scalar_gate": ("one layer, best scalar gate, exact", "scalar_gate", "-", 5.0),
     "value_gate": ("one layer, any weights, exact", "value_gate", "-", 2.2),
     "two_steps": ("two layers of linear attention without marks, exact", "linear_attention", "--", 1.4),
     "marks": ("two layers of linear attention with marks, exact", "linear_attention", "-", 2.2),
@@ -360,8 +360,8 @@ def _draw_risks(axis: Axes, place: int, exact: Mapping[str, float], rows: Sequen
             "two layers that write labels alone, trained",
             {"marker": "o", "color": family("linear_attention").colour, "mfc": "white"},
         ),
-        "without_first": ("the first without the first delimiter's feature", {"marker": "x", "color": INK}),
-        "without_second": ("without the second one's", {"marker": "+", "color": INK}),
+        "without_first": ("two layers, without the first delimiter's feature", {"marker": "x", "color": INK}),
+        "without_second": ("two layers, without the second one's", {"marker": "+", "color": INK}),
     }
     for name, (label, style) in looks.items():
         values = [getattr(row, name) for row in rows]
