@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load
 
 from gladient.cli import main
 from gladient.experiments import FIGURES, Outcome
@@ -21,13 +22,15 @@ from gladient.prompts import MultitaskSetting, PromptSampler
 from gladient.training import TrainingConfig
 
 FIGURE, MARKS, LIMITS = Depth(), Marks(), Limits()
-TRAINING = TrainingConfig(steps=20, batch_size=16, checkpoint_every=8)
+TRAINING = TrainingConfig(steps=12, batch_size=16, checkpoint_every=5)
 SETTING = MultitaskSetting.isotropic(n=[4, 5], r=[0.8, 0.2], d=3)
 
 
 @pytest.fixture(scope="module")
 def config() -> DepthConfig:
-    return DepthConfig(n=(4,), n_delta=(4,), drawn=(), seeds=2, d=2, training=TRAINING, test_prompts=200)
+    return DepthConfig(
+        r=((0.8, 0.2),), n=(4,), n_delta=(4,), drawn=(), seeds=2, d=2, training=TRAINING, test_prompts=200
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +47,7 @@ def scratch(folder: Path, name: str) -> Path:
 def test_every_panel_length_kind_and_depth_has_a_row(config: DepthConfig, records: dict[Any, Any]) -> None:
     rows, points = FIGURE.rows(config, records), FIGURE.points(config, records)
     assert [(row.panel, row.n, row.model, row.layers) for row in rows] == [
-        (panel, n, model, depth)
-        for panel in ("0.2 0.8", "0.8 0.2")
-        for n in (4,)
+        ("0.8 0.2", 4, model, depth)
         for model in ("linear_attention", "scalar_gate", "gated_delta_rule")
         for depth in (1, 2)
     ]
@@ -58,12 +59,11 @@ def test_every_panel_length_kind_and_depth_has_a_row(config: DepthConfig, record
 
 def test_exact_risks_lie_in_the_order_that_theory_says(config: DepthConfig, records: dict[Any, Any]) -> None:
     points = FIGURE.points(config, records)
-    for panel in ("0.2 0.8", "0.8 0.2"):
-        risk = {(p.curve, p.layers): p.risk for p in points if p.panel == panel}
-        linear, scalar, erasing = (reach(points, panel, 4, model, 2) for model in CLASSES)
-        assert risk["floor", 0] < risk["bound", 2] <= scalar + 1e-12
-        assert risk["floor", 0] < erasing <= scalar <= linear == risk["marks", 2] < risk["linear_attention", 1]
-        assert risk["bayes", 0] < risk["floor", 0]
+    risk = {(p.curve, p.layers): p.risk for p in points}
+    linear, scalar, erasing = (reach(points, "0.8 0.2", 4, model, 2) for model in CLASSES)
+    assert risk["floor", 0] < risk["bound", 2] <= scalar + 1e-12
+    assert risk["floor", 0] < erasing <= scalar <= linear == risk["marks", 2] < risk["linear_attention", 1]
+    assert risk["bayes", 0] < risk["floor", 0]
 
 
 def test_two_delta_layers_beat_one_and_stay_above_the_floor() -> None:
@@ -95,22 +95,15 @@ def test_interrupted_growth_ends_with_the_same_records(
 
         return on_step
 
-    for limit in (15, 30, 50):  # within one layer, two free layers, two that write labels alone
+    for limit in (8, 20, 32):  # within one layer, two free layers, two that write labels alone
         with pytest.raises(_Stop):
             work.run(tmp_path, on_step=stop_at(limit))
     seen: list[int] = []
     outcome = work.run(tmp_path, on_step=seen.append)
     assert outcome.measurements == records[work]
-    assert seen == list(range(49, 61))
+    assert seen == list(range(30, 37))
     assert sorted(outcome.weights) == [f"linear_attention-n4-L{part}" for part in ("1", "2", "2-labels")]
-
-
-def test_models_that_write_labels_alone_never_wrote_into_features(
-    config: DepthConfig, records: dict[Any, Any], tmp_path: Path
-) -> None:
-    work = next(work for work in records if isinstance(work, GrownModels))
-    models, _ = work.train(tmp_path, lambda step: None)
-    free, alone = (models[2, only].layers[0].W_o for only in (False, True))
+    free, alone = (load(outcome.weights[f"linear_attention-n4-L2{end}"])["layers.0.W_o"] for end in ("", "-labels"))
     assert free[:, :, :2].abs().min() > 0
     assert not alone[:, :, :2].any()
     assert alone[:, :, 2:].abs().min() > 0
@@ -137,7 +130,7 @@ def marked_network(omega: list[float]) -> tuple[ResidualModel, PromptSampler]:
     sampler = PromptSampler([SETTING], dtype=torch.float64)
     layout, d = sampler.layout, sampler.layout.d
     first, _ = layout.delimiter_columns
-    model = ResidualModel(layout.width, [LayerConfig(key_dim=layout.width, value_dim=layout.width)] * 2).double()
+    model = ResidualModel(layout.width, [LayerConfig(gate="none")] * 2).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
@@ -179,11 +172,11 @@ def test_marks_reach_every_choice_of_weights_and_pass_it() -> None:
 
 
 def test_marks_has_a_row_for_each_panel_and_seed(tmp_path: Path) -> None:
-    config = MarksConfig(n=4, d=2, r=((0.8, 0.2), (0.5, 0.5)), seeds=2, training=TRAINING, test_prompts=200)
+    config = MarksConfig(n=4, d=2, r=((0.8, 0.2), (0.5, 0.5)), seeds=1, training=TRAINING, test_prompts=200)
     works = MARKS.work(config)
     measured = {work: work.run(scratch(tmp_path, work.name)).measurements for work in works}
     rows = MARKS.rows(config, measured)
-    assert [(row.panel, row.seed) for row in rows] == [(p, seed) for p in ("0.8 0.2", "0.5 0.5") for seed in (0, 1)]
+    assert [(row.panel, row.seed) for row in rows] == [("0.8 0.2", 0), ("0.5 0.5", 0)]
     assert rows[0].marks < rows[0].wpgd < rows[0].scalar
     MARKS.draw(rows, MARKS.points(config, measured))
     assert all(len(line) > 20 for line in MARKS.summary(rows))
@@ -199,7 +192,7 @@ def exact_limits(config: LimitsConfig) -> tuple[list[LimitsRow], dict[Any, Any]]
 
 
 def test_laws_of_many_features_are_approached_like_one_over_d() -> None:
-    config = LimitsConfig(d=(10, 20, 80), tau=(0.5, 2.0), layers=3)
+    config = LimitsConfig(d=(10, 20, 80), tau=(1.0, 4.0), layers=3)
     rows, measured = exact_limits(config)
     assert {(row.law, row.layers) for row in rows} == {
         *((law, layers) for law in ("full", "causal") for layers in (1, 2, 3)),
@@ -208,7 +201,6 @@ def test_laws_of_many_features_are_approached_like_one_over_d() -> None:
     judged = LIMITS.judged(rows)
     assert len(judged) == 2 * 7
     assert all(LIMITS.judge(row) == "reached" for row in judged)
-    assert all(abs(row.rate - 1) < 0.06 for row in judged if row.d == 80 and row.law != "causal")
     assert LIMITS.judge(replace(judged[-1], rate=0.5)) == "missed"
     LIMITS.draw(rows, LIMITS.points(config, measured))
     assert len(LIMITS.summary(judged)) == 2
@@ -218,7 +210,7 @@ def test_laws_of_many_features_are_approached_like_one_over_d() -> None:
 def test_from_the_command_line(
     tmp_path: Path, config: DepthConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = replace(config, seeds=1, r=((0.8, 0.2),), models=("linear_attention",))
+    small = replace(config, seeds=1, models=("linear_attention",))
     monkeypatch.setattr(FIGURES["depth"], "config", lambda **options: small)
     arguments = ["reproduce", "--figure", "depth", "--out", str(tmp_path / "out")]
     assert main(arguments) in (0, 1)

@@ -129,7 +129,7 @@ def fitted(tokens: Tensor, predicted: Tensor, layout: PromptLayout) -> tuple[lis
     """Weights of Vy of each task and of VVy in predictions, by least squares, and the share that they explain."""
     x, y = tokens[..., : layout.d], tokens[..., layout.d]
     V = (x @ x.mT).tril()  # a token sees itself; delimiters have x = 0
-    tasks = torch.zeros(len(layout.blocks), *y.shape)
+    tasks = y.new_zeros(len(layout.blocks), *y.shape)
     for k, block in enumerate(layout.blocks):
         tasks[k, :, block] = y[:, block]
     first = torch.einsum("bt,kbt->kb", V[:, -1], tasks)
