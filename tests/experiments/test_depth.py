@@ -113,7 +113,7 @@ def row(**changes: float) -> DepthRow:
     values: dict[str, Any] = {"figure": "depth", "panel": "0 1", "model": "m", "n": 4, "layers": 2, "seeds": 1}
     values |= {"risk": 1.0, "standard_error": 0.005, "exact": 1.0, "gap": 0.0, "z": 0.0, "gain": 0.1, "gain_z": 9.0}
     values |= {"worst": 0.0, "worst_error": 0.005}
-    values |= {"labels": 1.0, "labels_error": 0.005, "labels_gap": 0.0, "unmarked": 1.2}
+    values |= {"labels": 1.0, "labels_error": 0.005, "bound": 1.0, "labels_gap": 0.0, "unmarked": 1.2}
     return DepthRow(**(values | changes))
 
 
@@ -180,9 +180,11 @@ def test_marks_has_a_row_for_each_panel_and_seed(tmp_path: Path) -> None:
     assert rows[0].marks < rows[0].wpgd < rows[0].scalar
     MARKS.draw(rows, MARKS.points(config, measured))
     assert all(len(line) > 20 for line in MARKS.summary(rows))
-    good: MarksRow = replace(rows[0], risk=1.0, standard_error=0.001, marks=1.0, labels_gap=0.0)
+    good: MarksRow = replace(
+        rows[0], risk=1.0, standard_error=0.001, marks=1.0, labels=1.0, labels_error=0.001, bound=1.0
+    )
     assert MARKS.judge(good) == "reached"
-    assert MARKS.judge(replace(good, labels_gap=-0.04)) == "missed"
+    assert MARKS.judge(replace(good, labels=0.95)) == "missed"
     assert MARKS.judge(replace(good, risk=1.05)) == "missed"
 
 

@@ -6,10 +6,10 @@ Two uncorrelated tasks of n/2 examples each, d = 5, no noise, Σ = I; (r1, r2) =
 models are residual and free in all their channels. A model grows by one layer at a time: a new layer is put in front of
 the trained ones, writes nothing at first, and all are trained; no parameter of the algorithm is given to them.
 
-A model should reach what its kind of stack can do (exact, `figures.depth.reach`) or lie below it, and then for one
-reason: its lower layers write into the channels of the features, which the theory does not have. So each is grown once
-more without such writes, and must then not lie below. What the delimiters' features are worth is measured by taking the
-first one away (`figures.depth.marks`).
+A model should reach what its kind of stack can do (exact, `figures.depth.reach`). It may lie below that: its lower
+layers may write into the channels of the features, which the theory does not have. So each is grown once more without
+such writes, and must then not lie below the bound of all such stacks. What the delimiters' features are worth is
+measured by taking the first one away (`figures.depth.marks`).
 
 Source: `gladient.landscape.depth`, derived; the multi-layer theorem is that of arXiv 2504.04308; the growing is ours.
 """
@@ -109,7 +109,9 @@ class DepthRow(RiskRow):
         gain_z: the least of the seeds' gains in standard errors of its own.
         labels: the risk once layers write labels alone; that of one layer, which has no other writes, is its risk.
         labels_error: its standard error.
-        labels_gap: the least of the seeds' (labels + 3 standard errors) / exact - 1.
+        bound: what no stack of L layers that writes labels alone has been found below: the bound of all that do not
+            erase, or `exact` if that is lower.
+        labels_gap: the least of the seeds' (labels + 3 standard errors) / bound - 1.
         unmarked: the risk without the first delimiter's feature.
     """
 
@@ -120,12 +122,13 @@ class DepthRow(RiskRow):
     gain_z: float
     labels: float
     labels_error: float
+    bound: float
     labels_gap: float
     unmarked: float
 
     @property
     def outcome(self) -> Judgement:
-        """Whether each seed is known to reach what its kind can, and none to pass it by label writes alone."""
+        """Whether each seed is known to reach what its kind can, and none to pass the bound by label writes alone."""
         near = judge_gap(1.0 + self.worst, self.worst_error, 1.0, or_below=True)
         return "missed" if near == "reached" and self.labels_gap < -GAP_BOUND else near
 
@@ -156,14 +159,14 @@ class Depth(Reproducible[DepthConfig, GrownModels | ExactStacks, DepthRow, Depth
         "floor that no depth of layers that write labels alone goes below. Points are trained models with two standard "
         "errors."
     )
-    claim = "trained models reach what their kind of stack can, or lie below it by writes into the features alone"
+    claim = "trained models reach what their kind of stack can, and none passes the bound by writing labels alone"
     note = (
         f"A model reaches its value if the risk of each seed is known, with {Z_BOUND:g} standard errors, to be at most "
-        f"{GAP_BOUND:.0%} above it, and if no seed is known to be {GAP_BOUND:.0%} below it while its layers write "
+        f"{GAP_BOUND:.0%} above it, and if no seed is known to be {GAP_BOUND:.0%} below the bound while its layers write "
         "labels alone. Risks are divided by d. exact: the best risk of its kind of stack; worst: the largest gap of a "
-        "seed; labels alone: grown while no layer below the last writes into the channels of the features; no mark: "
-        "without the first delimiter's feature; gain: over one layer less on the same prompts, least z of its seeds. "
-        "Seeds count from 0."
+        "seed; labels alone: grown while no layer below the last writes into the channels of the features; bound: of "
+        "all stacks that write labels alone and do not erase, or exact where that is lower; no mark: without the first "
+        "delimiter's feature; gain: over one layer less on the same prompts, least z of its seeds. Seeds count from 0."
     )
     columns = (
         *risk_columns("(r₁ r₂)"),
@@ -173,7 +176,7 @@ class Depth(Reproducible[DepthConfig, GrownModels | ExactStacks, DepthRow, Depth
         Column("gain_z", "least z", ".1f"),
         Column("labels", "labels alone", ".4f"),
         Column("labels_error", "standard error", ".4f"),
-        Column("labels_gap", "least gap", "+.2%"),
+        Column("bound", form=".4f"),
         Column("unmarked", "no mark", ".4f"),
     )
     row, point = DepthRow, DepthPoint
@@ -272,6 +275,9 @@ def _row(
     # one layer writes nowhere but into what is read
     labels = [(run.get("labels", run["risk"]), run.get("labels_error", run["standard_error"])) for run in runs]
     alone, alone_error = mean_risk(labels)
+    bound = min(
+        exact, *(p.risk for p in points if (p.panel, p.n, p.layers, p.curve) == (panel, work.n, depth, "bound"))
+    )
     return DepthRow(
         figure="depth",
         panel=panel,
@@ -290,7 +296,8 @@ def _row(
         gain_z=min(run["gain"] / run["gain_error"] for run in runs) if depth > 1 else 0.0,
         labels=alone,
         labels_error=alone_error,
-        labels_gap=min(relative_gap(one + Z_BOUND * error, exact) for one, error in labels),
+        bound=bound,
+        labels_gap=min(relative_gap(one + Z_BOUND * error, bound) for one, error in labels),
         unmarked=sum(run.get("unmarked1", run["risk"]) for run in runs) / len(runs),
     )
 
