@@ -162,11 +162,12 @@ class Depth(Reproducible[DepthConfig, GrownModels | ExactStacks, DepthRow, Depth
     claim = "trained models reach what their kind of stack can, and none passes the bound by writing labels alone"
     note = (
         f"A model reaches its value if the risk of each seed is known, with {Z_BOUND:g} standard errors, to be at most "
-        f"{GAP_BOUND:.0%} above it, and if no seed is known to be {GAP_BOUND:.0%} below the bound while its layers write "
-        "labels alone. Risks are divided by d. exact: the best risk of its kind of stack; worst: the largest gap of a "
-        "seed; labels alone: grown while no layer below the last writes into the channels of the features; bound: of "
-        "all stacks that write labels alone and do not erase, or exact where that is lower; no mark: without the first "
-        "delimiter's feature; gain: over one layer less on the same prompts, least z of its seeds. Seeds count from 0."
+        f"{GAP_BOUND:.0%} above it, and if no seed is known to be {GAP_BOUND:.0%} below the bound while its layers "
+        "write labels alone. Risks are divided by d. exact: the best risk of its kind of stack; worst: the largest gap "
+        "of a seed; labels alone: grown while no layer below the last writes into the channels of the features; bound: "
+        "of all stacks that write labels alone and do not erase, or exact where that is lower; no mark: without the "
+        "first delimiter's feature; gain: over one layer less on the same prompts, least z of its seeds. Seeds count "
+        "from 0."
     )
     columns = (
         *risk_columns("(r₁ r₂)"),
