@@ -86,7 +86,8 @@ class GrownModels:
     def cost(self) -> float:
         """Tokens times layers, over all members."""
         slow = 1.5 if "write" in LAYERS[self.model] else 1.0
-        return slow * sum(depth for depth, _ in self.parts) * (self.n + 10) * len(self.seeds) * len(self.panels)
+        passes = self.training.steps * sum(depth for depth, _ in self.parts)
+        return slow * passes * (self.n + 10) * len(self.seeds) * len(self.panels)
 
     @property
     def _deep(self) -> range:
