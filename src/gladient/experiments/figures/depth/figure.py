@@ -59,7 +59,6 @@ class GrownConfig(Config):
     learning_rates: tuple[float, ...] = (1e-2, 2e-2)
     start_scale: float = 0.6
     seeds: int = 2
-    test_prompts: int = 2**16
 
     def grown(self, model: str, n: int) -> GrownModels:
         """The models of one kind and length, for each seed and panel."""
@@ -183,7 +182,7 @@ class Depth(Reproducible[DepthConfig, GrownModels | ExactStacks, DepthRow, Depth
     row, point = DepthRow, DepthPoint
     full = DepthConfig()
     quick = DepthConfig(
-        r=((0.8, 0.2),), models=("linear_attention", "scalar_gate"), n=(20,), drawn=(20,), seeds=1, test_prompts=2**15
+        r=((0.2, 0.8),), models=("linear_attention", "scalar_gate"), n=(20,), drawn=(20,), seeds=1, test_prompts=2**16
     )
 
     def work(self, config: DepthConfig) -> list[GrownModels | ExactStacks]:

@@ -54,6 +54,7 @@ class MarksConfig(GrownConfig):
     r: tuple[tuple[float, float], ...] = ((0.0, 1.0), (0.2, 0.8), (0.5, 0.5), (0.8, 0.2))
     n: int = 20
     seeds: int = 4
+    test_prompts: int = 2**16
 
 
 @dataclass(frozen=True)
@@ -250,7 +251,7 @@ class Marks(Reproducible[MarksConfig, MarkedModels, MarksRow, MarksPoint]):
     )
     row, point = MarksRow, MarksPoint
     full = MarksConfig()
-    quick = MarksConfig(r=((0.8, 0.2),), seeds=1, test_prompts=2**15)
+    quick = MarksConfig(r=((0.2, 0.8),), seeds=1)
 
     def work(self, config: MarksConfig) -> list[MarkedModels]:
         """The models of each seed, all panels side by side."""
