@@ -182,8 +182,8 @@ class MarksRow:
 
     @property
     def outcome(self) -> Judgement:
-        """Whether it is known to reach the marked layers, and not to pass the bound by label writes alone."""
-        near = judge_gap(self.risk, self.standard_error, self.marks, or_below=True)
+        """Whether it is known to reach one layer of any weights, and not to pass the bound by label writes alone."""
+        near = judge_gap(self.risk, self.standard_error, self.wpgd, or_below=True)
         passes = self.labels + Z_BOUND * self.labels_error < (1.0 - GAP_BOUND) * self.bound
         return "missed" if near == "reached" and passes else near
 
@@ -220,15 +220,15 @@ class Marks(Reproducible[MarksConfig, MarkedModels, MarksRow, MarksPoint]):
         "the second one weighs the tasks as it likes: without any gate both reach and pass one layer of any gates. "
         "Lines are exact, points are seeds."
     )
-    claim = "trained pairs of layers without gates reach the best marked layers"
+    claim = "trained pairs of layers without gates reach one layer of any weights"
     note = (
-        f"A model reaches the marked layers if its risk is known, with {Z_BOUND:g} standard errors, to be at most "
-        f"{GAP_BOUND:.0%} above theirs, and if it is not known to pass the bound of all gated layers while its first "
-        "layer writes labels alone. Risks are divided by d. scalar, any weights: one layer with the best scalar gate, "
-        "and with the best weights at all; no mark: without the first delimiter's feature, no second: without the "
-        "second one's; mark: what the first delimiter adds to later labels, relative to them; share: weight of task 1 "
-        "over that of both, in predictions and in the best marked layers; explained: share of the "
-        "predictions' variance that the marked layers' three terms explain."
+        f"A model reaches one layer of any weights if its risk is known, with {Z_BOUND:g} standard errors, to be at "
+        f"most {GAP_BOUND:.0%} above that, and if it is not known to pass the bound of two gated layers while its "
+        "first layer writes labels alone. Risks are divided by d. scalar, any weights: one layer with the best scalar "
+        "gate, and with the best weights at all; gap: to the best marked layers; no mark: without the first "
+        "delimiter's feature, no second: without the second one's; mark: what the first delimiter adds to later labels, relative to "
+        "them; share: weight of task 1 over that of both, in predictions and in the best marked layers; explained: "
+        "share of the predictions' variance that the marked layers' three terms explain."
     )
     columns = (
         Column("panel", "(r₁ r₂)"),
@@ -305,10 +305,12 @@ class Marks(Reproducible[MarksConfig, MarkedModels, MarksRow, MarksPoint]):
         below = sum(row.risk + Z_BOUND * row.standard_error < row.wpgd for row in judged)
         uneven = [row.without_first / row.risk - 1 for row in judged if len(set(row.panel.split())) > 1]
         second = [abs(row.without_second / row.risk - 1) for row in judged]
-        labels = [row.labels_gap for row in judged]
+        labels, gaps = [row.labels_gap for row in judged], [row.gap for row in judged]
+        reach = sum(judge_gap(row.risk, row.standard_error, row.marks, or_below=True) == "reached" for row in judged)
         apart = max((abs(row.share - row.best_share) for row in judged), default=0.0)
         return [
-            f"{below} of {len(judged)} lie below one layer of any weights by over {Z_BOUND:g} standard errors",
+            f"{below} of {len(judged)} lie below it by over {Z_BOUND:g} standard errors; {reach} reach the best marked "
+            f"layers too, with gaps from {min(gaps, default=0.0):+.1%} to {max(gaps, default=0.0):+.1%}",
             f"without the first delimiter's feature risks rise by {min(uneven, default=0.0):.0%} to "
             f"{max(uneven, default=0.0):.0%} where r₁ ≠ r₂; without the second one's they change by up to "
             f"{max(second, default=0.0):.0%}",
