@@ -226,9 +226,9 @@ class Marks(Reproducible[MarksConfig, MarkedModels, MarksRow, MarksPoint]):
         f"most {GAP_BOUND:.0%} above that, and if it is not known to pass the bound of two gated layers while its "
         "first layer writes labels alone. Risks are divided by d. scalar, any weights: one layer with the best scalar "
         "gate, and with the best weights at all; gap: to the best marked layers; no mark: without the first "
-        "delimiter's feature, no second: without the second one's; mark: what the first delimiter adds to later labels, relative to "
-        "them; share: weight of task 1 over that of both, in predictions and in the best marked layers; explained: "
-        "share of the predictions' variance that the marked layers' three terms explain."
+        "delimiter's feature, no second: without the second one's; mark: what the first delimiter adds to later "
+        "labels, relative to them; share: weight of task 1 over that of both, in predictions and in the best marked "
+        "layers; explained: share of the predictions' variance that the marked layers' three terms explain."
     )
     columns = (
         Column("panel", "(r₁ r₂)"),
