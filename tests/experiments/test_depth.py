@@ -181,7 +181,7 @@ def test_marks_has_a_row_for_each_panel_and_seed(tmp_path: Path) -> None:
     MARKS.draw(rows, MARKS.points(config, measured))
     assert all(len(line) > 20 for line in MARKS.summary(rows))
     good: MarksRow = replace(
-        rows[0], risk=1.0, standard_error=0.001, marks=1.0, labels=1.0, labels_error=0.001, bound=1.0
+        rows[0], risk=1.0, standard_error=0.001, wpgd=1.0, labels=1.0, labels_error=0.001, bound=1.0
     )
     assert MARKS.judge(good) == "reached"
     assert MARKS.judge(replace(good, labels=0.95)) == "missed"
