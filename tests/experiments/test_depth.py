@@ -135,6 +135,8 @@ def marked_network(omega: list[float]) -> tuple[ResidualModel, PromptSampler]:
         for parameter in model.parameters():
             parameter.zero_()
         one, two = model.layers
+        assert one.attention.W_k is not None
+        assert two.attention.W_k is not None
         one.attention.W_q[0, d, 0] = one.attention.W_k[0, first, 0] = 1.0
         one.attention.W_v[0, first, 0], one.W_o[0, 0, first] = omega[1] - omega[0], 1.0
         two.attention.W_q[0, :d, :d], two.attention.W_k[0, :d, :d] = torch.eye(d) / 10, torch.eye(d)

@@ -17,6 +17,7 @@ Source: `gladient.landscape.depth`, derived; the multi-layer theorem is that of 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -273,7 +274,8 @@ def _row(
     worst = max(runs, key=lambda run: run["risk"])
     risk, error = mean_risk([(run["risk"], run["standard_error"]) for run in runs])
     # one layer writes nowhere but into what is read
-    labels = [(run.get("labels", run["risk"]), run.get("labels_error", run["standard_error"])) for run in runs]
+    names = ("risk", "standard_error") if depth == 1 else ("labels", "labels_error")
+    labels = [(float(run[names[0]]), float(run[names[1]])) for run in runs]
     alone, alone_error = mean_risk(labels)
     bound = min(
         exact, *(p.risk for p in points if (p.panel, p.n, p.layers, p.curve) == (panel, work.n, depth, "bound"))
@@ -324,7 +326,7 @@ def _draw_lines(axis: Axes, model: str, points: Sequence[DepthPoint]) -> None:
 
 def _draw_trained(axis: Axes, model: str, rows: Sequence[DepthRow]) -> None:
     _, colour, marker = family(model)
-    style = {"color": colour, "marker": marker, "markeredgewidth": 1.3, "zorder": 3}
+    style: dict[str, Any] = {"color": colour, "marker": marker, "markeredgewidth": 1.3, "zorder": 3}
     for depth, own in groupby(sorted(rows, key=lambda row: row.layers), key=lambda row: row.layers):
         trained = list(own)
         inside = "none" if depth == 1 else colour
@@ -336,7 +338,7 @@ def _draw_trained(axis: Axes, model: str, rows: Sequence[DepthRow]) -> None:
 
 def _name(axis: Axes) -> None:
     """The legend's entries, which belong to all panels and so have no colour."""
-    lines = {
+    lines: dict[str, dict[str, Any]] = {
         "one layer, exact": {"linestyle": ":"},
         "two layers, exact": {"linestyle": "-"},
         "best two layers without marks": {"linestyle": "--", "linewidth": 0.9},

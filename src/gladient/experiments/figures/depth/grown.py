@@ -127,7 +127,7 @@ class GrownModels:
             if depth > 1:
                 grow(models.get((depth - 1, alone), models[depth - 1, False]), model, scale=self.start_scale)
             part, before = f"L{depth}{'-labels' * alone}", place * self.training.steps
-            content = self._train(model, sampler, part, scratch, lambda done, before=before: on_step(before + done))
+            content = self._train(model, sampler, part, scratch, _after(before, on_step))
             weights[f"{self.name}-{part}"] = content
             models[depth, alone] = model
         return models, weights
@@ -198,6 +198,11 @@ class GrownModels:
         pairs = list(zip(found.risk.tolist(), found.standard_error.tolist(), strict=True))
         members = len(self.seeds) * len(self.panels)
         return {name: pairs[i * members : (i + 1) * members] for i, name in enumerate(names)}
+
+
+def _after(before: int, on_step: OnStep) -> OnStep:
+    """Counts on from the steps of the parts before."""
+    return lambda done: on_step(before + done)
 
 
 def _named(found: Pairs, depth: int, member: int) -> Measurement:

@@ -18,7 +18,7 @@ Source: derived.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -364,7 +364,7 @@ def _draw_risks(axis: Axes, place: int, exact: Mapping[str, float], rows: Sequen
         ends, level = [place - 0.4, place + 0.4], [exact[curve]] * 2
         named = None if place else label
         axis.plot(ends, level, color=family(like).colour, linestyle=style, linewidth=width, label=named, zorder=1)
-    looks = {
+    looks: dict[str, tuple[str, dict[str, Any]]] = {
         "risk": ("two layers, trained", {"marker": "o", "color": family("linear_attention").colour}),
         "labels": (
             "two layers that write labels alone, trained",
@@ -373,9 +373,9 @@ def _draw_risks(axis: Axes, place: int, exact: Mapping[str, float], rows: Sequen
         "without_first": ("two layers, without the first delimiter's feature", {"marker": "x", "color": INK}),
         "without_second": ("two layers, without the second one's", {"marker": "+", "color": INK}),
     }
-    for name, (label, style) in looks.items():
+    for name, (label, look) in looks.items():
         values = [getattr(row, name) for row in rows]
-        axis.plot(_beside(place, rows), values, label=None if place else label, linestyle="none", ms=5.0, **style)
+        axis.plot(_beside(place, rows), values, label=None if place else label, linestyle="none", ms=5.0, **look)
 
 
 def _draw_shares(axis: Axes, place: int, rows: Sequence[MarksRow]) -> None:
@@ -384,7 +384,7 @@ def _draw_shares(axis: Axes, place: int, rows: Sequence[MarksRow]) -> None:
     label = "weight of task 1 / both, best marked layers" if named else None
     axis.plot([place - 0.4, place + 0.4], [rows[0].best_share] * 2, color=colour, linewidth=2.2, label=label, zorder=1)
     label = "weight of task 1 / both, in predictions" if named else None
-    style = {"linestyle": "none", "ms": 5.0}
+    style: dict[str, Any] = {"linestyle": "none", "ms": 5.0}
     axis.plot(_beside(place, rows), [row.share for row in rows], "o", color=colour, mfc="white", label=label, **style)
     label = "mark: what the first delimiter adds to later labels / label" if named else None
     axis.plot(_beside(place, rows), [row.mark for row in rows], "^", color=INK, label=label, **style)
