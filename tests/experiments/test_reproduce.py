@@ -191,7 +191,7 @@ def test_foreign_checkpoint_is_named_when_all_other_parts_are_done(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--figure", "mona-lisa"], "no figure 'mona-lisa'; choose one of multitask, weights, depth, family"),
+        (["--figure", "mona-lisa"], "no figure 'mona-lisa'; choose one of multitask, weights, depth, marks"),
         (["--workers", "0"], "workers is 0"),
         (["--seeds", "0"], "seeds is 0"),
         (["--device", "abacus"], "device is 'abacus'"),

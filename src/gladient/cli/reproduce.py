@@ -19,9 +19,10 @@ class Reproduce(RunOptions):
 
     figure: str = "multitask"
     """Which figure: multitask (risk against prompt length, four task correlations), weights (what trained gates make of
-    each example, beside the best weights), depth (layers as steps), family (presets on the ladder of gates),
-    delta (delta rules beside gates), drift (a task that moves), real (gains of gating on flights, schools and others,
-    predicted and measured)."""
+    each example, beside the best weights), depth (one and two layers beside the best stacks), marks (two layers without
+    gates that weigh tasks), limits (laws of depth in many features; nothing is trained), family (presets on the ladder
+    of gates), delta (delta rules beside gates), drift (a task that moves), real (gains of gating on flights, schools
+    and others, predicted and measured)."""
     quick: bool = False
     """Fewer points, each trained in full."""
     seeds: int | None = None

@@ -15,8 +15,10 @@ from gladient.experiments.engine.results import (
 )
 from gladient.experiments.figures.delta import Delta
 from gladient.experiments.figures.depth.figure import Depth
+from gladient.experiments.figures.depth.marks import Marks
 from gladient.experiments.figures.drift import Drift
 from gladient.experiments.figures.family import Family
+from gladient.experiments.figures.limits import Limits
 from gladient.experiments.figures.multitask import Multitask
 from gladient.experiments.figures.over_n import Curve, Dots, OverN, OverNConfig
 from gladient.experiments.figures.real.figure import Real
@@ -69,6 +71,7 @@ __all__ = [
 ]
 
 FIGURES: dict[str, Reproducible[Any, Any, Any, Any]] = {
-    figure.name: figure for figure in (Multitask(), Weights(), Depth(), Family(), Delta(), Drift(), Real())
+    figure.name: figure
+    for figure in (Multitask(), Weights(), Depth(), Marks(), Limits(), Family(), Delta(), Drift(), Real())
 }
 """The figures of `gladient reproduce --figure`, by name."""
