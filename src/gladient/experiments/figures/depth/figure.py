@@ -56,7 +56,7 @@ class GrownConfig(Config):
 
     r: tuple[tuple[float, float], ...]
     d: int = 5
-    training: TrainingConfig = TrainingConfig(steps=400, batch_size=256, gate_rest=0.05)
+    training: TrainingConfig = TrainingConfig(steps=600, batch_size=512, gate_rest=0.05)
     learning_rates: tuple[float, ...] = (1e-2, 2e-2)
     start_scale: float = 0.6
     seeds: int = 2
@@ -109,8 +109,8 @@ class DepthRow(RiskRow):
         gain_z: the least of the seeds' gains in standard errors of its own.
         labels: the risk once layers write labels alone; that of one layer, which has no other writes, is its risk.
         labels_error: its standard error.
-        bound: what no stack of L layers that writes labels alone has been found below: the bound of all that do not
-            erase, or `exact` if that is lower.
+        bound: what no stack of L layers that writes labels alone goes below: the bound of all that do not erase; for
+            those that do, the floor of any depth.
         labels_gap: the least of the seeds' (labels + 3 standard errors) / bound - 1.
         unmarked: the risk without the first delimiter's feature.
     """
@@ -277,9 +277,10 @@ def _row(
     names = ("risk", "standard_error") if depth == 1 else ("labels", "labels_error")
     labels = [(float(run[names[0]]), float(run[names[1]])) for run in runs]
     alone, alone_error = mean_risk(labels)
-    bound = min(
-        exact, *(p.risk for p in points if (p.panel, p.n, p.layers, p.curve) == (panel, work.n, depth, "bound"))
-    )
+    # The bound is that of stacks that do not erase; the floor holds for those that do.
+    erases = work.model == "gated_delta_rule"
+    curve = (panel, work.n, 0, "floor") if erases else (panel, work.n, depth, "bound")
+    bound = min(exact, *(p.risk for p in points if (p.panel, p.n, p.layers, p.curve) == curve))
     return DepthRow(
         figure="depth",
         panel=panel,
