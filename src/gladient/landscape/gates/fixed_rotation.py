@@ -194,8 +194,11 @@ def _mixed(reduced: Reduced, rates: Array, angles: Array) -> tuple[Array, ...]:
     sizes = _powers(-2.0 * rates + 0j, steps, n).real.sum(axis=1)
     # products of cosines and sines, each from the sums of z² and |z|²; then both in units of their sizes
     cosine, sine, both = (sizes + squares.real) / 2.0, (sizes - squares.real) / 2.0, squares.imag / 2.0
-    counts = (sine > _NOTHING * sizes) & (both**2 < (1.0 - _ALIKE) * cosine * sine)
-    unit = 1.0 / np.sqrt(cosine), np.where(counts, 1.0 / np.sqrt(np.where(counts, sine, 1.0)), 0.0)
+    cosines = cosine > _NOTHING * sizes
+    sines = (sine > _NOTHING * sizes) & (~cosines | (both**2 < (1.0 - _ALIKE) * cosine * sine))
+    unit = [
+        np.where(kept, 1.0 / np.sqrt(np.where(kept, x, 1.0)), 0.0) for kept, x in ((cosines, cosine), (sines, sine))
+    ]
     C, S, both = sums.real * unit[0][:, None], sums.imag * unit[1][:, None], both * unit[0] * unit[1]
     left = C @ reduced.unexplained, S @ reduced.unexplained
     cc, cs, ss = ((one * other).sum(axis=1) for one, other in ((left[0], C), (left[0], S), (left[1], S)))

@@ -119,7 +119,8 @@ def read_mark(model: ResidualModel, layout: PromptLayout) -> float:
 def exact_weights(setting: MultitaskSetting) -> list[float]:
     """Weights of Vy task by task, and of VVy, in the best marked layers, V being causal attention.
 
-    >>> exact_weights(MultitaskSetting.isotropic(n=[10, 10], r=[0.8, 0.2], d=5))
+    >>> [round(weight, 4) for weight in exact_weights(MultitaskSetting.isotropic(n=[10, 10], r=[0.8, 0.2], d=5))]
+    [0.0842, 0.0357, -0.0011]
     """
     stack = marked_layers(setting).stack
     *tasks, both, second = stack.readout.tolist()
