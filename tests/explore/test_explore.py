@@ -1,6 +1,7 @@
 """What the page shows is what the theory says; what is typed badly is told in one sentence."""
 
 import asyncio
+import contextlib
 import re
 import shlex
 import subprocess
@@ -234,6 +235,19 @@ def test_the_guard_reads_host_and_origin(kind, passes, headers):
     else:
         assert sent[0]["type"] == {"http": "http.response.start", "websocket": "websocket.close"}[kind]
         assert sent[0].get("status", 403) == 403
+
+
+@pytest.mark.parametrize(("said", "shown"), [("WebSocket is not connected. Need to accept", False), ("other", True)])
+def test_the_guard_lets_pages_leave(said, shown):
+    async def app(scope, receive, send):
+        raise RuntimeError(said)
+
+    async def unused(*_):
+        raise AssertionError
+
+    scope = {"type": "websocket", "headers": [(b"host", b"localhost:1")]}
+    with pytest.raises(RuntimeError, match="other") if shown else contextlib.nullcontext():
+        asyncio.run(Guard(app)(scope, unused, unused))
 
 
 def test_several_layers():

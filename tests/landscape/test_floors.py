@@ -247,7 +247,7 @@ LONG = MultitaskSetting([2000], [[1]], [1], np.diag([1.0, 2.0]))
         (lambda: key_copies(SPREAD, 0.5), "Sigma has eigenvalues from 1 to 2; copies of keys"),
         (lambda: repeated_steps(TWO, 2), "2 tasks; several steps per example"),
         (lambda: repeated_steps(NOISY, 2), "sigma2 is 0.1; several steps per example is solved without noise"),
-        (lambda: repeated_steps(NOISY, 0), "count is 0; an example takes at least one step"),
+        (lambda: repeated_steps(NOISY, 0), "count is 0; an example takes a whole number of steps"),
         (lambda: rotating_delta_rule(NOISY), "sigma2 is 0.1; the rotating delta rule is solved without noise"),
         (lambda: rotating_delta_rule(SPREAD), "the rotating delta rule has an exact risk for Σ ∝ I alone"),
         (lambda: rotating_delta_rule(MultitaskSetting.isotropic([1] * 3, [0.1] * 3, d=2)), "3 tasks; a plane"),

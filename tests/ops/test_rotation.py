@@ -122,6 +122,31 @@ def test_mamba3_goes_on_from_its_state(ranks: int, groups: int, pairs: Any) -> N
     assert state is not None
     assert whole is not None
     torch.testing.assert_close(tuple(state), tuple(whole), **CLOSE)
+    nothing = {name: x[:, :0] for name, x in given.items()}
+    o, passed = mamba3(**nothing, pairs=pairs, state=state, output_final_state=True)
+    assert o.shape[1] == 0
+    torch.testing.assert_close(tuple(passed or ()), tuple(state), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("ranks", [0, 3])
+def test_no_token_of_mamba3_reads_a_later_one(ranks: int) -> None:
+    given = operands(ranks, 4)
+    o, _ = mamba3(**given)
+    for name, value in (("step", torch.nan), ("step", 1e30), ("mix", torch.inf), ("v", torch.nan)):
+        spoilt = {**given, name: given[name].clone()}
+        spoilt[name][:, 7] = value
+        assert torch.equal(mamba3(**spoilt)[0][:, :7], o[:, :7]), (name, value)
+
+
+@pytest.mark.parametrize("ranks", [0, 3])
+def test_autocast_does_not_change_mamba3(ranks: int) -> None:
+    given = {name: x.float() for name, x in operands(ranks, 4).items()}
+    o, state = mamba3(**given, output_final_state=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, inside = mamba3(**given, output_final_state=True)
+        onward = mamba3(**given, state=inside)[0]
+    assert torch.equal(found, o)
+    assert torch.equal(onward, mamba3(**given, state=state)[0])
 
 
 @pytest.mark.parametrize(
@@ -133,6 +158,12 @@ def test_mamba3_goes_on_from_its_state(ranks: int, groups: int, pairs: Any) -> N
         ({"v": normal(2, 11, 4, 3, 3)}, r"the shapes are q .*; all three are"),
         ({"mix": normal(2, 10, 4)}, r"mix has shape \(2, 10, 4\); it must be \[B, T, h\]"),
         ({"pairs": "both"}, "pairs is 'both'; it must be one of adjacent, halves"),
+        ({"form": "last_query"}, "form is 'last_query'; it must be one of auto"),
+        ({"q": normal(2, 1, 4, 6)}, r"the shapes are q \(2, 1, 4, 6\), .*; all three are"),
+        (
+            {"state": Mamba3State(normal(2, 4, 6, 3), normal(1, 4, 2), normal(2, 4, 6), normal(2, 4, 3))},
+            r"state.phase has shape \(1, 4, 2\); beside these tokens it must be \(2, 4, 2\)",
+        ),
     ],
 )
 def test_bad_operands(changes: dict[str, Any], message: str) -> None:
@@ -145,3 +176,5 @@ def test_bad_operands(changes: dict[str, Any], message: str) -> None:
 def test_rotations_need_heads_that_fit() -> None:
     with pytest.raises(ValueError, match="x has 3 heads and angles 2; one number must divide the other"):
         rotate(normal(1, 2, 3, 4), normal(1, 2, 2, 1))
+    with pytest.raises(ValueError, match=r"initial has shape \(1, 1\); beside these angles it must be \(1, 2, 1\)"):
+        rotate(normal(1, 2, 2, 4), normal(1, 2, 2, 1), initial=normal(1, 1))

@@ -33,7 +33,12 @@ class Guard:
         from starlette.websockets import WebSocketClose
 
         if scope["type"] == "lifespan" or _is_own(scope["headers"]):
-            await self.app(scope, receive, send)
+            try:
+                await self.app(scope, receive, send)
+            except RuntimeError as error:
+                # A page that is closed while it is let in: marimo reads on, and uvicorn would print a traceback.
+                if "WebSocket is not connected" not in str(error):
+                    raise
         elif scope["type"] == "websocket":
             await WebSocketClose()(scope, receive, send)
         else:

@@ -2,13 +2,8 @@
 
 from gladient.ops.call import Backend, Form, Read
 from gladient.ops.check import LayoutWarning
-from gladient.ops.dispatch import (
-    Choice,
-    choose,
-    gated_delta_rule,
-    gated_linear_attention,
-    generalized_delta_rule,
-)
+from gladient.ops.choice import Choice, choose
+from gladient.ops.dispatch import gated_delta_rule, gated_linear_attention, generalized_delta_rule
 from gladient.ops.gates import Gates
 from gladient.ops.rotation import Mamba3State, Pairs, cumulative_angles, mamba3, rotate
 

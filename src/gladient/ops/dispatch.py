@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -14,19 +13,17 @@ from gladient.ops.call import Backend, Call, Form, Read, prepare
 from gladient.ops.check import check_option, warn_layout
 from gladient.ops.function import visible
 
-__all__ = ["gated_linear_attention", "gated_delta_rule", "generalized_delta_rule", "choose", "operate", "Choice"]
+__all__ = [
+    "gated_linear_attention",
+    "gated_delta_rule",
+    "generalized_delta_rule",
+    "operate",
+    "BACKENDS",
+    "first_willing",
+]
 
 # The first that is willing runs: fla asks for CUDA, native for CPU cores and a library, eager for nothing.
-_BACKENDS: dict[str, ModuleType] = {"fla": fla, "native": native, "eager": eager}
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What runs: a form, a backend, and why."""
-
-    form: str
-    backend: str
-    reason: str
+BACKENDS: dict[str, ModuleType] = {"fla": fla, "native": native, "eager": eager}
 
 
 def gated_linear_attention(
@@ -343,7 +340,7 @@ def operate(
 
 def run_call(call: Call, backend: str, initial_state: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """All of them end here: the call, and the state as it was given, which holds the final one if it asks so."""
-    o, final = _BACKENDS[_first_willing(call, backend)].run(call)
+    o, final = BACKENDS[first_willing(call, backend)].run(call)
     if _spoilt(call, o if final is None else final):
         o, final = _mended(call, o, final)
     if call.inplace and final is not initial_state:
@@ -374,34 +371,14 @@ def _mended(call: Call, o: Tensor, final: Tensor | None) -> tuple[Tensor, Tensor
     return o, final
 
 
-def choose(q: Tensor, k: Tensor, v: Tensor, *, backend: Backend = "auto", **options: Any) -> Choice:
-    """The form and backend that these arguments get, and why: a delta rule's if `beta`, or a and b, are among them.
-
-    >>> import torch
-    >>> q = torch.ones(1, 1, 1, 4)
-    >>> choose(q, q, q).form
-    'step'
-    """
-    call = prepare(q, k, v, **options)
-    warn_layout(call.k, call.heads)
-    name = _first_willing(call, backend)
-    why = ["asked for" if call.chosen else f"{q.shape[1]} queries for {k.shape[1]} tokens"]
-    if backend == name:
-        why.append("backend asked for")
-    else:
-        passed = list(_BACKENDS)[: list(_BACKENDS).index(name)]
-        why += [f"not {other}: {_BACKENDS[other].why_not(call)}" for other in passed]
-    form = eager.form(call) if name == "eager" else call.form
-    return Choice(form, name, "; ".join(why))
-
-
-def _first_willing(call: Call, backend: str) -> str:
+def first_willing(call: Call, backend: str) -> str:
+    """The backend that runs: the one that is named, else the first that holds the call and is there."""
     if backend == "auto":
-        return next(name for name, module in _BACKENDS.items() if module.why_not(call) is None)
+        return next(name for name, module in BACKENDS.items() if module.why_not(call) is None)
     check_option("backend", backend, Backend)
     if backend == "fla":
         fla.require()
-    obstacle = _BACKENDS[backend].why_not(call, named=True)
+    obstacle = BACKENDS[backend].why_not(call, named=True)
     if obstacle:
         raise RuntimeError(f"backend={backend!r} cannot run this: {obstacle}; use backend='auto'")
     return backend

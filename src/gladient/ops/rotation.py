@@ -6,7 +6,10 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
+from gladient._autocast import outside_autocast
+from gladient.ops.call import Backend
 from gladient.ops.check import check_kinds, check_option
 from gladient.ops.dispatch import operate
 from gladient.ops.gates import earlier, to_heads
@@ -16,6 +19,7 @@ __all__ = ["Mamba3State", "Pairs", "cumulative_angles", "mamba3", "rotate"]
 
 Pairs: TypeAlias = Literal["adjacent", "halves"]
 """Which channels turn together: (2i, 2i + 1), or (i, i + K/2)."""
+_Form: TypeAlias = Literal["auto", "recurrent", "parallel", "chunked"]
 
 
 class Mamba3State(NamedTuple):
@@ -43,9 +47,15 @@ def cumulative_angles(angles: Float[Tensor, "B T *rest"], initial: Tensor | None
         angles: θ, in radians, [B, T, …].
         initial: Φ₀, [B, …]; 0 if not given.
 
+    Raises:
+        ValueError: if the initial ones are not those of the angles' rows and heads.
+
     >>> cumulative_angles(torch.full((1, 3), 3.0))[0].tolist() == [3.0, 6.0, 9.0 - 2 * math.pi]
     True
     """
+    wanted = (*angles.shape[:1], *angles.shape[2:])
+    if initial is not None and tuple(initial.shape) != wanted:
+        raise ValueError(f"initial has shape {tuple(initial.shape)}; beside these angles it must be {wanted}")
     total = angles.double().cumsum(1)
     return torch.remainder(total if initial is None else initial.double()[:, None] + total, 2 * math.pi)
 
@@ -89,6 +99,7 @@ def rotate(
     return _turned(to_heads(x, H), to_heads(cumulative_angles(angles, initial), H), pairs)
 
 
+@outside_autocast
 def mamba3(
     q: Tensor,
     k: Tensor,
@@ -101,7 +112,9 @@ def mamba3(
     pairs: Pairs = "adjacent",
     state: Mamba3State | None = None,
     output_final_state: bool = False,
-    **options: Any,
+    scale: float | None = 1.0,
+    form: _Form = "auto",
+    backend: Backend = "auto",
 ) -> tuple[Tensor, Mamba3State | None]:
     r"""Mamba-3: a state that turns as it decays, into which each token is written twice.
 
@@ -110,7 +123,7 @@ def mamba3(
 
     with queries and keys turned by the sum of all angles. It is one call of `gated_linear_attention`: a token's two
     writes become one, $s_t = \lambda_t \Delta_t + (1 - \lambda_{t+1}) \Delta_{t+1}$, which the next token reads.
-    With r ranks (MIMO) there are r queries, keys and values per token, and r tokens in that call.
+    With r ranks (MIMO) there are r queries, keys and values per token, and 2 r - 1 tokens in that call.
     Norms, biases, the skip D v and the output gate are the layer's.
 
     Args:
@@ -124,14 +137,17 @@ def mamba3(
         pairs: as in `rotate`: "adjacent" in Mamba-3's layers with one rank, "halves" in those with more.
         state: what the tokens before left.
         output_final_state: whether to return what these leave.
-        **options: `form`, `backend` and `scale` of `gated_linear_attention`.
+        scale: factor of every output; None for $K^{-1/2}$.
+        form: of `gated_linear_attention`, for whole sequences.
+        backend: where it runs.
 
     Returns:
         o: [B, T, H, V], or [B, T, H, r, V]; float32 for half precision inputs.
         state: or None unless `output_final_state`.
 
     Raises:
-        ValueError: as `rotate` and `gated_linear_attention`; or if step, mix and g differ in shape, or the ranks do.
+        ValueError: as `rotate` and `gated_linear_attention`; or if step, mix and g differ in shape, the ranks do, or
+            the state is that of other sizes.
 
     Source: arXiv 2603.15569; the single call is derived.
 
@@ -143,44 +159,55 @@ def mamba3(
     """
     many = v.ndim == 5
     q, k, v, g, step, mix, angles = _with_heads_and_ranks(q, k, v, g, step, mix, angles, pairs)
-    phase = cumulative_angles(angles, None if state is None else state.phase)
+    check_option("form", form, _Form)
+    scale = k.shape[-1] ** -0.5 if scale is None else scale
+    state = _checked(state, k, v, angles, many)
+    phase = cumulative_angles(angles, state.phase)
     q, k = (_turned(x, phase[:, :, :, None], pairs) for x in (q, k))  # all ranks alike
     own, former = mix * step, (1 - mix) * step
-    initial = None
-    if state is not None:
-        key, value = (x if many else x[:, :, None] for x in (state.key, state.value))
-        initial = state.S + former[:, 0, :, None, None] * torch.einsum("bhrk,bhrv->bhkv", key, value)
-    run = _each_rank if many else _one_rank
-    o, S = run(q, k, v, g, own, earlier(former), initial_state=initial, output_final_state=True, **options)
+    key, value = (x if many else x[:, :, None] for x in (state.key, state.value))
+    initial = state.S + former[:, :1].sum(1)[..., None, None] * torch.einsum("bhrk,bhrv->bhkv", key, value)
+    options = {"initial_state": initial, "output_final_state": True, "scale": scale, "form": form, "backend": backend}
+    o, S = _before(q, (own + earlier(former))[..., None, None] * k, v, g, options)
+    o = o + scale * (own[..., None, None] * (q @ k.mT)) @ v
+    o = o if many else o[:, :, :, 0]
     if not output_final_state:
         return o, None
+    if not v.shape[1]:
+        return o, state
     last = (x[:, -1] if many else x[:, -1, :, 0] for x in (k, v))
     return o, Mamba3State(S, phase[:, -1], *last)
 
 
-def _one_rank(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, own: Tensor, later: Tensor, scale: float = 1.0, **options: Any
-) -> tuple[Tensor, Any]:
-    """Reads before the token, whose second write is still to come, and adds its first."""
-    q, k, v = (x[:, :, :, 0] for x in (q, k, v))
-    query, key = g.exp()[..., None] * q, (own + later)[..., None] * k
-    o, S = operate(query, key, v, g=g, read="before", scale=scale, **options)
-    return o + scale * (own * (q * k).sum(-1))[..., None] * v, S
+def _before(q: Tensor, k: Tensor, v: Tensor, g: Tensor, options: dict[str, Any]) -> tuple[Tensor, Any]:
+    """What all ranks read of the state before their step's writes, decayed, and the state after all steps.
 
-
-def _each_rank(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, own: Tensor, later: Tensor, scale: float = 1.0, **options: Any
-) -> tuple[Tensor, Any]:
-    """One token for each rank, without a gate between them; what they read of one another is put right afterwards."""
+    The ranks of a step become tokens in a row: first all read, then all write; the last one that reads is the first
+    that writes. So nothing is read that would have to be taken off again, such as a later step's.
+    """
     T, r = v.shape[1], v.shape[3]
-    gates = torch.cat([g[..., None], g.new_zeros(*g.shape, r - 1)], -1)
-    written = (own + later)[..., None, None] * k
-    packed = (x.movedim(3, 2).flatten(1, 2) for x in (q, written, v))
-    o, S = operate(*packed, g=gates.movedim(3, 2).flatten(1, 2), scale=scale, **options)
-    # Rank i has read both writes of the ranks j ≤ i and none of the others': own of all is what it should have read.
-    read = torch.ones(r, r, dtype=torch.bool, device=v.device).tril()
-    wrong = torch.where(read, -later[..., None, None], own[..., None, None]) * torch.einsum("bthik,bthjk->bthij", q, k)
-    return o.unflatten(1, (T, r)).movedim(2, 3) + scale * wrong @ v, S
+    reading, writing = (0, 0, 0, r - 1), (0, 0, r - 1, 0)
+    # [B, T, H, r, C] to [B, T (2 r - 1), H, C]
+    rooms = ((q, reading), (k, writing), (v, writing))
+    q, k, v = (functional.pad(x, room).movedim(3, 2).flatten(1, 2) for x, room in rooms)
+    gates = functional.pad(g[..., None], (0, 2 * r - 2)).movedim(3, 2).flatten(1, 2)
+    # A read before the token is one before its gate too: only the first of a step has one, which it then lacks.
+    q = q * gates.exp()[..., None]
+    o, S = operate(q, k, v, g=gates, read="before", **options)
+    return o.unflatten(1, (T, 2 * r - 1))[:, :, :r].movedim(2, 3), S
+
+
+def _checked(state: Mamba3State | None, k: Tensor, v: Tensor, angles: Tensor, many: bool) -> Mamba3State:
+    """The state, zeros if there is none; ValueError if its sizes are others."""
+    (B, _, H, r, K), V, P = k.shape, v.shape[4], angles.shape[3]
+    ranks = (r,) if many else ()
+    wanted = ((B, H, K, V), (B, H, P), (B, H, *ranks, K), (B, H, *ranks, V))
+    if state is None:
+        return Mamba3State(*(k.new_zeros(shape) for shape in wanted))
+    for name, x, shape in zip(state._fields, state, wanted, strict=True):
+        if tuple(x.shape) != shape:
+            raise ValueError(f"state.{name} has shape {tuple(x.shape)}; beside these tokens it must be {shape}")
+    return state
 
 
 def _with_heads_and_ranks(*given: Any) -> list[Tensor]:
@@ -188,10 +215,10 @@ def _with_heads_and_ranks(*given: Any) -> list[Tensor]:
     q, k, v, g, step, mix, angles, pairs = given
     named = {"q": q, "k": k, "v": v, "g": g, "step": step, "mix": mix, "angles": angles}
     check_kinds(named)
-    _check(q if q.ndim == 4 else q[..., 0, :], angles, pairs)
-    if not q.ndim == k.ndim == v.ndim or (v.ndim == 5 and not q.shape[3] == k.shape[3] == v.shape[3]):
+    if v.ndim not in (4, 5) or len({(x.ndim, x.shape[:2], x.shape[3:-1]) for x in (q, k, v)}) > 1:
         shapes = ", ".join(f"{name} {tuple(named[name].shape)}" for name in "qkv")
         raise ValueError(f"the shapes are {shapes}; all three are [B, T, h, channels], or all [B, T, h, r, channels]")
+    _check(q if q.ndim == 4 else q[:, :, :, 0], angles, pairs)
     for name in ("g", "step", "mix"):
         if named[name].ndim != 3 or named[name].shape[:2] != v.shape[:2]:
             raise ValueError(f"{name} has shape {tuple(named[name].shape)}; it must be [B, T, h], of v's tokens")

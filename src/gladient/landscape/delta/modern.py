@@ -215,7 +215,10 @@ def repeated_steps(setting: MultitaskSetting | Reduced, count: int) -> StepRung:
     1.264932 [0.1438 0.0683 0.0379]
     """
     reduced = reduce(setting)
-    _require(count >= 1, f"count is {count}", "an example takes at least one step")
+    _require(
+        count >= 1 and count == int(count), f"count is {count}", "an example takes a whole number of steps, from 1 on"
+    )
+    count = int(count)
     n = _one_task(reduced, "several steps per example")
     require_isotropic(reduced, "several steps per example have an exact risk for Σ ∝ I alone: whiten x")
     _require_noiseless(reduced, "several steps per example")

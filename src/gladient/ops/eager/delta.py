@@ -7,14 +7,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gladient.ops.call import Call
-from gladient.ops.eager.chunked import best_chunk, chunk_decays, fold, in_segments
+from gladient.ops.eager.chunked import chunk_decays, fold
 from gladient.ops.eager.correcting import Rule, outputs
 from gladient.ops.eager.parallel import from_state, scores, weighted_sums
 from gladient.ops.eager.recurrent import each_token
 from gladient.ops.gates import Gates, decayed, exclusive_suffix_sum, to_heads, weighted_keys
 from gladient.ops.sequences import accumulation, from_states, strengthened
 
-__all__ = ["RULE", "chunked", "last_query", "recurrent", "run"]
+__all__ = ["RULE", "chunks", "last_query", "recurrent", "run"]
 
 
 def run(call: Call, form: str, recompute: bool) -> tuple[Tensor, Tensor | None]:
@@ -52,46 +52,20 @@ def recurrent(
     return (w[:, :0] if o is None else o), S
 
 
-def _steps(
+def chunks(
     size: int, S: Tensor, q: Tensor, k: Tensor, w: Tensor, m: Tensor, g: Tensor | None, gk: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    return recurrent(q, k, w, m, Gates(g, gk), scale=1.0, initial_state=S)
-
-
-def chunked(
-    q: Float[Tensor, "B T H K"],
-    k: Float[Tensor, "B T H K"],
-    w: Float[Tensor, "B T H V"],
-    m: Float[Tensor, "B T H K"],
-    gates: Gates,
-    *,
-    scale: float,
-    initial_state: Float[Tensor, "B H K V"],
-    chunk_size: int | None = None,
-    recompute: bool = True,
-    stepwise: bool = False,
-) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
-    r"""The same in chunks, whose corrected values u solve one triangular system (the WY representation).
+    r"""The same in chunks of `size` tokens, whose corrected values u solve a triangular system (the WY representation).
 
     $(I + A)\, U = W - (\Gamma \odot M) S_0$ with $A_{ij} = m_i^\top (\Gamma_{j \to i} \odot k_j)$ for j < i, and Γ the
-    products of gates; with U for values the rest is gated linear attention. With `stepwise` the recurrence runs inside
-    of each chunk, of which still only inputs and a few states are kept for derivatives.
+    products of gates; with U for values the rest is gated linear attention.
     Source: Yang et al., arXiv 2406.06484 and 2412.06464.
 
     >>> one, half = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1), 0.5).log()
-    >>> o, state = chunked(one, one, one, one, Gates(g=half), scale=1.0, initial_state=3 * one)
+    >>> o, state = chunks(1, 3 * one, one, one, one, one, half, None)
     >>> o.item(), state.item()
     (1.0, 1.0)
     """
-    gates = gates.to_heads(q.shape[2])
-    chunk = min(chunk_size or best_chunk(gates, q.shape[3]), max(q.shape[1], 1))
-    run = _steps if stepwise else _chunks
-    return in_segments(run, chunk, initial_state, (scale * q, k, w, m, gates.g, gates.gk), recompute)
-
-
-def _chunks(
-    size: int, S: Tensor, q: Tensor, k: Tensor, w: Tensor, m: Tensor, g: Tensor | None, gk: Tensor | None
-) -> tuple[Tensor, Tensor]:
     B, n = q.shape[0], q.shape[1] // size
     q, k, w, m = (fold(x, size) for x in (q, k, w, m))
     gates = Gates(g, gk).each(lambda gate: fold(gate, size))
@@ -146,5 +120,5 @@ def last_query(
     return o[:, None], a[:, None]
 
 
-RULE = Rule(recurrent, chunked, last_query)
+RULE = Rule(recurrent, chunks, last_query)
 """The forms, of q, k, values times their strength, and keys to erase by times theirs."""

@@ -8,14 +8,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from gladient.ops.call import Call
-from gladient.ops.eager.chunked import best_chunk, chunk_decays, fold, in_segments
+from gladient.ops.eager.chunked import chunk_decays, fold
 from gladient.ops.eager.correcting import Rule, outputs
 from gladient.ops.eager.parallel import from_state, scores, weighted_sums
 from gladient.ops.eager.recurrent import each_token
 from gladient.ops.gates import Gates, decayed, earlier, exclusive_suffix_sum, to_heads, weighted_keys
 from gladient.ops.sequences import accumulation, from_states
 
-__all__ = ["chunked", "last_query", "recurrent", "run"]
+__all__ = ["chunks", "last_query", "recurrent", "run"]
 
 
 def run(call: Call, form: str, recompute: bool) -> tuple[Tensor, Tensor | None]:
@@ -53,49 +53,22 @@ def recurrent(
     return (v[:, :0] if o is None else o), S
 
 
-def _steps(
+def chunks(
     size: int, S: Tensor, q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, g: Tensor | None, gk: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    return recurrent(q, k, v, a, b, Gates(g, gk), scale=1.0, initial_state=S)
-
-
-def chunked(
-    q: Float[Tensor, "B T H K"],
-    k: Float[Tensor, "B T H K"],
-    v: Float[Tensor, "B T H V"],
-    a: Float[Tensor, "B T H K"],
-    b: Float[Tensor, "B T H K"],
-    gates: Gates,
-    *,
-    scale: float,
-    initial_state: Float[Tensor, "B H K V"],
-    chunk_size: int | None = None,
-    recompute: bool = True,
-    stepwise: bool = False,
-) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
-    r"""The same in chunks, whose $u_t = S_{t-1}^\top a_t$ solve one triangular system.
+    r"""The same in chunks of `size` tokens, whose $u_t = S_{t-1}^\top a_t$ solve one triangular system.
 
     $(I - A_{ab})\, U = A_{ak} V + (\Gamma \odot a) S_0$ with $A_{ab}[i, j] = a_i^\top (\Gamma_{j \to i-1} \odot b_j)$
     for j < i, and Γ the products of gates up to the token before; then b and U are keys and values beside k and V.
     Every Γ is the exponential of a sum of its own: the state is read before its decay, so that no gate divides.
-    With `stepwise` the recurrence runs inside of each chunk.
 
-    Source: derived; the packed form is that of Peng et al., arXiv 2503.14456 (RWKV-7).
+    Source: derived.
 
     >>> one, half = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1), 0.5).log()
-    >>> o, state = chunked(one, one, one, -one / 4, one, Gates(g=half), scale=1.0, initial_state=4 * one)
+    >>> o, state = chunks(1, 4 * one, one, one, one, -one / 4, one, half, None)
     >>> o.item(), state.item()
     (2.0, 2.0)
     """
-    gates = gates.to_heads(q.shape[2])
-    chunk = min(chunk_size or best_chunk(gates, q.shape[3]), max(q.shape[1], 1))
-    run = _steps if stepwise else _chunks
-    return in_segments(run, chunk, initial_state, (scale * q, k, v, a, b, gates.g, gates.gk), recompute)
-
-
-def _chunks(
-    size: int, S: Tensor, q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, g: Tensor | None, gk: Tensor | None
-) -> tuple[Tensor, Tensor]:
     B, n = q.shape[0], q.shape[1] // size
     q, k, v, a, b = (fold(x, size) for x in (q, k, v, a, b))
     gates = Gates(g, gk).each(lambda gate: fold(gate, size))
@@ -159,4 +132,4 @@ def _later(x: Float[Tensor, "B T *rest"]) -> Float[Tensor, "B T *rest"]:
     return pad(x, (*[0] * (2 * x.ndim - 4), 1, 0))[:, :-1]
 
 
-_RULE = Rule(recurrent, chunked, last_query)
+_RULE = Rule(recurrent, chunks, last_query)
