@@ -22,6 +22,7 @@ def test_predicted_is_measured(found) -> None:
     for name in found.gains:
         assert abs(found.gains[name].z) < 3.0, name
         assert abs(found.risks[name].z) < 3.0, name
+    assert found.gains["linear_attention"].predicted_error == 0.0  # of the difference to itself
     gain = found.gains["scalar_gate"]
     assert gain.measured > 3.0 * gain.measured_error
     assert gain.predicted > 3.0 * gain.predicted_error

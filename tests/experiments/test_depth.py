@@ -11,7 +11,7 @@ from safetensors.torch import load
 from gladient.cli import main
 from gladient.experiments import FIGURES, Outcome
 from gladient.experiments.figures.depth.figure import Depth, DepthConfig, DepthPoint, DepthRow, reach
-from gladient.experiments.figures.depth.grown import GrownModels, label_writes_only, without_delimiter
+from gladient.experiments.figures.depth.grown import GrownModels, bounded_risk, label_writes_only, without_delimiter
 from gladient.experiments.figures.depth.marks import Marks, MarksConfig, MarksRow, exact_weights, fitted, read_mark
 from gladient.experiments.figures.depth.reach import CLASSES, ExactStacks, delta_layers
 from gladient.experiments.figures.limits import Limits, LimitsConfig, LimitsRow
@@ -235,3 +235,14 @@ def test_exact_work_counts_its_steps() -> None:
     assert seen == [1, 2]
     assert work.steps == 2
     assert {one["layers"] for one in outcome.measurements} == {0, 1}
+
+
+def test_one_prompt_moves_training_little() -> None:
+    sampler = PromptSampler([SETTING])
+    model, prompts = ResidualModel(sampler.layout.width, [LayerConfig()]), sampler.draw(9, [torch.Generator()])
+    plain = bounded_risk(model, prompts, 3)  # an untrained model predicts 0
+    torch.testing.assert_close(plain, prompts.targets.square().mean(1) / 3)
+    far = prompts.targets.clone()
+    far[0, 0] = 1e6
+    moved = bounded_risk(model, replace(prompts, targets=far), 3)
+    assert 0 < (moved - plain).item() <= 20 / 9

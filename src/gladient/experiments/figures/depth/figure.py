@@ -95,6 +95,7 @@ class DepthConfig(GrownConfig):
     n: tuple[int, ...] = (10, 20, 40)
     n_delta: tuple[int, ...] = (10, 20)
     drawn: tuple[int, ...] = (10, 14, 20, 28, 40)
+    test_prompts: int = 2**18  # with half as many one row of 32 was undecided
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from gladient.nn import LayerConfig, ResidualModel
 from gladient.prompts import PromptLayout, Prompts, PromptSampler
 from gladient.training import TrainingConfig, evaluate, load_tensors, pack_tensors, train
 
-__all__ = ["LAYERS", "GrownModels", "grow", "label_writes_only", "without_delimiter"]
+__all__ = ["LAYERS", "GrownModels", "bounded_risk", "grow", "label_writes_only", "without_delimiter"]
 
 _APART = 2**20  # between the seeds of two depths' training prompts
 # A prompt with a larger squared error counts no more in training, in units of the risk of predicting 0. A state that
@@ -150,8 +150,7 @@ class GrownModels:
         def loss(model: nn.Module) -> Tensor:
             if alone:
                 label_writes_only(model, d)  # before each step: the optimiser moves what was 0
-            prompts = sampler.draw(training.batch_size, fresh)
-            return (_errors(model, prompts) / d).clamp(max=_OUTLIER).mean(1)
+            return bounded_risk(model, sampler.draw(training.batch_size, fresh), d)
 
         checkpoint = scratch / f"{part}-checkpoint.safetensors"
         train(model, loss, training, generators=fresh, checkpoint=checkpoint, run=run, on_step=on_step)
@@ -223,6 +222,11 @@ def _named(found: Pairs, depth: int, member: int) -> Measurement:
 def _errors(model: nn.Module, prompts: Prompts) -> Tensor:
     errors: Tensor = (model(prompts.tokens) - prompts.targets).square()
     return errors
+
+
+def bounded_risk(model: nn.Module, prompts: Prompts, d: int) -> Tensor:
+    """Mean squared error / d of each member, in which no prompt counts for more than `_OUTLIER`."""
+    return (_errors(model, prompts) / d).clamp(max=_OUTLIER).mean(1)
 
 
 def label_writes_only(model: nn.Module, d: int) -> None:
