@@ -13,8 +13,8 @@ _check = JaxtypingTransformer.visit_FunctionDef
 def _check_shapes(hook: JaxtypingTransformer, node: ast.FunctionDef) -> ast.AST:
     """Checks functions that state a shape; plain types are mypy's.
 
-    With those checked too, the theory takes about ten times as long. Nor is a function inside another one checked: its
-    checks would be compiled anew in each call of that one.
+    With those checked too, the theory takes about ten times as long. Functions inside functions are not checked
+    either: every call of the outer one would compile their checks again.
     """
     inner = any(isinstance(parent, ast.FunctionDef) for parent in hook._parents)
     stated = (*(x.annotation for x in ast.walk(node.args) if isinstance(x, ast.arg)), node.returns)

@@ -24,7 +24,7 @@ def untraced(reason: str) -> Callable[[Function], Function]:
     def mark(function: Function) -> Function:
         @wraps(function)
         def run(*given: Any) -> Any:
-            traced = "torch._dynamo" in sys.modules  # behind a break of a graph, a frame like this one is traced anew
+            traced = "torch._dynamo" in sys.modules  # after a graph break dynamo traces this frame too
             return (torch.compiler.disable(function) if traced else function)(*given)
 
         run._torchdynamo_disable = True  # type: ignore[attr-defined]

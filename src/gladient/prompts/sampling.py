@@ -91,7 +91,7 @@ class PromptSampler:
 
     def _draw_group(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         d, tasks = self.layout.d, len(self.layout.n)
-        # Keep this order of draws: features, tasks, then each task's noise. Another order gives a seed other prompts.
+        # Draw in this order: features, tasks, then each task's noise. In another, a seed gives other prompts.
         features = self._features(batch, generator)
         betas = self._normal((batch, tasks + 1, d), generator)
         betas[:, :tasks] = self.task_factor @ betas[:, :tasks]

@@ -137,7 +137,7 @@ def key_copies(setting: MultitaskSetting | Reduced, ratio: float) -> StepRung:
 
     Args:
         setting: the data, Σ ∝ I.
-        ratio: of the scales of neighbouring tasks, above 0, at most 1.
+        ratio: scale of one task over that of the next, in (0, 1].
 
     Raises:
         ValueError: if the ratio is out of its range, Σ is not a multiple of I, or there are more than 1000 examples.

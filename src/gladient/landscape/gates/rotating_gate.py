@@ -27,7 +27,8 @@ class RotatingGate:
     Attributes:
         risk: expected squared error of the query's prediction.
         omega: weight of one example of each task, the largest 1, [K]; with an angle per pair along each direction of Σ,
-            [K, d], as `key_gate` has it. Of an upper bound: of the directions with two channels, or of all if none has.
+            [K, d], as `key_gate` has it. For an upper bound, those of the directions with two channels, or of all
+            directions.
         turns: the angle by which each task's delimiter turns the state, [K] or [K, d]; all gates are 1. The last turn
             may be a fixed angle between queries and keys in its place. None where the weights are a limit or a bound.
         channels: key channels of the head.
