@@ -302,7 +302,7 @@ def _row(
         labels_error=alone_error,
         bound=bound,
         labels_gap=min(relative_gap(one + Z_BOUND * error, bound) for one, error in labels),
-        unmarked=sum(run["unmarked1" if depth > 1 else "risk"] for run in runs) / len(runs),
+        unmarked=sum(run["unmarked1"] for run in runs) / len(runs),
     )
 
 

@@ -172,13 +172,12 @@ class GrownModels:
         def unmarked(prompts: Prompts) -> dict[str, Tensor]:
             return {
                 f"{depth} unmarked{k + 1}": _errors(models[depth, False], without_delimiter(prompts, sampler.layout, k))
-                for depth in self._deep
+                for depth in range(1, self.layers + 1)
                 for k in range(len(sampler.layout.n))
             }
 
         found = self._evaluate(errors, self.test_prompts, sampler)
-        if self.layers > 1:
-            found |= self._evaluate(unmarked, max(2, self.test_prompts // 8), sampler)
+        found |= self._evaluate(unmarked, max(2, self.test_prompts // 8), sampler)
         return [
             {"layers": depth, "panel": panel.name, "seed": seed} | _named(found, depth, i * len(self.panels) + j)
             for depth in range(1, self.layers + 1)
