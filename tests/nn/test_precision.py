@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_residual import CONFIGS, SHORT, WIDTH, randomised, tokens
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from gladient.nn import GatedLinearAttention, InContextRegressor, LayerConfig, ResidualModel, presets
 
@@ -21,7 +22,7 @@ def computed(model: ResidualModel, x: Tensor) -> Iterator[Tensor]:
     yield model.read(hidden[-1])
     z, states = model.decode(x[:, :, :5])
     step, after = model.decode(x[:, :, 5:6], states)
-    yield from (z, step, *states, *after)
+    yield from (x for x in (z, step, *tree_leaves((states, after))) if x.dtype != torch.float64)  # phases
     for layer in model.layers:
         yield layer.attention.written(x, layer.W_o)
         yield from (gate.exp() for gate in vars(layer.attention.gates(x)).values() if gate is not None)
@@ -52,7 +53,7 @@ def test_half_precision_rounds_no_more_than_products(name: str, dtype: torch.dty
     for found, wanted in zip(computed(model, x), computed(exact, x.float()), strict=True):
         assert ((found.float() - wanted).norm() <= few * wanted.norm()).item()
     assert model(x).dtype == model.hidden(x)[-1].dtype == dtype
-    assert all(state.dtype == torch.float32 for state in model.decode(x)[1])
+    assert all(state.dtype in (torch.float32, torch.float64) for state in tree_leaves(model.decode(x)[1]))
     model(x).float().square().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 

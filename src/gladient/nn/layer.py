@@ -2,22 +2,33 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gladient._autocast import outside_autocast
 from gladient.nn.config import LayerConfig
-from gladient.nn.gate import TokenGate, TokenStep
+from gladient.nn.gate import TokenAngle, TokenGate, TokenRate, TokenStep
 from gladient.nn.stack import check_last, contract, in_groups, member_normal, project, rounded
-from gladient.ops import Gates
+from gladient.ops import Gates, Mamba3State, cumulative_angles, mamba3
 from gladient.ops.dispatch import operate
 from gladient.ops.formulas import unit
+from gladient.ops.rotation import turned
 from gladient.ops.sequences import accumulation
 
-__all__ = ["GatedLinearAttention"]
+__all__ = ["GatedLinearAttention", "State"]
+
+State: TypeAlias = Tensor | Mamba3State
+"""What a layer carries from token to token."""
+
+# Where the part of the erasing key that queries leave out starts: fla's layer of Comba warns that its own 1 is too much
+# for small models and names 0.02.
+_CORRECTION = 0.02
+_RMS_EPS = 1e-5  # Mamba-3's
+_ROPE = 10000.0  # the base of arXiv 2104.09864
 
 
 class GatedLinearAttention(nn.Module):
@@ -26,7 +37,8 @@ class GatedLinearAttention(nn.Module):
     $$ S_t = G_t \odot S_{t-1} + k_t v_t^\top, \quad o_t = s\, S_t^\top q_t, \quad
        q_t = W_q^\top z_t,\; k_t = W_k^\top z_t,\; v_t = W_v^\top z_t,\; g_t = \mathrm{sigmoid}(W_g^\top z_t + b_g) $$
 
-    for each of H heads. What the members of the family change is an option of `LayerConfig`. Tokens come in G groups,
+    for each of H heads. What the members of the family change is an option of `LayerConfig`; a rotation turns the state
+    by minus the token's angle before the write. Tokens come in G groups,
     [G, B, T, D], each read by E / G members; [B, T, D] is one group. Outputs always have the members' axis.
 
     Inside `torch.autocast` a layer computes what it computes outside, states included. With half precision parameters
@@ -68,13 +80,45 @@ class GatedLinearAttention(nn.Module):
         self.W_v = nn.Parameter(member_normal(seeds, (width, H * V), stream="values") / width**0.5)
         gates = {"scalar": H, "key": H * K, "value": H * V, "full": H * V}.get(config.gate, 0)
         self.gate = TokenGate(width, config, channels=gates, seeds=seeds) if gates else None
-        self.step = TokenStep(width, H, seeds=seeds) if config.write == "delta" else None
+        steps = {"write": H, "scaled": H, "own": H, "rates": H * K}[config.erase_key]
+        self.step = TokenStep(width, steps, seeds=seeds) if config.write == "delta" else None
+        self.mix = TokenStep(width, H, seeds=seeds, stream="mix") if config.write == "trapezoid" else None
+        self.rate = TokenRate(width, H, config.token_rate, seeds=seeds) if config.token_rate != "none" else None
+        self._add_keys(width, (len(seeds), H, K), seeds)
+        self._add_angles(width, K, seeds)
         self.u = nn.Parameter(torch.zeros(len(seeds), H, K)) if config.bonus else None
         self.log_A = nn.Parameter(torch.zeros(len(seeds), H)) if config.learn_rate else None
         if config.gate == "full":
             # Mamba's start, A[k, v] = k: key channels that forget at different speeds.
             rates = torch.arange(1.0, K + 1).log()[:, None].expand(K, V)
             self.log_A = nn.Parameter(rates.repeat(len(seeds), H, 1, 1))
+
+    def _add_keys(self, width: int, shape: tuple[int, int, int], seeds: Sequence[int]) -> None:
+        """What keys have beside their weights."""
+        config, (E, H, K) = self.config, shape
+        own = config.erase_key == "own"
+        self.W_e = nn.Parameter(member_normal(seeds, (width, H * K), stream="erase") / K**0.5) if own else None
+        self.erase_logit = nn.Parameter(torch.ones(E, H, 1)) if config.erase_key == "scaled" else None
+        rates = config.erase_key == "rates"
+        self.erase_scale, self.write_mix = (nn.Parameter(torch.ones(shape)) if rates else None for _ in range(2))
+        self.correction = nn.Parameter(torch.full((E, H, 1), _CORRECTION)) if config.read_correction else None
+        self.q_bias, self.k_bias = (nn.Parameter(torch.ones(shape)) if config.key_bias else None for _ in range(2))
+
+    def _add_angles(self, width: int, K: int, seeds: Sequence[int]) -> None:
+        config = self.config
+        self.pairs = 0 if config.rotation == "none" else K // 2 if config.turned_pairs is None else config.turned_pairs
+        if config.rotation != "none" and (K % 2 or self.pairs > K // 2):
+            raise ValueError(
+                f"{self.pairs} pairs of {K} key channels are to turn; give an even key_dim of at least twice them"
+            )
+        angles = min(self.pairs, 1) if config.shared_angle else self.pairs
+        token = config.rotation == "token"
+        self.angle = TokenAngle(width, config, angles=angles, seeds=seeds) if token else None
+        start = config.angles or tuple(_ROPE ** (-p / angles) for p in range(angles))
+        if len(start) != angles and config.rotation == "fixed":
+            raise ValueError(f"angles is {list(start)}; {angles} are learned: give as many, or none for RoPE's")
+        fixed = torch.tensor(start).repeat(len(seeds), 1) if config.rotation == "fixed" else None
+        self.angles = None if fixed is None else nn.Parameter(fixed)
 
     @property
     def members(self) -> int:
@@ -92,11 +136,12 @@ class GatedLinearAttention(nn.Module):
 
     @outside_autocast
     def scan(
-        self, tokens: Float[Tensor, "*G B T D"], state: Tensor | None = None
-    ) -> tuple[Float[Tensor, "E B T HV"], Tensor]:
+        self, tokens: Float[Tensor, "*G B T D"], state: State | None = None
+    ) -> tuple[Float[Tensor, "E B T HV"], State]:
         """Outputs of further tokens from the state before them, None for zeros, and the state after them: decoding.
 
-        States are the operator's, [G·B, P·H, K, V]. Both are float32 where tokens and parameters are half precision.
+        States are the operator's, [G·B, P·H, K, V], with a trapezoid write a `Mamba3State`. Outputs and states are
+        float32 where tokens and parameters are half precision.
         """
         tokens = in_groups(tokens, self.members)
         log_gates = self._log_gates(tokens)
@@ -113,8 +158,9 @@ class GatedLinearAttention(nn.Module):
 
     def gate_parameters(self) -> list[nn.Parameter]:
         """The parameters of gates and steps, which training may move faster than the rest."""
-        gates = [x for module in (self.gate, self.step) if module is not None for x in module.parameters()]
-        return gates if self.log_A is None else [*gates, self.log_A]
+        modules = (self.gate, self.rate, self.step, self.mix, self.angle)
+        gates = [x for module in modules if module is not None for x in module.parameters()]
+        return [*gates, *(x for x in (self.log_A, self.angles) if x is not None)]
 
     @outside_autocast
     def written(self, tokens: Float[Tensor, "*G B T D"], W_o: Float[Tensor, "E HV D"]) -> Float[Tensor, "E B T D"]:
@@ -141,7 +187,8 @@ class GatedLinearAttention(nn.Module):
         are never formed; where they leave values alone, $h^\top v_t = z_t^\top (W_v h)$ and a value is one number.
         """
         check_last(tokens)
-        named = self.config.form != "auto"  # for whole sequences: "last_query" below would take its place
+        # for whole sequences: "last_query" below would take its place
+        named = self.config.form != "auto" or self.config.write == "trapezoid"
         if self.config.heads > 1 or named or (self.u is not None and not self._forms_keys):
             return contract("ebv,ev->eb", self(tokens)[:, :, -1], readout)
         tokens = in_groups(tokens, self.members)
@@ -161,7 +208,8 @@ class GatedLinearAttention(nn.Module):
     def _forms_keys(self) -> bool:
         """Whether keys count by more than their products with queries."""
         config = self.config
-        return config.gate in ("key", "full") or config.write == "delta" or config.normalise != "none"
+        read = config.write in ("delta", "trapezoid") or config.normalise != "none" or config.key_bias
+        return read or config.gate in ("key", "full") or config.rotation != "none"
 
     def _keys(self, tokens: Tensor, log_gates: Tensor) -> Tensor:
         # 1 - g = -expm1(log g): a difference would leave a gate of 1 - 1e-8 no digit in float32.
@@ -171,18 +219,77 @@ class GatedLinearAttention(nn.Module):
         self, q: Tensor, k: Tensor, v: Tensor, tokens: Tensor, log_gates: Tensor, **options: Any
     ) -> tuple[Tensor, Any]:
         q, k, v = map(accumulation, (q, k, v))  # products are rounded as a Linear's are, and no further
-        if self.config.normalise != "none":
-            k = unit(k)
-            q = unit(q) if self.config.normalise == "both" else q
+        q, k = self._normalised(q, queries=True), self._normalised(k)
+        if self.q_bias is not None and self.k_bias is not None:
+            q, k = (x + self._beside(bias, tokens) for x, bias in ((q, self.q_bias), (k, self.k_bias)))
+        families = self._families(tokens, log_gates)
+        options = {"scale": self.config.scale, "backend": self.config.backend, "form": self.config.form} | options
+        if self.mix is not None:
+            return self._written_twice(q, k, v, tokens, log_gates, families | options)
         if self.config.write == "step":
             v = -log_gates * v  # Δ = -log g, before the rate; a scalar gate's has one channel
         if self.u is not None:
             options |= {"read": "before", "bonus": self._by_head(self.u, tokens)}
-        options |= self._families(tokens, log_gates)
-        options = {"scale": self.config.scale, "backend": self.config.backend, "form": self.config.form} | options
-        if self.step is not None:
-            options["beta"] = (self.config.step_bound * self.step(tokens)).flatten(0, 1).flatten(2, 3)
-        return operate(q, k, v, **options)
+        more: dict[str, Any] = self._corrections(k, tokens)
+        if self.correction is not None:
+            q = q - self._beside(self.correction, tokens) * more.get("erase_keys", k)[:, -q.shape[1] :]
+        if self.config.erase_key == "rates":
+            k = k * (1 + (more["rates"] - 1) * self._beside(cast(Tensor, self.write_mix), tokens))
+            more["b"] = -more.pop("rates") * more["a"]
+        phase = self._phase(tokens)
+        if phase is None:
+            return operate(q, k, v, **families, **more, **options)
+        more = {name: x if name == "beta" else turned(x, phase, "adjacent") for name, x in more.items()}
+        q, k = turned(q, phase[:, -q.shape[1] :], "adjacent"), turned(k, phase, "adjacent")
+        o, S = operate(q, k, v, **families, **more, **options)
+        # Turned keys are those of a state that does not turn. The layer's does, and so carries no phase.
+        return o, S if S is None or not k.shape[1] else turned(S.mT, -phase[:, -1, :, None], "adjacent").mT
+
+    def _normalised(self, x: Tensor, queries: bool = False) -> Tensor:
+        kind = self.config.normalise
+        if kind == "rms":
+            return functional.rms_norm(x, x.shape[-1:], eps=_RMS_EPS)
+        return x if kind == "none" or (kind == "keys" and queries) else unit(x)
+
+    def _corrections(self, k: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+        """The delta rule's arguments: steps and, if it is another than k, the key that erases; a and rates."""
+        if self.step is None:
+            return {}
+        steps = self.config.step_bound * self._split_heads(self.step(tokens))
+        if self.erase_scale is not None:
+            return {"a": -unit(k * self._beside(self.erase_scale, tokens)), "rates": steps}
+        found = {"beta": steps[..., 0]}
+        if self.W_e is not None:
+            found["erase_keys"] = self._normalised(accumulation(self._project(tokens, self.W_e)))
+        if self.erase_logit is not None:
+            found["erase_keys"] = self._beside(self.erase_logit.sigmoid(), tokens) * k
+        return found
+
+    def _written_twice(
+        self, q: Tensor, k: Tensor, v: Tensor, tokens: Tensor, log_gates: Tensor, options: dict[str, Any]
+    ) -> tuple[Tensor, Mamba3State | None]:
+        """Mamba-3's write, with Δ = -log g before its rate."""
+        mix = self._split_heads(cast(TokenStep, self.mix)(tokens))[..., 0]
+        state, step = options.pop("initial_state", None), -log_gates[..., 0]
+        angles = self._angles(tokens)
+        angles = None if angles is None else angles * step[..., None]
+        return mamba3(q, k, v, options.pop("g"), step, mix, angles, state=state, **options)
+
+    def _angles(self, tokens: Tensor) -> Float[Tensor, "GB T PH turned"] | None:
+        """What each token turns each pair of each head by; None if nothing turns."""
+        if not self.pairs:
+            return None
+        (G, B, T), H = tokens.shape[:3], self.config.heads
+        if self.angle is not None:
+            angles = self.angle(tokens).flatten(0, 1)
+        else:
+            own = accumulation(cast(Tensor, self.angles)).unflatten(0, (G, 1, 1, -1))
+            angles = own.expand(G, B, T, -1, -1).flatten(0, 1)
+        return angles.repeat_interleave(H, 2).expand(-1, -1, -1, self.pairs)
+
+    def _phase(self, tokens: Tensor) -> Tensor | None:
+        angles = self._angles(tokens)
+        return None if angles is None else cumulative_angles(angles)
 
     def _log_gates(self, tokens: Tensor) -> Tensor:
         """[G·B, T, P·H, C], before their rates; no channels without gates from tokens."""
@@ -199,6 +306,8 @@ class GatedLinearAttention(nn.Module):
             logs = [math.log(decay) if decay else -math.inf for decay in self.config.decays]  # in double, then rounded
             g = _constant(logs, tokens).repeat(self.members // len(tokens))
             return {"g": g.expand(tokens.shape[0] * tokens.shape[1], tokens.shape[2], -1)}
+        if self.rate is not None:
+            return {"g": rate * (self._split_heads(self.rate(tokens)) * log_gates)[..., 0]}
         if self.log_A is not None:
             # exp keeps rates positive, and one at 0 starts at 1.
             A = rate * self._by_head(accumulation(self.log_A), tokens).exp()
@@ -224,6 +333,11 @@ class GatedLinearAttention(nn.Module):
         if G == 1:
             return parameter.flatten(0, 1)
         return parameter.unflatten(0, (G, -1)).flatten(1, 2).repeat_interleave(B, 0)
+
+    def _beside(self, parameter: Tensor, tokens: Tensor) -> Tensor:
+        """[E, H, …] as it stands beside tokens, [G·B, T, P·H, …]."""
+        found = self._by_head(accumulation(parameter), tokens)
+        return found if len(tokens) == 1 else found[:, None]
 
     def _by_member(self, o: Tensor, *, groups: int) -> Tensor:
         """[G·B, T, P, …] to [E, B, T, …]."""

@@ -1,17 +1,19 @@
 """The family's members as configurations of one residual layer: what each keeps of the original, what it leaves out.
 
 None has short convolutions, token shifts, feature maps, positional rotations, low-rank factors or normalised tokens:
-what is compared is the recurrence, its gate and its output.
+what is compared is the recurrence, its gate and its output. Mamba-3's rotation is part of its gate, and there.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from gladient.nn.config import LayerConfig
+from gladient.nn.config import LayerConfig, TokenRate
 
 __all__ = [
     "PRESETS",
+    "comba",
     "deltanet",
     "gated_deltanet",
     "gla",
@@ -20,8 +22,10 @@ __all__ = [
     "linear_attention",
     "mamba",
     "mamba2",
+    "mamba3",
     "retnet",
     "rwkv6",
+    "rwkv7",
 ]
 
 
@@ -137,6 +141,59 @@ def kda(width: int, *, heads: int = 1, step_bound: float = 1.0) -> LayerConfig:
     return replace(gated_deltanet(width, heads=heads, step_bound=step_bound), gate="key")
 
 
+def comba(width: int, *, heads: int = 1) -> LayerConfig:
+    r"""Comba (Hu et al. 2025): Gated DeltaNet erasing with $e_t = \mathrm{sigmoid}(c)\,k_t$, queries $q_t - d\,e_t$.
+
+    Leaves out what `deltanet` does; its output gate is SiLU, not a sigmoid. Keys have length 1 before they are scaled,
+    as in the paper: flash-linear-attention's layer divides the erasing key by its length once more, and c is gone.
+
+    >>> comba(8).erase_key
+    'scaled'
+    """
+    return replace(gated_deltanet(width, heads=heads), erase_key="scaled", read_correction=True)
+
+
+def rwkv7(width: int, *, heads: int = 1) -> LayerConfig:
+    r"""RWKV-7 (Peng et al. 2025): key gates from $e^{-e^{-1/2}}$ to 1, and three keys: read, erased and written along.
+
+    Keeps the learned $s_\kappa$ and $m_a$ of its keys, output norm (a root mean square) and gate. Leaves out token
+    shifts, the low-rank form of gates and rates, the first layer's values that later ones mix in, the bonus
+    $(r_t \cdot k_t) v_t$ after the norm, and the channel mixing between layers.
+
+    >>> rwkv7(8).erase_key, round(rwkv7(8).rate, 4)
+    ('rates', 0.6065)
+    """
+    options = _heads(width, heads, gate_bias=True, norm=True, output_gate=True)
+    return replace(options, gate="key", link="bounded", rate=math.exp(-0.5), write="delta", erase_key="rates")
+
+
+def mamba3(width: int, *, heads: int = 1, token_rate: TokenRate = "heavy_tail") -> LayerConfig:
+    r"""Mamba-3 (arXiv 2603.15569): Mamba-2 whose rates are the token's, whose state turns, and with two writes a token.
+
+    Keeps gates $\exp(-A_t \Delta_t)$, queries and keys divided by their root mean square with biases that start at 1,
+    angles $\pi \tanh(\cdot) \Delta_t$ for half of the pairs (at least one), the mix of both writes, the output gate.
+    Leaves out the sharing of keys and queries between heads, the norms' scales, the skip D, several ranks (`ops.mamba3`
+    has them) and the norm before the output, which is off in the original.
+
+    Args:
+        width: numbers in a token.
+        heads: heads, of an even number of channels.
+        token_rate: what makes rates $A_t$: softplus until June 2026, heavy_tail since; no checkpoint says which.
+
+    Raises:
+        ValueError: if the heads do not divide the width, or leave an odd number of channels.
+
+    >>> mamba3(8).write, mamba3(8).turned_pairs
+    ('trapezoid', 2)
+    """
+    options = _heads(width, heads, gate_bias=True, output_gate=True, token_rate=token_rate, key_bias=True)
+    size = width // heads
+    if size % 2:
+        raise ValueError(f"heads have {size} channels, which turn in pairs; choose heads that leave an even number")
+    turning = replace(options, rotation="token", turned_pairs=max(1, size // 4), normalise="rms")
+    return replace(turning, gate="scalar", write="trapezoid")
+
+
 PRESETS: dict[str, Callable[..., LayerConfig]] = {
     "linear_attention": linear_attention,
     "retnet": retnet,
@@ -148,6 +205,9 @@ PRESETS: dict[str, Callable[..., LayerConfig]] = {
     "deltanet": deltanet,
     "gated_deltanet": gated_deltanet,
     "kda": kda,
+    "comba": comba,
+    "rwkv7": rwkv7,
+    "mamba3": mamba3,
 }
 """The presets by name."""
 

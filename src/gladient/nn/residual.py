@@ -13,10 +13,23 @@ from torch.nn import functional
 from gladient._autocast import outside_autocast
 from gladient._tensors import load_tensors, save_tensors
 from gladient.nn.config import LayerConfig
-from gladient.nn.layer import GatedLinearAttention
+from gladient.nn.layer import GatedLinearAttention, State
 from gladient.nn.stack import by_member, check_last, contract, member_normal, project, rounded
 
 __all__ = ["ResidualLayer", "ResidualModel"]
+
+# Options that files written before them lack, and what they then are.
+_LATER = (
+    "erase_key",
+    "read_correction",
+    "key_bias",
+    "rotation",
+    "turned_pairs",
+    "shared_angle",
+    "angles",
+    "token_rate",
+)
+_SINCE = {name: value for name, value in asdict(LayerConfig()).items() if name in _LATER}
 
 
 class ResidualLayer(nn.Module):
@@ -44,8 +57,8 @@ class ResidualLayer(nn.Module):
 
     @outside_autocast
     def forward(
-        self, tokens: Float[Tensor, "*G B T D"], state: Tensor | None = None
-    ) -> tuple[Float[Tensor, "E B T D"], Tensor]:
+        self, tokens: Float[Tensor, "*G B T D"], state: State | None = None
+    ) -> tuple[Float[Tensor, "E B T D"], State]:
         """The tokens after the layer, and the state to go on from."""
         tokens = by_member(tokens, self.attention.members)
         o, state = self.attention.scan(tokens, state)
@@ -136,8 +149,8 @@ class ResidualModel(nn.Module):
         return z
 
     def decode(
-        self, tokens: Float[Tensor, "*G B T D"], states: Sequence[Tensor] | None = None
-    ) -> tuple[Float[Tensor, "E B T W"], list[Tensor]]:
+        self, tokens: Float[Tensor, "*G B T D"], states: Sequence[State] | None = None
+    ) -> tuple[Float[Tensor, "E B T W"], list[State]]:
         """The last layer's tokens for further tokens, however many, and every layer's state to go on from.
 
         >>> model, tokens = ResidualModel(3, [LayerConfig(), LayerConfig()]), torch.ones(1, 1, 2, 3)
@@ -189,6 +202,9 @@ class ResidualModel(nn.Module):
         layers = [asdict(config) for config in self.configs]
         for layer in layers:
             del layer["form"]  # how a layer is computed is none of its parameters' business
+            for name, value in _SINCE.items():
+                if layer[name] == value:
+                    del layer[name]
         spare = {"spare": self.spare} if self.spare else {}  # files of models without are as they always were
         return {"width": width - self.spare, "members": members, "layers": layers} | spare
 

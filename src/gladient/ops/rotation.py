@@ -15,7 +15,7 @@ from gladient.ops.dispatch import operate
 from gladient.ops.gates import earlier, to_heads
 from gladient.ops.sequences import accumulation
 
-__all__ = ["Mamba3State", "Pairs", "cumulative_angles", "mamba3", "rotate"]
+__all__ = ["Mamba3State", "Pairs", "cumulative_angles", "mamba3", "rotate", "turned"]
 
 Pairs: TypeAlias = Literal["adjacent", "halves"]
 """Which channels turn together: (2i, 2i + 1), or (i, i + K/2)."""
@@ -96,7 +96,7 @@ def rotate(
     H = max(x.shape[2], angles.shape[2])
     if H % x.shape[2] or H % angles.shape[2]:
         raise ValueError(f"x has {x.shape[2]} heads and angles {angles.shape[2]}; one number must divide the other")
-    return _turned(to_heads(x, H), to_heads(cumulative_angles(angles, initial), H), pairs)
+    return turned(to_heads(x, H), to_heads(cumulative_angles(angles, initial), H), pairs)
 
 
 @outside_autocast
@@ -107,7 +107,7 @@ def mamba3(
     g: Tensor,
     step: Tensor,
     mix: Tensor,
-    angles: Tensor,
+    angles: Tensor | None = None,
     *,
     pairs: Pairs = "adjacent",
     state: Mamba3State | None = None,
@@ -133,7 +133,7 @@ def mamba3(
         g: log gates Δ A ≤ 0, [B, T, h].
         step: Δ ≥ 0, [B, T, h].
         mix: λ, the part of a step that is the token's own, in [0, 1], [B, T, h].
-        angles: what each token turns by, in radians (Mamba-3: π tanh(·) Δ), [B, T, h, P], P ≤ K / 2.
+        angles: what each token turns by, in radians (Mamba-3: π tanh(·) Δ), [B, T, h, P], P ≤ K / 2; None for no turn.
         pairs: as in `rotate`: "adjacent" in Mamba-3's layers with one rank, "halves" in those with more.
         state: what the tokens before left.
         output_final_state: whether to return what these leave.
@@ -163,7 +163,7 @@ def mamba3(
     scale = k.shape[-1] ** -0.5 if scale is None else scale
     state = _checked(state, k, v, angles, many)
     phase = cumulative_angles(angles, state.phase)
-    q, k = (_turned(x, phase[:, :, :, None], pairs) for x in (q, k))  # all ranks alike
+    q, k = (turned(x, phase[:, :, :, None], pairs) for x in (q, k))  # all ranks alike
     own, former = mix * step, (1 - mix) * step
     key, value = (x if many else x[:, :, None] for x in (state.key, state.value))
     initial = state.S + former[:, :1].sum(1)[..., None, None] * torch.einsum("bhrk,bhrv->bhkv", key, value)
@@ -213,12 +213,15 @@ def _checked(state: Mamba3State | None, k: Tensor, v: Tensor, angles: Tensor, ma
 def _with_heads_and_ranks(*given: Any) -> list[Tensor]:
     """Queries, keys and values as [B, T, H, r, channels], the others with H heads, all in the dtype of sums."""
     q, k, v, g, step, mix, angles, pairs = given
-    named = {"q": q, "k": k, "v": v, "g": g, "step": step, "mix": mix, "angles": angles}
+    named = {"q": q, "k": k, "v": v, "g": g, "step": step, "mix": mix}
+    named |= {} if angles is None else {"angles": angles}
     check_kinds(named)
-    if v.ndim not in (4, 5) or len({(x.ndim, x.shape[:2], x.shape[3:-1]) for x in (q, k, v)}) > 1:
+    alike = [(x.ndim, x.shape[:2], x.shape[3:-1]) for x in (q, k, v)]  # no set: sizes of a traced graph have no hash
+    if v.ndim not in (4, 5) or any(one != alike[0] for one in alike):
         shapes = ", ".join(f"{name} {tuple(named[name].shape)}" for name in "qkv")
         raise ValueError(f"the shapes are {shapes}; all three are [B, T, h, channels], or all [B, T, h, r, channels]")
-    _check(q if q.ndim == 4 else q[:, :, :, 0], angles, pairs)
+    if angles is not None:
+        _check(q if q.ndim == 4 else q[:, :, :, 0], angles, pairs)
     for name in ("g", "step", "mix"):
         if named[name].ndim != 3 or named[name].shape[:2] != v.shape[:2]:
             raise ValueError(f"{name} has shape {tuple(named[name].shape)}; it must be [B, T, h], of v's tokens")
@@ -227,6 +230,7 @@ def _with_heads_and_ranks(*given: Any) -> list[Tensor]:
         if H % x.shape[2]:
             raise ValueError(f"{name} has {x.shape[2]} heads and there are {H}; its number of heads must divide that")
     wide = [to_heads(accumulation(x), H) for x in named.values()]
+    wide += [wide[3].new_zeros(*wide[3].shape, 0)] if angles is None else []
     return [x if i > 2 or v.ndim == 5 else x[:, :, :, None] for i, x in enumerate(wide)]
 
 
@@ -242,9 +246,11 @@ def _check(x: Tensor, angles: Tensor, pairs: str) -> None:
         )
 
 
-def _turned(x: Tensor, phase: Tensor, pairs: str) -> Tensor:
-    """Pairs of x [..., K] turned by a phase [..., P]."""
+def turned(x: Tensor, phase: Tensor, pairs: str) -> Tensor:
+    """The first P pairs of x [..., K] turned by a phase [..., P]."""
     P = phase.shape[-1]
+    if not P:
+        return x
     c, s = (y.to(accumulation(x).dtype) for y in (phase.cos(), phase.sin()))
     split = x.unflatten(-1, (-1, 2)).unbind(-1) if pairs == "adjacent" else x.unflatten(-1, (2, -1)).unbind(-2)
     (a, a_still), (b, b_still) = ((y[..., :P], y[..., P:]) for y in split)
