@@ -29,7 +29,8 @@ def models(config: LayerConfig) -> list[Any]:
 
 
 def difference(gradient: Callable[[Tensor], Tensor], x: Tensor, along: Tensor) -> Tensor:
-    return (gradient(x + 1e-5 * along) - gradient(x - 1e-5 * along)) / 2e-5
+    step = 1e-6  # RWKV-7 divides short keys by their length, and its third derivatives are large
+    return (gradient(x + step * along) - gradient(x - step * along)) / (2 * step)
 
 
 @pytest.mark.parametrize(("name", "form"), FORMS)
