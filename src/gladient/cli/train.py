@@ -18,10 +18,10 @@ class Train(ModelOptions, SettingOptions):
 
     model: str = "scalar_gate"
     """Which model: linear_attention, scalar_gate, value_gate, without_context (no contextual features), or a preset:
-    retnet, mamba2, gla, rwkv6, mamba, hgrn2, deltanet, gated_deltanet, kda. Delta rules against their exact risk:
-    delta_rule, gated_delta_rule, gated_delta_rule_unit (keys of length 1), delta_rule_per_task,
-    delta_rule_per_task_unit; without delimiters: stream_gate, stream_delta_rule, stream_gated_delta_rule. Or one of
-    your own, see --register."""
+    retnet, mamba2, gla, rwkv6, mamba, hgrn2, deltanet, gated_deltanet, kda, comba, rwkv7, mamba3.
+    Delta rules against their exact risk: delta_rule, gated_delta_rule, gated_delta_rule_unit (keys of length 1),
+    delta_rule_per_task, delta_rule_per_task_unit; without delimiters: stream_gate, stream_delta_rule,
+    stream_gated_delta_rule. Or one of your own, see --register."""
     seed: int = 0
     """Decides the initial weights and the prompts."""
     steps: int = 800

@@ -177,20 +177,14 @@ def mamba3(width: int, *, heads: int = 1, token_rate: TokenRate = "heavy_tail") 
 
     Args:
         width: numbers in a token.
-        heads: heads, of an even number of channels.
+        heads: heads, which the layer takes if their channels are even in number.
         token_rate: what makes rates $A_t$: softplus until June 2026, heavy_tail since; no checkpoint says which.
-
-    Raises:
-        ValueError: if the heads do not divide the width, or leave an odd number of channels.
 
     >>> mamba3(8).write, mamba3(8).turned_pairs
     ('trapezoid', 2)
     """
     options = _heads(width, heads, gate_bias=True, output_gate=True, token_rate=token_rate, key_bias=True)
-    size = width // heads
-    if size % 2:
-        raise ValueError(f"heads have {size} channels, which turn in pairs; choose heads that leave an even number")
-    turning = replace(options, rotation="token", turned_pairs=max(1, size // 4), normalise="rms")
+    turning = replace(options, rotation="token", turned_pairs=max(1, width // heads // 4), normalise="rms")
     return replace(turning, gate="scalar", write="trapezoid")
 
 

@@ -56,6 +56,9 @@ FAMILIES: dict[str, Family] = {
     "deltanet": Family("DeltaNet", "#56B4E9", "3"),
     "gated_deltanet": Family("Gated DeltaNet", "#882255", "4"),
     "kda": Family("KDA", "#882255", "|"),
+    "comba": Family("Comba", "#882255", "_"),
+    "rwkv7": Family("RWKV-7", "#882255", "$7$"),
+    "mamba3": Family("Mamba-3", "#0072B2", "$3$"),
 }
 """Every gate family by name: rungs as `landscape.Ladder` names them, models as `experiments.MODELS` does."""
 

@@ -2,15 +2,16 @@
 
     gladient reproduce --figure family
 
-One layer of linear attention, RetNet, Mamba-2, GLA, RWKV-6, Mamba, HGRN-2, DeltaNet, Gated DeltaNet and KDA is trained
-on multitask prompts whose nearer task comes last (r = (.2, .8)) or first (r = (.8, .2)), with isotropic and anisotropic
-features, and where key gates should win: Σ = diag(34, 1, 1, 1, 1, 1, 1), n = (130, 5), r = (.84, .54). There the best
-weights increase along the prompt in every direction, by other amounts in each, and the key rung lies 15% below the
-WPGD optimum. Risks are in units of that of predicting 0.
+One layer of linear attention, RetNet, Mamba-2, GLA, RWKV-6, Mamba, HGRN-2, DeltaNet, Gated DeltaNet, KDA, Comba, RWKV-7
+and Mamba-3 is trained on multitask prompts whose nearer task comes last (r = (.2, .8)) or first (r = (.8, .2)), with
+isotropic and anisotropic features, and where key gates should win: Σ = diag(34, 1, 1, 1, 1, 1, 1), n = (130, 5),
+r = (.84, .54). There the best weights increase along the prompt in every direction, by other amounts in each, and the
+key rung lies 15% below the WPGD optimum. Risks are in units of that of predicting 0.
 
 Linear attention is compared with its own rung, RetNet with its own constant decay, Mamba-2 with the scalar rung, all
 others with the WPGD optimum. A delta rule is compared with the gates that it has, which it becomes with small steps:
-DeltaNet with linear attention, Gated DeltaNet with the scalar rung, KDA with WPGD. Mamba, whose full gates
+DeltaNet with linear attention, Gated DeltaNet and Comba with the scalar rung, KDA and RWKV-7 with WPGD. Mamba-3's state
+turns, which gives weights any sign and order: it is compared with WPGD too. Mamba, whose full gates
 take the longest, is left out of the last setting: with these steps it does not reach the WPGD optimum there. Gates
 that move with the features can do better than any weights that are the same for all prompts.
 """
@@ -99,6 +100,9 @@ class FamilyConfig(Config):
         "deltanet",
         "gated_deltanet",
         "kda",
+        "comba",
+        "rwkv7",
+        "mamba3",
     )
     settings: tuple[FamilySetting, ...] = (_ISOTROPIC, _ANISOTROPIC, _KEYS_WIN)
     training: TrainingConfig = TrainingConfig(steps=1600, batch_size=256, gate_rest=0.4, checkpoint_every=400)

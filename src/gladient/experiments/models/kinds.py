@@ -83,6 +83,9 @@ MODELS: dict[str, ModelKind] = {
     "deltanet": ModelKind("linear_attention", partial(build_preset, "deltanet"), cost=3.0),
     "gated_deltanet": ModelKind("scalar_gate", partial(build_preset, "gated_deltanet"), gate_rate=0.03, cost=3.0),
     "kda": ModelKind("value_gate", partial(build_preset, "kda"), gate_rate=0.03, cost=4.0),
+    "comba": ModelKind("scalar_gate", partial(build_preset, "comba"), gate_rate=0.03, cost=3.0),
+    "rwkv7": ModelKind("value_gate", partial(build_preset, "rwkv7"), gate_rate=0.03, cost=6.0),
+    "mamba3": ModelKind("value_gate", partial(build_preset, "mamba3"), gate_rate=0.03, cost=3.0),
     "delta_rule": ModelKind("shared_step", partial(build_delta, "none"), isotropic=True, cost=2.0),
     "gated_delta_rule": ModelKind("gated_shared_step", partial(build_delta, "scalar"), isotropic=True, cost=2.0),
     "gated_delta_rule_unit": ModelKind(

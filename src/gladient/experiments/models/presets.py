@@ -23,7 +23,8 @@ def build_preset(
     r"""A preset's recurrence, gate, write and read with one head, a value channel a task and a read-out.
 
     Output norm and output gate are left out: a norm divides by the size of the estimate, and neither is a gate of the
-    state. Queries keep their length, to which the answer is proportional. Keys have `key_channels` channels per
+    state. Queries keep their length, to which the answer is proportional; so do keys, but for those of delta rules,
+    where it bounds the steps. So Mamba-3 is without its norms and their biases. Keys have `key_channels` channels per
     feature, and as many pairs of channels where they are complements of gates: only the difference of two such keys is
     odd in the features, as a plain key is.
 
@@ -54,14 +55,17 @@ def build_layer(
     >>> tuple(model.layer.W_k.shape), model.layer.config.norm
     ((2, 8, 8), False)
     """
+    K = (2 if config.write == "complement" else 1) * key_channels * layout.d
     config = replace(
         config,
-        key_dim=(2 if config.write == "complement" else 1) * key_channels * layout.d,
+        key_dim=K,
         value_dim=len(layout.n),
         open_columns=layout.data_columns,
         delimiter_columns=layout.delimiter_columns,
         scale=_scale(config, sum(layout.n)),
-        normalise="none" if config.normalise == "none" else "keys",
+        normalise="keys" if config.write == "delta" and config.normalise != "none" else "none",
+        key_bias=False,
+        turned_pairs=None if config.turned_pairs is None else K // 4,  # half of them, as in Mamba-3
         norm=False,
         output_gate=False,
     )
@@ -75,7 +79,8 @@ def build_layer(
 def _scale(config: LayerConfig, n: int) -> float:
     """What brings writes of open gates to order one; the delta rule's state is of order one by itself."""
     shut = float(torch.tensor(-_OPEN).sigmoid())
-    return {"plain": 1 / n, "step": 1 / (n * shut), "complement": 1 / (n * _MIRROR * shut), "delta": 1.0}[config.write]
+    small = {"plain": 1.0, "step": shut, "trapezoid": shut, "complement": _MIRROR * shut, "delta": 1 / n}[config.write]
+    return 1 / (n * small)
 
 
 def assign_roles(layer: GatedLinearAttention, layout: PromptLayout) -> None:
@@ -85,7 +90,7 @@ def assign_roles(layer: GatedLinearAttention, layout: PromptLayout) -> None:
     estimate of the strongest direction alone.
     """
     with torch.no_grad():
-        for weight in (layer.W_q, layer.W_k):
+        for weight in (layer.W_q, layer.W_k, layer.W_e):
             if weight is not None:
                 weight[:, layout.d :] = 0
         layer.W_v[:, : layout.d] = 0
@@ -110,6 +115,9 @@ def _start(layer: GatedLinearAttention, layout: PromptLayout) -> None:
         layer.gate.bias.zero_()  # the columns of the data tokens hold the gates open
     if layer.config.gate == "scalar":
         layer.gate.weight[:, list(layout.delimiter_columns)] = 0.0
+    if layer.mix is not None:
+        # A delimiter's long step, half open, would write the example before it a second time, 100 times as strongly.
+        layer.mix.weight[:, list(layout.delimiter_columns)] = _OPEN
     if layer.config.gate == "key":
         channels = layer.W_q.shape[2]
         distinct = channels // 2 if layer.W_k is None else channels
@@ -124,8 +132,10 @@ def _start(layer: GatedLinearAttention, layout: PromptLayout) -> None:
 
 def _logits(gates: Tensor, layer: GatedLinearAttention) -> Tensor:
     """What the layer's link and rate turn into these gates."""
-    gates = gates ** (1 / layer.config.rate)
-    return (gates.logit() if layer.config.link == "sigmoid" else -torch.log(-gates.log())).clamp(max=_OPEN)
+    steps = -gates.log() / layer.config.rate
+    links = {"sigmoid": lambda: (-steps).exp().logit(), "exp": lambda: -steps.log()}
+    links["bounded"] = lambda: -steps.clamp(max=float(torch.tensor(_OPEN).sigmoid())).logit()
+    return links[layer.config.link]().clamp(max=_OPEN)
 
 
 def _mirror(layer: GatedLinearAttention, layout: PromptLayout, signs: Tensor) -> None:
