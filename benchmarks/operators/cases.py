@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from gladient.ops import gated_delta_rule, gated_linear_attention
+from gladient.ops import gated_delta_rule, gated_linear_attention, generalized_delta_rule
 
 __all__ = ["CASES", "Case", "inputs", "operator", "options", "reference"]
 
@@ -17,7 +17,8 @@ class Case:
     """One shape and gate family.
 
     `last` asks for the last output only; `heads` is the number of heads of q and k, all H unless given; `delta` is the
-    delta rule with the family's gates. A case of one token (T = 1) takes and returns a state.
+    delta rule with the family's gates, `general` the generalised one. A case of one token (T = 1) takes and returns a
+    state.
     """
 
     family: Literal["scalar", "key", "full", "rates"]
@@ -31,6 +32,7 @@ class Case:
     read: Literal["after", "before"] = "after"
     bonus: bool = False
     delta: bool = False
+    general: bool = False
 
     @property
     def step(self) -> bool:
@@ -41,7 +43,8 @@ class Case:
     def title(self) -> str:
         """One line that names the case."""
         what = "last query" if self.last else "one token" if self.step else "all outputs"
-        gates = f"delta rule, {self.family} gates" if self.delta else f"{self.family} gates"
+        rule = "delta rule, " if self.delta else "generalised delta rule, " if self.general else ""
+        gates = f"{rule}{self.family} gates"
         gates = "rates A and step sizes dt" if self.family == "rates" else gates
         reads = f"read before{' with bonus' if self.bonus else ''}, " if self.read == "before" else ""
         heads = f", q and k in {self.heads}" if self.heads else ""
@@ -70,6 +73,9 @@ CASES = {
     "delta-last": Case("scalar", 1024, 50, 1, 11, 11, last=True, delta=True),
     "kda": Case("key", 8, 2048, 4, 64, 64, delta=True),
     "step-delta": Case("scalar", 1, 1, 12, 128, 128, delta=True),
+    "rwkv7": Case("key", 1, 1024, 12, 64, 64, general=True),
+    "rwkv7-last": Case("key", 1, 1024, 12, 64, 64, last=True, general=True),
+    "step-rwkv7": Case("key", 1, 1, 12, 64, 64, general=True),
 }
 """The cases that `python -m benchmarks.operators --cases` names."""
 
@@ -98,6 +104,9 @@ def inputs(case: Case) -> dict[str, Tensor]:
     if case.delta:
         made["k"] = torch.nn.functional.normalize(k, dim=-1)
         made["beta"] = uniform(B, T, H)
+    if case.general:  # RWKV-7's: a key of length 1 is read, and erased along itself times rates
+        kappa = torch.nn.functional.normalize(normal(B, T, H, K), dim=-1)
+        made |= {"a": -kappa, "b": kappa * uniform(B, T, H, K)}
     if case.bonus:
         made["bonus"] = normal(H, K)
     if case.step:
@@ -107,6 +116,8 @@ def inputs(case: Case) -> dict[str, Tensor]:
 
 def operator(case: Case) -> Callable[..., tuple[Tensor, Tensor | None]]:
     """Ours."""
+    if case.general:
+        return generalized_delta_rule
     return gated_delta_rule if case.delta else gated_linear_attention
 
 
