@@ -28,6 +28,27 @@ def test_a_rotation_is_a_complex_factor(pairs: Any) -> None:
     np.testing.assert_allclose(found[..., first] + 1j * found[..., second], wanted, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("pairs", ["adjacent", "halves"])
+def test_any_layout_of_memory_turns_alike(pairs: Any) -> None:
+    """Pairs that memory does not hold side by side, or not at an even place; what transforms and compilers see."""
+    x, angles = normal(2, 7, 3, 8), normal(2, 7, 1, 3, seed=1)
+    wanted = rotate(x, angles, pairs)
+    wide = normal(2, 7, 3, 9)
+    wide[..., 1:] = x
+    for y in (wide[..., 1:], x.transpose(0, 1).contiguous().transpose(0, 1), x.flip(-1).flip(-1), x.mT.contiguous().mT):
+        torch.testing.assert_close(rotate(y, angles, pairs), wanted, rtol=0, atol=1e-15)
+    torch.testing.assert_close(torch.func.vmap(lambda x: rotate(x[None], angles[:1], pairs)[0])(x[:1]), wanted[:1])
+    heads = rotate(x[:, :, :1].expand(-1, -1, 3, -1), angles, pairs)
+    torch.testing.assert_close(heads, rotate(x[:, :, :1], angles, pairs).expand(-1, -1, 3, -1), rtol=0, atol=0)
+
+
+def test_float32_turns_within_its_own_rounding() -> None:
+    """Two products and a sum, each rounded once, of a rounded cosine and sine: three times 2^-24."""
+    x, angles = normal(1, 4096, 2, 8).float(), 10 * normal(1, 4096, 2, 4, seed=1).float()
+    error = (rotate(x, angles).double() - rotate(x.double(), angles.double())).unflatten(-1, (-1, 2)).abs().amax(-1)
+    assert (error <= 3 * 2**-24 * x.double().unflatten(-1, (-1, 2)).abs().sum(-1)).all()
+
+
 def test_only_the_angles_between_two_tokens_count() -> None:
     q, k, v, angles = (
         normal(1, 9, 2, 4),
