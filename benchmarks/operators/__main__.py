@@ -31,7 +31,7 @@ class Bench:
     cases: tuple[str, ...] = ("scalar", "key", "last")
     """Which of scalar, key, last, rwkv6, mamba2, mamba1, step-key, step-mamba2, step-key-batch, scalar-short,
     scalar-long, key-short, key-long, context, full, delta, delta-wide, delta-short, delta-last, kda, step-delta, rwkv7,
-    rwkv7-last, step-rwkv7; or all."""
+    rwkv7-last, step-rwkv7, rotate, mamba3; or all."""
     threads: int = 2
     """CPU threads."""
     rounds: int = 5

@@ -154,7 +154,7 @@ class Scan:
 
 def scans(case: Case, inputs: Mapping[str, Tensor], threads: int) -> dict[str, Scan]:
     """By name, those of ggml's operators that compute this case; none where it is not installed."""
-    if not _optional.have("libggml") or case.last:
+    if not _optional.have("libggml") or case.last or case.turns != "none":
         return {}
     found = {}
     square = case.K == case.V and case.K % _VECTOR == 0

@@ -45,7 +45,7 @@ class Contender:
 def missing(case: Case) -> list[str]:
     """The peers that are left out of a case, and why or with what to install."""
     needless = "transformers" if case.general else "rwkv7_hf"
-    cures = {name: cure for name, cure in _CURES.items() if name != needless}
+    cures = {name: cure for name, cure in _CURES.items() if name != needless and case.turns == "none"}
     found = [f"{name} (install it with: {cure})" for name, cure in cures.items() if not _optional.have(name)]
     if _compiled(case) and not _few_chunks(case):
         found.append(f"plain chunks, compiled (at most {_longest_compiled(case)} tokens, in whole chunks)")
@@ -56,16 +56,22 @@ def contenders(case: Case) -> dict[str, Contender]:
     """Ours first, then every peer at hand for this case that PyTorch can run."""
     given = options(case)
     ours = partial(_ours, operator(case), **given)
-    found = {
-        "gladient": Contender("ours", ours),
-        "gladient, backend='eager'": Contender("ours", partial(ours, backend="eager")),
-    }
+    found = {"gladient": Contender("ours", ours)}
+    if case.turns == "rotate":
+        return found | {
+            "plain torch": Contender("eager", _alone(plain.rotate)),
+            "plain torch, compiled": Contender("compiled", _alone(_compile(plain.rotate))),
+        }
+    found["gladient, backend='eager'"] = Contender("ours", partial(ours, backend="eager"))
+    if case.turns == "mamba3":
+        return found | {"gladient, the scan alone": _yardstick(replace(case, turns="none"))}
     if case.step:
         found["gladient, inplace=True"] = Contender("ours", partial(ours, inplace=True))
         return found
     if case.general and not case.last:
         found["gladient, two tokens of gated_delta_rule"] = Contender("ours", _alone(_packed))
-        found["gladient, gated_delta_rule of the same sizes"] = _yardstick(case)
+        same = replace(case, delta=True, general=False)
+        found["gladient, gated_delta_rule of the same sizes"] = _yardstick(same)
     for module, peers in (("fla", _fla), ("transformers", _transformers), ("rwkv7_hf", _rwkv7)):
         if _optional.have(module):
             for name, function in peers(case).items():
@@ -109,7 +115,7 @@ def _compile(function: Function) -> Function:
 
 
 def _compiled(case: Case) -> dict[str, Function]:
-    if case.read == "before" or case.step or case.general:
+    if case.read == "before" or case.step or case.general or case.turns != "none":
         return {}
     if case.delta:
         scalar = case.family == "scalar" and not case.last
@@ -197,8 +203,7 @@ def _packed(q: Tensor, k: Tensor, v: Tensor, gk: Tensor, a: Tensor, b: Tensor) -
 
 
 def _yardstick(case: Case) -> Contender:
-    same = replace(case, delta=True, general=False)
-    return Contender("ours", partial(_ours, operator(same), **options(same)), inputs(same))
+    return Contender("ours", partial(_ours, operator(case), **options(case)), inputs(case))
 
 
 def _rwkv7(case: Case) -> dict[str, Function]:

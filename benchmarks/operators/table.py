@@ -34,7 +34,9 @@ def table(result: Result) -> str:
     ]
     lines += [f"left out: {text}" for text in result.left_out]
     rate, counted = _rate(case, ours)
-    unit, limit = ("GB/s", "a copy") if case.last or case.step else ("GFLOP/s", "64³ products")
+    unit, limit = (
+        ("GB/s", "a copy") if case.last or case.step or case.turns == "rotate" else ("GFLOP/s", "64³ products")
+    )
     lines.append(
         f"{counted}: ours {rate / 1e9:.0f} {unit}, {share(result):.0%} of {limit} at {result.ceiling / 1e9:.0f}"
     )
@@ -83,6 +85,8 @@ def _rate(case: Case, ours: Row) -> tuple[float, str]:
     heads = case.B * case.T * case.H
     if case.step:
         return 8 * case.K * case.V * heads / ours.forward, "the state read and written once"
+    if case.turns == "rotate":
+        return 8 * case.K * heads / ours.forward, "x read and written once"
     if case.last:
         work, counted = 4 * (case.K + case.V + 1), "k, v, g read twice, gradients written once"
     else:

@@ -51,7 +51,9 @@ def test_what_is_compiled_computes_the_same(name: str) -> None:
 
 
 @needs_ggml
-@pytest.mark.parametrize("name", [name for name, case in SMALL.items() if not case.last and name != "context"])
+@pytest.mark.parametrize(
+    "name", [name for name, case in SMALL.items() if not case.last and name not in ("context", "rotate", "mamba3")]
+)
 def test_ggml_computes_the_same(name: str) -> None:
     case, given = SMALL[name], inputs(SMALL[name])
     found = scans(case, given, threads=2)
