@@ -3,8 +3,9 @@
 `python -m benchmarks.sanitize` (some minutes, most to compile) compares 2000 cases with backend="eager" in float64,
 on kernels built for x86-64-v3, whose plain loads the sanitizers see (`--level native` elsewhere): outputs, states and
 gradients of every gate family and of the delta rules, reads before the write with and without a bonus, grouped heads,
-packed sequences, odd sizes, last queries and single steps, in float64 and float32. It prints what was run and every
-fault, and exits with 1 if there was one. It needs a compiler with sanitizers.
+packed sequences, odd sizes, last queries and single steps, in float64 and float32 (`--only general` runs the families
+whose names hold that word). It prints what was run and every fault, and exits with 1 if there was one. It needs a
+compiler with sanitizers.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gladient.ops import gated_delta_rule, gated_linear_attention
+from gladient.ops import gated_delta_rule, gated_linear_attention, generalized_delta_rule
 
 __all__: list[str] = []
 
@@ -35,7 +36,8 @@ LENGTHS = (1, 2, 3, 15, 16, 17, 31, 33, 50, 64, 65, 100)
 FAMILIES = {"none": [], "fixed": ["g"], "scalar": ["g"], "key": ["gk"], "value": ["gv"], "key×value": ["gk", "gv"]}
 FAMILIES |= {"scalar×key": ["g", "gk"], "full": ["G"], "rates": ["A", "dt"]}
 DELTA = {"delta": [], "delta, scalar": ["g"], "delta, key": ["gk"], "delta, scalar×key": ["g", "gk"]}
-FAMILIES |= DELTA
+GENERAL = {"general": [], "general, scalar": ["g"], "general, key": ["gk"], "general, scalar×key": ["g", "gk"]}
+FAMILIES |= DELTA | GENERAL
 TOLERANCES = {"float64": 1e-9, "float32": 1e-3}
 
 
@@ -43,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="part of the names of families")
     parser.add_argument(
         "--level", default="v3", choices=("v3", "v4", "native"), help="GLADIENT_CPU_LEVEL of the kernels"
     )
@@ -90,11 +93,11 @@ def compare(options: argparse.Namespace) -> int:
     """Runs random cases until as many as asked for were compared; returns 1 if one differs."""
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
-    rng = random.Random(options.seed)
+    rng, families = random.Random(options.seed), [name for name in FAMILIES if options.only in name]
     done: Counter[str] = Counter()
     wrong = refused = 0
     while done.total() < options.cases:
-        case = draw(rng, seed=done.total() + refused)
+        case = draw(rng, families, seed=done.total() + refused)
         try:
             worst = max(differences(case))
         except RuntimeError as error:
@@ -114,12 +117,12 @@ def compare(options: argparse.Namespace) -> int:
     return int(wrong > 0)
 
 
-def draw(rng: random.Random, seed: int) -> dict[str, Any]:
+def draw(rng: random.Random, families: list[str], seed: int) -> dict[str, Any]:
     """One case: a family, sizes, heads, and what is asked for."""
     form = rng.choice(["chunked"] * 4 + ["last_query", "step"])
-    family, H = rng.choice(list(FAMILIES)), rng.choice([1, 1, 2, 3, 4, 6])
+    family, H = rng.choice(families), rng.choice([1, 1, 2, 3, 4, 6])
     divisors = [h for h in range(1, H + 1) if H % h == 0]
-    names = ("q", "k", "v", "g", "gk", "gv", "G", "beta", "erase", "erase_keys", "initial_state")
+    names = ("q", "k", "v", "g", "gk", "gv", "G", "beta", "erase", "erase_keys", "a", "b", "initial_state")
     heads = {name: rng.choice(divisors) for name in names}
     if H not in (heads["q"], heads["k"], heads["v"]):  # someone has every head
         heads[rng.choice("qkv")] = H
@@ -142,7 +145,7 @@ def draw(rng: random.Random, seed: int) -> dict[str, Any]:
         "V": V,
         "scale": rng.choice([1.0, 0.3, None]),
         "read": "before" if before else "after",
-        "bonus": before and family not in DELTA and rng.random() < 0.5,
+        "bonus": before and family not in DELTA | GENERAL and rng.random() < 0.5,
         "erase": rng.choice(["as beta", "scalar", "channels"]),
         "erase_keys": rng.random() < 0.3,
         "cu_seqlens": sorted([0, T, *(rng.randint(0, T) for _ in range(cuts))]) if cuts else None,
@@ -174,6 +177,8 @@ def tensors(case: dict[str, Any]) -> dict[str, Tensor]:
         "beta": (B, T, heads["beta"], *([V] if case["erase"] == "channels" else [])),
         "erase": (B, T, heads["erase"], *([K] if case["erase"] == "channels" else [])),
         "erase_keys": (B, T, heads["erase_keys"], K),
+        "a": (B, T, heads["a"], K),
+        "b": (B, T, heads["b"], K),
         "initial_state": (len(case["cu_seqlens"]) - 1 if case["cu_seqlens"] else B, heads["initial_state"], K, V),
     }
     if case["inplace"]:
@@ -193,6 +198,9 @@ def tensors(case: dict[str, Any]) -> dict[str, Tensor]:
             made["erase_keys"] = 0.7 * k
         for name in ["beta"] + ["erase"] * (case["erase"] != "as beta"):
             made[name] = torch.rand(shapes[name], generator=generator)
+    if case["family"] in GENERAL:  # one key for all heads, as errors grow where a·b leaves [-2, 0]
+        key = torch.nn.functional.normalize(torch.randn(B, T, 1, K, generator=generator), dim=-1)
+        made["a"], made["b"] = -key.expand(shapes["a"]), key * torch.rand(shapes["b"], generator=generator)
     return made
 
 
@@ -212,6 +220,7 @@ def results(case: dict[str, Any], backend: str, dtype: torch.dtype) -> list[Tens
     given = {name: x.to(dtype).requires_grad_(case["gradients"]) for name, x in tensors(case).items()}
     options = {name: case[name] for name in ("form", "scale", "read", "cu_seqlens", "inplace")}
     operator: Any = gated_delta_rule if case["family"] in DELTA else gated_linear_attention
+    operator = generalized_delta_rule if case["family"] in GENERAL else operator
     o, final = operator(**given, **options, backend=backend, output_final_state=True)
     assert final is not None
     if not case["gradients"]:

@@ -21,7 +21,7 @@ _TORCH_AT = {"v3": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "A
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Time the operators here: ours beside flash-linear-attention, transformers, ggml and compiled torch.
+    """Time the operators here: ours beside flash-linear-attention, transformers, rwkv7-hf, ggml and compiled torch.
 
     Example: python -m benchmarks.operators --cases scalar key last
 
@@ -30,8 +30,8 @@ class Bench:
 
     cases: tuple[str, ...] = ("scalar", "key", "last")
     """Which of scalar, key, last, rwkv6, mamba2, mamba1, step-key, step-mamba2, step-key-batch, scalar-short,
-    scalar-long, key-short, key-long, context, full, delta, delta-wide, delta-short, delta-last, kda, step-delta; or
-    all."""
+    scalar-long, key-short, key-long, context, full, delta, delta-wide, delta-short, delta-last, kda, step-delta, rwkv7,
+    rwkv7-last, step-rwkv7, rotate, mamba3; or all."""
     threads: int = 2
     """CPU threads."""
     rounds: int = 5

@@ -1,5 +1,6 @@
 """What is measured: shapes, gate families and seeded inputs."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from gladient.ops import gated_delta_rule, gated_linear_attention
+from gladient.ops import gated_delta_rule, gated_linear_attention, generalized_delta_rule, mamba3, rotate
 
 __all__ = ["CASES", "Case", "inputs", "operator", "options", "reference"]
 
@@ -17,7 +18,8 @@ class Case:
     """One shape and gate family.
 
     `last` asks for the last output only; `heads` is the number of heads of q and k, all H unless given; `delta` is the
-    delta rule with the family's gates. A case of one token (T = 1) takes and returns a state.
+    delta rule with the family's gates, `general` the generalised one. `turns` are of the
+    queries alone, by `rotate`, or of all that `mamba3` computes. A case of one token (T = 1) takes and returns a state.
     """
 
     family: Literal["scalar", "key", "full", "rates"]
@@ -31,6 +33,8 @@ class Case:
     read: Literal["after", "before"] = "after"
     bonus: bool = False
     delta: bool = False
+    general: bool = False
+    turns: Literal["none", "rotate", "mamba3"] = "none"
 
     @property
     def step(self) -> bool:
@@ -40,8 +44,11 @@ class Case:
     @property
     def title(self) -> str:
         """One line that names the case."""
+        if self.turns != "none":
+            return f"{self.turns}, B={self.B} T={self.T} H={self.H} K={self.K} V={self.V}, {self.K // 4} angles a head"
         what = "last query" if self.last else "one token" if self.step else "all outputs"
-        gates = f"delta rule, {self.family} gates" if self.delta else f"{self.family} gates"
+        rule = "delta rule, " if self.delta else "generalised delta rule, " if self.general else ""
+        gates = f"{rule}{self.family} gates"
         gates = "rates A and step sizes dt" if self.family == "rates" else gates
         reads = f"read before{' with bonus' if self.bonus else ''}, " if self.read == "before" else ""
         heads = f", q and k in {self.heads}" if self.heads else ""
@@ -70,6 +77,11 @@ CASES = {
     "delta-last": Case("scalar", 1024, 50, 1, 11, 11, last=True, delta=True),
     "kda": Case("key", 8, 2048, 4, 64, 64, delta=True),
     "step-delta": Case("scalar", 1, 1, 12, 128, 128, delta=True),
+    "rwkv7": Case("key", 1, 1024, 12, 64, 64, general=True),
+    "rwkv7-last": Case("key", 1, 1024, 12, 64, 64, last=True, general=True),
+    "step-rwkv7": Case("key", 1, 1, 12, 64, 64, general=True),
+    "rotate": Case("scalar", 1, 1024, 12, 64, 64, turns="rotate"),
+    "mamba3": Case("scalar", 1, 1024, 12, 64, 64, turns="mamba3"),
 }
 """The cases that `python -m benchmarks.operators --cases` names."""
 
@@ -98,6 +110,15 @@ def inputs(case: Case) -> dict[str, Tensor]:
     if case.delta:
         made["k"] = torch.nn.functional.normalize(k, dim=-1)
         made["beta"] = uniform(B, T, H)
+    if case.general:  # RWKV-7's: a key of length 1 is read, and erased along itself times rates
+        kappa = torch.nn.functional.normalize(normal(B, T, H, K), dim=-1)
+        made |= {"a": -kappa, "b": kappa * uniform(B, T, H, K)}
+    if case.turns != "none":  # Mamba-3's: half of the pairs turn
+        step = uniform(B, T, H)
+        made |= {"step": step, "mix": uniform(B, T, H)}
+        made["angles"] = math.pi * normal(B, T, 1, K // 4).tanh() * step[..., None]
+    if case.turns == "rotate":
+        made = {"x": made["q"], "angles": made["angles"]}
     if case.bonus:
         made["bonus"] = normal(H, K)
     if case.step:
@@ -107,7 +128,15 @@ def inputs(case: Case) -> dict[str, Tensor]:
 
 def operator(case: Case) -> Callable[..., tuple[Tensor, Tensor | None]]:
     """Ours."""
+    if case.turns != "none":
+        return mamba3 if case.turns == "mamba3" else _rotate
+    if case.general:
+        return generalized_delta_rule
     return gated_delta_rule if case.delta else gated_linear_attention
+
+
+def _rotate(x: Tensor, angles: Tensor) -> tuple[Tensor, None]:
+    return rotate(x, angles), None
 
 
 def options(case: Case) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """ggml's loops over tokens as a peer, called through its C interface: forward only.
 
 GATED_LINEAR_ATTN takes decays per key, RWKV_WKV6 reads before the write and adds the bonus, SSM_SCAN is Mamba-1 and
-Mamba-2 and multiplies the step sizes into rates and writes itself, GATED_DELTA_NET is the gated delta rule. The
-libraries come from `libggml-python`.
+Mamba-2 and multiplies the step sizes into rates and writes itself, GATED_DELTA_NET is the gated delta rule, RWKV_WKV7
+the generalised one. The libraries come from `libggml-python`.
 """
 
 import ctypes
@@ -50,6 +50,7 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "ggml_get_data": (_POINTER, [_POINTER]),
     "ggml_gated_linear_attn": (_POINTER, [_POINTER] * 6 + [ctypes.c_float]),
     "ggml_rwkv_wkv6": (_POINTER, [_POINTER] * 7),
+    "ggml_rwkv_wkv7": (_POINTER, [_POINTER] * 8),
     "ggml_ssm_scan": (_POINTER, [_POINTER] * 8 + [_LONG]),
     "ggml_gated_delta_net": (_POINTER, [_POINTER] * 7 + [_LONG]),
     "ggml_new_graph": (_POINTER, [_POINTER]),
@@ -153,10 +154,12 @@ class Scan:
 
 def scans(case: Case, inputs: Mapping[str, Tensor], threads: int) -> dict[str, Scan]:
     """By name, those of ggml's operators that compute this case; none where it is not installed."""
-    if not _optional.have("libggml") or case.last:
+    if not _optional.have("libggml") or case.last or case.turns != "none":
         return {}
     found = {}
     square = case.K == case.V and case.K % _VECTOR == 0
+    if case.general:
+        return {"ggml RWKV_WKV7": Scan(_moves(case, inputs, threads), case, value_first=True)} if square else {}
     if case.delta:
         return {"ggml GATED_DELTA_NET": Scan(_delta(case, inputs, threads), case, value_first=True)} if square else {}
     if case.family in ("scalar", "key") and square:
@@ -184,6 +187,14 @@ def _delta(case: Case, x: Mapping[str, Tensor], threads: int) -> Graph:
     q, gates = x["q"] * case.K**0.5, x["gk"] if case.family == "key" else x["g"][..., None]
     inputs = (q, x["k"], x["v"], gates, x["beta"][..., None], _state(case, x).transpose(2, 3))
     return Graph("ggml_gated_delta_net", inputs, (1,), (case.B * case.T + case.B * case.K) * case.H * case.V, threads)
+
+
+def _moves(case: Case, x: Mapping[str, Tensor], threads: int) -> Graph:
+    """RWKV_WKV7, which takes decays of every key channel, all tokens in one row."""
+    x = {**x, "gk": x["gk"].exp()}
+    inputs = [x[name].flatten(0, 1) for name in ("q", "gk", "k", "v", "a", "b")]
+    inputs.append(_state(case, x).transpose(2, 3).flatten(1))
+    return Graph("ggml_rwkv_wkv7", inputs, (), (case.B * case.T + case.B * case.K) * case.H * case.V, threads)
 
 
 def _state_space(case: Case, x: Mapping[str, Tensor], threads: int) -> Graph:

@@ -60,8 +60,9 @@ def measure(case: Case, rounds: int = 5, threads: int = 1) -> Result:
     kinds: dict[str, Kind] = {}
     errors, firsts, afterwards = {}, {}, {}
     for name, contender in contenders(case).items():
-        own = given | ({"initial_state": given["initial_state"].clone()} if case.step else {})  # inplace writes to it
-        leaves = {name: x.clone().requires_grad_() for name, x in given.items()} if not case.step else {}
+        own = given if contender.given is None else contender.given
+        own = own | ({"initial_state": given["initial_state"].clone()} if case.step else {})  # inplace writes to it
+        leaves = {name: x.clone().requires_grad_() for name, x in own.items()} if not case.step else {}
         jobs = partial(_forward, contender.operator, own), partial(_training, contender.operator, leaves, upstream)
         if contender.kind == "compiled":
             try:
@@ -69,7 +70,8 @@ def measure(case: Case, rounds: int = 5, threads: int = 1) -> Result:
             except RuntimeError as error:
                 absent.append(f"{name} (it did not compile: {str(error).strip().splitlines()[0]})")
                 continue
-        errors[name] = _error(jobs[0](), exact)
+        if contender.given is None:
+            errors[name] = _error(jobs[0](), exact)
         forward[name], kinds[name] = jobs[0], contender.kind
         training |= {} if case.step else {name: jobs[1]}
     for name, scan in scans(case, given, threads).items():
@@ -97,7 +99,7 @@ def measure(case: Case, rounds: int = 5, threads: int = 1) -> Result:
             times[name, "forward"],
             times.get((name, "training"), _NAN),
             peaks.get(name, _NAN),
-            errors[name],
+            errors.get(name, _NAN),
             firsts.get(name, (_NAN, _NAN)),
         )
         for name in forward
@@ -122,7 +124,7 @@ def _error(found: tuple[Tensor, ...], exact: tuple[Tensor, ...]) -> float:
 
 def _limit(case: Case) -> tuple[Callable[[], Tensor], float]:
     """A job that the machine does as fast as it can, and its bytes or FLOP."""
-    if case.last or case.step:
+    if case.last or case.step or case.turns == "rotate":
         big, copy = torch.randn(1 << 26), torch.empty(1 << 26)
         return partial(copy.copy_, big), 2.0 * big.nbytes
     a, b, out = (torch.randn(512, 64, 64) for _ in range(3))

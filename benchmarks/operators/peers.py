@@ -1,7 +1,7 @@
 """Everybody's operator on our inputs by name: ours, installed peers, and plain chunks, eager and compiled."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.operators import ggml, plain
-from benchmarks.operators.cases import Case, operator, options
+from benchmarks.operators.cases import Case, inputs, operator, options
 from gladient import _optional
+from gladient.ops import gated_delta_rule
 
 __all__ = ["Contender", "Kind", "contenders", "missing"]
 
@@ -20,7 +21,8 @@ Operator = Callable[..., tuple[Tensor, ...]]
 Function = Callable[..., Tensor]
 _FLA = "pip install fla-core==0.6.0"
 _TRANSFORMERS = "pip install transformers==5.23.0"
-_CURES = {"fla": _FLA, "transformers": _TRANSFORMERS, "libggml": ggml.INSTALL}
+_RWKV7 = "pip install --no-deps rwkv7-hf==0.9.0"
+_CURES = {"fla": _FLA, "transformers": _TRANSFORMERS, "libggml": ggml.INSTALL, "rwkv7_hf": _RWKV7}
 _LONGEST = {"fla naive recurrent": 2048, "fla naive parallel": 2048}  # tokens, beyond which they need over 20 GB
 _LONGEST_DELTA = 256  # tokens, beyond which loops over tokens of the delta rule take half a minute
 _LONGEST_COMPILED = 4096  # tokens, beyond which the loop over chunks takes minutes to compile,
@@ -31,16 +33,20 @@ _LONGEST_COMPILED_DELTA = 512  # with a triangular system for each
 class Contender:
     """An operator that takes the case's tensors by name and returns the outputs, and after a step the state.
 
-    `eager` are plain functions for comparison that no one would install; ratios leave them out.
+    `eager` are plain functions for comparison that no one would install; ratios leave them out. One that has tensors
+    of its own is given for a yardstick: it computes something else on the same sizes.
     """
 
     kind: Kind
     operator: Operator
+    given: dict[str, Tensor] | None = None
 
 
 def missing(case: Case) -> list[str]:
     """The peers that are left out of a case, and why or with what to install."""
-    found = [f"{name} (install it with: {cure})" for name, cure in _CURES.items() if not _optional.have(name)]
+    needless = "transformers" if case.general else "rwkv7_hf"
+    cures = {name: cure for name, cure in _CURES.items() if name != needless and case.turns == "none"}
+    found = [f"{name} (install it with: {cure})" for name, cure in cures.items() if not _optional.have(name)]
     if _compiled(case) and not _few_chunks(case):
         found.append(f"plain chunks, compiled (at most {_longest_compiled(case)} tokens, in whole chunks)")
     return found
@@ -50,21 +56,30 @@ def contenders(case: Case) -> dict[str, Contender]:
     """Ours first, then every peer at hand for this case that PyTorch can run."""
     given = options(case)
     ours = partial(_ours, operator(case), **given)
-    found = {
-        "gladient": Contender("ours", ours),
-        "gladient, backend='eager'": Contender("ours", partial(ours, backend="eager")),
-    }
+    found = {"gladient": Contender("ours", ours)}
+    if case.turns == "rotate":
+        return found | {
+            "plain torch": Contender("eager", _alone(plain.rotate)),
+            "plain torch, compiled": Contender("compiled", _alone(_compile(plain.rotate))),
+        }
+    found["gladient, backend='eager'"] = Contender("ours", partial(ours, backend="eager"))
+    if case.turns == "mamba3":
+        return found | {"gladient, the scan alone": _yardstick(replace(case, turns="none"))}
     if case.step:
         found["gladient, inplace=True"] = Contender("ours", partial(ours, inplace=True))
         return found
-    for module, peers in (("fla", _fla), ("transformers", _transformers)):
+    if case.general and not case.last:
+        found["gladient, two tokens of gated_delta_rule"] = Contender("ours", _alone(_packed))
+        same = replace(case, delta=True, general=False)
+        found["gladient, gated_delta_rule of the same sizes"] = _yardstick(same)
+    for module, peers in (("fla", _fla), ("transformers", _transformers), ("rwkv7_hf", _rwkv7)):
         if _optional.have(module):
             for name, function in peers(case).items():
                 if _LONGEST.get(name, case.T) >= case.T:
                     found[name] = Contender("installed", _alone(_last(function) if case.last else function))
     for name, function in _compiled(case).items() if _few_chunks(case) else ():
         found[name] = Contender("compiled", _alone(_compile(function)))
-    if case.family == "key" and case.read == "after" and not case.delta:
+    if case.family == "key" and case.read == "after" and not case.delta and not case.general:
         function = _last(plain.safe_chunk) if case.last else plain.safe_chunk
         found["a plain safe chunk of 16, eager"] = Contender("eager", _alone(function))
     return found
@@ -100,7 +115,7 @@ def _compile(function: Function) -> Function:
 
 
 def _compiled(case: Case) -> dict[str, Function]:
-    if case.read == "before" or case.step:
+    if case.read == "before" or case.step or case.general or case.turns != "none":
         return {}
     if case.delta:
         scalar = case.family == "scalar" and not case.last
@@ -126,6 +141,15 @@ def _fla(case: Case) -> dict[str, Function]:
     def load(file: str) -> Any:
         return _optional.require_file("fla", f"ops/{file}", needed_for="the peers", install=_FLA)
 
+    if case.general:
+        module = load("generalized_delta_rule/dplr/naive.py")
+
+        def dplr(function: Any, q: Tensor, k: Tensor, v: Tensor, gk: Tensor, a: Tensor, b: Tensor) -> Tensor:
+            given = (q * q.shape[3] ** 0.5, k, v, a, b, gk)  # its scale is fixed at K^-1/2
+            return function(*(x.transpose(1, 2) for x in given))[0].transpose(1, 2)
+
+        functions = {"recurrent": module.dplr_recurrence, "chunk": module.dplr_chunkwise}
+        return {f"fla naive {kind}": partial(dplr, function) for kind, function in functions.items()}
     if case.delta:
         family = {"scalar": "gated_delta_rule", "key": "kda"}[case.family]
         module = load(f"{family}/naive.py")
@@ -170,6 +194,30 @@ def _delta(function: Any, *names: str) -> Function:
     return operate
 
 
+def _packed(q: Tensor, k: Tensor, v: Tensor, gk: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """The generalised delta rule in two tokens: the first erases, the second writes. It divides by gates."""
+    zero, none = torch.zeros_like(q), gk.new_zeros(gk.shape[:3])
+    rows = [(zero, q), (b, k), (torch.zeros_like(v), v), (none, none + 1), (zero + 1, zero), (-a / gk.exp(), zero)]
+    q, k, v, beta, erase, erase_keys, gk = (torch.stack(x, 2).flatten(1, 2) for x in (*rows, (gk, zero)))
+    return gated_delta_rule(q, k, v, beta, erase=erase, erase_keys=erase_keys, gk=gk)[0][:, 1::2]
+
+
+def _yardstick(case: Case) -> Contender:
+    return Contender("ours", partial(_ours, operator(case), **options(case)), inputs(case))
+
+
+def _rwkv7(case: Case) -> dict[str, Function]:
+    if not case.general:
+        return {}
+    module = _optional.require_file("rwkv7_hf", "ops_rwkv7.py", needed_for="the peers", install=_RWKV7)
+
+    def loop(q: Tensor, k: Tensor, v: Tensor, gk: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        state = v.new_zeros(v.shape[0], v.shape[2], k.shape[3], v.shape[3])
+        return module.rwkv7_recurrent(q, gk.exp(), k, v, a, b, state)[0]
+
+    return {"rwkv7-hf": loop}
+
+
 def _transformers(case: Case) -> dict[str, Function]:
     def load(model: str) -> Any:
         module = f"transformers.models.{model}.modeling_{model}"
@@ -188,6 +236,8 @@ def _transformers(case: Case) -> dict[str, Function]:
             v = v / dt  # which it multiplies by dt
         return scan(v, dt, A, k, q).transpose(1, 2)[:, :, None]
 
+    if case.general:
+        return {}
     if case.delta:
         model, name = {
             "scalar": ("qwen3_next", "torch_{}_gated_delta_rule"),

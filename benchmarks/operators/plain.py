@@ -1,9 +1,9 @@
-"""What one would write in plain PyTorch: chunks, eager and compiled, that never divide by a decayed product."""
+"""What one would write in plain PyTorch, eager and compiled: chunks that never divide by a decayed product, turns."""
 
 import torch
 from torch import Tensor
 
-__all__ = ["delta_chunk", "last_query", "scalar_chunk", "key_chunk", "safe_chunk"]
+__all__ = ["delta_chunk", "last_query", "rotate", "scalar_chunk", "key_chunk", "safe_chunk"]
 
 _SCALAR, _KEY, _BLOCK, _EAGER = 64, 32, 8, 16  # tokens
 
@@ -12,6 +12,15 @@ def last_query(q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> Tensor:
     """Scalar gates, the last output: every token's weight is the product of the later gates."""
     weights = (g.sum(1, keepdim=True) - g.cumsum(1)).exp() * (q * k).sum(-1)
     return (weights[..., None] * v).sum(1, keepdim=True)
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Adjacent channels turned by the sums of all angles so far; the last pairs stay."""
+    phase = angles.double().cumsum(1)
+    c, s = phase.cos().to(x.dtype), phase.sin().to(x.dtype)
+    turned, still = x.split([2 * angles.shape[3], x.shape[3] - 2 * angles.shape[3]], 3)
+    a, b = turned[..., 0::2], turned[..., 1::2]
+    return torch.cat([torch.stack([a * c - b * s, a * s + b * c], 4).flatten(3), still], 3)
 
 
 def scalar_chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ def table(result: Result) -> str:
         digits = 1 if row.forward > 1e-3 else 3
         lines.append(
             f"{row.name:{wide}}{row.forward * 1e3:9.{digits}f}{tokens / row.forward:9.0f}"
-            f"{row.forward / ours.forward:8.2f}{both}{row.error:9.0e}"
+            f"{row.forward / ours.forward:8.2f}{both}{'' if math.isnan(row.error) else f'{row.error:9.0e}'}"
         )
     lines += [
         f"{row.name}: first call {row.first[0]:.1f} s forward, {row.first[1]:.1f} s with gradients"
@@ -34,7 +34,9 @@ def table(result: Result) -> str:
     ]
     lines += [f"left out: {text}" for text in result.left_out]
     rate, counted = _rate(case, ours)
-    unit, limit = ("GB/s", "a copy") if case.last or case.step else ("GFLOP/s", "64³ products")
+    unit, limit = (
+        ("GB/s", "a copy") if case.last or case.step or case.turns == "rotate" else ("GFLOP/s", "64³ products")
+    )
     lines.append(
         f"{counted}: ours {rate / 1e9:.0f} {unit}, {share(result):.0%} of {limit} at {result.ceiling / 1e9:.0f}"
     )
@@ -83,10 +85,12 @@ def _rate(case: Case, ours: Row) -> tuple[float, str]:
     heads = case.B * case.T * case.H
     if case.step:
         return 8 * case.K * case.V * heads / ours.forward, "the state read and written once"
+    if case.turns == "rotate":
+        return 8 * case.K * heads / ours.forward, "x read and written once"
     if case.last:
         work, counted = 4 * (case.K + case.V + 1), "k, v, g read twice, gradients written once"
     else:
-        products = 7 if case.delta else 5
+        products = 11 if case.general else 7 if case.delta else 5
         work, counted = products * case.K * case.V, f"{products}·K·V FLOP per token and head, ×3 for training"
     return 3 * work * heads / ours.training, counted
 

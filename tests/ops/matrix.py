@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gladient.nn import ResidualModel, presets
-from gladient.ops import gated_delta_rule, gated_linear_attention
+from gladient.ops import gated_delta_rule, gated_linear_attention, generalized_delta_rule
 
 __all__ = ["PAGE", "ROWS", "SUBJECTS", "cell", "table"]
 
@@ -68,11 +68,18 @@ def _operator(family: str, **options: Any) -> Case:
         given |= {"g": -uniform(B, T, 2)} if "g" in family else {"gk": -uniform(B, T, 2, 3)}
         given |= {"gv": -uniform(B, T, 2, 2)} if "v" in family else {}
         given |= {"beta": uniform(B, T, 2)} if "delta" in family else {}
+        given |= {"a": -given["k"], "b": given["k"] * uniform(B, T, 2, 3)} if "dplr" in family else {}
         return given | {"initial_state": normal(B, 2, 3, 2)}
 
-    function: Any = gated_delta_rule if "delta" in family else gated_linear_attention
+    function: Any = _function(make(1, 1))
     axes: Axes = {name: (0, None if name == "initial_state" else 1) for name in make(1, 1)}
     return Case(lambda given: function(**given, **options, output_final_state=True), make, axes)
+
+
+def _function(given: Given) -> Callable[..., Any]:
+    if "a" in given:
+        return generalized_delta_rule
+    return gated_delta_rule if "beta" in given else gated_linear_attention
 
 
 def _preset(name: str) -> Case:
@@ -100,6 +107,7 @@ SUBJECTS: dict[str, list[Case]] = {
         *(_operator("k v", **form) for form in _FORMS),
     ],
     "`gated_delta_rule`": [_operator("delta g", **form) for form in _FORMS],
+    "`generalized_delta_rule`": [_operator("dplr k", **form) for form in (_FORMS[0], _FORMS[2], _FORMS[4])],
     "presets of `nn`": [_preset(name) for name in presets.PRESETS],
 }
 
@@ -210,8 +218,7 @@ def with_option(case: Case, **option: Any) -> None:
     given = case.make(1, 9)
     del given["initial_state"]
     torch.compiler.reset()
-    function: Any = gated_delta_rule if "beta" in given else gated_linear_attention
-    torch.compile(partial(function, **option), backend="eager", fullgraph=True)(**given)
+    torch.compile(partial(_function(given), **option), backend="eager", fullgraph=True)(**given)
 
 
 ROWS: dict[str, Callable[[Case], None]] = {

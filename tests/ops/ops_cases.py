@@ -20,8 +20,9 @@ DELTA: tuple[str, ...] = (
     "delta+key+erase",
     "delta+key+channels",
     "delta+scalar+keys",
+    "delta+scalar+general",
+    "delta+key+general",
 )
-DELTA = (*DELTA, "delta+scalar+general", "delta+key+general")
 BACKENDS: tuple[Backend, ...] = ("eager", "native") if why_unavailable() is None else ("eager",)
 FORMS: list[tuple[Form, Backend, int | None]] = [("recurrent", "eager", None), ("parallel", "eager", None)]
 FORMS += [("chunked", "eager", 1), ("chunked", "eager", 16), ("chunked", "eager", 64)]
@@ -30,9 +31,7 @@ FORMS += [("last_query", backend, None) for backend in BACKENDS]
 
 
 def holds(form: str, backend: str, family: str) -> bool:
-    """The parallel form holds neither full gates nor delta rules, the kernels not the generalised one."""
-    if "general" in family and backend == "native":
-        return False
+    """The parallel form holds neither full gates nor delta rules."""
     if "delta" in family:
         return form != "parallel"
     return form != "parallel" or family not in ("full", "rates", "all")

@@ -28,6 +28,27 @@ def test_a_rotation_is_a_complex_factor(pairs: Any) -> None:
     np.testing.assert_allclose(found[..., first] + 1j * found[..., second], wanted, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("pairs", ["adjacent", "halves"])
+def test_any_layout_of_memory_turns_alike(pairs: Any) -> None:
+    """Pairs that memory does not hold side by side, or not at an even place; what transforms and compilers see."""
+    x, angles = normal(2, 7, 3, 8), normal(2, 7, 1, 3, seed=1)
+    wanted = rotate(x, angles, pairs)
+    wide = normal(2, 7, 3, 9)
+    wide[..., 1:] = x
+    for y in (wide[..., 1:], x.transpose(0, 1).contiguous().transpose(0, 1), x.flip(-1).flip(-1), x.mT.contiguous().mT):
+        torch.testing.assert_close(rotate(y, angles, pairs), wanted, rtol=0, atol=1e-15)
+    torch.testing.assert_close(torch.func.vmap(lambda x: rotate(x[None], angles[:1], pairs)[0])(x[:1]), wanted[:1])
+    heads = rotate(x[:, :, :1].expand(-1, -1, 3, -1), angles, pairs)
+    torch.testing.assert_close(heads, rotate(x[:, :, :1], angles, pairs).expand(-1, -1, 3, -1), rtol=0, atol=0)
+
+
+def test_float32_turns_within_its_own_rounding() -> None:
+    """Two products and a sum, each rounded once, of a rounded cosine and sine: three times 2^-24."""
+    x, angles = normal(1, 4096, 2, 8).float(), 10 * normal(1, 4096, 2, 4, seed=1).float()
+    error = (rotate(x, angles).double() - rotate(x.double(), angles.double())).unflatten(-1, (-1, 2)).abs().amax(-1)
+    assert (error <= 3 * 2**-24 * x.double().unflatten(-1, (-1, 2)).abs().sum(-1)).all()
+
+
 def test_only_the_angles_between_two_tokens_count() -> None:
     q, k, v, angles = (
         normal(1, 9, 2, 4),
@@ -128,6 +149,20 @@ def test_mamba3_goes_on_from_its_state(ranks: int, groups: int, pairs: Any) -> N
     torch.testing.assert_close(tuple(passed or ()), tuple(state), rtol=0, atol=0)
 
 
+def test_the_last_query_of_mamba3_is_the_last_output() -> None:
+    """After another piece, with its state and gradients; several ranks have no such form."""
+    given = operands(0, 2, gradients=True)
+    first, second = ({name: x[:, part] for name, x in given.items()} for part in (slice(4), slice(4, None)))
+    _, state = mamba3(**first, output_final_state=True)
+    whole, last = (mamba3(**second, state=state, output_final_state=True, form=x) for x in ("chunked", "last_query"))
+    torch.testing.assert_close((last[0], *(last[1] or ())), (whole[0][:, -1:], *(whole[1] or ())), **CLOSE)
+    leaves = [x for name, x in given.items() if name != "g"]
+    found, wanted = (torch.autograd.grad(x[:, -1].cos().sum(), leaves, retain_graph=True) for x, _ in (last, whole))
+    torch.testing.assert_close(found, wanted, **CLOSE)
+    with pytest.raises(ValueError, match="it reads one rank of one token or more"):
+        mamba3(**operands(3, 4), form="last_query")
+
+
 @pytest.mark.parametrize("ranks", [0, 3])
 def test_no_token_of_mamba3_reads_a_later_one(ranks: int) -> None:
     given = operands(ranks, 4)
@@ -158,7 +193,7 @@ def test_autocast_does_not_change_mamba3(ranks: int) -> None:
         ({"v": normal(2, 11, 4, 3, 3)}, r"the shapes are q .*; all three are"),
         ({"mix": normal(2, 10, 4)}, r"mix has shape \(2, 10, 4\); it must be \[B, T, h\]"),
         ({"pairs": "both"}, "pairs is 'both'; it must be one of adjacent, halves"),
-        ({"form": "last_query"}, "form is 'last_query'; it must be one of auto"),
+        ({"form": "step"}, "form is 'step'; it must be one of auto"),
         ({"q": normal(2, 1, 4, 6)}, r"the shapes are q \(2, 1, 4, 6\), .*; all three are"),
         (
             {"state": Mamba3State(normal(2, 4, 6, 3), normal(1, 4, 2), normal(2, 4, 6), normal(2, 4, 3))},

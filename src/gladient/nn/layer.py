@@ -187,8 +187,7 @@ class GatedLinearAttention(nn.Module):
         are never formed; where they leave values alone, $h^\top v_t = z_t^\top (W_v h)$ and a value is one number.
         """
         check_last(tokens)
-        # for whole sequences: "last_query" below would take its place
-        named = self.config.form != "auto" or self.config.write == "trapezoid"
+        named = self.config.form != "auto"  # for whole sequences: "last_query" below would take its place
         if self.config.heads > 1 or named or (self.u is not None and not self._forms_keys):
             return contract("ebv,ev->eb", self(tokens)[:, :, -1], readout)
         tokens = in_groups(tokens, self.members)
@@ -239,11 +238,13 @@ class GatedLinearAttention(nn.Module):
         phase = self._phase(tokens)
         if phase is None:
             return operate(q, k, v, **families, **more, **options)
-        more = {name: x if name == "beta" else turned(x, phase, "adjacent") for name, x in more.items()}
-        q, k = turned(q, phase[:, -q.shape[1] :], "adjacent"), turned(k, phase, "adjacent")
+        turning = [name for name in more if name != "beta"]
+        k, *others = turned(phase, "adjacent", k, *(more[name] for name in turning))
+        more |= dict(zip(turning, others, strict=True))
+        (q,) = turned(phase[:, -q.shape[1] :], "adjacent", q)
         o, S = operate(q, k, v, **families, **more, **options)
         # Turned keys are those of a state that does not turn. The layer's does, and so carries no phase.
-        return o, S if S is None or not k.shape[1] else turned(S.mT, -phase[:, -1, :, None], "adjacent").mT
+        return o, S if S is None or not k.shape[1] else turned(-phase[:, -1, :, None], "adjacent", S.mT)[0].mT
 
     def _normalised(self, x: Tensor, queries: bool = False) -> Tensor:
         kind = self.config.normalise
@@ -271,6 +272,7 @@ class GatedLinearAttention(nn.Module):
         """Mamba-3's write, with Δ = -log g before its rate."""
         mix = self._split_heads(cast(TokenStep, self.mix)(tokens))[..., 0]
         state, step = options.pop("initial_state", None), -log_gates[..., 0]
+        q = q.expand(-1, len(k[0]), -1, -1)  # one query is the last token's
         angles = self._angles(tokens)
         angles = None if angles is None else angles * step[..., None]
         return mamba3(q, k, v, options.pop("g"), step, mix, angles, state=state, **options)

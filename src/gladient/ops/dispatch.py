@@ -274,7 +274,7 @@ def generalized_delta_rule(
         initial_state: the state before the first token, [B, h, K, V] ([sequences, h, K, V] with `cu_seqlens`).
         output_final_state: whether to return the state after the last token.
         form: "recurrent", "chunked", "last_query", "step" or "auto".
-        backend: "eager", "fla" or "auto"; the native kernels do not hold this rule.
+        backend: "eager", "native", "fla" or "auto".
         chunk_size: tokens per chunk of `form="chunked"` in the eager backend.
         read: whether outputs read the state "after" or "before" the token's own decay and write.
         cu_seqlens: borders 0 … T of sequences packed in one row (B = 1).

@@ -12,6 +12,7 @@ from gladient._autocast import outside_autocast
 from gladient.ops.call import Backend
 from gladient.ops.check import check_kinds, check_option
 from gladient.ops.dispatch import operate
+from gladient.ops.function import transformed
 from gladient.ops.gates import earlier, to_heads
 from gladient.ops.sequences import accumulation
 
@@ -19,7 +20,7 @@ __all__ = ["Mamba3State", "Pairs", "cumulative_angles", "mamba3", "rotate", "tur
 
 Pairs: TypeAlias = Literal["adjacent", "halves"]
 """Which channels turn together: (2i, 2i + 1), or (i, i + K/2)."""
-_Form: TypeAlias = Literal["auto", "recurrent", "parallel", "chunked"]
+_Form: TypeAlias = Literal["auto", "recurrent", "parallel", "chunked", "last_query"]
 
 
 class Mamba3State(NamedTuple):
@@ -96,7 +97,8 @@ def rotate(
     H = max(x.shape[2], angles.shape[2])
     if H % x.shape[2] or H % angles.shape[2]:
         raise ValueError(f"x has {x.shape[2]} heads and angles {angles.shape[2]}; one number must divide the other")
-    return turned(to_heads(x, H), to_heads(cumulative_angles(angles, initial), H), pairs)
+    (found,) = turned(to_heads(cumulative_angles(angles, initial), H), pairs, to_heads(x, H))
+    return found
 
 
 @outside_autocast
@@ -138,11 +140,11 @@ def mamba3(
         state: what the tokens before left.
         output_final_state: whether to return what these leave.
         scale: factor of every output; None for $K^{-1/2}$.
-        form: of `gated_linear_attention`, for whole sequences.
+        form: of `gated_linear_attention`, for whole sequences or, with one rank, for the last query alone.
         backend: where it runs.
 
     Returns:
-        o: [B, T, H, V], or [B, T, H, r, V]; float32 for half precision inputs.
+        o: [B, T, H, V], or [B, T, H, r, V], with `form="last_query"` [B, 1, H, V]; float32 for half precision inputs.
         state: or None unless `output_final_state`.
 
     Raises:
@@ -160,16 +162,21 @@ def mamba3(
     many = v.ndim == 5
     q, k, v, g, step, mix, angles = _with_heads_and_ranks(q, k, v, g, step, mix, angles, pairs)
     check_option("form", form, _Form)
+    if form == "last_query" and (many or not v.shape[1]):
+        raise ValueError(f"form='last_query' came with values {tuple(v.shape)}; it reads one rank of one token or more")
     scale = k.shape[-1] ** -0.5 if scale is None else scale
     state = _checked(state, k, v, angles, many)
     phase = cumulative_angles(angles, state.phase)
-    q, k = (turned(x, phase[:, :, :, None], pairs) for x in (q, k))  # all ranks alike
+    q, k = turned(phase[:, :, :, None], pairs, q, k)  # all ranks alike
     own, former = mix * step, (1 - mix) * step
     key, value = (x if many else x[:, :, None] for x in (state.key, state.value))
     initial = state.S + former[:, :1].sum(1)[..., None, None] * torch.einsum("bhrk,bhrv->bhkv", key, value)
-    options = {"initial_state": initial, "output_final_state": True, "scale": scale, "form": form, "backend": backend}
-    o, S = _before(q, (own + earlier(former))[..., None, None] * k, v, g, options)
-    o = o + scale * (own[..., None, None] * (q @ k.mT)) @ v
+    options = {"initial_state": initial, "output_final_state": output_final_state, "scale": scale, "backend": backend}
+    written = (own + earlier(former))[..., None, None] * k
+    o, S = _outputs(q, written, v, g, options | {"form": form})
+    if form != "last_query":  # whose last write is the token's own alone, and may be read at once
+        met = scale * own[..., None, None] * (q @ k.mT)
+        o = o + (met @ v if many else met * v)  # products of one row each would take longer than all the rest
     o = o if many else o[:, :, :, 0]
     if not output_final_state:
         return o, None
@@ -179,17 +186,20 @@ def mamba3(
     return o, Mamba3State(S, phase[:, -1], *last)
 
 
-def _before(q: Tensor, k: Tensor, v: Tensor, g: Tensor, options: dict[str, Any]) -> tuple[Tensor, Any]:
+def _outputs(q: Tensor, k: Tensor, v: Tensor, g: Tensor, options: dict[str, Any]) -> tuple[Tensor, Any]:
     """What all ranks read of the state before their step's writes, decayed, and the state after all steps.
 
     The ranks of a step become tokens in a row: first all read, then all write; the last one that reads is the first
     that writes. So nothing is read that would have to be taken off again, such as a later step's.
     """
+    if options["form"] == "last_query":
+        o, S = operate(q[:, -1:, :, 0], k[:, :, :, 0], v[:, :, :, 0], g=g, **options)
+        return o[:, :, :, None], S
     T, r = v.shape[1], v.shape[3]
     reading, writing = (0, 0, 0, r - 1), (0, 0, r - 1, 0)
-    # [B, T, H, r, C] to [B, T (2 r - 1), H, C]
+    # [B, T, H, r, C] to [B, T (2 r - 1), H, C]; a room of zeros would copy all there is
     rooms = ((q, reading), (k, writing), (v, writing))
-    q, k, v = (functional.pad(x, room).movedim(3, 2).flatten(1, 2) for x, room in rooms)
+    q, k, v = ((functional.pad(x, room) if r > 1 else x).movedim(3, 2).flatten(1, 2) for x, room in rooms)
     gates = functional.pad(g[..., None], (0, 2 * r - 2)).movedim(3, 2).flatten(1, 2)
     # A read before the token is one before its gate too: only the first of a step has one, which it then lacks.
     q = q * gates.exp()[..., None]
@@ -246,14 +256,38 @@ def _check(x: Tensor, angles: Tensor, pairs: str) -> None:
         )
 
 
-def turned(x: Tensor, phase: Tensor, pairs: str) -> Tensor:
-    """The first P pairs of x [..., K] turned by a phase [..., P]."""
-    P = phase.shape[-1]
-    if not P:
-        return x
-    c, s = (y.to(accumulation(x).dtype) for y in (phase.cos(), phase.sin()))
+def turned(phase: Tensor, pairs: str, *given: Tensor) -> list[Tensor]:
+    """Each of the given [..., K] with its first P pairs turned by a phase [..., P]."""
+    if not phase.shape[-1]:
+        return [*given]
+    c, s = (y.to(accumulation(given[0]).dtype) for y in (phase.cos(), phase.sin()))
+    # A product of complex numbers passes memory once, a fifth of the time of pairs taken apart and put together again.
+    # Compilers write no code for them, and under a transform no one sees whether memory holds pairs.
+    if pairs == "halves" or torch.compiler.is_compiling() or transformed():
+        return [_turned_apart(x, c, s, pairs) for x in given]
+    turn = torch.complex(c, s)
+    return [torch.view_as_real(_first(_complex(x), turn)).flatten(-2).to(x.dtype) for x in given]
+
+
+def _complex(x: Tensor) -> Tensor:
+    """Adjacent channels as complex numbers."""
+    x = accumulation(x)
+    *steps, last = x.stride()
+    if last != 1 or any(n % 2 for n in (x.storage_offset(), *steps)):
+        x = x.clone(memory_format=torch.contiguous_format)
+    return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+
+
+def _first(z: Tensor, turn: Tensor) -> Tensor:
+    """The first of z times turn, and the others."""
+    P = turn.shape[-1]
+    return z * turn if z.shape[-1] == P else torch.cat([z[..., :P] * turn, z[..., P:]], -1)
+
+
+def _turned_apart(x: Tensor, c: Tensor, s: Tensor, pairs: str) -> Tensor:
+    P = c.shape[-1]
     split = x.unflatten(-1, (-1, 2)).unbind(-1) if pairs == "adjacent" else x.unflatten(-1, (2, -1)).unbind(-2)
     (a, a_still), (b, b_still) = ((y[..., :P], y[..., P:]) for y in split)
-    turned = (torch.cat([a * c - b * s, a_still], -1), torch.cat([a * s + b * c, b_still], -1))
-    joined = torch.stack(turned, -1).flatten(-2) if pairs == "adjacent" else torch.cat(turned, -1)
+    found = (torch.cat([a * c - b * s, a_still], -1), torch.cat([a * s + b * c, b_still], -1))
+    joined = torch.stack(found, -1).flatten(-2) if pairs == "adjacent" else torch.cat(found, -1)
     return joined.to(x.dtype)

@@ -15,13 +15,13 @@ from gladient.ops.eager.recurrent import each_token
 from gladient.ops.gates import Gates, decayed, earlier, exclusive_suffix_sum, to_heads, weighted_keys
 from gladient.ops.sequences import accumulation, from_states
 
-__all__ = ["chunks", "last_query", "recurrent", "run"]
+__all__ = ["RULE", "chunks", "last_query", "recurrent", "run"]
 
 
 def run(call: Call, form: str, recompute: bool) -> tuple[Tensor, Tensor | None]:
     """Outputs in v's dtype, and the final state or None."""
     given = (call.k, call.v, call.a, call.b)
-    return outputs(_RULE, call, form, recompute, tuple(accumulation(to_heads(x, call.heads)) for x in given))  # type: ignore[arg-type]
+    return outputs(RULE, call, form, recompute, tuple(accumulation(to_heads(x, call.heads)) for x in given))  # type: ignore[arg-type]
 
 
 def recurrent(
@@ -132,4 +132,4 @@ def _later(x: Float[Tensor, "B T *rest"]) -> Float[Tensor, "B T *rest"]:
     return pad(x, (*[0] * (2 * x.ndim - 4), 1, 0))[:, :-1]
 
 
-_RULE = Rule(recurrent, chunks, last_query)
+RULE = Rule(recurrent, chunks, last_query)

@@ -1,12 +1,14 @@
 """The native backend: this package's C++ kernels on CPU cores, for every gate family, with their gradients."""
 
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
 from gladient.ops import eager
 from gladient.ops.call import Call
 from gladient.ops.gates import Gates
-from gladient.ops.native import delta, operators
+from gladient.ops.native import delta, general, operators
 from gladient.ops.native.build import library, why_unavailable
 from gladient.ops.sequences import accumulation, each_last_query, last_queries, strengthened
 from gladient.ops.tracing import constant
@@ -26,8 +28,6 @@ def why_not(call: Call, named: bool = False) -> str | None:
     """
     if call.q.device.type != "cpu":
         return f"q is on {call.q.device} and the native kernels run on the CPU"
-    if call.a is not None:
-        return "the native kernels do not hold the generalised delta rule"
     if call.form in ("recurrent", "parallel"):
         return f"form {call.form!r} is plain PyTorch; the native kernels serve 'chunked', 'last_query' and 'step'"
     if call.chunk_size is not None:
@@ -50,6 +50,8 @@ def _narrow_vectors() -> bool:
 
 def _products_alone(call: Call) -> bool:
     """Whether all work is matrix products, of more than 16 columns: narrower ones run at a fraction of the speed."""
+    if call.beta is not None or call.a is not None:
+        return False
     gates = call.gates
     widest = max(call.k.shape[3], call.v.shape[3])
     return widest > 16 and gates.gk is None and gates.gv is None and gates.G is None and gates.A is None
@@ -60,7 +62,9 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
     if 0 in (call.k.shape[0], call.k.shape[3], call.v.shape[3]):  # the kernels take a first row and channel for granted
         return eager.run(call)
     if call.beta is not None:
-        return _run_delta(call)
+        return _run_rule(call, delta, _corrected(call))
+    if call.a is not None:
+        return _run_rule(call, general, (call.k, call.v, call.a, call.b))
     if call.form == "last_query":
         return last_queries(
             call, call.gates.each(accumulation), lambda *x: _last_query(*x, scale=call.scale), _final_state
@@ -78,32 +82,38 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
     return o, final
 
 
-def _run_delta(call: Call) -> tuple[Tensor, Tensor | None]:
-    k, v, m, beta = call.k, call.v, call.erase_keys, call.beta
+def _corrected(call: Call) -> tuple[Tensor | None, ...]:
+    """What the delta rule's operators take of the tokens, but queries and gates."""
+    v, m, beta = call.v, call.erase_keys, call.beta
     erase: Tensor | None = call.erasing[1]
     if beta is not None and beta.ndim == 4:  # the kernels hold one for each token and head alone
         v, beta = strengthened(v, beta, call.heads), None
     if erase is not None and erase.ndim == 4:
         m, erase = strengthened(*call.erasing, call.heads), None
-    inputs = (k, v, m, beta, erase, call.gates.g, call.gates.gk)
+    return call.k, v, m, beta, erase
+
+
+def _run_rule(call: Call, rule: ModuleType, inputs: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor | None]:
+    """A delta rule by its operators."""
+    inputs = (*inputs, call.gates.g, call.gates.gk)
     options, before, train = (call.heads, call.scale), call.read == "before", call.differentiable
     packed, final = len(call.offsets) > 2, call.initial_state
     borders = call.offsets if packed else None
 
     def scan(q: Tensor) -> tuple[Tensor, Tensor]:
-        o, final, *_ = delta.delta(q, *inputs, call.initial_state, borders, *options, before, train and _keeps())
+        o, final, *_ = rule.scan(q, *inputs, call.initial_state, borders, *options, before, train and _keeps())
         return o, final
 
     if call.form == "last_query":
-        o = each_last_query(call, call.q, lambda query, part: delta.last_query(query, *map(part, inputs), *options))
+        o = each_last_query(call, call.q, lambda query, part: rule.last_query(query, *map(part, inputs), *options))
         # Led back through the tokens, a query never forms a state: a scan without queries does.
-        final = scan(torch.zeros_like(k))[1] if call.wants_final else None
+        final = scan(torch.zeros_like(call.k))[1] if call.wants_final else None
     elif call.form != "step" or train or packed:
         o, final = scan(call.q)
     elif call.inplace:
-        o = delta.step_(call.q, *inputs, call.initial_state, *options, before)
+        o = rule.step_(call.q, *inputs, call.initial_state, *options, before)
     else:
-        o, final = delta.step(call.q, *inputs, call.initial_state, *options, before)
+        o, final = rule.step(call.q, *inputs, call.initial_state, *options, before)
     return o.to(call.v.dtype), final
 
 

@@ -17,7 +17,7 @@ __all__ = ["CHUNK", "last_query", "scan", "step", "step_"]
 
 
 _INPUTS = ("q", "k", "v", "g", "gk", "gv", "G", "A", "dt", "bonus", "initial")
-_RULE = Rule(_INPUTS, ("checkpoints",), delta=False, plain=plain.scan)
+_RULE = Rule(_INPUTS, ("checkpoints",), kernel="scan", plain=plain.scan)
 _LAST = ("q", "k", "v", "g", "gk", "gv")
 
 scan = _RULE.define("scan")

@@ -15,7 +15,8 @@ __all__ = ["arguments", "define", "differentiable", "fake_gradients", "fields", 
 
 _library = torch.library.Library("gladient", "DEF")
 _ROWS = ("A", "bonus")  # tensors of a head, with a row for each row of the batch or one for all
-_HEADED = ("q", "k", "v", "g", "gk", "gv", "G", "A", "dt", "m", "beta", "erase")  # those whose heads may be fewer
+# those whose heads may be fewer
+_HEADED = ("q", "k", "v", "g", "gk", "gv", "G", "A", "dt", "m", "beta", "erase", "a", "b")
 
 
 def arguments(names: Sequence[str]) -> str:

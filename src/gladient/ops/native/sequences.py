@@ -1,4 +1,4 @@
-"""The operators over sequences and single tokens of a rule that updates a state: forward, backward, one step.
+"""The operators of a rule that updates a state: whole sequences, single tokens, the last query of a sequence.
 
 States [B · sequences, H, K, V] hold the sequences of each row of the batch side by side.
 """
@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from gladient.ops.native.library import call
-from gladient.ops.native.registry import arguments, define, differentiable, fake_gradients, fields, named, over_heads
+from gladient.ops.native.registry import (
+    arguments,
+    define,
+    differentiable,
+    fake_gradients,
+    fields,
+    named,
+    over_heads,
+)
 
 __all__ = ["CHUNK", "Rule"]
 
@@ -30,7 +38,7 @@ class Rule:
 
     inputs: tuple[str, ...]  # q, k, v, …, initial
     kept: tuple[str, ...]  # outputs behind o and final, for the backward pass
-    delta: bool  # whether errors are written
+    kernel: str  # of gates that are no full ones
     plain: Callable[..., tuple[Tensor | None, ...]]  # o and final in plain PyTorch, of the inputs and options
 
     def define(self, name: str) -> Any:
@@ -60,6 +68,51 @@ class Rule:
             mappable=False,
         )
         return fresh, inplace
+
+    def define_last(self, name: str, plain: Callable[..., tuple[Tensor, ...]]) -> Any:
+        """gladient::name of one query for all tokens: its output from no state, and what reads the state before."""
+        given = f"{arguments(self.inputs[:-1])}, SymInt heads, float scale"
+        forward = define(name, f"({given}) -> (Tensor, Tensor)", self._last, self._fake_last)
+        backward = define(
+            f"{name}_backward",
+            f"(Tensor? d_o, Tensor? d_final, {given}, bool[] needed) -> Tensor[]",
+            self._last_backward,
+            lambda d_o, d_final, *x: fake_gradients(x[:-3], x[-1]),
+        )
+        return differentiable(forward, backward, plain, len(self.inputs) - 1, 2, upstream=2)
+
+    def _last(self, *given: Any) -> tuple[Tensor, Tensor]:
+        *inputs, heads, scale = given
+        tensors = named(inputs, self.inputs[:-1])
+        q, v = tensors["q"], tensors["v"]
+        o, final = (torch.empty((len(q), 1, heads, n), dtype=q.dtype) for n in (v.shape[3], q.shape[3]))
+        self._run_last(tensors, heads, scale, o=o, final=final)
+        return o, final
+
+    def _fake_last(self, *given: Any) -> tuple[Tensor, Tensor]:
+        q, _, v, *_, heads, _ = given
+        dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+        o, final = (q.new_empty((q.shape[0], 1, heads, n), dtype=dtype) for n in (v.shape[3], q.shape[3]))
+        return o, final
+
+    def _last_backward(self, d_o: Tensor | None, d_final: Tensor | None, *given: Any) -> list[Tensor]:
+        *inputs, heads, scale, needed = given
+        tensors = named(inputs, self.inputs[:-1])
+        B, v = len(tensors["q"]), tensors["v"]
+        extra = {"d_o": v.new_zeros(B, 1, heads, v.shape[3]) if d_o is None else d_o.to(v.dtype).contiguous()}
+        if d_final is not None:
+            extra["d_final"] = d_final.contiguous()
+        wanted = {name: x for name, x, need in zip(self.inputs, inputs, needed, strict=False) if need}
+        found = {name: v.new_empty(*x.shape[:2], heads, *x.shape[3:]) for name, x in wanted.items()}
+        self._run_last(tensors, heads, scale, **extra, **{f"d_{name}": d for name, d in found.items()})
+        return [over_heads(found[name], x, 2) for name, x in wanted.items()]
+
+    def _run_last(self, tensors: dict[str, Tensor], heads: int, scale: float, **extra: Tensor) -> None:
+        """Runs the kernel; backward where d_o is among `extra`."""
+        B, T = tensors["k"].shape[:2]
+        offsets = np.array([0, T])
+        sizes = fields(tensors, heads, **extra)
+        call(f"{self.kernel}_last", tensors["q"].dtype, N=B, scale=scale, offsets=offsets.ctypes.data, **sizes)
 
     def _scan(self, *given: Any) -> tuple[Tensor, ...]:
         *inputs, borders, heads, scale, before, train = given
@@ -127,7 +180,7 @@ class Rule:
         tensors = _by_sequence(tensors, n) if n > 1 else tensors
         given = fields(tensors, heads, **extra)
         given |= {"offsets": starts[0].ctypes.data, "span_offsets": starts[1].ctypes.data}
-        kernel = "delta" if self.delta else "full" if "G" in tensors or "A" in tensors else "scan"
+        kernel = "full" if "G" in tensors or "A" in tensors else self.kernel
         backward = int("d_o" in extra or "d_final" in extra)
         call(kernel, tensors["q"].dtype, backward, N=B * n, span=span, scale=scale, before=int(before), **given)
 
@@ -153,7 +206,7 @@ class Rule:
         v = tensors["v"]
         o = torch.empty((len(v), 1, heads, v.shape[3]), dtype=v.dtype)
         sizes = fields(tensors, heads, o=o, final=final)
-        call("step", v.dtype, N=len(v), scale=scale, before=int(before), delta=int(self.delta), **sizes)
+        call("step", v.dtype, N=len(v), scale=scale, before=int(before), delta=int(self.kernel == "delta"), **sizes)
         return o.to(given[2].dtype)
 
     def _fake_step(self, *given: Any) -> tuple[Tensor, Tensor]:

@@ -5,47 +5,25 @@
 // transpose from the last token on: dw_s = du_s - Σ_{t > s} A_ts dw_t, and X = -dw is the gradient of what m reads.
 
 #include "lane.h"
+#include "solve.h"
 
-template <class F, bool Delta> void Lane<F, Delta>::find_errors() {
+template <class F, Rule rule> template <class Take> void Lane<F, rule>::lay_errors(Take take) {
+  error = key, missed = value;
+  for (Side<F> *side : {&error, &missed}) {
+    take(&side->read, C * side->n), side->early = side->read;
+    if (weighed(side == &error ? key : value)) take(&side->early, C * side->n);
+  }
+  for (Vec **x : {&error.d_read, &error.d_write}) take(x, C * key.n);
+  for (Vec **x : {&to_missed, &to_error}) take(x, C * CN);
+  key.also = &error;
+}
+
+template <class F, Rule rule> void Lane<F, rule>::find_errors() {
   at_m = p.m ? Head(p.H, p.hm, h) : at_k, at_beta = {p.H, p.hbeta, h}, at_erase = {p.H, p.herase, h};
   if (backwards) v = p.u, at_v = at_o;
 }
 
-// y_t -= (x_t · M) weight_t + Σ_s pairs y_s over the tokens s before t (after t), whose y are done. What lies on the diagonal
-// and beyond is never touched.
-template <Part P, class F, class Vec>
-static void solve(Vec *y, Int n, const Vec *pairs, const Vec *x, Int step, const Vec *M, Int count, const F *weight, Int steps) {
-  const F *A = scalars<F>(pairs);
-  columns<SLIM>(n, [&](auto width, Int j0) {
-    constexpr int J = width, R = ROWS<J>;
-    Vec *to = y + j0;
-    for (Int i = 0; i < steps; i += R) {
-      const Int t = P == EARLIER ? i : steps - R - i;
-      Vec sum[R][J] = {};
-      add_products<ALONG>(sum, scalars<F>(x) + t * step, step, M + j0, n, count);
-      for (int r = 0; r < R && count; ++r)
-        for (int j = 0; j < J; ++j) sum[r][j] *= weight[t + r];
-      if constexpr (P == EARLIER) add_products<ACROSS>(sum, A + t, C, to, n, t);
-      else add_products<ALONG>(sum, A + t * C + t + R, C, to + (t + R) * n, n, steps - t - R);
-#pragma GCC unroll 8
-      for (int a = 0; a < R; ++a) {
-        const int r = P == EARLIER ? a : R - 1 - a;
-#pragma GCC unroll 4
-        for (int j = 0; j < J; ++j) sum[r][j] = to[(t + r) * n + j] - sum[r][j];
-#pragma GCC unroll 8
-        for (int b = 0; b < a; ++b) {
-          const int s = P == EARLIER ? b : R - 1 - b;
-#pragma GCC unroll 4
-          for (int j = 0; j < J; ++j) sum[r][j] -= A[P == EARLIER ? (t + s) * C + t + r : (t + r) * C + t + s] * sum[s][j];
-        }
-#pragma GCC unroll 4
-        for (int j = 0; j < J; ++j) to[(t + r) * n + j] = sum[r][j];
-      }
-    }
-  });
-}
-
-template <class F, bool Delta> void Lane<F, Delta>::load_errors() {
+template <class F, Rule rule> void Lane<F, rule>::load_errors() {
   copy(p.m ? p.m : p.k, at_m, t0, count, key, error.read);
   for (Int c = 0; c < count && p.erase; ++c)
     for (Int j = 0; j < key.n; ++j) error.read[c * key.n + j] *= p.erase[at_erase(t0 + c)];
@@ -54,23 +32,23 @@ template <class F, bool Delta> void Lane<F, Delta>::load_errors() {
 }
 
 // Values become what is written: the errors.
-template <class F, bool Delta> void Lane<F, Delta>::correct() {
+template <class F, Rule rule> void Lane<F, rule>::correct() {
   load_errors();
   for (Int c = 0; c < count && p.beta; ++c)
     for (Int j = 0; j < value.n; ++j) value.write[c * value.n + j] *= p.beta[at_beta(t0 + c)];
-  solve<EARLIER>(value.write, value.n, to_error, error.early, key.n * L, S, p.K, value.until_row, steps);
+  solve<EARLIER>(value.write, value.n, scalars<F>(to_error), error.early, key.n * L, S, p.K, value.until_row, steps);
   if (scalar) weigh(value, since, value.write, value.late);
   for (Int c = 0; c < count && p.u; ++c) put(value.write + c * value.n, p.u + at_o(t0 + c) * p.V, p.V);
 }
 
-template <class F, bool Delta> void Lane<F, Delta>::error_gradients(const Vec *S) {
+template <class F, Rule rule> void Lane<F, rule>::error_gradients(const Vec *S) {
   transpose<F>(S, rows, value.n, flipped);
   load_errors();
   key.meet(to_value, spare, scalar ? weights : nullptr, steps);
   value.meet(to_key, spare, scalar ? weights : nullptr, steps);
   if (key.gated) key.give_through_gates(to_key, true, steps);
   take<LATER>(value, key.late, key, dS, to_value, value.d_write);
-  solve<LATER>(value.d_write, value.n, to_error, error.early, 0, S, 0, ones, steps);
+  solve<LATER>(value.d_write, value.n, scalars<F>(to_error), error.early, 0, S, 0, ones, steps);
   for (Int i = 0; i < steps * value.n; ++i) missed.read[i] = -value.d_write[i];
   if (scalar) weigh(value, until, missed.read, missed.early);
   missed.meet(to_missed, spare, scalar ? weights : nullptr, steps);
@@ -85,7 +63,7 @@ template <class F, bool Delta> void Lane<F, Delta>::error_gradients(const Vec *S
 }
 
 // d_v = β dw, d_β = dw·v and likewise for m: d_m = e d, d_e = d·m with d of e m. Keys that erase themselves add theirs.
-template <class F, bool Delta> void Lane<F, Delta>::write_errors() const {
+template <class F, Rule rule> void Lane<F, rule>::write_errors() const {
   const auto dot = [&](const Vec *x, const F *y, Int channels) {
     Vec sum = {};
     for (Int j = 0; j * L < channels; ++j) sum += x[j] * part(y, channels, j);
@@ -105,6 +83,6 @@ template <class F, bool Delta> void Lane<F, Delta>::write_errors() const {
 
 extern "C" {
 const char *delta_fields() { return NAMES(PROBLEM); }
-void delta_float(const Problem<float> *p, int backward) { run<float, true>(*p, backward); }
-void delta_double(const Problem<double> *p, int backward) { run<double, true>(*p, backward); }
+void delta_float(const Problem<float> *p, int backward) { run<float, Rule::correct>(*p, backward); }
+void delta_double(const Problem<double> *p, int backward) { run<double, Rule::correct>(*p, backward); }
 }

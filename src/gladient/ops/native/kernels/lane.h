@@ -1,5 +1,5 @@
 // One head of one sequence after the other: all pairs of tokens inside a chunk, the state from chunk to chunk. scan.cpp adds up
-// what the tokens write, delta.cpp their errors.
+// what the tokens write, delta.cpp their errors, general.cpp beside their writes what they move.
 //
 // A state changes once a chunk, S ← S + (expm1(Σ log gates) S + writes), and what that sum rounds off is kept: the error
 // does not grow with the number of tokens. Gates for channels weigh reads and writes of their side (side.h). Scalar gates
@@ -9,7 +9,9 @@
 
 #include "side.h"
 
-template <class F, bool Delta> struct Lane {
+enum class Rule { add, correct, move };
+
+template <class F, Rule rule> struct Lane {
   using Vec = typename Vector<F>::type;
   static constexpr Int L = LANES<F>, CN = C / L;
 
@@ -19,14 +21,17 @@ template <class F, bool Delta> struct Lane {
   Int rows;                               // key channels with padding
   std::vector<Vec> memory;
   Side<F> key{}, value{};
-  Side<F> error{}, missed{};              // Delta: the same gates and writes, read by the keys that erase and by -dL/du
+  Side<F> error{}, missed{};              // correct: the same gates and writes, read by the keys that erase and by -dL/du
+  Side<F> keys[2][2]{}, values[2][2]{};   // move: reads by q and -a, d_o and -dL/du, of writes k and b, v and u
   Vec *S, *rest, *dS, *d_rest;            // [rows, n]: states, their gradients, and what rounding took from them
   Vec *flipped, *d_flipped;               // [value channels with padding, key.n]: transposed
   Vec *starts;                            // [span + 1, rows, n]: the states before the chunks of a span, computed again
   Vec *weights, *to_value, *to_key;       // [C, CN], token in lanes: scalar gates' weights; q·k and d_o·v times them
   Vec *to_missed, *to_error;              // likewise for the second reads
+  Vec *key_pairs[2][2], *value_pairs[2][2];  // and of each read and write
+  Vec *a, *early_a, *x, *early_x;         // [C + 1, n]: what is moved is read a token ahead of q and d_o
   Vec *spare, *bonus, *d_bonus;
-  alignas(64) F ones[C], until[C], since[C], gate[C];  // of scalar gates
+  alignas(64) F ones[C], until[C], since[C], gate[C], before[C];  // of scalar gates; before: until the token before
   double passing = 0;                                  // d_g of the first token behind the chunk
   Int n = 0, h = 0;                       // sequence, head
   Int t0 = 0, count = 0, reads = 0, steps = 0;  // the chunk: first token, tokens written, tokens read, tokens with padding
@@ -70,29 +75,22 @@ template <class F, bool Delta> struct Lane {
     for (Vec **x : {&weights, &to_value, &to_key}) take(x, C * CN);
     take(&spare, std::max(rows, value.n * L) * CN);
     for (Vec **x : {&bonus, &d_bonus}) take(x, key.n);
-    if constexpr (Delta) lay_errors(take);
+    if constexpr (rule == Rule::correct) lay_errors(take);
+    if constexpr (rule == Rule::move) lay_moves(take);
     if (!backwards) return;
     for (Vec **x : {&dS, &d_rest}) take(x, state);
     for (Vec **x : {&flipped, &d_flipped}) take(x, flip);
     take(&starts, (p.span + 1) * state);
   }
-  template <class Take> void lay_errors(Take take) {
-    error = key, missed = value;
-    for (Side<F> *side : {&error, &missed}) {
-      take(&side->read, C * side->n), side->early = side->read;
-      if (weighed(side == &error ? key : value)) take(&side->early, C * side->n);
-    }
-    for (Vec **x : {&error.d_read, &error.d_write}) take(x, C * key.n);
-    for (Vec **x : {&to_missed, &to_error}) take(x, C * CN);
-    key.also = &error;
-  }
+  template <class Take> void lay_errors(Take take);  // delta.cpp
+  template <class Take> void lay_moves(Take take);   // general.cpp
 
   void run(Int job) {
     n = job / p.H, h = job % p.H;
     at_q = {p.H, p.hq, h}, at_k = {p.H, p.hk, h}, at_v = {p.H, p.hv, h}, at_o = {p.H, p.H, h};
     at_g = {p.H, p.hg, h}, at_gk = {p.H, p.hgk, h}, at_gv = {p.H, p.hgv, h};
     v = p.v;
-    if constexpr (Delta) find_errors();
+    if constexpr (rule == Rule::correct) find_errors();
     if (p.bonus) copy_row(p.bonus + n * p.bonus_step + h * p.K, p.K, bonus, key.n);
     backwards ? backward() : forward();
   }
@@ -146,6 +144,7 @@ template <class F, bool Delta> struct Lane {
     else if (p.g) add_scalar_gates(key.gated ? key : value);
     if (key.gated) key.weigh_writes(steps);
     if (value.gated) value.weigh_writes(steps);
+    if constexpr (rule == Rule::move) load_moved();
   }
   void add_scalar_gates(Side<F> &side) const {
     for (Int c = 0; c < count; ++c)
@@ -237,22 +236,28 @@ template <class F, bool Delta> struct Lane {
     for (Int t = begin, chunk = 0; t < end; t += C, ++chunk) {
       if (p.checkpoints && chunk % p.span == 0) store_state(S, p.checkpoints + place(chunk));
       load_writes(t, end), load_reads(end);
-      if constexpr (Delta) correct();
+      if constexpr (rule == Rule::correct) correct();
+      if constexpr (rule == Rule::move) move();
       outputs();
-      carry(S, S, rest, key.late, value.late);
+      carry_writes(S, S);
     }
     store_state(S, p.final ? p.final + state_of(n) : nullptr);
   }
 
+  void carry_writes(const Vec *from, Vec *to) const {
+    if constexpr (rule == Rule::move) carry(from, to, rest, key.late, value.late, keys[0][1].late, values[0][1].late);
+    else carry(from, to, rest, key.late, value.late);
+  }
+
   void outputs() {
-    key.meet(to_value, spare, scalar ? weights : nullptr, steps);
+    if constexpr (rule != Rule::move) key.meet(to_value, spare, scalar ? weights : nullptr, steps);
     if (value.gated) value.give_through_gates(to_value, false, steps);
     F *o = p.o + at_o(t0 + shift) * p.V;
     const bool whole = reads == C && value.channels % L == 0;
-    value.template take<EARLIER>(key.early, key.n, p.K, S, to_value, whole ? o : scalars<F>(value.d_read),
-                                 whole ? p.H * p.V : value.n * L, steps);
+    value.template take<EARLIER, rule == Rule::move>(key.early, key.n, p.K, S, to_value, whole ? o : scalars<F>(value.d_read),
+                                                  whole ? p.H * p.V : value.n * L, steps, &values[0][1], key_pairs[0][1]);
     for (Int c = 0; c < reads && !whole; ++c) put(value.d_read + c * value.n, o + c * p.H * p.V, value.channels);
-    if constexpr (!Delta)
+    if constexpr (rule == Rule::add)
       if (p.bonus) add_bonus(t0 + shift, reads);
   }
 
@@ -262,7 +267,7 @@ template <class F, bool Delta> struct Lane {
     copy(p.q, at_q, t, 1, key, key.read);
     multiply(key.read, p.K, S, value.n, value.d_read);
     put(value.d_read, p.o + at_o(t) * p.V, value.channels, F(p.scale));
-    if constexpr (!Delta)
+    if constexpr (rule == Rule::add)
       if (p.bonus) add_bonus(t, 1);
   }
   static void multiply(const Vec *x, Int count, const Vec *M, Int n, Vec *y) {
@@ -286,6 +291,11 @@ template <class F, bool Delta> struct Lane {
   void correct();
   void error_gradients(const Vec *S);
   void write_errors() const;
+  void load_moved();                               // general.cpp
+  void load_moves();
+  void move();
+  void move_gradients(const Vec *S);
+  void write_moves() const;
 
   void backward() {
     const Int begin = p.offsets[n], end = p.offsets[n + 1], size = rows * value.n, last = (end - begin + C - 1) / C - 1;
@@ -296,12 +306,15 @@ template <class F, bool Delta> struct Lane {
       const Int within = chunk % p.span, t = begin + chunk * C;
       if (chunk == last || within == p.span - 1) run_again(chunk - within, t, end);
       load_writes(t, end), load_reads(end);
-      if constexpr (Delta) error_gradients(starts + within * size);
-      else gradients(starts + within * size);
+      if constexpr (rule == Rule::add) gradients(starts + within * size);
+      if constexpr (rule == Rule::correct) error_gradients(starts + within * size);
+      if constexpr (rule == Rule::move) move_gradients(starts + within * size);
       gate_gradients(starts + within * size, chunk == last);
       write();
-      if constexpr (Delta) write_errors();
-      else if (p.bonus) add_bonus_gradients(t0 + shift, reads);
+      if constexpr (rule == Rule::correct) write_errors();
+      if constexpr (rule == Rule::move) write_moves();
+      if constexpr (rule == Rule::add)
+        if (p.bonus) add_bonus_gradients(t0 + shift, reads);
     }
     if (shift && begin < end) read_first_back(begin);
     if (p.d_initial) store_state(dS, p.d_initial + state_of(n));
@@ -314,7 +327,7 @@ template <class F, bool Delta> struct Lane {
     load_state(p.checkpoints + place(chunk), state, rest);
     for (Int t = p.offsets[n] + chunk * C; t < stop; t += C) {
       load_writes(t, end);
-      carry(state, state + rows * value.n, rest, key.late, value.late);
+      carry_writes(state, state + rows * value.n);
       state += rows * value.n;
     }
   }
@@ -331,8 +344,10 @@ template <class F, bool Delta> struct Lane {
     if (value.gated) take<EARLIER>(value, key.early, key, S, to_value, value.d_read);
     carry(dS, dS, d_rest, key.early, value.early);
   }
-  template <Part P> void take(Side<F> &side, const Vec *x, const Side<F> &from, const Vec *M, const Vec *pairs, Vec *y) {
-    side.template take<P>(x, from.n, from.channels, M, pairs, scalars<F>(y), side.n * L, steps);
+  template <Part P, bool Two = false>
+  void take(const Side<F> &side, const Vec *x, const Side<F> &from, const Vec *M, const Vec *pairs, Vec *y,
+            const Side<F> *second = nullptr, const Vec *second_pairs = nullptr) const {
+    side.template take<P, Two>(x, from.n, from.channels, M, pairs, scalars<F>(y), side.n * L, steps, second, second_pairs);
   }
   void gate_gradients(const Vec *S, bool last) {
     transpose<F>(dS, rows, value.n, d_flipped);
@@ -343,7 +358,7 @@ template <class F, bool Delta> struct Lane {
 
   // As `d_gates`, for one gate that all channels share.
   void d_rows(const Vec *S, bool last) {
-    double sum = 0, change[C];
+    double sum = 0, ahead = 0, change[C];
     columns(value.n, [&](auto J, Int j0) {
       Vec entering[J] = {}, rest[J] = {};
       Side<F>::entering(S + j0, dS + j0, value.n, p.K, entering, rest);
@@ -358,12 +373,14 @@ template <class F, bool Delta> struct Lane {
       });
       for (Int l = 0; l < L; ++l) change[i * L + l] = changes[l];
     }
+    for (Int j = 0; j < key.n && key.also && key.also->ahead; ++j) ahead += total(key.also->first(j));
+    sum -= ahead;
     double d_g[C];
     const Int middle = last ? steps : steps / 2;
     for (Int c = 0; c < middle; ++c) d_g[c] = sum = gate[c] != 0 ? sum : 0, sum += change[c];
     sum = passing;
     for (Int c = steps - 1; c >= middle; --c) d_g[c] = sum = gate[c] != 0 ? sum - change[c] : 0;
-    passing = d_g[0];
+    passing = d_g[0] + ahead;
     for (Int c = 0; c < count; ++c) p.d_g[at_o(t0 + c)] = F(d_g[c]);
   }
 
@@ -373,7 +390,7 @@ template <class F, bool Delta> struct Lane {
     for (Int c = 0; c < count; ++c) {
       const Int to = at_o(t0 + c);
       if (p.d_k) put(key.d_write + c * key.n, p.d_k + to * p.K, p.K);
-      if (p.d_v && !Delta) put(value.d_write + c * value.n, p.d_v + to * p.V, p.V);
+      if (p.d_v && rule != Rule::correct) put(value.d_write + c * value.n, p.d_v + to * p.V, p.V);
       if (p.d_gk) put(key.d_gate + c * key.n, p.d_gk + to * p.K, p.K);
       if (p.d_gv) put(value.d_gate + c * value.n, p.d_gv + to * p.V, p.V);
       if (p.d_g && !scalar) p.d_g[to] = shared(key.gated ? key : value, c);
@@ -393,7 +410,7 @@ template <class F, bool Delta> struct Lane {
     copy(p.d_o, at_o, t, 1, value, value.read);
     multiply(value.read, p.V, flipped, key.n, key.d_read);
     if (p.d_q) put(key.d_read, p.d_q + at_o(t) * p.K, p.K, F(p.scale));
-    if constexpr (!Delta)
+    if constexpr (rule == Rule::add)
       if (p.bonus) add_bonus_gradients(t, 1);
     const Vec one = Vec{} + F(1);
     for (Int i = 0; i < p.K; ++i)
@@ -404,8 +421,8 @@ template <class F, bool Delta> struct Lane {
   }
 };
 
-template <class F, bool Delta> static void run(const Problem<F> &p, bool backward) {
+template <class F, Rule rule> static void run(const Problem<F> &p, bool backward) {
   parallel(p.N * p.H, p.threads, [&] {
-    return [lane = Lane<F, Delta>(p, backward)](Int job) mutable { lane.run(job); };
+    return [lane = Lane<F, rule>(p, backward)](Int job) mutable { lane.run(job); };
   });
 }

@@ -3,7 +3,7 @@
 #include "lane.h"
 
 // o_t += scale (q_t · u ⊙ k_t) v_t
-template <class F, bool Delta> void Lane<F, Delta>::add_bonus(Int begin, Int count) const {
+template <class F, Rule rule> void Lane<F, rule>::add_bonus(Int begin, Int count) const {
   for (Int t = begin; t < begin + count; ++t) {
     const F *q = p.q + at_q(t) * p.K, *k = p.k + at_k(t) * p.K, *v = p.v + at_v(t) * p.V;
     F *o = p.o + at_o(t) * p.V;
@@ -17,7 +17,7 @@ template <class F, bool Delta> void Lane<F, Delta>::add_bonus(Int begin, Int cou
   }
 }
 // Its gradients: with b = scale q·(u ⊙ k) and e = scale d_o·v, d_v += b d_o, and of q, k and u in b those times e.
-template <class F, bool Delta> void Lane<F, Delta>::add_bonus_gradients(Int begin, Int count) {
+template <class F, Rule rule> void Lane<F, rule>::add_bonus_gradients(Int begin, Int count) {
   for (Int t = begin; t < begin + count; ++t) {
     const F *q = p.q + at_q(t) * p.K, *k = p.k + at_k(t) * p.K, *v = p.v + at_v(t) * p.V, *d_o = p.d_o + at_o(t) * p.V;
     const auto give = [&](F *y, Int channels, Int j, Vec x) {
@@ -37,6 +37,6 @@ template <class F, bool Delta> void Lane<F, Delta>::add_bonus_gradients(Int begi
 
 extern "C" {
 const char *scan_fields() { return NAMES(PROBLEM); }
-void scan_float(const Problem<float> *p, int backward) { run<float, false>(*p, backward); }
-void scan_double(const Problem<double> *p, int backward) { run<double, false>(*p, backward); }
+void scan_float(const Problem<float> *p, int backward) { run<float, Rule::add>(*p, backward); }
+void scan_double(const Problem<double> *p, int backward) { run<double, Rule::add>(*p, backward); }
 }

@@ -21,6 +21,8 @@ template <class F> struct Side {
   Vec *keep, *change;              // [n]: the whole chunk's decay is keep + change, keep 0 or 1
   Vec *passing;                    // [n]: d_gate of the first token behind the chunk
   const Side *also;                // further reads through the same gates, or null
+  const Side *beside;              // further writes through the same gates, or null
+  bool ahead;                      // whether reads stand a token ahead: row -1 reads the state before the chunk as it is
 
   // The products of the gates from a token to the chunk's end, and writes weighted by them.
   void weigh_writes(Int steps) {
@@ -129,8 +131,11 @@ template <class F> struct Side {
   }
 
   // y_t ← (x_t · M) ⊙ weights, M what the state before the chunk, or the gradient of the one behind it, holds, plus what
-  // the tokens of the chunk give. Row t of y is at t * step; x has m vectors a row, the first `count` channels count.
-  template <Part P> void take(const Vec *x, Int m, Int count, const Vec *M, const Vec *pairs, F *y, Int step, Int steps) const {
+  // the tokens of the chunk give, with Two also by the second side's writes (reads). Row t of y is at t * step; x has m
+  // vectors a row, the first `count` channels count.
+  template <Part P, bool Two = false>
+  void take(const Vec *x, Int m, Int count, const Vec *M, const Vec *pairs, F *y, Int step, Int steps,
+            const Side *second = nullptr, const Vec *second_pairs = nullptr) const {
     const Vec *weights = P == EARLIER ? until : since, *given = P == EARLIER ? d_read : d_write;
     const F *weight = P == EARLIER ? until_row : since_row;
     columns<SLIM>(n, [&](auto width, Int j) {
@@ -141,10 +146,14 @@ template <class F> struct Side {
         if (gated) {
           for (int r = 0; r < R; ++r)
             for (int i = 0; i < J; ++i) sum[r][i] = sum[r][i] * weights[(t + r) * n + j + i] + given[(t + r) * n + j + i];
+          for (int r = 0; r < R && Two; ++r)
+            for (int i = 0; i < J; ++i) sum[r][i] += (P == EARLIER ? second->d_read : second->d_write)[(t + r) * n + j + i];
         } else {
           for (int r = 0; r < R; ++r)
             for (int i = 0; i < J; ++i) sum[r][i] *= weight[t + r];
           add_pairs<P>(sum, scalars<F>(pairs), (P == EARLIER ? write : read) + j, n, t, steps);
+          if constexpr (Two)
+            add_pairs<P>(sum, scalars<F>(second_pairs), (P == EARLIER ? second->write : second->read) + j, n, t, steps);
         }
         for (int r = 0; r < R; ++r)
           for (int i = 0; i < J; ++i) std::memcpy(y + (t + r) * step + (j + i) * L, &sum[r][i], BYTES);
@@ -164,9 +173,13 @@ template <class F> struct Side {
 
   // What a token adds to the gradient that passes the gates: its write, less its reads.
   INLINE Vec gain(Int i) const {
-    const Vec x = write[i] * d_write[i] - read[i] * d_read[i];
-    return also ? x - also->read[i] * also->d_read[i] : x;
+    Vec x = write[i] * d_write[i] - read[i] * d_read[i];
+    if (also) x -= also->read[i] * also->d_read[i];
+    if (beside) x += beside->write[i] * beside->d_write[i];
+    return x;
   }
+  // What the read that stands ahead of the chunk takes.
+  Vec first(Int j) const { return read[j - n] * d_read[j - n]; }
 
   // The gradient of a log gate is what passes it: at the first token S ⊙ dS; each token then takes its read, adds its
   // write. From the middle on, as seen from what passes behind the chunk: the shorter way adds up less rounding.
@@ -175,6 +188,8 @@ template <class F> struct Side {
       constexpr int J = width;
       Vec sum[J] = {}, rest[J] = {};
       entering(state + j0, d_state + j0, n, rows, sum, rest);
+      const bool ahead = also && also->ahead;
+      for (int j = 0; j < J && ahead; ++j) add<F>(sum[j], rest[j], Vec{} + F(1), Vec{}, -also->first(j0 + j));
       const auto step = [&](Int c, F sign) INLINE {
         for (int j = 0; j < J; ++j) {
           const Int i = c * n + j0 + j;
@@ -192,7 +207,7 @@ template <class F> struct Side {
       for (Int c = 0; c < middle; ++c) pass(c), step(c, 1);
       for (int j = 0; j < J; ++j) sum[j] = passing[j0 + j], rest[j] = Vec{};
       for (Int c = steps - 1; c >= middle; --c) step(c, -1), pass(c);
-      for (int j = 0; j < J; ++j) passing[j0 + j] = d_gate[j0 + j];
+      for (int j = 0; j < J; ++j) passing[j0 + j] = ahead ? d_gate[j0 + j] + also->first(j0 + j) : d_gate[j0 + j];
     });
   }
 };

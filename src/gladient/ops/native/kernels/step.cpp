@@ -1,5 +1,5 @@
 // One token per sequence, as decoding takes them: S ← exp(log gates) ⊙ S + k v', and the output that reads it. The delta rule
-// writes β v - (exp(log gates) ⊙ S)ᵀ m for v, with m the key that erases.
+// writes β v - (exp(log gates) ⊙ S)ᵀ m for v, with m the key that erases. The generalised one adds b (Sᵀ a)ᵀ.
 //
 // The fields are those of whole sequences (problem.h) with a token in each of N rows; offsets and gradients are not looked
 // at. A job is a tile of the value channels of one head of one row, whose state passes through the registers once: it may
@@ -28,7 +28,7 @@ template <class F> struct Token {
   Int head = -1, n = 0, h = 0;        // the head of all rows that they belong to
   F own = 0;                          // Σ q u k, the weight of the token's own value
   F beta = 1;
-  const F *q = nullptr, *k = nullptr;
+  const F *q = nullptr, *k = nullptr, *a = nullptr, *b = nullptr;
 
   explicit Token(const Problem<F> &p) : p(p), rows((p.K + L - 1) / L * L), keep(rows), change(rows), error(rows) {}
   static Int tiles(const Problem<F> &p) { return (p.V + wide * L - 1) / (wide * L); }
@@ -53,6 +53,7 @@ template <class F> struct Token {
     const F g = p.g ? p.g[own_head(p.hg)] : F(0), *gk = p.gk ? p.gk + own_head(p.hgk) * p.K : nullptr;
     for (Int i = 0; i < p.K; ++i) rows[i] = gk ? g + gk[i] : g;
     if (p.delta) turn_to_error();
+    if (p.a) a = p.a + own_head(p.ha) * p.K, b = p.b + own_head(p.hb) * p.K;
     if (gates_of(p) == Gates::rows)
       for (Int i = 0; i < p.K; i += L) {
         Vec kept, changed;
@@ -68,10 +69,14 @@ template <class F> struct Token {
   }
 
   template <int J, bool Whole> void read(Int first, Int lanes) {
+    p.before ? read<J, Whole, true>(first, lanes) : read<J, Whole, false>(first, lanes);
+  }
+  template <int J, bool Whole, bool Before> void read(Int first, Int lanes) {
+    if (p.a) return pass<J, Whole, Gates::rows, Before, true>(first, lanes);
     switch (gates_of(p)) {
-      case Gates::rows: return p.before ? pass<J, Whole, Gates::rows, true>(first, lanes) : pass<J, Whole, Gates::rows, false>(first, lanes);
-      case Gates::lanes: return p.before ? pass<J, Whole, Gates::lanes, true>(first, lanes) : pass<J, Whole, Gates::lanes, false>(first, lanes);
-      case Gates::entries: return p.before ? pass<J, Whole, Gates::entries, true>(first, lanes) : pass<J, Whole, Gates::entries, false>(first, lanes);
+      case Gates::rows: return pass<J, Whole, Gates::rows, Before>(first, lanes);
+      case Gates::lanes: return pass<J, Whole, Gates::lanes, Before>(first, lanes);
+      case Gates::entries: return pass<J, Whole, Gates::entries, Before>(first, lanes);
     }
   }
 
@@ -88,7 +93,7 @@ template <class F> struct Token {
   }
 
   // J vectors of value channels, all key channels, R sums each.
-  template <int J, bool Whole, Gates where, bool Before> void pass(Int first, Int lanes) {
+  template <int J, bool Whole, Gates where, bool Before, bool Move = false> void pass(Int first, Int lanes) {
     // 8 sums that need not wait for one another: two can start in a cycle, and each takes four. With a gate for each
     // entry the exponentials take longer, and the registers.
     constexpr int R = where == Gates::entries ? 1 : 4 / J * 2;
@@ -97,9 +102,9 @@ template <class F> struct Token {
     F *final = p.final ? p.final + state : nullptr;
     const F *G = p.G ? p.G + own_head(p.hG) * p.K * p.V + first : nullptr;
     const F *A = p.A ? p.A + n * p.A_step + Head(p.H, p.hA, h).own * p.K * p.V + first : nullptr;
-    const F *q = this->q, *k = this->k, *rows = this->rows.data(), *keep = this->keep.data(), *change = this->change.data();
+    const F *q = this->q, *k = this->k, *a = this->a, *b = this->b, *rows = this->rows.data(), *keep = this->keep.data(), *change = this->change.data();
     const Int K = p.K, V = p.V;  // here once more: to the compiler, what is written to the state might change any member
-    Vec v[J], gate[J], dt[J], kept[J], changed[J], sums[R][J];
+    Vec v[J], gate[J], dt[J], kept[J], changed[J], moved[J] = {}, sums[R][J];
     for (int j = 0; j < J; ++j) {
       v[j] = get<Whole>(p.v + own_head(p.hv) * p.V + first + j * L, lanes);
       gate[j] = p.gv ? get<Whole>(p.gv + own_head(p.hgv) * p.V + first + j * L, lanes) : Vec{};
@@ -125,6 +130,12 @@ template <class F> struct Token {
       over_rows(predict);
       for (int j = 0; j < J; ++j) v[j] = beta * v[j] - sums[0][j];
     }
+    if (Move && initial) {
+      over_rows([&](Int i, Vec *sum) INLINE {
+        for (int j = 0; j < J; ++j) sum[j] += a[i] * get<Whole>(initial + i * V + j * L, lanes);
+      });
+      std::copy_n(sums[0], J, moved);
+    }
     const auto row = [&](Int i, Vec *sum) INLINE {
       for (int j = 0; j < J; ++j) {
         const Int at = i * V + j * L;
@@ -138,7 +149,9 @@ template <class F> struct Token {
           split<F>(x, stay, move);
         }
         const Vec old = initial ? get<Whole>(initial + at, lanes) : Vec{}, left = stay != Vec{} ? old : Vec{};
-        const Vec now = stay * left + (move * left + k[i] * v[j]);
+        Vec written = move * left + k[i] * v[j];
+        if (Move) written += b[i] * moved[j];
+        const Vec now = stay * left + written;
         if (final) put<Whole>(now, final + at, lanes);
         sum[j] += q[i] * (Before ? old : now);
       }
