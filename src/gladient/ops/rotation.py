@@ -9,13 +9,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from gladient._autocast import outside_autocast
-from gladient.ops.call import Backend
+from gladient.ops.call import Backend, prepare
 from gladient.ops.check import check_kinds, check_option
-from gladient.ops.dispatch import operate
+from gladient.ops.dispatch import run_call
 from gladient.ops.gates import earlier, to_heads
 from gladient.ops.sequences import accumulation
 
-__all__ = ["Mamba3State", "Pairs", "cumulative_angles", "mamba3", "rotate"]
+__all__ = [
+    "Mamba3Call", "Mamba3State", "Pairs", "cumulative_angles", "join_pairs", "mamba3", "rotate", "run_mamba3",
+    "split_pairs", "turned",
+]  # fmt: skip
 
 Pairs: TypeAlias = Literal["adjacent", "halves"]
 """Which channels turn together: (2i, 2i + 1), or (i, i + K/2)."""
@@ -36,6 +39,50 @@ class Mamba3State(NamedTuple):
     phase: Tensor
     key: Tensor
     value: Tensor
+
+
+class Mamba3Call(NamedTuple):
+    """One call of Mamba-3, checked: all have H heads, the dtype of sums, and r ranks, one where none were given.
+
+    Attributes:
+        q: queries before they turn, [B, T, H, r, K].
+        k: keys before they turn, [B, T, H, r, K].
+        v: values, [B, T, H, r, V].
+        g: log gates, [B, T, H].
+        own: λ Δ, what a token writes for itself and for later ones, [B, T, H].
+        former: (1 - λ) Δ, what it writes of the token before, [B, T, H].
+        phase: the sum of all angles, [B, T, H, P], float64.
+        state: what the tokens before left.
+        pairs: which channels turn together.
+        scale: factor of every output.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    g: Tensor
+    own: Tensor
+    former: Tensor
+    phase: Tensor
+    state: Mamba3State
+    pairs: Pairs
+    scale: float
+
+    @property
+    def many(self) -> bool:
+        """Whether ranks were given."""
+        return self.state.key.ndim == 4
+
+    @property
+    def written(self) -> Tensor:
+        """What later tokens read of each, which the next one adds to: [B, T, H]."""
+        return self.own + earlier(self.former)
+
+    @property
+    def initial(self) -> Tensor:
+        """The state before the first token, with what that writes of the one before: [B, H, K, V]."""
+        key, value = (x if self.many else x[:, :, None] for x in (self.state.key, self.state.value))
+        return self.state.S + self.former[:, :1].sum(1)[..., None, None] * torch.einsum("bhrk,bhrv->bhkv", key, value)
 
 
 def cumulative_angles(angles: Float[Tensor, "B T *rest"], initial: Tensor | None = None) -> Float[Tensor, "B T *rest"]:
@@ -96,7 +143,7 @@ def rotate(
     H = max(x.shape[2], angles.shape[2])
     if H % x.shape[2] or H % angles.shape[2]:
         raise ValueError(f"x has {x.shape[2]} heads and angles {angles.shape[2]}; one number must divide the other")
-    return _turned(to_heads(x, H), to_heads(cumulative_angles(angles, initial), H), pairs)
+    return turned(to_heads(x, H), to_heads(cumulative_angles(angles, initial), H), pairs)
 
 
 @outside_autocast
@@ -160,26 +207,31 @@ def mamba3(
     many = v.ndim == 5
     q, k, v, g, step, mix, angles = _with_heads_and_ranks(q, k, v, g, step, mix, angles, pairs)
     check_option("form", form, _Form)
-    scale = k.shape[-1] ** -0.5 if scale is None else scale
     state = _checked(state, k, v, angles, many)
-    phase = cumulative_angles(angles, state.phase)
-    q, k = (_turned(x, phase[:, :, :, None], pairs) for x in (q, k))  # all ranks alike
-    own, former = mix * step, (1 - mix) * step
-    key, value = (x if many else x[:, :, None] for x in (state.key, state.value))
-    initial = state.S + former[:, :1].sum(1)[..., None, None] * torch.einsum("bhrk,bhrv->bhkv", key, value)
-    options = {"initial_state": initial, "output_final_state": True, "scale": scale, "form": form, "backend": backend}
-    o, S = _before(q, (own + earlier(former))[..., None, None] * k, v, g, options)
-    o = o + scale * (own[..., None, None] * (q @ k.mT)) @ v
-    o = o if many else o[:, :, :, 0]
-    if not output_final_state:
-        return o, None
-    if not v.shape[1]:
-        return o, state
-    last = (x[:, -1] if many else x[:, -1, :, 0] for x in (k, v))
-    return o, Mamba3State(S, phase[:, -1], *last)
+    call = Mamba3Call(
+        q=q, k=k, v=v, g=g, own=mix * step, former=(1 - mix) * step, phase=cumulative_angles(angles, state.phase),
+        state=state, pairs=pairs, scale=k.shape[-1] ** -0.5 if scale is None else scale,
+    )  # fmt: skip
+    o, final = run_mamba3(call, form, backend)
+    return o, final if output_final_state else None
 
 
-def _before(q: Tensor, k: Tensor, v: Tensor, g: Tensor, options: dict[str, Any]) -> tuple[Tensor, Any]:
+def run_mamba3(call: Mamba3Call, form: str, backend: Backend) -> tuple[Tensor, Mamba3State]:
+    """What `mamba3` does after its checks; the lens hears it here."""
+    q, k = (turned(x, call.phase[:, :, :, None], call.pairs) for x in (call.q, call.k))  # all ranks alike
+    options = {"initial_state": call.initial, "scale": call.scale, "form": form}
+    o, S = _before(q, call.written[..., None, None] * k, call.v, call.g, backend, options)
+    o = o + call.scale * (call.own[..., None, None] * (q @ k.mT)) @ call.v
+    o = o if call.many else o[:, :, :, 0]
+    if not o.shape[1]:
+        return o, call.state
+    last = (x[:, -1] if call.many else x[:, -1, :, 0] for x in (k, call.v))
+    return o, Mamba3State(S, call.phase[:, -1], *last)
+
+
+def _before(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, backend: Backend, options: dict[str, Any]
+) -> tuple[Tensor, Any]:
     """What all ranks read of the state before their step's writes, decayed, and the state after all steps.
 
     The ranks of a step become tokens in a row: first all read, then all write; the last one that reads is the first
@@ -193,7 +245,9 @@ def _before(q: Tensor, k: Tensor, v: Tensor, g: Tensor, options: dict[str, Any])
     gates = functional.pad(g[..., None], (0, 2 * r - 2)).movedim(3, 2).flatten(1, 2)
     # A read before the token is one before its gate too: only the first of a step has one, which it then lacks.
     q = q * gates.exp()[..., None]
-    o, S = operate(q, k, v, g=gates, read="before", **options)
+    call = prepare(q, k, v, g=gates, read="before", output_final_state=True, **options)
+    # By its name here, not in `dispatch`, where the lens hears it: it would take this call for the layer's.
+    o, S = run_call(call, backend, call.initial_state)
     return o.unflatten(1, (T, 2 * r - 1))[:, :, :r].movedim(2, 3), S
 
 
@@ -242,12 +296,25 @@ def _check(x: Tensor, angles: Tensor, pairs: str) -> None:
         )
 
 
-def _turned(x: Tensor, phase: Tensor, pairs: str) -> Tensor:
+def turned(x: Tensor, phase: Tensor, pairs: Pairs) -> Tensor:
     """Pairs of x [..., K] turned by a phase [..., P]."""
     P = phase.shape[-1]
     c, s = (y.to(accumulation(x).dtype) for y in (phase.cos(), phase.sin()))
-    split = x.unflatten(-1, (-1, 2)).unbind(-1) if pairs == "adjacent" else x.unflatten(-1, (2, -1)).unbind(-2)
-    (a, a_still), (b, b_still) = ((y[..., :P], y[..., P:]) for y in split)
-    turned = (torch.cat([a * c - b * s, a_still], -1), torch.cat([a * s + b * c, b_still], -1))
-    joined = torch.stack(turned, -1).flatten(-2) if pairs == "adjacent" else torch.cat(turned, -1)
-    return joined.to(x.dtype)
+    (a, a_still), (b, b_still) = ((y[..., :P], y[..., P:]) for y in split_pairs(x, pairs))
+    both = (torch.cat([a * c - b * s, a_still], -1), torch.cat([a * s + b * c, b_still], -1))
+    return join_pairs(*both, pairs).to(x.dtype)
+
+
+def split_pairs(x: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """The first and the second channel of every pair, [..., K/2] each."""
+    first, second = x.unflatten(-1, (-1, 2)).unbind(-1) if pairs == "adjacent" else x.chunk(2, -1)
+    return first, second
+
+
+def join_pairs(first: Tensor, second: Tensor, pairs: Pairs) -> Tensor:
+    """The inverse of `split_pairs`.
+
+    >>> join_pairs(torch.tensor([1, 2]), torch.tensor([3, 4]), "adjacent").tolist()
+    [1, 3, 2, 4]
+    """
+    return torch.stack([first, second], -1).flatten(-2) if pairs == "adjacent" else torch.cat([first, second], -1)
