@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gladient.lens import Record, Recurrence
 
-KINDS = ["plain", "bonus", "unread", "write", "sum", "mlstm", "rwkv", *DELTA]
+KINDS = ["plain", "bonus", "unread", "own", "write", "sum", "mlstm", "rwkv", *DELTA]
 
 
 def record_of(x: Recurrence, **options: Any) -> Record:

@@ -95,7 +95,7 @@ def recurrence_of(call: Call, output: Tensor, initial_state: Tensor | None) -> R
     if call.beta is not None:
         parts |= _delta(call, k, v)
     if call.a is not None:
-        parts |= _moves(call, k, log_gates)
+        parts |= _moves(call, k)
     if call.bonus is not None and not _same(call.bonus):  # what it adds, as a record has one for all rows
         own = (parts["q"] * accumulation(call.bonus)[:, None] * k[:, T - Q :]).sum(3, keepdim=True)
         parts["skip"] = own * v[:, T - Q :]
@@ -124,17 +124,10 @@ def _delta(call: Call, k: Tensor, v: Tensor) -> dict[str, Tensor]:
     return found | {"erase_query": strengthened(*call.erasing, call.heads)}
 
 
-def _moves(call: Call, k: Tensor, log_gates: Tensor | None) -> dict[str, Tensor]:
-    """The generalised delta rule reads with a before the decay: what the decayed state holds for a / decay."""
+def _moves(call: Call, k: Tensor) -> dict[str, Tensor]:
+    """The generalised delta rule erases what it reads with -a, along b."""
     a, b = (to_heads(accumulation(cast(Tensor, x)), call.heads) for x in (call.a, call.b))
-    query = -a if log_gates is None else -a * (-log_gates[..., 0]).exp()
-    if not query.isfinite().all():
-        least = cast(Tensor, log_gates).min().item()
-        raise ValueError(
-            f"a log gate is {least:.4g}; the lens reads decayed states, in which such a gate leaves nothing of what "
-            "the generalised delta rule reads: clamp the log gates at -80 (float32) or -700 (float64)"
-        )
-    return {"beta": k.new_ones(k.shape[:3]), "erase_query": query, "erase_key": b}
+    return {"beta": k.new_ones(k.shape[:3]), "erase_query": -a, "erase_key": b}
 
 
 def _recurrence(parts: dict[str, Tensor], call: Call, state: Tensor | None) -> Recurrence:
@@ -150,6 +143,7 @@ def _recurrence(parts: dict[str, Tensor], call: Call, state: Tensor | None) -> R
         beta=parts.get("beta"),
         erase_query=parts.get("erase_query"),
         erase_key=parts.get("erase_key"),
+        erase_read="after" if call.a is None else "before",
         skip=_split(parts["skip"], apart) if "skip" in parts else None,
         read=call.read,
         bonus=_own(call.bonus).repeat_interleave(apart, 0) if call.bonus is not None and _same(call.bonus) else None,

@@ -126,10 +126,9 @@ def _delta_gates(call: Given) -> Tensor | None:
 
 
 def _read_rwkv7(call: Given, output: Tensor) -> Recurrence:
-    """RWKV-7 erases what the state before the decay holds for kk: what the decayed state holds for kk / decay."""
+    """RWKV-7 erases what the state before the decay holds for kk."""
     erased, where = (-call["a"], call["b"]) if "b" in call else (call["kk"], call["kk"] * call["a"])
-    query = erased.float() * (-call["w"].float()).exp()
-    return _read(call, output, **_erasing(call, query, where))
+    return _read(call, output, **_erasing(call, erased, where), erase_read="before")
 
 
 def _read_gdn2(call: Given, output: Tensor) -> Recurrence:
