@@ -103,10 +103,11 @@ def recurrences(draw: st.DrawFn) -> Recurrence:
     sizes: dict[str, Any] = {name: draw(st.integers(1, most)) for name, most in bounds.items()}
     turns = draw(st.sampled_from(["none", "adjacent", "halves"])) if sizes["K"] % 2 == 0 else "none"
     each = [] if turns != "none" else ["key", "channel rate"]  # channels of a pair share their gates
+    by_channel = [] if turns != "none" else ["bonus", "rwkv"]
     return make(
         **sizes,
         gates=draw(st.sampled_from(["none", "scalar", "rate", *each])),
-        kind=draw(st.sampled_from(["plain", "bonus", "unread", "own", "write", "sum", "mlstm", "rwkv", *DELTA])),
+        kind=draw(st.sampled_from(["plain", "unread", "own", "write", "sum", "mlstm", *by_channel, *DELTA])),
         turns=turns,
         initial=draw(st.booleans()),
         extremes=draw(st.booleans()),

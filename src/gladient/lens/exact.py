@@ -92,7 +92,9 @@ def _run(x: Recurrence, k: Tensor, v: Tensor, gates: Tensor | None, state: Tenso
     else:
         assert x.beta is not None
         (m, b), v = x.erasing, x.beta[..., None] * v
-        decay = 1.0 if gates is None or x.erase_read == "before" else (gates if gates.ndim == 4 else gates[..., None]).exp()
+        decay = (
+            1.0 if gates is None or x.erase_read == "before" else (gates if gates.ndim == 4 else gates[..., None]).exp()
+        )
         named |= {"a": -m * decay, "b": b}
     return operate(_once(_at_tokens(x)), _once(k), v, **named)[0][:, x.positions]  # type: ignore[arg-type]
 

@@ -77,21 +77,25 @@ def _check_logs(operands: dict[str, Any]) -> None:
             )
 
 
-def recurrence_of(call: Call, output: Tensor, initial_state: Tensor | None) -> Recurrence:
+def recurrence_of(call: Call, output: Tensor, initial_state: Tensor | None, phase: Tensor | None = None) -> Recurrence:
     """What an operator was asked, beside what it returned and the state before its first token.
+
+    With `phase` it was asked that of queries and keys that were turned; the call has them before that.
 
     Gates of value channels make every value channel a head of its own, with values of one number.
     """
     H, T = call.heads, call.k.shape[1]
     if len(call.offsets) > 2 and (output.shape[1], call.q.shape[1]) != (T, T):
         every = call._replace(q=call.q.expand(-1, T, -1, -1))
-        return recurrence_of(every, _at_ends(output, call.offsets), initial_state).select(None, -1)
+        return recurrence_of(every, _at_ends(output, call.offsets), initial_state, phase).select(None, -1)
     Q = output.shape[1]
     log_gates = call.gates.each(accumulation).to_heads(H).combined()
     q, k, v = (to_heads(accumulation(x), H) for x in (call.q, call.k, call.v))
     parts: dict[str, Tensor] = {"q": call.scale * q[:, -Q:], "k": k, "v": v, "output": output}
     if log_gates is not None:
         parts["log_gates"] = log_gates
+    if phase is not None:
+        parts["phase"] = phase
     if call.beta is not None:
         parts |= _delta(call, k, v)
     if call.a is not None:
@@ -140,6 +144,7 @@ def _recurrence(parts: dict[str, Tensor], call: Call, state: Tensor | None) -> R
         output=_split(parts["output"], apart),
         positions=torch.arange(T - Q, T),
         log_gates=None if gates is None else _by_heads(gates),
+        phase=_repeat(parts["phase"], apart) if "phase" in parts else None,
         beta=parts.get("beta"),
         erase_query=parts.get("erase_query"),
         erase_key=parts.get("erase_key"),

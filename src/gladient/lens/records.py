@@ -131,6 +131,26 @@ class Record:
             )
         return weights.similarity(self._ask(heads, queries), channel=self._channel(channel))
 
+    def signed_weights(
+        self, heads: Selection = None, queries: Selection = None, *, channel: int | None = None
+    ) -> Float[Tensor, "B H Q T"]:
+        r"""Decay times the cosine of what turns between write and read: what Mamba-3's gates and angles weigh together.
+
+        $$ \omega_{ti} = \frac{\sum_p |q_{tp}| |k_{ip}| \, \Gamma_{i \to t} \cos(\Phi_{tp} - \Phi_{ip})}
+           {\sum_p |q_{tp}| |k_{ip}|} $$
+
+        over pairs p of channels, each by the most that it can add to the attention; pairs that do not turn have a
+        cosine of 1. Below 0, a token's write is read reversed. Of one `channel`: $\Gamma \cos$ of its pair.
+        The implicit attention is not a product of it: where query and key point is apart from how far they turn.
+
+        Raises:
+            ValueError: for a layer that does not rotate.
+        """
+        if self.recurrence.phase is None:
+            raise ValueError(f"{self.module} does not rotate: its weights have no sign; ask for gate_weights")
+        chosen = None if channel is None else resolve(channel, self.recurrence.q.shape[3], "channel")[0]
+        return weights.signed_weights(self._ask(heads, queries), channel=chosen)
+
     def implicit_attention(self, heads: Selection = None, queries: Selection = None) -> Float[Tensor, "B H Q T"]:
         """The exact weights of the values in the output: gates and similarity, normalised as the layer does."""
         return weights.implicit_attention(self._ask(heads, queries))

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gladient._autocast import casts
-from gladient.ops.rotation import Pairs, join_pairs, split_pairs, turned
+from gladient.ops.rotation import join_pairs, split_pairs, turned
 
 __all__ = ["Recurrence", "Selection", "autocast_dtype", "change_each", "resolve"]
 
@@ -72,8 +72,8 @@ class Recurrence:
 
     Raises:
         ValueError: if `read`, `erase_read`, `pairs` or `normalise` is none of these, gates, phases or queries do not fit
-            the keys, the delta rule comes with an input gate, a bonus or a normaliser, or erases without `beta`, or `own`
-            comes with any of them or with a read before the write.
+            the keys, the delta rule comes with an input gate, a bonus or a normaliser, or erases without `beta`, `own` comes
+            with any of them or with a read before the write, or `phase` with a bonus.
 
     Source: equations of gated linear attention in section 2 of arXiv 2504.04308; delta rule: arXiv 2412.06464; RWKV-7:
     arXiv 2503.14456; Mamba-3: arXiv 2603.15569.
@@ -97,7 +97,7 @@ class Recurrence:
     erase_key: Float[Tensor, "B T H K"] | None = None
     erase_read: str = "after"
     phase: Float[Tensor, "B T H P"] | None = None
-    pairs: Pairs = "adjacent"
+    pairs: str = "adjacent"
     own: Float[Tensor, "B T H"] | None = None
     ranks: int = 1
     read: str = "after"
@@ -126,7 +126,9 @@ class Recurrence:
         if self.beta is not None and not plain:
             raise ValueError("the delta rule (beta) goes without log_write, bonus and normaliser; leave them out")
         if (self.own is not None or self.ranks > 1) and not (plain and self.beta is None and self.read == "after"):
-            raise ValueError("own and ranks go with reads after the write of plain linear attention alone; leave them out")
+            raise ValueError(
+                "own and ranks go with reads after the write of plain linear attention alone; leave them out"
+            )
         self._check_phase()
 
     def _check_phase(self) -> None:
@@ -138,6 +140,8 @@ class Recurrence:
                 f"phase has shape {tuple(self.phase.shape)}; beside keys {tuple(self.k.shape)} it must be [B, T, H, P], one "
                 "for each of at most K / 2 pairs of an even number of channels K"
             )
+        if self.bonus is not None:
+            raise ValueError("a bonus of channels does not commute with a turn; leave phase or bonus out")
 
     def __repr__(self) -> str:
         B, Q, _, K = self.q.shape
@@ -294,7 +298,7 @@ def change_each(x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     return change(x[own]).expand(x.shape)
 
 
-def _align(x: Tensor, pairs: Pairs) -> Tensor:
+def _align(x: Tensor, pairs: str) -> Tensor:
     """Each pair of channels [..., K] as its length and 0."""
     first, second = split_pairs(x, pairs)
     return join_pairs(torch.hypot(first, second), torch.zeros_like(first), pairs)

@@ -69,9 +69,8 @@ def _cosines(x: Recurrence, channel: int) -> Float[Tensor, "B H Q T"]:
     """Of the angle by which the pair of a key channel turns between each token and each query."""
     assert x.phase is not None
     pair = channel // 2 if x.pairs == "adjacent" else channel % (x.k.shape[3] // 2)
-    if pair >= x.phase.shape[3]:
-        return x.k.new_ones(())
-    phase = x.phase[..., pair].movedim(1, 2)
+    turns = pair < x.phase.shape[3]
+    phase = (x.phase[..., pair] if turns else x.k.new_zeros(x.k.shape[:3])).movedim(1, 2)
     return (phase[:, :, x.positions, None] - phase[:, :, None]).cos()
 
 

@@ -296,7 +296,7 @@ def _check(x: Tensor, angles: Tensor, pairs: str) -> None:
         )
 
 
-def turned(x: Tensor, phase: Tensor, pairs: Pairs) -> Tensor:
+def turned(x: Tensor, phase: Tensor, pairs: str) -> Tensor:
     """Pairs of x [..., K] turned by a phase [..., P]."""
     P = phase.shape[-1]
     c, s = (y.to(accumulation(x).dtype) for y in (phase.cos(), phase.sin()))
@@ -305,13 +305,13 @@ def turned(x: Tensor, phase: Tensor, pairs: Pairs) -> Tensor:
     return join_pairs(*both, pairs).to(x.dtype)
 
 
-def split_pairs(x: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+def split_pairs(x: Tensor, pairs: str) -> tuple[Tensor, Tensor]:
     """The first and the second channel of every pair, [..., K/2] each."""
     first, second = x.unflatten(-1, (-1, 2)).unbind(-1) if pairs == "adjacent" else x.chunk(2, -1)
     return first, second
 
 
-def join_pairs(first: Tensor, second: Tensor, pairs: Pairs) -> Tensor:
+def join_pairs(first: Tensor, second: Tensor, pairs: str) -> Tensor:
     """The inverse of `split_pairs`.
 
     >>> join_pairs(torch.tensor([1, 2]), torch.tensor([3, 4]), "adjacent").tolist()
