@@ -362,7 +362,7 @@ def test_rotations_that_are_not_the_states_are_read_as_keys(names: tuple[str, ..
 
 
 class _Mamba3(nn.Module):
-    def forward(self, state: Any = None, **given: Tensor) -> Any:
+    def forward(self, state: Any = None, **given: Any) -> Any:
         return mamba3(**given, state=state, output_final_state=True, scale=0.7)
 
 

@@ -92,9 +92,7 @@ def _run(x: Recurrence, k: Tensor, v: Tensor, gates: Tensor | None, state: Tenso
     else:
         assert x.beta is not None
         (m, b), v = x.erasing, x.beta[..., None] * v
-        decay = (
-            1.0 if gates is None or x.erase_read == "before" else (gates if gates.ndim == 4 else gates[..., None]).exp()
-        )
+        decay = 1.0 if x.erase_read == "before" else _decay(gates)
         named |= {"a": -m * decay, "b": b}
     return operate(_once(_at_tokens(x)), _once(k), v, **named)[0][:, x.positions]  # type: ignore[arg-type]
 
@@ -106,11 +104,16 @@ def _run_with_own(x: Recurrence, k: Tensor, v: Tensor, gates: Tensor | None, sta
     """
     assert x.own is not None
     first = x.positions - x.ranks + 1
-    decay = 1.0 if gates is None else (gates if gates.ndim == 4 else gates[..., None])[:, first].exp()
+    decay = _decay(None if gates is None else gates[:, first])
     before = _run(replace(x, q=x.q * decay, positions=first, own=None, ranks=1, read="before"), k, v, gates, state)
     step = first[:, None] + torch.arange(x.ranks, device=k.device)
     scores = torch.einsum("bqhk,bqrhk,bqrh->bqrh", x.q, k[:, step], x.own[:, step])
     return before + torch.einsum("bqrh,bqrhv->bqhv", scores, v[:, step])
+
+
+def _decay(gates: Tensor | None) -> Tensor | float:
+    """Of key channels, [B, T, H, K], or of all of them, [B, T, H, 1]."""
+    return 1.0 if gates is None else (gates if gates.ndim == 4 else gates[..., None]).exp()
 
 
 def _at_tokens(x: Recurrence) -> Tensor:

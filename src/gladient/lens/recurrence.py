@@ -71,9 +71,9 @@ class Recurrence:
             its sums: autocast's; None for none. The proof allows for it.
 
     Raises:
-        ValueError: if `read`, `erase_read`, `pairs` or `normalise` is none of these, gates, phases or queries do not fit
-            the keys, the delta rule comes with an input gate, a bonus or a normaliser, or erases without `beta`, `own` comes
-            with any of them or with a read before the write, or `phase` with a bonus.
+        ValueError: if `read`, `erase_read`, `pairs` or `normalise` is none of these; if gates, phases or queries do not
+            fit the keys; if the delta rule comes with an input gate, a bonus or a normaliser, or erases without `beta`;
+            if `own` comes with any of them or a read before the write, or `phase` with a bonus.
 
     Source: equations of gated linear attention in section 2 of arXiv 2504.04308; delta rule: arXiv 2412.06464; RWKV-7:
     arXiv 2503.14456; Mamba-3: arXiv 2603.15569.
@@ -126,9 +126,7 @@ class Recurrence:
         if self.beta is not None and not plain:
             raise ValueError("the delta rule (beta) goes without log_write, bonus and normaliser; leave them out")
         if (self.own is not None or self.ranks > 1) and not (plain and self.beta is None and self.read == "after"):
-            raise ValueError(
-                "own and ranks go with reads after the write of plain linear attention alone; leave them out"
-            )
+            raise ValueError("own and ranks go with plain linear attention that reads after the write; leave them out")
         self._check_phase()
 
     def _check_phase(self) -> None:
@@ -137,8 +135,8 @@ class Recurrence:
             return
         if K % 2 or self.phase.shape[:3] != self.k.shape[:3] or self.phase.shape[3] > K // 2:
             raise ValueError(
-                f"phase has shape {tuple(self.phase.shape)}; beside keys {tuple(self.k.shape)} it must be [B, T, H, P], one "
-                "for each of at most K / 2 pairs of an even number of channels K"
+                f"phase has shape {tuple(self.phase.shape)}; beside keys {tuple(self.k.shape)} it must be [B, T, H, P], "
+                "one for each of at most K / 2 pairs of an even number of channels K"
             )
         if self.bonus is not None:
             raise ValueError("a bonus of channels does not commute with a turn; leave phase or bonus out")

@@ -1,7 +1,7 @@
 """What turns in a call of this package's operators: rotations that were heard before it, and Mamba-3."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,7 +40,8 @@ def unturned(call: Call, turns: Iterable[Turn]) -> tuple[Call, Tensor | None, st
     alike = (torch.equal(each, phase[:, -each.shape[1] :]) for each in phases.values())
     if any(turn.pairs != pairs for turn in heard.values()) or not all(alike):
         return call, None, ""
-    return call._replace(**{name: turn.x for name, turn in heard.items()}), phase, pairs
+    before: dict[str, Any] = {name: turn.x for name, turn in heard.items()}
+    return call._replace(**before), phase, pairs
 
 
 def _commutes(call: Call, turn: Turn) -> bool:
@@ -51,7 +52,7 @@ def _commutes(call: Call, turn: Turn) -> bool:
     return plain and all(torch.equal(*pair) for pair in pairs)
 
 
-def mamba3_recurrence(call: Mamba3Call, output: Tensor, **others: Tensor | None) -> Recurrence:
+def mamba3_recurrence(call: Mamba3Call, output: Tensor, **others: Any) -> Recurrence:
     """Mamba-3: a token's two writes are one, in its value, of which its own query reads the part that is its own.
 
     Of r ranks, each that reads is a head, and each that writes a token. `others` are further fields.

@@ -1,4 +1,4 @@
-"""This package's operators, whichever module calls them: every gate family, delta rules, rotation, the last query alone.
+"""This package's operators, whichever module calls them: all gates, delta rules, rotations, the last query alone.
 
 Its own layers are run by models past their forward, through the methods named here.
 """
