@@ -200,8 +200,8 @@ def _head(x: Recurrence, b: int, h: int) -> dict[int, tuple[Tensor, Tensor, Tens
         if x.read == "after":
             o, seen, scale = q @ state, decays, m
             if x.own is not None:
-                own = x.own[b, t, h].item()
-                o, seen = o + (own - 1) * (q @ k) * value, decays.clone()
+                own, seen = x.own[b, t, h].item(), decays.clone()
+                o = q @ (gate[:, None] * before) + own * (q @ k) * value
                 seen[t] = own
         else:
             u = torch.zeros(K).double() if x.bonus is None else x.bonus[h].double()

@@ -121,7 +121,7 @@ def test_several_ranks_are_written_together(ranks: int) -> None:
     [
         ("plain", {"pairs": "odd"}, "pairs is 'odd'; it must be one of adjacent, halves"),
         ("delta", {"erase_read": "never"}, "erase_read is 'never'"),
-        ("plain", {"phase": torch.zeros(2, 7, 3, 3)}, "at most K / 2 pairs"),
+        ("plain", {"phase": torch.zeros(2, 7, 3, 3)}, "P of K / 2 pairs"),
         ("delta", {"own": torch.ones(2, 7, 3)}, "own and ranks go with plain"),
         ("unread", {"own": torch.ones(2, 7, 3)}, "own and ranks go with plain"),
         ("mlstm", {"ranks": 2}, "own and ranks go with plain"),
