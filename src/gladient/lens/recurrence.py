@@ -135,8 +135,8 @@ class Recurrence:
             return
         if K % 2 or self.phase.shape[:3] != self.k.shape[:3] or self.phase.shape[3] > K // 2:
             raise ValueError(
-                f"phase has shape {tuple(self.phase.shape)}; beside keys {tuple(self.k.shape)} it must be [B, T, H, P]: "
-                "P of K / 2 pairs of channels turn, and K is even"
+                f"phase has shape {tuple(self.phase.shape)}; beside keys {tuple(self.k.shape)} it is [B, T, H, P]: "
+                "P of K / 2 pairs of channels turn, and K must be even"
             )
         if self.bonus is not None:
             raise ValueError("a bonus of channels does not commute with a turn; leave phase or bonus out")
