@@ -15,7 +15,7 @@ from gladient.lens.operands import unpacked
 from gladient.lens.recurrence import Recurrence
 from gladient.lens.turning import mamba3_recurrence
 from gladient.ops.rotation import Mamba3Call, Mamba3State, cumulative_angles
-from gladient.seams import SeamError, on_function
+from gladient.seams import SeamError, on_function, on_method
 
 __all__ = ["ADAPTER", "FLA"]
 
@@ -36,6 +36,8 @@ def _attach(layer: Any, emit: Emit) -> Iterator[None]:
         emit(_read_step(call, *turn.pop()))
 
     with ExitStack() as seams:
+        # Hears nothing: who calls `step` past the layer's forward calls the layer, too.
+        seams.enter_context(on_method(layer, "step", lambda call, result: None))
         seams.enter_context(on_function(layer, "mamba3_siso_combined", lambda call, result: emit(_read(call, result))))
         with suppress(SeamError):  # kernels of their own, which few machines have; without them no layer decodes
             seams.enter_context(on_function(layer, "mamba3_step_fn", listen, changes=("state",)))
@@ -59,9 +61,7 @@ def _read(call: Given, result: Any) -> Recurrence:
     output = unpacked(result[0] if isinstance(result, tuple) else result, borders)
     z = None if call["Z"] is None else unpacked(call["Z"].float(), borders)
     found = _recurrence(call, q, k, v, (g, step, mix.sigmoid()), phase, state, output, z)
-    return replace(
-        found, products=torch.bfloat16
-    )  # to which this kernel rounds queries, keys and values, whatever came
+    return replace(found, products=torch.bfloat16)  # whatever came, the kernel rounds queries, keys and values to it
 
 
 def _read_step(call: Given, turn: Given, turned: Any) -> Recurrence:
