@@ -55,5 +55,5 @@ def test_a_strip_colours_every_token() -> None:
     assert [box.get_edgecolor()[3] > 0 for box in boxes].index(True) == 12
     with pytest.raises(ValueError, match="one string for each of 20"):
         pictures.token_strip(record, 0, 12, tokens[1:])
-    with pytest.raises(ValueError, match="gate_weights, similarity"):
+    with pytest.raises(ValueError, match="gate_weights, signed_weights, similarity"):
         pictures.token_strip(record, 0, 12, tokens, weights="gates")
