@@ -100,8 +100,9 @@ def mamba3_siso_combined(
     if cu_seqlens is not None:
         parts = []
         for start, stop in pairwise(cu_seqlens.tolist()):
-            q, k, v, angles, z = (x if x is None else x[:, start:stop] for x in (Q, K, V, Angles, Z))
+            q, k, v, angles = (x[:, start:stop] for x in (Q, K, V, Angles))
             g, dt, trap = (x[:, :, start:stop] for x in (ADT, DT, Trap))
+            z = None if Z is None else Z[:, start:stop]
             parts.append(mamba3_siso_combined(q, k, v, g, dt, trap, Q_bias, K_bias, angles, D, z))
         return torch.cat(parts, 1)
     heads = V.shape[2]
@@ -199,11 +200,11 @@ def layer_of(home: Any, dtype: torch.dtype = torch.float32, **options: Any) -> A
 
 @pytest.mark.parametrize("options", [{}, {"rope_fraction": 1.0, "n_groups": 2}, {"is_outproj_norm": True}])
 def test_mamba3_is_read_whole_and_in_steps(options: dict[str, Any], theirs: ModuleType) -> None:
-    layer, x = layer_of(theirs, **options), torch.randn(B, T, 8)
-    wanted = layer(x)[0]
+    layer, tokens = layer_of(theirs, **options), torch.randn(B, T, 8)
+    wanted = layer(tokens)[0]
     with torch.no_grad(), lens.capture(layer) as trace:
-        o, state = layer(x[:, : T - 2])
-        steps = [layer(x[:, t, None], state)[0] for t in (T - 2, T - 1)]
+        o, state = layer(tokens[:, : T - 2])
+        steps = [layer(tokens[:, t, None], state)[0] for t in (T - 2, T - 1)]
     torch.testing.assert_close(torch.cat([o, *steps], 1), wanted)
     assert [record.architecture for record in trace.records] == ["mamba3 (fla)"] * 3
     for record in trace.records:

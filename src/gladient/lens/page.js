@@ -250,12 +250,12 @@
       + (l.apart ? " Erasing: the mean cosine of the key that is read to erase, and of the one along which it is erased, with the key that is written." : "")
       + (l.separable ? "" : " Gates alone are not this layer's weights: the delta rule erases by key as well.");
     const more = [
-      ...(l.pairs ? [["turn", s => percent(s.turn, 1)], ["reversed", s => percent(s.negative, 1)]] : []),
-      ...(l.apart ? [["erasing: read", s => number(s.erase_query)], ["erased along", s => number(s.erase_key)]] : []),
+      ...(l.pairs ? [{ title: "turn", of: s => percent(s.turn, 1) }, { title: "reversed", of: s => percent(s.negative, 1) }] : []),
+      ...(l.apart ? [{ title: "erasing: read", of: s => number(s.erase_query) }, { title: "erased along", of: s => number(s.erase_key) }] : []),
     ];
-    $("heads").innerHTML = `<thead><tr><th>head</th><th>memory length</th><th>half-life</th><th>last ${l.last}</th><th>entropy</th><th>mass</th>${more.map(column => `<th>${column[0]}</th>`).join("")}<th class="text">closes most at</th></tr></thead><tbody>` +
+    $("heads").innerHTML = `<thead><tr><th>head</th><th>memory length</th><th>half-life</th><th>last ${l.last}</th><th>entropy</th><th>mass</th>${more.map(column => `<th>${column.title}</th>`).join("")}<th class="text">closes most at</th></tr></thead><tbody>` +
       l.summary.map((s, h) => `<tr class="${h === state.head ? "chosen" : ""}"><td><button type="button" data-h="${h}" aria-label="Choose head ${l.heads[h]}">${l.heads[h]}</button></td><td>${number(s.memory_length)}</td><td>${number(s.half_life)}</td>
-      <td>${percent(s.last, 1)}</td><td>${number(s.entropy)}</td><td>${number(s.mass)}</td>${more.map(column => `<td>${column[1](s)}</td>`).join("")}<td class="text">${s.closing.map(i => escape(shown(i))).join(" · ") || "–"}</td></tr>`).join("") + "</tbody>";
+      <td>${percent(s.last, 1)}</td><td>${number(s.entropy)}</td><td>${number(s.mass)}</td>${more.map(column => `<td>${column.of(s)}</td>`).join("")}<td class="text">${s.closing.map(i => escape(shown(i))).join(" · ") || "–"}</td></tr>`).join("") + "</tbody>";
     for (const button of $("heads").querySelectorAll("button")) button.onclick = () => choose({ head: +button.dataset.h });
     const rank = m => fails(m) ? (unknown(m.reconstruction.error) || unknown(m.reconstruction.lens) ? 0 : 1) : unusual(m) ? 2 : 3, every = model().layers.map((m, i) => [m, i]).sort((a, b) => rank(a[0]) - rank(b[0]) || a[1] - b[1]);
     $("proof").innerHTML = `<thead><tr><th>layer</th><th></th><th class="text">kind</th><th>lens</th><th>own rounding</th><th>explained</th></tr></thead><tbody>` + every.map(([m, i]) =>

@@ -1,5 +1,6 @@
 """RWKV-7 of the package rwkv7-hf, where that is installed; it is not among the packages of the tests."""
 
+import importlib
 import importlib.util
 from typing import Any
 
@@ -13,10 +14,10 @@ _SIZES |= {"decay_low_rank_dim": 4, "a_low_rank_dim": 4, "gate_low_rank_dim": 4,
 
 
 def _rwkv7(seed: int) -> nn.Module:
-    from rwkv7_hf import RWKV7Config, RWKV7ForCausalLM
+    package: Any = importlib.import_module("rwkv7_hf")
 
     torch.manual_seed(seed)
-    return perturb(RWKV7ForCausalLM(RWKV7Config(**_SIZES)), "k_k", "k_a", "lora.2.bias", ".x_k", ".x_v")
+    return perturb(package.RWKV7ForCausalLM(package.RWKV7Config(**_SIZES)), "k_k", "k_a", "lora.2.bias", ".x_k", ".x_v")
 
 
 MODELS = {"rwkv7": Tiny(_rwkv7)} if importlib.util.find_spec("rwkv7_hf") else {}
