@@ -141,8 +141,9 @@ def _read_gdn2(call: Given, output: Tensor) -> Recurrence:
 
 
 def _read_comba(call: Given, output: Tensor) -> Recurrence:
-    """Comba erases what the decayed state holds for keys p of its own."""
-    q, k, p = (call[name].float() for name in ("q", "k", "p"))
+    """Comba erases what the decayed state holds for keys p of its own; several heads of values may share these keys."""
+    given = (call["q"], call["k"], call["k"] if call["p"] is None else call["p"])
+    q, k, p = (x.float().repeat_interleave(call["v"].shape[2] // x.shape[2], 2) for x in given)
     if call.get("use_qk_l2norm_in_kernel"):
         q, k, p = unit(q), unit(k), unit(p)
     beta = call["beta"].float()
