@@ -153,8 +153,10 @@ def _summarise(record: Record, heads: list[int], last: int) -> list[dict[str, An
     positions = record.recurrence.positions
     some = torch.linspace(0, len(positions) - 1, min(_SUMMED, len(positions))).round().long()
     found = record.summary(heads, positions[some].tolist(), last=last)
-    names = ("mass", "memory_length", "half_life", "last", "entropy", "turn", "negative", "erase_query", "erase_key")
-    gated = record.recurrence.log_gates is not None
+    names, x = ["mass", "memory_length", "half_life", "last", "entropy"], record.recurrence
+    names += ["turn", "negative"] if x.phase is not None else []
+    names += ["erase_query", "erase_key"] if x.beta is not None else []
+    gated = x.log_gates is not None
     return [
         {name: getattr(found, name)[place].item() for name in names}
         | {"closing": found.closing_tokens(place) if gated else []}

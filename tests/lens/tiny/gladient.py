@@ -68,14 +68,14 @@ class _Mixer(nn.Module):
         o, state = self.mix(state, **given)
         return o.flatten(2).to(tokens.dtype), state
 
-    def mix(self, state: Any, **given: Tensor) -> tuple[Tensor, Any]:
+    def mix(self, state: Any, **given: Any) -> tuple[Tensor, Any]:
         raise NotImplementedError
 
 
 class _Mamba3(_Mixer):
     sizes: ClassVar = {"q": 16, "k": 16, "v": 8, "g": 2, "step": 2, "mix": 2, "angles": 4}
 
-    def mix(self, state: Any, **given: Tensor) -> tuple[Tensor, Any]:
+    def mix(self, state: Any, **given: Any) -> tuple[Tensor, Any]:
         g, step, mix = (given.pop(name)[..., 0] for name in ("g", "step", "mix"))
         step, mix = functional.softplus(step), mix.sigmoid()
         return mamba3(**given, g=-step * g.exp(), step=step, mix=mix, state=state, output_final_state=True)
@@ -84,7 +84,7 @@ class _Mamba3(_Mixer):
 class _RotatingDelta(_Mixer):
     sizes: ClassVar = {"q": 8, "k": 8, "v": 8, "beta": 2, "g": 2, "angles": 2}
 
-    def mix(self, state: Any, **given: Tensor) -> tuple[Tensor, Any]:
+    def mix(self, state: Any, **given: Any) -> tuple[Tensor, Any]:
         S, phase = state or (None, None)
         angles = given["angles"]
         q, k = (rotate(functional.normalize(given[name], dim=3), angles, initial=phase) for name in ("q", "k"))
@@ -96,7 +96,7 @@ class _RotatingDelta(_Mixer):
 class _RWKV7(_Mixer):
     sizes: ClassVar = {"r": 8, "w": 8, "k": 8, "v": 8, "kappa": 8, "rate": 8}
 
-    def mix(self, state: Any, **given: Tensor) -> tuple[Tensor, Any]:
+    def mix(self, state: Any, **given: Any) -> tuple[Tensor, Any]:
         kappa, rate = functional.normalize(given["kappa"], dim=3), given["rate"].sigmoid()
         gates = {"gk": -0.6 * given["w"].sigmoid(), "initial_state": state}
         return generalized_delta_rule(
@@ -107,7 +107,7 @@ class _RWKV7(_Mixer):
 class _Comba(_Mixer):
     sizes: ClassVar = {"q": 8, "k": 8, "v": 8, "p": 8, "beta": 2, "g": 2}
 
-    def mix(self, state: Any, **given: Tensor) -> tuple[Tensor, Any]:
+    def mix(self, state: Any, **given: Any) -> tuple[Tensor, Any]:
         k, p = (functional.normalize(given[name], dim=3) for name in ("k", "p"))
         beta, g = given["beta"][..., 0].sigmoid(), functional.logsigmoid(given["g"][..., 0])
         options: dict[str, Any] = {"g": g, "erase_keys": p, "initial_state": state, "output_final_state": True}
