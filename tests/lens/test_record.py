@@ -53,6 +53,18 @@ def test_no_request_takes_more_than_it_says(kind: str, gates: str, what: dict[st
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("what", [{}, {"heads": 1}, {"queries": [90]}])
+@pytest.mark.parametrize("gates", ["scalar", "key"])
+def test_no_request_of_what_turns_takes_more(gates: str, what: dict[str, Any]) -> None:
+    x = make(T=100, K=8, V=5, gates=gates, kind="own", turns="halves", initial=True, extras=True, dtype=torch.float32)
+    record = record_of(x)
+    asked = ASKED | {"signed": lambda record, what: record.signed_weights(**what)}
+    for name, ask in asked.items():
+        taken = peak(lambda ask=ask: ask(record, what))  # type: ignore[misc]
+        assert taken <= record.bytes_for(**what), name
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["plain", "mlstm", "delta"])
 @pytest.mark.parametrize("gates", ["scalar", "key"])
 def test_what_it_says_is_near_what_long_texts_take(kind: str, gates: str) -> None:
