@@ -74,6 +74,14 @@ def test_one_angle_for_all_pairs_is_the_decay_times_its_cosine() -> None:
     assert_same(weights.implicit_attention(still), weights.implicit_attention(replace(x, phase=None)))
 
 
+def test_a_step_of_what_turns_predicts_its_output() -> None:
+    record = Record("mixer", 0, "by hand", 0, make(kind="own", turns="halves"))
+    view = record.wpgd_view(1, 5)
+    assert view.omega is not None
+    assert_same(view.omega * (view.keys @ view.query), view.attention)
+    assert_same(view.prediction, record.rebuild(1, 5)[0, 0, 0])
+
+
 def test_queries_and_keys_of_zero_have_no_signed_weight() -> None:
     x = make(turns="adjacent")
     found = weights.signed_weights(replace(x, k=x.k * (torch.arange(x.tokens) > 1)[:, None, None]))
