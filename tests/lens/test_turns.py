@@ -1,4 +1,4 @@
-"""Rotation: signed weights by their definition, writes of several ranks, and what a recurrence refuses."""
+"""Rotation: signed weights by their definition, writes of several ranks, and the calls of our operators that turn."""
 
 from dataclasses import replace
 from math import cos, hypot
@@ -7,12 +7,22 @@ from typing import Any
 import pytest
 import torch
 from recurrences import make, truth
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
+from gladient import lens
 from gladient.lens import Record, Recurrence, weights
 from gladient.lens.exact import compute_exact
-from gladient.ops import mamba3
+from gladient.ops import (
+    cumulative_angles,
+    gated_delta_rule,
+    gated_linear_attention,
+    generalized_delta_rule,
+    mamba3,
+    rotate,
+)
 
+B, T, H, K, V = 2, 9, 4, 4, 2
 TURNS = ["adjacent", "halves"]
 
 
@@ -143,3 +153,101 @@ def test_recurrences_that_cannot_be(kind: str, wrong: dict[str, Any], said: str)
 def test_layers_that_do_not_turn_have_no_signed_weights() -> None:
     with pytest.raises(ValueError, match=r"mixer does not rotate: .* ask for gate_weights"):
         Record("mixer", 0, "by hand", 0, make()).signed_weights()
+
+
+class _Rotating(nn.Module):
+    """Turns what it reads and writes by, and calls the operator that goes with it."""
+
+    def forward(self, angles: Tensor, turned: tuple[str, ...] = ("q", "k"), last: bool = False, **given: Any) -> Tensor:
+        given |= {name: rotate(given[name], angles, "halves") for name in turned}
+        given |= {"q": given["q"][:, -1:]} if last else {}
+        operator: Any = gated_delta_rule if "beta" in given else gated_linear_attention
+        operator = generalized_delta_rule if "a" in given else operator
+        return operator(**given)[0]
+
+
+def turning(*names: str) -> dict[str, Any]:
+    """Operands by name, and angles that all heads share, in float64."""
+    generator = torch.Generator().manual_seed(0)
+    channels = {"g": (), "beta": (), "v": (V,), "gv": (V,)}
+    given = {
+        name: torch.randn(B, T, H, *channels.get(name, (K,)), generator=generator).double()
+        for name in ("q", "k", "v", *names)
+    }
+    given |= {name: functional.logsigmoid(given[name]) for name in ("g", "gk", "gv") if name in names}
+    given |= {name: given[name].sigmoid() for name in ("beta",) if name in names}
+    return given | {"angles": torch.randn(B, T, 1, 1, generator=generator).double()}
+
+
+@pytest.mark.parametrize(
+    "names", [("g",), ("gv",), ("beta", "g"), ("beta", "erase_keys"), ("g", "a", "b")], ids=" ".join
+)
+def test_rotations_before_an_operator_are_read(names: tuple[str, ...]) -> None:
+    given, model = turning(*names), _Rotating()
+    given["turned"] = ("q", "k", *(name for name in names if name in ("erase_keys", "a", "b")))
+    with lens.capture(model) as trace:
+        model(**given)
+    (record,) = trace.records
+    assert record.recurrence.phase is not None
+    phase = cumulative_angles(given["angles"]).expand(-1, -1, record.heads, -1)
+    torch.testing.assert_close(record.recurrence.phase, phase)
+    assert record.reconstruction_error.passed
+    late = replace(record.recurrence, phase=phase.roll(1, 1))
+    assert not replace(record, recurrence=late).reconstruction_error.passed
+
+
+@pytest.mark.parametrize(
+    ("names", "options"),
+    [
+        (("g",), {"turned": ("k",)}),
+        (("g",), {"last": True}),
+        (("g", "a", "b"), {"turned": ("q", "k", "a")}),
+        (("gk",), {}),
+    ],
+)
+def test_rotations_that_are_not_the_states_are_read_as_keys(names: tuple[str, ...], options: dict[str, Any]) -> None:
+    """One of two turned, gates that do not commute with a turn: right, and without a sign."""
+    given, model = turning(*names), _Rotating()
+    with lens.capture(model) as trace:
+        model(**given, **options)
+    (record,) = trace.records
+    assert record.recurrence.phase is None
+    assert record.reconstruction_error.passed
+
+
+class _Mamba3(nn.Module):
+    def forward(self, state: Any = None, **given: Any) -> Any:
+        return mamba3(**given, state=state, output_final_state=True, scale=0.7)
+
+
+@pytest.mark.parametrize("ranks", [0, 3])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_mamba3_is_read_in_pieces_and_steps(ranks: int, dtype: torch.dtype) -> None:
+    generator, model, shape = torch.Generator().manual_seed(0), _Mamba3(), (ranks,) if ranks else ()
+    sizes = {"q": (2, *shape, 6), "k": (1, *shape, 6), "v": (H, *shape, V), "g": (H,), "step": (H,), "mix": (H,)}
+    sizes["angles"] = (H, 2)
+    made = {name: torch.randn(B, T, *size, generator=generator).to(dtype) for name, size in sizes.items()}
+    made |= {"g": -made["g"].exp(), "step": made["step"].exp(), "mix": made["mix"].sigmoid()}
+    state, outputs = None, []
+    with lens.capture(model) as trace:
+        for part in ([0, 4], [4, T - 1], [T - 1, T]):
+            o, state = model(**{name: x[:, slice(*part)] for name, x in made.items()}, state=state)
+            outputs.append(o)
+    whole = _Mamba3()(**made)[0]
+    torch.testing.assert_close(torch.cat(outputs, 1), whole)
+    assert [record.shape for record in trace.records] == [
+        (B, n, H * max(ranks, 1), n * max(ranks, 1)) for n in (4, T - 5, 1)
+    ]
+    for record in trace.records:
+        assert record.reconstruction_error.passed
+        x = record.recurrence
+        assert x.phase is not None
+        assert x.initial_state is not None
+        assert x.own is not None
+        turn = 0.1 * (torch.arange(x.tokens) + 1)[:, None, None]
+        broken: dict[str, Any] = {"initial_state": 0.9 * x.initial_state} if record.call else {"own": 0.9 * x.own}
+        for each in (broken, {"phase": x.phase + turn}):
+            assert not replace(record, recurrence=replace(x, **each)).reconstruction_error.passed
+        signed, decay = record.signed_weights(), record.gate_weights()
+        assert (signed.abs() <= decay * (1 + 1e-6)).all()
+    assert (trace.records[1].signed_weights() < 0).any()
