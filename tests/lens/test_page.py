@@ -540,8 +540,7 @@ def modern(kind: str, **options: Any) -> lens.Record:
 
 TURNING = {
     "Mamba-3": modern("own", turns="adjacent"),
-    "halves": modern("plain", turns="halves"),
-    "rotating delta rule": modern("delta", turns="adjacent"),
+    "rotating delta rule": modern("delta", turns="halves"),
     "RWKV-7": modern("erase undecayed", gates="key"),
 }
 
