@@ -1,5 +1,6 @@
 """Random recurrences, and what they are by definition: states carried token by token in float64."""
 
+from cmath import exp as complex_exp
 from dataclasses import dataclass
 from math import exp
 from typing import Any
@@ -12,7 +13,7 @@ from gladient.lens import Recurrence
 
 __all__ = ["DELTA", "Truth", "make", "recurrences", "truth"]
 
-DELTA = ("delta", "erase", "delta before", "erase before")
+DELTA = ("delta", "erase", "delta before", "erase before", "erase undecayed", "erase undecayed before")
 EXTREMES = (0.0, -torch.inf, -1e4, -40.0, -1e-9, -1.0)
 
 
@@ -28,6 +29,7 @@ def make(
     initial: bool = False,
     extremes: bool = False,
     extras: bool = False,
+    turns: str = "none",
     every: int = 1,
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
@@ -37,11 +39,12 @@ def make(
     Args:
         B, T, H, K, V: its sizes.
         gates: none, scalar, key, or those by a rate: rate, channel rate.
-        kind: plain, bonus, unread (before the write, without bonus), write, sum, mlstm, rwkv, delta, erase, or one of
-            these two and "before".
+        kind: plain, bonus, unread (before the write, without bonus), own (a write's weight for its own query), write,
+            sum, mlstm, rwkv, or one of `DELTA`.
         initial: whether it starts from a state.
         extremes: whether gates are drawn from `EXTREMES`.
         extras: whether it has a skip and an output gate.
+        turns: none, or which channels turn together; the last pair does not, of more than one.
         every: every how many tokens there is a query, counted from the last.
         seed: seed of all numbers.
         dtype: dtype of all numbers.
@@ -78,6 +81,10 @@ def make(
         beta=2 * uniform(B, T, H) if "delta" in kind or "erase" in kind else None,
         erase_query=normal(B, T, H, K) / K if "erase" in kind else None,
         erase_key=normal(B, T, H, K) / K if "erase" in kind else None,
+        erase_read="before" if "undecayed" in kind else "after",
+        phase=None if turns == "none" else 6.3 * uniform(B, T, H, max(1, K // 2 - 1)),
+        pairs="halves" if turns == "halves" else "adjacent",
+        own=uniform(B, T, H) if kind == "own" else None,
         read="before" if kind in ("bonus", "unread", "rwkv") or "before" in kind else "after",
         bonus=uniform(H, K) if kind in ("bonus", "rwkv") else None,
         initial_state=normal(B, H, K, V) if initial else None,
@@ -92,12 +99,16 @@ def make(
 
 @st.composite
 def recurrences(draw: st.DrawFn) -> Recurrence:
-    bounds = {"B": 2, "T": 9, "H": 2, "K": 3, "V": 2}
+    bounds = {"B": 2, "T": 9, "H": 2, "K": 4, "V": 2}
     sizes: dict[str, Any] = {name: draw(st.integers(1, most)) for name, most in bounds.items()}
+    turns = draw(st.sampled_from(["none", "adjacent", "halves"])) if sizes["K"] % 2 == 0 else "none"
+    each = [] if turns != "none" else ["key", "channel rate"]  # channels of a pair share their gates
+    by_channel = [] if turns != "none" else ["bonus", "rwkv"]
     return make(
         **sizes,
-        gates=draw(st.sampled_from(["none", "scalar", "key", "rate", "channel rate"])),
-        kind=draw(st.sampled_from(["plain", "bonus", "unread", "write", "sum", "mlstm", "rwkv", *DELTA])),
+        gates=draw(st.sampled_from(["none", "scalar", "rate", *each])),
+        kind=draw(st.sampled_from(["plain", "unread", "own", "write", "sum", "mlstm", *by_channel, *DELTA])),
+        turns=turns,
         initial=draw(st.booleans()),
         extremes=draw(st.booleans()),
         extras=draw(st.booleans()),
@@ -142,6 +153,16 @@ def _gate(x: Recurrence, b: int, t: int, h: int) -> Tensor:
     return (rate * x.log_gates[b, t, h].double()).exp()
 
 
+def _turn(x: Recurrence, b: int, t: int, h: int, y: Tensor) -> Tensor:
+    """Pairs of channels as complex numbers, each times that of its phase."""
+    y, K = y.double().clone(), x.k.shape[3]
+    for p, phase in enumerate([] if x.phase is None else x.phase[b, t, h].tolist()):
+        i, j = (2 * p, 2 * p + 1) if x.pairs == "adjacent" else (p, p + K // 2)
+        z = complex(y[i], y[j]) * complex_exp(1j * phase)
+        y[i], y[j] = z.real, z.imag
+    return y
+
+
 def _head(x: Recurrence, b: int, h: int) -> dict[int, tuple[Tensor, Tensor, Tensor]]:
     """For each position: weights [T, K], attention [T], carry [V]. The state's columns: impulses, carry, normaliser."""
     T, K, V = x.tokens, x.k.shape[3], x.v.shape[3]
@@ -157,7 +178,7 @@ def _head(x: Recurrence, b: int, h: int) -> dict[int, tuple[Tensor, Tensor, Tens
     found = {}
     rows = {t: row for row, t in enumerate(x.positions.tolist())}
     for t in range(T):
-        gate, k = _gate(x, b, t, h), x.k[b, t, h].double()
+        gate, k = _gate(x, b, t, h), _turn(x, b, t, h, x.k[b, t, h])
         write = 0.0 if x.log_write is None else x.log_write[b, t, h].item()
         value = torch.zeros(T + V + 1).double()
         value[t] = value[-1] = 1.0
@@ -167,16 +188,21 @@ def _head(x: Recurrence, b: int, h: int) -> dict[int, tuple[Tensor, Tensor, Tens
             state = state + exp(write) * torch.outer(k, value)
         else:
             beta = x.beta[b, t, h].double()
-            reads = beta * k if x.erase_query is None else x.erase_query[b, t, h].double()
-            erased = torch.outer(k if x.erase_key is None else x.erase_key[b, t, h].double(), reads @ state)
+            reads = beta * k if x.erase_query is None else _turn(x, b, t, h, x.erase_query[b, t, h])
+            place = k if x.erase_key is None else _turn(x, b, t, h, x.erase_key[b, t, h])
+            erased = torch.outer(place, reads @ (state if x.erase_read == "after" else before))
             state = state + beta * torch.outer(k, value) - erased
         decays[t] = exp(write)
         m = max(m + gate.log().max().item(), write)
         if t not in rows:
             continue
-        q = x.q[b, rows[t], h].double()
+        q = _turn(x, b, t, h, x.q[b, rows[t], h])
         if x.read == "after":
             o, seen, scale = q @ state, decays, m
+            if x.own is not None:
+                own, seen = x.own[b, t, h].item(), decays.clone()
+                o = q @ (gate[:, None] * before) + own * (q @ k) * value
+                seen[t] = own
         else:
             u = torch.zeros(K).double() if x.bonus is None else x.bonus[h].double()
             o = q @ before + exp(write) * (q * u * k).sum() * value

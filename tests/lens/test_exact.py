@@ -11,7 +11,7 @@ from gladient.lens import Record, Recurrence, weights
 from gladient.lens.exact import compute_exact
 from gladient.ops import gated_linear_attention
 
-KINDS = ["plain", "bonus", "unread", "write", "sum", "mlstm", "rwkv", *DELTA]
+KINDS = ["plain", "bonus", "unread", "own", "write", "sum", "mlstm", "rwkv", *DELTA]
 GATES = ["none", "scalar", "key", "rate", "channel rate"]
 
 

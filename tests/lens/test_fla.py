@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gladient import _optional, lens
+from gladient.lens.adapters import mamba3
 from gladient.lens.adapters.fla import ADAPTER
 from gladient.nn import GatedLinearAttention
 
@@ -183,11 +184,19 @@ def test_gated_delta_net_2_is_read(normalise: bool, monkeypatch: pytest.MonkeyPa
     assert record.reconstruction_error.passed
 
 
-def test_comba_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("heads", [H, 2 * H])
+def test_comba_is_read(heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = operands("q") | {"use_qk_l2norm_in_kernel": True, "p": torch.randn(B, T, H, K)}
-    given |= {"beta": torch.rand(B, T, H), "g": functional.logsigmoid(torch.randn(B, T, H))}
+    given |= {"v": torch.randn(B, T, heads, V), "initial_state": torch.randn(B, heads, K, V)}
+    given |= {"beta": torch.rand(B, T, heads), "g": functional.logsigmoid(torch.randn(B, T, heads))}
     record = caught(layer_like_theirs("Comba", chunk_comba, monkeypatch), **given)
     assert record.reconstruction_error.passed
+    read, place = record.erase_cosines()
+    wanted = functional.cosine_similarity(given["p"], given["k"], dim=3).repeat_interleave(heads // H, 2)
+    torch.testing.assert_close(read, wanted.double())
+    torch.testing.assert_close(place, torch.ones_like(place))
+    alike = caught(layer_like_theirs("Comba", chunk_comba, monkeypatch), **given | {"p": None})
+    torch.testing.assert_close(alike.summary().erase_query, torch.ones(heads).double())
     late = replace(record.recurrence, erase_query=record.recurrence.erase_query.roll(1, 1))  # type: ignore[union-attr]
     assert not replace(record, recurrence=late).reconstruction_error.passed
 
@@ -200,6 +209,9 @@ def test_rwkv7_is_read(kernel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     given["w"] = -0.6065306597126334 * torch.rand(B, T, H, K)
     record = caught(layer_like_theirs("RWKV7Attention", kernel, monkeypatch), **given)
     assert record.reconstruction_error.passed
+    read, place = record.erase_cosines(1)
+    torch.testing.assert_close(read[..., 0], functional.cosine_similarity(kk, given["k"], dim=3)[..., 1].double())
+    torch.testing.assert_close(place[..., 0], functional.cosine_similarity(kk * a, given["k"], dim=3)[..., 1].double())
     for name in ("erase_query", "erase_key"):
         late = {name: getattr(record.recurrence, name).roll(1, 1)}
         assert not replace(record, recurrence=replace(record.recurrence, **late)).reconstruction_error.passed
@@ -270,7 +282,6 @@ REASONS = {
     "LogLinearMamba2": "as many states as the tokens' logarithm",
     "Mamba": ELSEWHERE,
     "Mamba2": ELSEWHERE,
-    "Mamba3": "its scan stands in kernels of mamba_ssm alone",
     "MesaNet": "solves for the best state at every token: its weights depend on all keys together",
     "MoBA": ATTENTION,
     "MomAttention": "routes tokens to several states, packed in another order",
@@ -299,5 +310,6 @@ def test_each_of_their_layers_is_read_or_has_its_reason() -> None:
     classes = [part for part in parts if isinstance(part, ast.ClassDef)]
     layers = {each.name for each in classes if "nn.Module" in map(ast.unparse, each.bases)}
     assert len(layers) > 30
-    assert layers == set(ADAPTER.modules) | set(REASONS)
-    assert not set(ADAPTER.modules) & set(REASONS)
+    read = {*ADAPTER.modules, *mamba3.FLA.modules}
+    assert layers == read | set(REASONS)
+    assert not read & set(REASONS)

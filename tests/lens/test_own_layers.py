@@ -83,6 +83,16 @@ def test_records_of_tensors_rebuild_the_definition(family: str, state: bool) -> 
     assert not lens.record(**given, output=output).reconstruction_error.passed  # without the scale
 
 
+def test_the_generalised_delta_rule_reads_what_a_gate_of_zero_forgets() -> None:
+    given = made("generalised delta")
+    given["g"] = given["g"].clone()
+    given["g"][:, 4] = -torch.inf
+    given["gk"][:, 6, :, 1] = -1e3
+    record = lens.record(**given, output=by_definition(given))
+    assert record.reconstruction_error.passed
+    assert record.implicit_attention(queries=4)[..., :4].any()  # read before it is forgotten, and written again
+
+
 @pytest.mark.parametrize("bonus", [(H, K), (B, H, K)])
 def test_reads_before_the_write_with_a_bonus(bonus: tuple[int, ...]) -> None:
     given = operands("gk", bonus=bonus, initial_state=(B, H, K, V))

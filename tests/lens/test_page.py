@@ -217,7 +217,9 @@ def compare(record: lens.Record, head: int, found: dict[str, np.ndarray]) -> Non
     np.testing.assert_allclose(found["product"], attention, rtol=1e-3, atol=worst)
     np.testing.assert_allclose(found["gates"], record.gate_weights(head)[0, 0], rtol=2e-4, atol=1e-6)
     if not record.recurrence.separable:
-        plain = replace(record, recurrence=replace(x, v=x.v, beta=None)).implicit_attention(head)[0, 0]
+        plain = replace(record, recurrence=replace(x, beta=None, erase_query=None, erase_key=None)).implicit_attention(
+            head
+        )[0, 0]
         assert x.beta is not None
         np.testing.assert_allclose(found["kept"], plain * x.beta[0, :, head], rtol=1e-3, atol=worst)
         np.testing.assert_allclose(found["erased"], found["product"] - found["kept"], rtol=0, atol=1e-6)
@@ -530,3 +532,54 @@ def test_layers_may_be_kept_as_they_run(name: str) -> None:
         model(input_ids=ids)
     assert trace.records == []
     assert page.pack([replace(good, records=kept)]) == page.pack([good])
+
+
+def modern(kind: str, **options: Any) -> lens.Record:
+    return lens.Record("mixer", 0, "by hand", 0, make(B=1, T=24, kind=kind, **options))
+
+
+TURNING = {
+    "Mamba-3": modern("own", turns="adjacent"),
+    "rotating delta rule": modern("delta", turns="halves"),
+    "RWKV-7": modern("erase undecayed", gates="key"),
+}
+
+
+@needs_browser
+@pytest.mark.parametrize("name", TURNING)
+def test_the_browser_turns_and_erases_as_the_record_does(name: str, tmp_path: Path) -> None:
+    record, words = TURNING[name], [f"w{i}" for i in range(24)]
+    page.write_page(tmp_path / "lens.html", [page.ModelView("by hand", words, [record])])
+    with open_page(tmp_path / "lens.html") as opened:
+        wait_for(opened, "1")
+        lists = "x => Object.fromEntries(Object.entries(lens.matrix(x)).map(([n, v]) => [n, [...v]]))"
+        script = f"lens.operands(lens.models[0].layers[0], 1).then({lists})"
+        found = {quantity: np.reshape(values, (24, 24)) for quantity, values in opened.run(script).items()}
+        heads = opened.run("document.getElementById('heads').innerText")
+        note = opened.run("document.getElementById('maps-note').textContent")
+        maps = opened.run("document.querySelectorAll('#maps canvas').length")
+        assert opened.errors == []
+    compare(record, 1, found)
+    turns, separable = record.recurrence.phase is not None, record.recurrence.separable
+    assert maps == 2 + turns + (1 if separable else 2)
+    assert ("reversed" in heads) == ("read reversed" in note) == turns
+    assert ("erased along" in heads) == (name == "RWKV-7")
+    if turns:
+        np.testing.assert_allclose(found["turned"], record.signed_weights(1)[0, 0], rtol=0, atol=2e-3)
+        assert (found["turned"] < -0.01).any()
+
+
+def test_phases_are_kept_as_exactly_as_the_layer(tmp_path: Path) -> None:
+    record = TURNING["Mamba-3"]
+    kept, phase = page.keep(record), record.recurrence.phase
+    assert phase is not None
+    for steps, off in ((2**15 - 1, np.pi / 2**15), (127, np.pi / 254), (15, np.pi / 254)):
+        found = number(kept.encode(steps)["phase"], 1, 3).reshape(24, -1)
+        apart = (found - phase[0, :, 1].numpy() + np.pi) % (2 * np.pi) - np.pi
+        assert np.abs(apart).max() < 1.01 * off
+
+
+def test_pages_refuse_several_keys_for_each_token() -> None:
+    x = replace(make(B=1, T=24, kind="own", every=2), ranks=2)
+    with pytest.raises(ValueError, match="mixer writes 2 keys for each token"):
+        page.keep(lens.Record("mixer", 0, "by hand", 0, x))

@@ -55,5 +55,22 @@ def test_a_strip_colours_every_token() -> None:
     assert [box.get_edgecolor()[3] > 0 for box in boxes].index(True) == 12
     with pytest.raises(ValueError, match="one string for each of 20"):
         pictures.token_strip(record, 0, 12, tokens[1:])
-    with pytest.raises(ValueError, match="gate_weights, similarity"):
+    with pytest.raises(ValueError, match="gate_weights, signed_weights, similarity"):
         pictures.token_strip(record, 0, 12, tokens, weights="gates")
+
+
+def test_turns_have_a_map_whose_colours_have_signs() -> None:
+    found = records("gladient, modern")
+    figure = pictures.heat_maps(found[0], 1)
+    figure.canvas.draw()
+    images = {axes.get_title(): axes.images[0] for axes in figure.axes if axes.images and axes.get_title()}
+    assert list(images) == ["Γ, the gates' weight", "Γ cos φ, decay and turn", "qᵀk, similarity", "implicit attention"]
+    signed, wanted = images["Γ cos φ, decay and turn"], found[0].signed_weights(1)[0, 0]
+    shown: Any = signed.get_array()
+    np.testing.assert_allclose(shown.filled(0), wanted)
+    norm: Any = signed.norm
+    assert norm(0.0) == 0.5
+    assert (wanted < 0).any()
+    titles = [axes.get_title() for axes in pictures.heat_maps(found[1], 0).axes if axes.get_title()]
+    assert titles == ["Γ cos φ, decay and turn", "implicit attention"]
+    pictures.token_strip(found[0], 1, 12, ["a"] * 20, weights="signed_weights").canvas.draw()

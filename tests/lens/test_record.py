@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gladient.lens import Record, Recurrence
 
-KINDS = ["plain", "bonus", "unread", "write", "sum", "mlstm", "rwkv", *DELTA]
+KINDS = ["plain", "bonus", "unread", "own", "write", "sum", "mlstm", "rwkv", *DELTA]
 
 
 def record_of(x: Recurrence, **options: Any) -> Record:
@@ -50,6 +50,18 @@ def test_no_request_takes_more_than_it_says(kind: str, gates: str, what: dict[st
     for name, ask in ASKED.items():
         taken = peak(lambda ask=ask: ask(record, what))  # type: ignore[misc]
         assert taken <= stated, name
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("what", [{}, {"heads": 1}, {"queries": [90]}])
+@pytest.mark.parametrize("gates", ["scalar", "key"])
+def test_no_request_of_what_turns_takes_more(gates: str, what: dict[str, Any]) -> None:
+    x = make(T=100, K=8, V=5, gates=gates, kind="own", turns="halves", initial=True, extras=True, dtype=torch.float32)
+    record = record_of(x)
+    asked = ASKED | {"signed": lambda record, what: record.signed_weights(**what)}
+    for name, ask in asked.items():
+        taken = peak(lambda ask=ask: ask(record, what))  # type: ignore[misc]
+        assert taken <= record.bytes_for(**what), name
 
 
 @pytest.mark.filterwarnings("ignore")

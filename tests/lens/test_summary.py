@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -58,7 +59,7 @@ def test_heads_are_summarised_each_for_itself(kind: str, monkeypatch: pytest.Mon
     monkeypatch.setattr("gladient.lens.records._PART_BYTES", 1)
     for other in (record.summary(), record.summary([0, 1, 2])):
         for name, value in vars(together).items():
-            torch.testing.assert_close(vars(other)[name], value, rtol=1e-12, atol=1e-14)
+            torch.testing.assert_close(vars(other)[name], value, rtol=1e-12, atol=1e-14, equal_nan=True)
     torch.testing.assert_close(record.summary(2).mass, together.mass[2:])
 
 
@@ -68,3 +69,41 @@ def test_the_half_life_is_the_gates_and_not_the_input_gates() -> None:
     assert written.log_gates is not None
     wanted = Record("mixer", 0, "by hand", 0, plain).summary().half_life
     assert torch.equal(Record("mixer", 0, "by hand", 0, written).summary().half_life, wanted)
+
+
+@pytest.mark.parametrize("turns", ["adjacent", "halves"])
+def test_what_rotations_leave_of_the_weight(turns: str) -> None:
+    record = Record("mixer", 0, "by hand", 0, make(T=12, turns=turns))
+    signed, decay, found = record.signed_weights().double(), record.gate_weights(), record.summary()
+    torch.testing.assert_close(found.turn, (signed.sum(3) / decay.sum(3)).mean((0, 2)))
+    reversed_share = (-signed).clamp_min(0).sum(3) / signed.abs().sum(3)
+    torch.testing.assert_close(found.negative, reversed_share.mean((0, 2)))
+    assert found.negative.min() > 0
+    plain = replace(record, recurrence=replace(record.recurrence, phase=None)).summary()
+    assert plain.turn.tolist() == [1.0] * 3
+    assert plain.negative.tolist() == [0.0] * 3
+
+
+def test_how_far_erasing_is_from_writing() -> None:
+    plain = Record("mixer", 0, "by hand", 0, make(kind="delta")).summary()
+    torch.testing.assert_close(plain.erase_query, torch.ones(3).double())
+    torch.testing.assert_close(plain.erase_key, torch.ones(3).double())
+    x = make(kind="erase")
+    assert x.erase_query is not None
+    padded = replace(x, erase_query=x.erase_query * (torch.arange(x.tokens) > 2)[:, None, None])
+    record = Record("mixer", 0, "by hand", 0, padded)
+    read, place = record.erase_cosines(1)
+    assert read[:, :3].isnan().all()
+    torch.testing.assert_close(record.summary(1).erase_query, read[:, 3:].mean((0, 1)))
+    torch.testing.assert_close(record.summary(1).erase_key, place.mean((0, 1)))
+    none = Record("mixer", 0, "by hand", 0, make())
+    assert none.summary().erase_query.isnan().all()
+    with pytest.raises(ValueError, match="mixer follows no delta rule: it erases nothing"):
+        none.erase_cosines()
+
+
+def test_several_ranks_are_one_step() -> None:
+    x = replace(make(T=12, gates="none", kind="own", every=3), own=torch.ones(2, 12, 3).double(), ranks=3)
+    found = Record("mixer", 0, "by hand", 0, x).summary(queries=11)
+    assert found.half_life.tolist() == [3.0] * 3
+    assert found.memory_length.tolist() == pytest.approx([1.5] * 3)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gladient.lens import Recurrence, weights
 
-KINDS = ["plain", "bonus", "unread", "write", "sum", "mlstm", "rwkv", *DELTA]
+KINDS = ["plain", "bonus", "unread", "own", "write", "sum", "mlstm", "rwkv", *DELTA]
 GATES = ["none", "scalar", "key", "rate", "channel rate"]
 
 

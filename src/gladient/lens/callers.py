@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import nn
 
-from gladient.ops import gated_delta_rule, gated_linear_attention
+from gladient.ops import gated_delta_rule, gated_linear_attention, generalized_delta_rule, mamba3
 from gladient.ops.dispatch import operate
 
 __all__ = ["calls_operators"]
 
-_OPERATORS = (gated_linear_attention, gated_delta_rule, operate)
+_OPERATORS = (gated_linear_attention, gated_delta_rule, generalized_delta_rule, mamba3, operate)
 _LIBRARIES = {"torch", "transformers", "numpy", "scipy", *sys.stdlib_module_names}  # these do not call us
 
 

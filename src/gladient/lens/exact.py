@@ -43,8 +43,9 @@ class Exact:
 
 def compute_exact(x: Recurrence) -> Exact:
     """The exact result of a float64 recurrence: twice the recurrence, in chunks, never a matrix of weights."""
+    x, lengths = x.turned, replace(x.aligned, phase=None)  # of pairs: no turn makes their products larger
     o, n = _outputs(x)
-    size, n_size = (each.double().nan_to_num_(posinf=0.0) for each in _outputs(_absolute(x)))
+    size, n_size = (each.double().nan_to_num_(posinf=0.0) for each in _outputs(_absolute(lengths)))
     size = size / n.abs() + o.abs() * (n_size / n.abs() if x.normalise != "none" else 0.0)
     output, skip, gate = o / n, x.skip, x.output_gate
     output, size = (output, size) if skip is None else (output + skip, size + skip.abs())
@@ -68,7 +69,7 @@ def _outputs(x: Recurrence) -> tuple[Tensor, Tensor]:
     k, gates, before, after = _scaled(x)
     if x.log_write is not None and x.normalise == "none" and x.initial_log_scale is not None and state is not None:
         state = state * x.initial_log_scale.exp()[..., None, None]
-    o = _run(x, k, v, gates, state)
+    o = (_run if x.own is None else _run_with_own)(x, k, v, gates, state)
     scale = after
     if x.read == "before":
         write = torch.zeros_like(before) if x.log_write is None else x.log_write[:, x.positions]
@@ -85,11 +86,34 @@ def _outputs(x: Recurrence) -> tuple[Tensor, Tensor]:
 
 
 def _run(x: Recurrence, k: Tensor, v: Tensor, gates: Tensor | None, state: Tensor | None) -> Tensor:
-    q, k = _once(_at_tokens(x)), _once(k)
-    if x.erase_query is not None or x.erase_key is not None:
-        return _erase(x, q, k, v, gates, state)[:, x.positions]
     named = {"g" if gates is None or gates.ndim == 3 else "gk": gates, "initial_state": state, "read": x.read}
-    return operate(q, k, v, beta=x.beta, **named)[0][:, x.positions]  # type: ignore[arg-type]
+    if x.erase_query is None and x.erase_key is None and x.erase_read == "after":
+        named |= {"beta": x.beta}
+    else:
+        assert x.beta is not None
+        (m, b), v = x.erasing, x.beta[..., None] * v
+        decay = 1.0 if x.erase_read == "before" else _decay(gates)
+        named |= {"a": -m * decay, "b": b}
+    return operate(_once(_at_tokens(x)), _once(k), v, **named)[0][:, x.positions]  # type: ignore[arg-type]
+
+
+def _run_with_own(x: Recurrence, k: Tensor, v: Tensor, gates: Tensor | None, state: Tensor | None) -> Tensor:
+    """What queries read of the state before their step, and of the step's own writes by their weight there.
+
+    Reading all after the write and taking what is too much off again would lose digits.
+    """
+    assert x.own is not None
+    first = x.positions - x.ranks + 1
+    decay = _decay(None if gates is None else gates[:, first])
+    before = _run(replace(x, q=x.q * decay, positions=first, own=None, ranks=1, read="before"), k, v, gates, state)
+    step = first[:, None] + torch.arange(x.ranks, device=k.device)
+    scores = torch.einsum("bqhk,bqrhk,bqrh->bqrh", x.q, k[:, step], x.own[:, step])
+    return before + torch.einsum("bqrh,bqrhv->bqhv", scores, v[:, step])
+
+
+def _decay(gates: Tensor | None) -> Tensor | float:
+    """Of key channels, [B, T, H, K], or of all of them, [B, T, H, 1]."""
+    return 1.0 if gates is None else (gates if gates.ndim == 4 else gates[..., None]).exp()
 
 
 def _at_tokens(x: Recurrence) -> Tensor:
@@ -102,21 +126,6 @@ def _at_tokens(x: Recurrence) -> Tensor:
 def _once(x: Tensor) -> Tensor:
     """What all heads share, as the operators take it: one head."""
     return x[:, :, :1] if x.stride(2) == 0 else x
-
-
-def _erase(x: Recurrence, q: Tensor, k: Tensor, v: Tensor, gates: Tensor | None, state: Tensor | None) -> Tensor:
-    """A delta rule with keys of its own to erase by, token by token."""
-    assert x.beta is not None
-    S, outputs = k.new_zeros(*k[:, 0].shape, v.shape[3]) if state is None else state, []
-    (m, b), written = x.erasing, x.beta[..., None] * v
-    for t in range(x.tokens):
-        before = S
-        if gates is not None:
-            S = S * (gates[:, t, :, None] if gates.ndim == 3 else gates[:, t]).exp()[..., None]
-        erased = torch.einsum("bhk,bhkv->bhv", m[:, t], S)
-        S = S - b[:, t, :, :, None] * erased[:, :, None] + k[:, t, :, :, None] * written[:, t, :, None]
-        outputs.append(torch.einsum("bhk,bhkv->bhv", q[:, t], S if x.read == "after" else before))
-    return torch.stack(outputs, 1)
 
 
 def _with_ones(x: Recurrence) -> tuple[Tensor, Tensor]:
@@ -157,7 +166,7 @@ def _finite(m: Tensor) -> Tensor:
 
 def _absolute(x: Recurrence) -> Recurrence:
     """Every product positive, in float32, which a bound does with; erasing only makes a delta rule's sums smaller."""
-    signed = ("q", "k", "v", "bonus", "initial_state", "initial_normaliser", "beta")
+    signed = ("q", "k", "v", "bonus", "initial_state", "initial_normaliser", "beta", "own")
     given = {name: value for name, value in vars(x).items() if isinstance(value, Tensor) and name != "positions"}
     found: dict[str, Any] = {
         name: change_each(value, lambda y: y.abs().float() if name in signed else y.float())  # noqa: B023
@@ -165,6 +174,7 @@ def _absolute(x: Recurrence) -> Recurrence:
     }
     if x.beta is not None:
         found |= {"v": found["v"] * found["beta"][..., None], "beta": None, "erase_query": None, "erase_key": None}
+        found |= {"erase_read": "after"}
     return replace(x, **found)
 
 

@@ -77,25 +77,29 @@ def _check_logs(operands: dict[str, Any]) -> None:
             )
 
 
-def recurrence_of(call: Call, output: Tensor, initial_state: Tensor | None) -> Recurrence:
+def recurrence_of(call: Call, output: Tensor, initial_state: Tensor | None, phase: Tensor | None = None) -> Recurrence:
     """What an operator was asked, beside what it returned and the state before its first token.
+
+    With `phase` it was asked that of queries and keys that were turned; the call has them before that.
 
     Gates of value channels make every value channel a head of its own, with values of one number.
     """
     H, T = call.heads, call.k.shape[1]
     if len(call.offsets) > 2 and (output.shape[1], call.q.shape[1]) != (T, T):
         every = call._replace(q=call.q.expand(-1, T, -1, -1))
-        return recurrence_of(every, _at_ends(output, call.offsets), initial_state).select(None, -1)
+        return recurrence_of(every, _at_ends(output, call.offsets), initial_state, phase).select(None, -1)
     Q = output.shape[1]
     log_gates = call.gates.each(accumulation).to_heads(H).combined()
     q, k, v = (to_heads(accumulation(x), H) for x in (call.q, call.k, call.v))
     parts: dict[str, Tensor] = {"q": call.scale * q[:, -Q:], "k": k, "v": v, "output": output}
     if log_gates is not None:
         parts["log_gates"] = log_gates
+    if phase is not None:
+        parts["phase"] = phase
     if call.beta is not None:
         parts |= _delta(call, k, v)
     if call.a is not None:
-        parts |= _moves(call, k, log_gates)
+        parts |= _moves(call, k)
     if call.bonus is not None and not _same(call.bonus):  # what it adds, as a record has one for all rows
         own = (parts["q"] * accumulation(call.bonus)[:, None] * k[:, T - Q :]).sum(3, keepdim=True)
         parts["skip"] = own * v[:, T - Q :]
@@ -124,17 +128,10 @@ def _delta(call: Call, k: Tensor, v: Tensor) -> dict[str, Tensor]:
     return found | {"erase_query": strengthened(*call.erasing, call.heads)}
 
 
-def _moves(call: Call, k: Tensor, log_gates: Tensor | None) -> dict[str, Tensor]:
-    """The generalised delta rule reads with a before the decay: what the decayed state holds for a / decay."""
+def _moves(call: Call, k: Tensor) -> dict[str, Tensor]:
+    """The generalised delta rule erases what it reads with -a, along b."""
     a, b = (to_heads(accumulation(cast(Tensor, x)), call.heads) for x in (call.a, call.b))
-    query = -a if log_gates is None else -a * (-log_gates[..., 0]).exp()
-    if not query.isfinite().all():
-        least = cast(Tensor, log_gates).min().item()
-        raise ValueError(
-            f"a log gate is {least:.4g}; the lens reads decayed states, in which such a gate leaves nothing of what "
-            "the generalised delta rule reads: clamp the log gates at -80 (float32) or -700 (float64)"
-        )
-    return {"beta": k.new_ones(k.shape[:3]), "erase_query": query, "erase_key": b}
+    return {"beta": k.new_ones(k.shape[:3]), "erase_query": -a, "erase_key": b}
 
 
 def _recurrence(parts: dict[str, Tensor], call: Call, state: Tensor | None) -> Recurrence:
@@ -147,9 +144,11 @@ def _recurrence(parts: dict[str, Tensor], call: Call, state: Tensor | None) -> R
         output=_split(parts["output"], apart),
         positions=torch.arange(T - Q, T),
         log_gates=None if gates is None else _by_heads(gates),
+        phase=_repeat(parts["phase"], apart) if "phase" in parts else None,
         beta=parts.get("beta"),
         erase_query=parts.get("erase_query"),
         erase_key=parts.get("erase_key"),
+        erase_read="after" if call.a is None else "before",
         skip=_split(parts["skip"], apart) if "skip" in parts else None,
         read=call.read,
         bonus=_own(call.bonus).repeat_interleave(apart, 0) if call.bonus is not None and _same(call.bonus) else None,

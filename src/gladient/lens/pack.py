@@ -1,5 +1,6 @@
 """Records as the operands that a page computes weights from: linear in the tokens, in few bytes each."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ __all__ = ["PageLayer", "keep"]
 
 _SUMMED = 64  # queries, spread evenly, whose means a summary takes
 _SIZES = (127, 31)  # steps of the sizes of values, in layers that are kept in FINE steps and in others
+_PHASE = 127  # the fewest steps of a phase: π / 254 is as far as one is off
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class PageLayer:
         gates: log gates, if it has any.
         singles: what is kept in float32, the first dimension that of heads.
         sizes: the values' sizes, a row for each head.
+        phases: by how much each pair of channels is turned, if any, in (-π, π].
     """
 
     facts: dict[str, Any]
@@ -42,6 +45,7 @@ class PageLayer:
     gates: Logs | None
     singles: dict[str, Tensor]
     sizes: Rows
+    phases: Rows | None = None
 
     @property
     def different(self) -> int:
@@ -60,6 +64,7 @@ class PageLayer:
             gates=None if self.gates is None else self.gates.some(places),
             singles={name: each[places] for name, each in self.singles.items()},
             sizes=self.sizes.some(places),
+            phases=None if self.phases is None else self.phases.some(places),
         )
 
     def encode(self, steps: int) -> dict[str, Any]:
@@ -76,7 +81,8 @@ class PageLayer:
     def _others(self, steps: int) -> dict[str, Any]:
         gates = {} if self.gates is None else {"gates": self.gates.encode(steps)}
         singles = {name: encode_single(each) for name, each in self.singles.items()}
-        return {**gates, **singles, "sizes": self.sizes.encode(_SIZES[steps != FINE])}
+        phases = {} if self.phases is None else {"phase": self.phases.encode(max(steps, _PHASE))}
+        return {**gates, **singles, **phases, "sizes": self.sizes.encode(_SIZES[steps != FINE])}
 
 
 def keep(record: Record, *, heads: int = 32, last: int = 8) -> PageLayer:
@@ -91,6 +97,10 @@ def keep(record: Record, *, heads: int = 32, last: int = 8) -> PageLayer:
         ValueError: if the call had several texts, queries were left out of the capture, or no head is kept.
     """
     x = record.recurrence
+    if x.ranks > 1:
+        raise ValueError(
+            f"{record.module} writes {x.ranks} keys for each token; a page shows layers that write one: ask the record"
+        )
     if heads < 1:
         raise ValueError(f"heads is {heads}; a page shows at least 1 of each layer")
     if x.q.shape[0] != 1 or x.q.shape[1] != x.tokens:
@@ -112,12 +122,16 @@ def keep(record: Record, *, heads: int = 32, last: int = 8) -> PageLayer:
         "reconstruction": {**vars(proof), "passed": proof.passed},
         "summary": _summarise(record, chosen, last),
         "size": int(x.k.shape[3]),
+        "pairs": "" if x.phase is None else x.pairs,
+        "apart": x.erase_query is not None or x.erase_key is not None,
+        "erases_before": x.erase_read == "before",
     }
-    some = x.select(chosen)
+    some, phase = x.select(chosen).turned, x.select(chosen).phase
     named = {name: getattr(some, name) for name in ("q", "k", "erase_query", "erase_key")}
     rows = {name: Rows.of_heads(value[0]) for name, value in named.items() if value is not None}
     sizes = Rows.of_rows(some.v[0].double().square().sum(2).sqrt().T)
-    return PageLayer(facts, proof, x.tokens, rows, _logs(some), _singles(some), sizes)
+    phases = None if phase is None else Rows.of_heads(torch.remainder(phase[0] + math.pi, 2 * math.pi) - math.pi)
+    return PageLayer(facts, proof, x.tokens, rows, _logs(some), _singles(some), sizes, phases)
 
 
 def _choose_heads(x: Recurrence, most: int) -> list[int]:
@@ -139,8 +153,10 @@ def _summarise(record: Record, heads: list[int], last: int) -> list[dict[str, An
     positions = record.recurrence.positions
     some = torch.linspace(0, len(positions) - 1, min(_SUMMED, len(positions))).round().long()
     found = record.summary(heads, positions[some].tolist(), last=last)
-    names = ("mass", "memory_length", "half_life", "last", "entropy")
-    gated = record.recurrence.log_gates is not None
+    names, x = ["mass", "memory_length", "half_life", "last", "entropy"], record.recurrence
+    names += ["turn", "negative"] if x.phase is not None else []
+    names += ["erase_query", "erase_key"] if x.beta is not None else []
+    gated = x.log_gates is not None
     return [
         {name: getattr(found, name)[place].item() for name in names}
         | {"closing": found.closing_tokens(place) if gated else []}
@@ -161,6 +177,8 @@ def _singles(x: Recurrence) -> dict[str, Tensor]:
         found["write"] = x.log_write[0].T
     if x.beta is not None:
         found["beta"] = x.beta[0].T
+    if x.own is not None:
+        found["own"] = x.own[0].T
     if x.bonus is not None:
         found["bonus"] = x.bonus
     if x.normalise != "none":

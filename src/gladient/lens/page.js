@@ -3,13 +3,13 @@
 (() => {
   const $ = /** @type {(id: string) => any} */ (id => document.getElementById(id)); // each is what the page says it is
   const NAMES = {
-    gates: "gates, Γ", similarity: "similarity, qᵀk", kept: "before erasing, β Γ qᵀk", product: "implicit attention", erased: "what erasing changes",
+    gates: "gates, Γ", turned: "decay and turn, Γ cos φ", similarity: "similarity, qᵀk", kept: "before erasing, β Γ qᵀk", product: "implicit attention", erased: "what erasing changes",
   };
   const LONG = {
-    gates: "<b>Γ</b>, the gates' weight", similarity: "<b>qᵀk</b>, similarity", product: "<b>Their product</b>, the implicit attention",
+    gates: "<b>Γ</b>, the gates' weight", turned: "<b>Γ cos φ</b>, decay and turn", similarity: "<b>qᵀk</b>, similarity", product: "<b>Their product</b>, the implicit attention",
   };
   const LONG_DELTA = {
-    gates: "<b>Γ</b>, the gates alone", kept: "<b>β Γ qᵀk</b>, if nothing were erased", product: "<b>Implicit attention</b>, exact", erased: "<b>By erasing</b>, their difference",
+    gates: "<b>Γ</b>, the gates alone", turned: "<b>Γ cos φ</b>, decay and turn", kept: "<b>β Γ qᵀk</b>, if nothing were erased", product: "<b>Implicit attention</b>, exact", erased: "<b>By erasing</b>, their difference",
   };
   const RAMPS = {
     light: { up: ["#f1f4f8", "#c9dcf2", "#86b4e4", "#3b82c9", "#14579f", "#08305f"], down: ["#f1f4f8", "#fadcc6", "#f0a675", "#d86b33", "#a5431a", "#5f2409"] },
@@ -124,6 +124,7 @@
       ? "Gates alone say what a head can still remember; similarity, what it looks for; their product is what it reads."
         + (x.channels > 1 ? ` Each of ${x.channels} key channels has gates of its own: Γ is their mean, and the product is taken channel by channel.` : "")
       : "Every write first erases what the state holds for its key, so a token's weight depends on the keys written after it: gates and similarity do not separate.")
+      + (x.phase ? " Keys and queries turn from token to token: Γ cos φ is the decay times the cosine of the turn since a token was written, orange where it is read reversed; pairs of channels count by |q| |k|." : "")
       + (x.norm ? " The product is divided by the layer's normaliser." : "")
       + ` Queries and keys of this layer are kept in ${Math.ceil(Math.log2(2 * layer().steps + 1))} bits${layer().off ? `: qᵀk is off by about ${number(layer().off)} |q| |k|` : ""}.`;
     $("maps").style.setProperty("--maps", names.length);
@@ -135,6 +136,7 @@
     for (const n of names) {
       size[n] = n === "gates" ? Math.max(largest(whole.gates), 1e-300) : largest(whole[n]);
       if (n === "gates" && size[n] <= 1) size[n] = 1;
+      if (n === "turned") size[n] = size.gates;
       paint($("map-" + n), whole[n], size[n]);
       legend($("map-" + n).closest("figure").querySelector(".legend"), n);
       listen($("map-" + n));
@@ -212,7 +214,7 @@
       if (i >= 0 && i <= t) tip(describe(t, i, current) + `\nshare of the output: ${percent(current.share[i], 1)}`, event);
     };
     $("step").firstChild.onmouseleave = untip;
-    const columns = lens.quantities(x), SHORT = { gates: "Γ", similarity: "similarity", kept: "before erasing", product: "attention", erased: "erased" };
+    const columns = lens.quantities(x), SHORT = { gates: "Γ", turned: "Γ cos φ", similarity: "similarity", kept: "before erasing", product: "attention", erased: "erased" };
     const order = part.map((v, i) => i).sort((a, b) => Math.abs(part[b]) - Math.abs(part[a])).slice(0, 6);
     $("largest").innerHTML = `<table><thead><tr><th class="text">largest contributions</th><th>position</th><th>age</th>${columns.map(c => `<th>${c === "gates" && x.separable ? "ω" : SHORT[c]}</th>`).join("")}<th>share</th></tr></thead><tbody>` +
       order.map(i => `<tr><td class="text">${escape(shown(i))}</td><td>${i}</td><td>${t - i}</td>${columns.map(c => `<td>${number(current[c][i])}</td>`).join("")}<td>${percent(Math.abs(part[i]), 1)}</td></tr>`).join("") + "</tbody></table>";
@@ -244,10 +246,16 @@
   function drawTables() {
     const l = layer();
     $("heads-note").textContent = `Means over up to 64 queries, of the gates alone, in float64. ` + (l.heads.length < l.of ? `${l.heads.length} of ${l.of} heads, from the fastest to forget to the slowest.` : "")
+      + (l.pairs ? " Turn: what rotations leave of the gates' weight, with its sign; reversed: the share of the weight that they make negative." : "")
+      + (l.apart ? " Erasing: the mean cosine of the key that is read to erase, and of the one along which it is erased, with the key that is written." : "")
       + (l.separable ? "" : " Gates alone are not this layer's weights: the delta rule erases by key as well.");
-    $("heads").innerHTML = `<thead><tr><th>head</th><th>memory length</th><th>half-life</th><th>last ${l.last}</th><th>entropy</th><th>mass</th><th class="text">closes most at</th></tr></thead><tbody>` +
+    const more = [
+      ...(l.pairs ? [{ title: "turn", of: s => percent(s.turn, 1) }, { title: "reversed", of: s => percent(s.negative, 1) }] : []),
+      ...(l.apart ? [{ title: "erasing: read", of: s => number(s.erase_query) }, { title: "erased along", of: s => number(s.erase_key) }] : []),
+    ];
+    $("heads").innerHTML = `<thead><tr><th>head</th><th>memory length</th><th>half-life</th><th>last ${l.last}</th><th>entropy</th><th>mass</th>${more.map(column => `<th>${column.title}</th>`).join("")}<th class="text">closes most at</th></tr></thead><tbody>` +
       l.summary.map((s, h) => `<tr class="${h === state.head ? "chosen" : ""}"><td><button type="button" data-h="${h}" aria-label="Choose head ${l.heads[h]}">${l.heads[h]}</button></td><td>${number(s.memory_length)}</td><td>${number(s.half_life)}</td>
-      <td>${percent(s.last, 1)}</td><td>${number(s.entropy)}</td><td>${number(s.mass)}</td><td class="text">${s.closing.map(i => escape(shown(i))).join(" · ") || "–"}</td></tr>`).join("") + "</tbody>";
+      <td>${percent(s.last, 1)}</td><td>${number(s.entropy)}</td><td>${number(s.mass)}</td>${more.map(column => `<td>${column.of(s)}</td>`).join("")}<td class="text">${s.closing.map(i => escape(shown(i))).join(" · ") || "–"}</td></tr>`).join("") + "</tbody>";
     for (const button of $("heads").querySelectorAll("button")) button.onclick = () => choose({ head: +button.dataset.h });
     const rank = m => fails(m) ? (unknown(m.reconstruction.error) || unknown(m.reconstruction.lens) ? 0 : 1) : unusual(m) ? 2 : 3, every = model().layers.map((m, i) => [m, i]).sort((a, b) => rank(a[0]) - rank(b[0]) || a[1] - b[1]);
     $("proof").innerHTML = `<thead><tr><th>layer</th><th></th><th class="text">kind</th><th>lens</th><th>own rounding</th><th>explained</th></tr></thead><tbody>` + every.map(([m, i]) =>

@@ -18,6 +18,7 @@ _UP = LinearSegmentedColormap.from_list("weights", _BLUES)
 _BOTH = LinearSegmentedColormap.from_list("signed weights", [*_ORANGES[:0:-1], *_BLUES])
 _TITLES = {
     "gate_weights": "Γ, the gates' weight",
+    "signed_weights": "Γ cos φ, decay and turn",
     "similarity": "qᵀk, similarity",
     "implicit_attention": "implicit attention",
 }
@@ -27,9 +28,13 @@ _LINE = 90  # characters of a strip's line
 def heat_maps(record: Record, head: int, *, batch: int = 0) -> Figure:
     """Gate weights, similarity and implicit attention of one head; rows are queries, columns tokens.
 
-    For the delta rule, whose weights do not separate, the exact implicit attention alone.
+    For the delta rule, whose weights do not separate, the exact implicit attention alone. Layers that rotate have a map
+    besides of decay times the cosine of the turn, blue where a token is read as it was written, orange where reversed.
     """
-    names = list(_TITLES) if record.recurrence.separable else ["implicit_attention"]
+    x = record.recurrence
+    apart = ["gate_weights", "similarity"] if x.separable else []
+    shown = {*apart, "implicit_attention", *(["signed_weights"] if x.phase is not None else [])}
+    names = [name for name in _TITLES if name in shown]
     figure = blank(3.6 * len(names), 3.6)
     positions = record.recurrence.positions.numpy(force=True)
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
@@ -88,7 +93,7 @@ def token_strip(
         head: which of its heads.
         query: a captured position.
         tokens: one string per token.
-        weights: gate_weights, similarity or implicit_attention.
+        weights: gate_weights, signed_weights, similarity or implicit_attention.
         batch: which text.
 
     Raises:

@@ -10,7 +10,7 @@ from torch import Tensor
 from gladient.lens import weights
 from gladient.lens.proof import Distances, Reconstruction, judge, measure
 from gladient.lens.recurrence import Recurrence, Selection, resolve
-from gladient.lens.summary import Summary, join, summarise
+from gladient.lens.summary import Summary, erase_cosines, join, summarise
 from gladient.lens.wpgd import WPGDView
 
 __all__ = ["Record"]
@@ -62,9 +62,10 @@ class Record:
 
     def __repr__(self) -> str:
         B, Q, H, T = self.shape
+        turns = "" if self.recurrence.phase is None else ", turning"
         return (
             f"Record(layer {self.layer} {self.module!r}, {self.architecture}, call {self.call}, batch {B}, "
-            f"{Q} queries, {T} tokens, {H} heads, {self.family} gates)"
+            f"{Q} queries, {T} tokens, {H} heads, {self.family} gates{turns})"
         )
 
     @property
@@ -131,6 +132,26 @@ class Record:
             )
         return weights.similarity(self._ask(heads, queries), channel=self._channel(channel))
 
+    def signed_weights(
+        self, heads: Selection = None, queries: Selection = None, *, channel: int | None = None
+    ) -> Float[Tensor, "B H Q T"]:
+        r"""Decay times the cosine of what turns between write and read: what Mamba-3's gates and angles weigh together.
+
+        $$ \omega_{ti} = \frac{\sum_p |q_{tp}| |k_{ip}| \, \Gamma_{i \to t} \cos(\Phi_{tp} - \Phi_{ip})}
+           {\sum_p |q_{tp}| |k_{ip}|} $$
+
+        over pairs p of channels, each by the most that it can add to the attention; pairs that do not turn have a
+        cosine of 1. Below 0, a token's write is read reversed. Of one `channel`: $\Gamma \cos$ of its pair.
+        The implicit attention is not a product of it: where query and key point is apart from how far they turn.
+
+        Raises:
+            ValueError: for a layer that does not rotate.
+        """
+        if self.recurrence.phase is None:
+            raise ValueError(f"{self.module} does not rotate: its weights have no sign; ask for gate_weights")
+        chosen = None if channel is None else resolve(channel, self.recurrence.q.shape[3], "channel")[0]
+        return weights.signed_weights(self._ask(heads, queries), channel=chosen)
+
     def implicit_attention(self, heads: Selection = None, queries: Selection = None) -> Float[Tensor, "B H Q T"]:
         """The exact weights of the values in the output: gates and similarity, normalised as the layer does."""
         return weights.implicit_attention(self._ask(heads, queries))
@@ -172,14 +193,28 @@ class Record:
         return judge(self.recurrence, Distances.join(measured))
 
     def summary(self, heads: Selection = None, queries: Selection = None, *, last: int = 8) -> Summary:
-        """Memory length, half-life, share of the last tokens, entropy, closing tokens: see `Summary`."""
+        """Memory length, half-life, share of the last tokens, entropy, turns, erasing, closing tokens: `Summary`."""
         chosen = resolve(heads, self.heads, "head")
         size = max(1, min(_PART_BYTES, self.max_bytes) // max(self.bytes_for(0, queries), 1))
         parts = []
         for begin in range(0, len(chosen), size):
-            x = self._ask(chosen[begin : begin + size], queries, double=False).gates_alone().double()
-            parts.append(summarise(weights.gate_weights(x), x, last=last))
+            parts.append(summarise(self._ask(chosen[begin : begin + size], queries, double=False), last=last))
         return join(parts)
+
+    def erase_cosines(self, heads: Selection = None) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B T H"]]:
+        """How far a delta rule erases from where it writes: two cosines with each token's write key.
+
+        Returns:
+            read: of the key by which it reads what to erase (RWKV-7's κ, Comba's p).
+            place: of the key along which it takes that away (RWKV-7's rates · κ).
+            Both are 1 for the plain delta rule, and NaN at tokens that erase nothing, such as padding.
+
+        Raises:
+            ValueError: for a layer without a delta rule.
+        """
+        if self.recurrence.separable:
+            raise ValueError(f"{self.module} follows no delta rule: it erases nothing")
+        return erase_cosines(self.recurrence.select(heads))
 
     def wpgd_view(self, head: int, query: int, *, batch: int = 0) -> WPGDView:
         """The layer at one query as the step of weighted preconditioned gradient descent that it is."""

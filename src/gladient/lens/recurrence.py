@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gladient._autocast import casts
+from gladient.ops.rotation import join_pairs, split_pairs, turned
 
 __all__ = ["Recurrence", "Selection", "autocast_dtype", "change_each", "resolve"]
 
@@ -16,7 +17,8 @@ Selection = int | slice | Sequence[int] | None  # of heads or positions: one, a 
 
 # Which fields run over positions of the queries, over tokens, and over heads (and in which dimension).
 _QUERY_FIELDS = ("q", "skip", "output_gate", "output")
-_READS, _NORMALISERS = ("after", "before"), ("none", "sum", "mlstm")
+_READS, _NORMALISERS, _PAIRS = ("after", "before"), ("none", "sum", "mlstm"), ("adjacent", "halves")
+_TURNING = ("q", "k", "erase_query", "erase_key")
 _HEAD_DIM = {"rate": 0, "bonus": 0, "initial_state": 1, "initial_normaliser": 1, "initial_log_scale": 1}
 
 
@@ -29,7 +31,9 @@ class Recurrence:
 
     with log gates $\log \Gamma_t$ = `rate` · `log_gates`. With `beta` it is the gated delta rule,
     $S_t = (I - b_t m_t^\top)(\Gamma_t \odot S_{t-1}) + \beta_t k_t v_t^\top$, where $b_t = k_t$ and
-    $m_t = \beta_t k_t$ unless a layer erases by keys of its own. A layer whose channels
+    $m_t = \beta_t k_t$ unless a layer erases by keys of its own; with `erase_read` "before" (RWKV-7) it is
+    $S_t = \Gamma_t \odot S_{t-1} - b_t m_t^\top S_{t-1} + \beta_t k_t v_t^\top$. With `phase` (Mamba-3, RoPE) pair p
+    of the channels of $q_t$, $k_t$, $m_t$ and $b_t$ is turned by $\Phi_{tp}$ before all that. A layer whose channels
     are gated one by one (Mamba, RG-LRU, RWKV-4) has as many heads as channels, with values of one number. Tensors may
     be expanded views.
 
@@ -43,8 +47,16 @@ class Recurrence:
         rate: factor of the log gates, [H] or [H, K]; None for 1.
         log_write: log of an input gate, $w_t$, [B, T, H].
         beta: write strength of the delta rule, [B, T, H].
-        erase_query: what is erased is what the decayed state holds for it, $m_t$, [B, T, H, K]; None for β k.
+        erase_query: what is erased is what the state holds for it, $m_t$, [B, T, H, K]; None for β k.
         erase_key: where it is erased, $b_t$, [B, T, H, K]; None for k.
+        erase_read: whether that is the state "after" the decay at t, or "before" it.
+        phase: the sum of all angles up to t, $\Phi_t$, [B, T, H, P]; the first P pairs turn. None for no rotation.
+        pairs: which channels turn together, "adjacent", (2i, 2i + 1), or "halves", (i, i + K/2). Gates of key channels
+            are the same within a pair.
+        own: weight of a token's write at its own query, where it is not 1, [B, T, H] (Mamba-3, whose next token adds to
+            it).
+        ranks: how many tokens are written together (Mamba-3's MIMO). Their queries stand at the last of them, read all
+            of them by `own`, and the gate of all is the first one's.
         read: "after" the write at t, or "before" it and before the decay at t (RWKV).
         bonus: weight of the current token's key where `read` is "before", [H, K].
         initial_state: $S_0$, [B, H, K, V]; None for zeros.
@@ -59,10 +71,12 @@ class Recurrence:
             its sums: autocast's; None for none. The proof allows for it.
 
     Raises:
-        ValueError: if `read` or `normalise` is none of these, gates or queries do not fit the keys, or the delta rule
-            comes with an input gate, a bonus or a normaliser, or erases without `beta`.
+        ValueError: if `read`, `erase_read`, `pairs` or `normalise` is none of these; if gates, phases or queries do not
+            fit the keys; if the delta rule comes with an input gate, a bonus or a normaliser, or erases without `beta`;
+            if `own` comes with any of them or a read before the write, or `phase` with a bonus.
 
-    Source: equations of gated linear attention in section 2 of arXiv 2504.04308; delta rule: arXiv 2412.06464.
+    Source: equations of gated linear attention in section 2 of arXiv 2504.04308; delta rule: arXiv 2412.06464; RWKV-7:
+    arXiv 2503.14456; Mamba-3: arXiv 2603.15569.
 
     >>> import torch
     >>> ones = torch.ones(1, 3, 1, 1)
@@ -81,6 +95,11 @@ class Recurrence:
     beta: Float[Tensor, "B T H"] | None = None
     erase_query: Float[Tensor, "B T H K"] | None = None
     erase_key: Float[Tensor, "B T H K"] | None = None
+    erase_read: str = "after"
+    phase: Float[Tensor, "B T H P"] | None = None
+    pairs: str = "adjacent"
+    own: Float[Tensor, "B T H"] | None = None
+    ranks: int = 1
     read: str = "after"
     bonus: Float[Tensor, "H K"] | None = None
     initial_state: Float[Tensor, "B H K V"] | None = None
@@ -93,9 +112,10 @@ class Recurrence:
     products: torch.dtype | None = None
 
     def __post_init__(self) -> None:
-        for name, given, allowed in (("read", self.read, _READS), ("normalise", self.normalise, _NORMALISERS)):
-            if given not in allowed:
-                raise ValueError(f"{name} is {given!r}; it must be one of {', '.join(allowed)}")
+        allowed = {"read": _READS, "erase_read": _READS, "pairs": _PAIRS, "normalise": _NORMALISERS}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(values)}")
         if self.log_gates is not None and self.log_gates.shape[:3] != self.k.shape[:3]:
             raise ValueError(f"log_gates {tuple(self.log_gates.shape)} do not begin as keys do: {tuple(self.k.shape)}")
         if len(self.positions) != self.q.shape[1]:
@@ -105,10 +125,26 @@ class Recurrence:
             raise ValueError("erase_query and erase_key belong to the delta rule; give beta too, 1 for whole writes")
         if self.beta is not None and not plain:
             raise ValueError("the delta rule (beta) goes without log_write, bonus and normaliser; leave them out")
+        if (self.own is not None or self.ranks > 1) and not (plain and self.beta is None and self.read == "after"):
+            raise ValueError("own and ranks go with plain linear attention that reads after the write; leave them out")
+        self._check_phase()
+
+    def _check_phase(self) -> None:
+        K = self.k.shape[3]
+        if self.phase is None:
+            return
+        if K % 2 or self.phase.shape[:3] != self.k.shape[:3] or self.phase.shape[3] > K // 2:
+            raise ValueError(
+                f"phase has shape {tuple(self.phase.shape)}; beside keys {tuple(self.k.shape)} it is [B, T, H, P]: "
+                "P of K / 2 pairs of channels turn, and K must be even"
+            )
+        if self.bonus is not None:
+            raise ValueError("a bonus of channels does not commute with a turn; leave phase or bonus out")
 
     def __repr__(self) -> str:
         B, Q, _, K = self.q.shape
         rule = ", delta rule" if self.beta is not None else ""
+        rule += f", {self.phase.shape[3]} of {K // 2} pairs turn" if self.phase is not None else ""
         return (
             f"Recurrence(batch {B}, {Q} queries, {self.tokens} tokens, {self.heads} heads, keys of {K}, "
             f"values of {self.v.shape[3]}, {self.family} gates{rule})"
@@ -150,6 +186,25 @@ class Recurrence:
             raise ValueError("a recurrence without beta erases nothing")
         query = self.beta[..., None] * self.k if self.erase_query is None else self.erase_query
         return query, self.k if self.erase_key is None else self.erase_key
+
+    @property
+    def turned(self) -> "Recurrence":
+        """The same without rotation: what turns is turned, by the phase at its token."""
+        if self.phase is None:
+            return self
+        phases = {name: self.phase[:, self.positions] if name == "q" else self.phase for name in _TURNING}
+        given = {name: getattr(self, name) for name in _TURNING if getattr(self, name) is not None}
+        changed: dict[str, Any] = {name: turned(phases[name], self.pairs, x)[0] for name, x in given.items()}
+        return replace(self, phase=None, **changed)
+
+    @property
+    def aligned(self) -> "Recurrence":
+        """The same with every pair of queries, keys and state at its length and along its first channel."""
+        if self.phase is None:
+            return self
+        state = None if self.initial_state is None else _align(self.initial_state.mT, self.pairs).mT
+        q, k = (_align(x, self.pairs) for x in (self.q, self.k))
+        return replace(self, q=q, k=k, initial_state=state)
 
     def select(self, heads: Selection = None, queries: Selection = None) -> "Recurrence":
         """The same recurrence for some heads, and for the queries at some of the captured positions.
@@ -239,6 +294,12 @@ def change_each(x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     """
     own = tuple(slice(0, 1) if step == 0 else slice(None) for step in x.stride())
     return change(x[own]).expand(x.shape)
+
+
+def _align(x: Tensor, pairs: str) -> Tensor:
+    """Each pair of channels [..., K] as its length and 0."""
+    first, second = split_pairs(x, pairs)
+    return join_pairs(torch.hypot(first, second), torch.zeros_like(first), pairs)
 
 
 def _take(x: Tensor, dim: int, chosen: list[int]) -> Tensor:

@@ -7,11 +7,15 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from gladient.lens.recurrence import Recurrence
-from gladient.lens.weights import gate_weights
+from gladient.lens.weights import gate_weights, signed_weights
 
-__all__ = ["Summary", "join", "summarise"]
+__all__ = ["Summary", "erase_cosines", "join", "summarise"]
+
+
+_ERASING = ("erase_query", "erase_key")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,12 @@ class Summary:
         last_tokens: k of that share.
         entropy: entropy of the weight's distribution over tokens, in nats, [H].
         gate: the mean log gate at each token, -inf where one forgets all, [H, T]: its lowest entries close the gates.
+        turn: $\sum_i \omega_{ti} / \sum_i \Gamma_{i \to t}$, what rotations leave of the weight, with its sign, [H]; 1
+            where nothing turns. ω are `Record.signed_weights`.
+        negative: share of |ω| that is negative, [H].
+        erase_query: mean cosine of what is read to erase and the key that is written, over tokens that erase, [H]; NaN
+            where none does, as in layers without a delta rule.
+        erase_key: the same for where it is erased, [H].
 
     Gates of 1/2 throughout, at the last of four tokens (weights 1/8, 1/4, 1/2, 1):
 
@@ -46,17 +56,24 @@ class Summary:
     last_tokens: int
     entropy: Float[Tensor, " H"]
     gate: Float[Tensor, "H T"]
+    turn: Float[Tensor, " H"]
+    negative: Float[Tensor, " H"]
+    erase_query: Float[Tensor, " H"]
+    erase_key: Float[Tensor, " H"]
 
     def closing_tokens(self, head: int, count: int = 5) -> list[int]:
         """The positions whose gates close most, most closed first; `head` counts those summarised."""
         return self.gate[head].argsort()[:count].tolist()
 
 
-def summarise(weights: Float[Tensor, "B H Q T"], x: Recurrence, *, last: int) -> Summary:
-    """Summaries of the gate weights of `x`."""
-    age = (x.positions[:, None] - torch.arange(x.tokens, device=x.k.device)).clamp_min(0).to(weights.dtype)
+def summarise(given: Recurrence, *, last: int) -> Summary:
+    """Summaries of the gate weights of a recurrence; ages are in steps, of which each may write several keys."""
+    x = given.gates_alone().double()
+    weights, step = gate_weights(x), torch.arange(x.tokens, device=x.k.device) // x.ranks
+    age = (x.positions[:, None] // x.ranks - step).clamp_min(0).to(weights.dtype)
     mass = weights.sum(3).clamp_min(1e-300)
-    decays = weights if x.log_write is None else gate_weights(replace(x, log_write=None))
+    plain = x.log_write is None and x.own is None
+    decays = weights if plain else gate_weights(replace(x, log_write=None, own=None))
     held = decays >= 0.5 * (1 - 1e-6)  # a half that float32 gates made counts
     del decays
     gates = x.k.new_zeros(x.k.shape[:3]) if x.log_gates is None else x.log_gates
@@ -73,7 +90,30 @@ def summarise(weights: Float[Tensor, "B H Q T"], x: Recurrence, *, last: int) ->
         last_tokens=last,
         entropy=per_head(torch.special.entr(weights).sum(3) / mass + mass.log()),
         gate=gates.mean(0).T,
+        **_turns(given, mass),
+        **{name: each.nanmean((0, 1)) for name, each in zip(_ERASING, erase_cosines(given), strict=True)},
     )
+
+
+def _turns(given: Recurrence, mass: Float[Tensor, "B H Q"]) -> dict[str, Tensor]:
+    if given.phase is None:
+        return {"turn": mass.new_ones(given.heads), "negative": mass.new_zeros(given.heads)}
+    signed = signed_weights(given.double())
+    negative = signed.clamp_max(0).abs().sum(3) / signed.abs().sum(3).clamp_min(1e-300)
+    return {"turn": (signed.sum(3) / mass).mean((0, 2)), "negative": negative.mean((0, 2))}
+
+
+def erase_cosines(x: Recurrence) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B T H"]]:
+    """Of what is read to erase, and of where it is erased, with the key that is written; NaN where nothing is."""
+    if x.beta is None:
+        return (x.k.new_full(x.k.shape[:3], torch.nan, dtype=torch.float64),) * 2
+    each = [(key.double(), x.k.double()) for key in x.erasing]
+    read, place = (functional.cosine_similarity(*pair, dim=3).where(_both(*pair), torch.nan) for pair in each)
+    return read, place
+
+
+def _both(a: Tensor, b: Tensor) -> Tensor:
+    return a.any(3) & b.any(3)
 
 
 def join(parts: Sequence[Summary]) -> Summary:

@@ -35,13 +35,37 @@ const lens = (() => {
     return all.subarray(place * size, (place + 1) * size);
   }
   async function operands(layer, head) {
-    const x = { K: layer.size, before: layer.before, separable: layer.separable };
-    for (const name of ["q", "k", "gates", "rate", "write", "beta", "bonus", "norm", "scale", "sizes", "erase_query", "erase_key"])
+    const x = { K: layer.size, before: layer.before, separable: layer.separable, pairs: layer.pairs, early: layer.erases_before };
+    for (const name of ["q", "k", "gates", "rate", "write", "beta", "bonus", "norm", "scale", "sizes", "erase_query", "erase_key", "own", "phase"])
       x[name] = await ofHead(layer[name], head, layer.heads.length);
     x.T = x.k.length / x.K;
     x.each = x.gates ? x.gates.length / x.T : 0;                 // gates kept for each token
     x.channels = x.rate ? x.rate.length : x.each;                // gates that a token has
+    if (x.phase) for (const name of ["q", "k"]) Object.assign(x, { [name + "Turn"]: turnOf(x, x[name]) });
     return x;
+  }
+
+  // Rotation: pairs of channels, each of a length that no turn changes, and a phase; those that do not turn have phase 0
+  const first = (x, p) => x.pairs === "adjacent" ? 2 * p : p, second = (x, p) => x.pairs === "adjacent" ? 2 * p + 1 : p + x.K / 2;
+  function turnOf(x, a) {
+    const n = x.K / 2, P = x.phase.length / x.T, found = { size: new Float64Array(x.T * n), x: new Float64Array(x.T * n), y: new Float64Array(x.T * n) };
+    for (let t = 0; t < x.T; t++) for (let p = 0; p < n; p++) {
+      const size = Math.hypot(a[t * x.K + first(x, p)], a[t * x.K + second(x, p)]), phase = p < P ? x.phase[t * P + p] : 0;
+      found.size[t * n + p] = size;
+      found.x[t * n + p] = size * Math.cos(phase);
+      found.y[t * n + p] = size * Math.sin(phase);
+    }
+    return found;
+  }
+  function turned(x, t, i, weight) {                              // decay times cosine, pairs by the most that they could add
+    const n = x.K / 2, { qTurn: q, kTurn: k } = x;
+    let sum = 0, most = 0;
+    for (let p = 0; p < n; p++) {
+      const a = t * n + p, b = i * n + p;
+      sum += weight(p) * (q.x[a] * k.x[b] + q.y[a] * k.y[b]);
+      most += q.size[a] * k.size[b];
+    }
+    return most ? sum / most : 0;
   }
   const gate = (x, i, c) => !x.channels ? 0 : x.rate ? x.gates[i] * x.rate[c] : x.gates[i * x.each + c];
   function closed(x, i) {                                         // how far a token's gates close, mean over channels
@@ -52,14 +76,14 @@ const lens = (() => {
   }
 
   // One query
-  const quantities = x => x.separable ? ["gates", "similarity", "product"] : ["gates", "kept", "product", "erased"];
+  const quantities = x => ["gates", ...(x.phase ? ["turned"] : []), ...(x.separable ? ["similarity", "product"] : ["kept", "product", "erased"])];
   function dot(a, i, b, j, K) {
     let sum = 0;
     for (let c = 0; c < K; c++) sum += a[i + c] * b[j + c];
     return sum;
   }
   function row(x, t) {
-    const found = Object.fromEntries(["gates", "similarity", "product"].map(name => [name, new Float64Array(t + 1)]));
+    const found = Object.fromEntries(["gates", "similarity", "product", ...(x.phase ? ["turned"] : [])].map(name => [name, new Float64Array(t + 1)]));
     const { gates, similarity, product } = found, { q, k, K } = x, many = x.channels > 1;
     const past = new Float64Array(Math.max(1, x.channels));
     const shift = i => x.write ? x.write[i] - (x.scale ? x.scale[t] : 0) : 0;
@@ -81,8 +105,10 @@ const lens = (() => {
         gates[i] = Math.exp(past[0] + late);
         product[i] = similarity[i] * gates[i];
       }
+      if (x.phase) found.turned[i] = turned(x, t, i, p => many ? Math.exp(past[first(x, p)] + late) : gates[i]);
       for (let c = 0; c < x.channels; c++) past[c] += gate(x, i, c);
     }
+    if (x.own) for (const name of ["gates", "product", "turned"]) if (found[name]) found[name][t] *= x.own[t];
     if (x.norm) for (let i = 0; i <= t; i++) product[i] *= x.norm[t];
     return x.separable ? found : erasing(x, t, found);
   }
@@ -92,9 +118,12 @@ const lens = (() => {
     for (let i = x.before ? t - 1 : t; i >= 0; i--) {
       product[i] = x.beta[i] * dot(k, i * K, u, 0, K);
       const m = x.erase_query ?? k, strength = x.erase_query ? 1 : x.beta[i], taken = strength * dot(x.erase_key ?? k, i * K, u, 0, K);
-      for (let c = 0; c < K; c++) u[c] = (u[c] - taken * m[i * K + c]) * Math.exp(gate(x, i, x.channels > 1 ? c : 0));
+      for (let c = 0; c < K; c++) {
+        const decay = Math.exp(gate(x, i, x.channels > 1 ? c : 0));
+        u[c] = u[c] * decay - taken * m[i * K + c] * (x.early ? 1 : decay);
+      }
     }
-    return { gates: found.gates, similarity: found.similarity, kept, product, erased: product.map((v, i) => v - kept[i]) };
+    return { ...found, kept, product, erased: product.map((v, i) => v - kept[i]) };
   }
   const squares = x => Object.fromEntries(quantities(x).map(name => [name, new Float32Array(x.T * x.T)]));
   function matrix(x) {

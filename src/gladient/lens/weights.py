@@ -20,6 +20,7 @@ __all__ = [
     "implicit_attention",
     "largest_log_weight",
     "rebuild",
+    "signed_weights",
     "similarity",
 ]
 
@@ -47,18 +48,44 @@ def gate_weights(
     return scores.to(dtype)
 
 
+def signed_weights(x: Recurrence, *, channel: int | None = None) -> Float[Tensor, "B H Q T"]:
+    r"""$\Gamma_{i \to t}$ times the cosine of what turns between i and t: negative where a write is read reversed.
+
+    Pairs turn by angles of their own, and their cosines count by what they could add to the attention at most:
+
+    $$ \frac{\sum_p |q_{tp}| |k_{ip}| \, \Gamma_{i \to t, p} \cos(\Phi_{tp} - \Phi_{ip})}{\sum_p |q_{tp}| |k_{ip}|} $$
+
+    with a cosine of 1 for pairs that do not turn: the attention of keys that point along the query before they turn,
+    over the similarity of such keys. 0 where query or key is 0. Of one `channel`: its pair's alone. `x` is in float64.
+    """
+    if channel is not None:
+        return gate_weights(x, channel=channel if x.family == "key" else None) * _cosines(x, channel)
+    pointed = x.aligned.turned
+    most, found = similarity(replace(x.aligned, phase=None)), _scores(pointed, pointed.q, pointed.k)
+    return torch.where(most == 0, 0.0, found / most)
+
+
+def _cosines(x: Recurrence, channel: int) -> Float[Tensor, "B H Q T"]:
+    """Of the angle by which the pair of a key channel turns between each token and each query."""
+    assert x.phase is not None
+    pair = channel // 2 if x.pairs == "adjacent" else channel % (x.k.shape[3] // 2)
+    turns = pair < x.phase.shape[3]
+    phase = (x.phase[..., pair] if turns else x.k.new_zeros(x.k.shape[:3])).movedim(1, 2)
+    return (phase[:, :, x.positions, None] - phase[:, :, None]).cos()
+
+
 def channel_weights(x: Recurrence, *, dtype: torch.dtype = torch.float64) -> Tensor:
     """`gate_weights` with every key channel's own: [B, H, Q, T], or [B, H, Q, T, K] for gates of key channels."""
     channels = x.log_gates.shape[3:] if x.log_gates is not None else ()
     out = x.q.new_zeros(x.q.shape[0], x.heads, x.q.shape[1], x.tokens, *channels, dtype=dtype)
     for rows, columns, logs in _log_weights(x):
         out[:, :, rows, columns] = logs.to(dtype).exp_()
-    return out
+    return _weigh_own(x, out)
 
 
 def similarity(x: Recurrence, *, channel: int | None = None) -> Float[Tensor, "B H Q T"]:
     """$q_t^T k_i$ for tokens that t sees, 0 for the others; the current token's with the bonus, where there is one."""
-    part = slice(None) if channel is None else slice(channel, channel + 1)
+    x, part = x.turned, slice(None) if channel is None else slice(channel, channel + 1)
     q, k = x.q[..., part], x.k[..., part]
     scores = torch.einsum("bqhk,bthk->bhqt", q, k)
     if x.bonus is not None:
@@ -74,7 +101,8 @@ def implicit_attention(x: Recurrence) -> Float[Tensor, "B H Q T"]:
     rule $A = (QK^\top \odot \Gamma)(I + \mathrm{diag}(\beta)\,
     \mathrm{tril}(KK^\top \odot \Gamma, -1))^{-1}\mathrm{diag}(\beta)$, and where it erases by keys of its own
     $A = (QK^\top \odot \Gamma - Z\, \mathrm{tril}(MK^\top \odot \Gamma, -1))\, \mathrm{diag}(\beta)$ with
-    $Z = (QB^\top \odot \Gamma)(I + \mathrm{tril}(MB^\top \odot \Gamma, -1))^{-1}$.
+    $Z = (QB^\top \odot \Gamma)(I + \mathrm{tril}(MB^\top \odot \Gamma, -1))^{-1}$, where M reads what is left
+    before its own token's decay if `erase_read` is "before".
     """
     return _attend(x)[0]
 
@@ -83,6 +111,7 @@ def carry(x: Recurrence, attended: "_Attended | None" = None) -> Float[Tensor, "
     """What the initial state adds to each output; zeros if there is none. `attended` is `_attend(x)`, if known."""
     if x.initial_state is None:
         return torch.zeros_like(x.output)
+    x = x.turned
     if not x.separable or x.normalise != "none":
         attended = attended or _attend(x)
     known = None if attended is None else attended.initial
@@ -111,6 +140,7 @@ class _Attended(NamedTuple):
 
 
 def _attend(x: Recurrence) -> _Attended:
+    x = x.turned
     if not x.separable:
         attention, initial = _delta_scores(x)
         return _Attended(attention, _normaliser(x, attention), initial)
@@ -153,6 +183,18 @@ def _scores(x: Recurrence, a: Tensor, b: Tensor, positions: Tensor | None = None
         if x.log_write is not None:
             own = own * (x.log_write.movedim(1, 2)[:, :, x.positions] - largest_log_weight(x)).exp()
         out.scatter_(3, x.positions.expand(own.shape)[..., None], own[..., None])
+    return _weigh_own(x, out)
+
+
+def _weigh_own(x: Recurrence, out: Tensor) -> Tensor:
+    """Weights [B, H, Q, T] or [B, H, Q, T, K], those of the query's own step by their weight there."""
+    if x.own is None:
+        return out
+    device = x.k.device
+    rows = torch.arange(len(x.positions), device=device)[:, None]
+    step = x.positions[:, None] - torch.arange(x.ranks, device=device)
+    own = x.own.movedim(1, 2)[:, :, step].to(out.dtype)
+    out[:, :, rows, step] *= own if out.ndim == 4 else own[..., None]
     return out
 
 
@@ -208,14 +250,14 @@ def _delta_scores(x: Recurrence) -> tuple[Float[Tensor, "B H Q T"], Float[Tensor
         some, rows = slice(start, start + DELTA_TOKENS), (x.positions >= start).nonzero()[:, 0]
         part = _part(x, some, rows, reading[:, :, rows].movedim(1, 2))
         out[:, :, rows, some], erased = _solve_delta(part)
-        erasing = _read_initial(part, part.erasing[0], _tokens(part))
+        erasing = _read_initial(part, part.erasing[0], _recalled(part))
         reading[:, :, rows] = _read_initial(part, part.q, part.positions) - erased @ erasing
     return out, reading
 
 
 def _part(x: Recurrence, some: slice, rows: Tensor, q: Tensor) -> Recurrence:
     """Some tokens of a delta rule, from no state, and some of its queries: those after them stand at the last."""
-    names = ("k", "v", "log_gates", "beta", "erase_query", "erase_key")
+    names = ("k", "v", "log_gates", "beta", "erase_query", "erase_key")  # what turns is turned already
     tokens = {name: value[:, some] for name in names if (value := getattr(x, name)) is not None}
     queries: dict[str, Any] = {"q": q, "output": x.output[:, rows], "skip": None, "output_gate": None}
     positions = (x.positions[rows] - some.start).clamp_max(tokens["k"].shape[1] - 1)
@@ -226,11 +268,16 @@ def _solve_delta(x: Recurrence) -> tuple[Tensor, Tensor]:
     """The attention, and Z: how much of what each token erases is missing at each query."""
     assert x.beta is not None
     (m, b), beta = x.erasing, x.beta.movedim(1, 2)[:, :, None]
-    recall, scores = _scores(x, m, b, _tokens(x)).tril_(-1), _scores(x, x.q, b)
+    recall, scores = _scores(x, m, b, _recalled(x)).tril_(-1), _scores(x, x.q, b)
     Z = torch.linalg.solve_triangular(recall, scores, upper=False, left=False, unitriangular=True)
-    if x.erase_query is None and x.erase_key is None:
+    if x.erase_query is None and x.erase_key is None and x.erase_read == "after":
         return Z * beta, Z
-    return (_scores(x, x.q, x.k) - Z @ _scores(x, m, x.k, _tokens(x)).tril_(-1)) * beta, Z
+    return (_scores(x, x.q, x.k) - Z @ _scores(x, m, x.k, _recalled(x)).tril_(-1)) * beta, Z
+
+
+def _recalled(x: Recurrence) -> Tensor:
+    """After which token's decay each token reads what it erases, [T]."""
+    return _tokens(x) - int(x.erase_read == "before")
 
 
 def _normaliser(x: Recurrence, scores: Tensor) -> Tensor:

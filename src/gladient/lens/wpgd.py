@@ -23,9 +23,10 @@ class WPGDView:
     Attributes:
         omega: weights that the gates give, [T]; [T, K] where every key channel has its own. None for the delta
             rule, which is not one step but one for each token.
-        keys: features, [T, K]; the query's own token's with the bonus, where there is one.
+        keys: features, [T, K], turned where the layer rotates; the query's own token's with the bonus, where there is
+            one.
         targets: values, [T, V].
-        query: [K].
+        query: [K], turned likewise.
         attention: weight of each target in the output, [T].
         contributions: attention times targets, [T, V]; they sum to `prediction`.
         prediction: the output before carry, skip and output gate, [V].
@@ -53,6 +54,7 @@ class WPGDView:
     @classmethod
     def of(cls, x: Recurrence, batch: int) -> "WPGDView":
         """The view of a recurrence of one head and one query."""
+        x = x.turned
         attention, targets = weights.implicit_attention(x)[batch, 0, 0], x.v[batch, :, 0]
         contributions = attention[:, None] * targets
         omega = weights.channel_weights(x)[batch, 0, 0] if x.separable else None

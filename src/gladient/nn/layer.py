@@ -13,10 +13,9 @@ from gladient._autocast import outside_autocast
 from gladient.nn.config import LayerConfig
 from gladient.nn.gate import TokenAngle, TokenGate, TokenRate, TokenStep
 from gladient.nn.stack import check_last, contract, in_groups, member_normal, project, rounded
-from gladient.ops import Gates, Mamba3State, cumulative_angles, mamba3
+from gladient.ops import Gates, Mamba3State, cumulative_angles, mamba3, rotation
 from gladient.ops.dispatch import operate
 from gladient.ops.formulas import unit
-from gladient.ops.rotation import turned
 from gladient.ops.sequences import accumulation
 
 __all__ = ["GatedLinearAttention", "State"]
@@ -239,12 +238,12 @@ class GatedLinearAttention(nn.Module):
         if phase is None:
             return operate(q, k, v, **families, **more, **options)
         turning = [name for name in more if name != "beta"]
-        k, *others = turned(phase, "adjacent", k, *(more[name] for name in turning))
+        k, *others = rotation.turned(phase, "adjacent", k, *(more[name] for name in turning))
         more |= dict(zip(turning, others, strict=True))
-        (q,) = turned(phase[:, -q.shape[1] :], "adjacent", q)
+        (q,) = rotation.turned(phase[:, -q.shape[1] :], "adjacent", q)
         o, S = operate(q, k, v, **families, **more, **options)
         # Turned keys are those of a state that does not turn. The layer's does, and so carries no phase.
-        return o, S if S is None or not k.shape[1] else turned(-phase[:, -1, :, None], "adjacent", S.mT)[0].mT
+        return o, S if S is None or not k.shape[1] else rotation.turned(-phase[:, -1, :, None], "adjacent", S.mT)[0].mT
 
     def _normalised(self, x: Tensor, queries: bool = False) -> Tensor:
         kind = self.config.normalise

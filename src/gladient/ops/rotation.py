@@ -9,14 +9,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from gladient._autocast import outside_autocast
-from gladient.ops.call import Backend
+from gladient.ops.call import Backend, prepare
 from gladient.ops.check import check_kinds, check_option
-from gladient.ops.dispatch import operate
+from gladient.ops.dispatch import run_call
 from gladient.ops.function import transformed
 from gladient.ops.gates import earlier, to_heads
 from gladient.ops.sequences import accumulation
 
-__all__ = ["Mamba3State", "Pairs", "cumulative_angles", "mamba3", "rotate", "turned"]
+__all__ = [
+    "Mamba3Call", "Mamba3State", "Pairs", "cumulative_angles", "join_pairs", "mamba3", "rotate", "run_mamba3",
+    "split_pairs", "turned",
+]  # fmt: skip
 
 Pairs: TypeAlias = Literal["adjacent", "halves"]
 """Which channels turn together: (2i, 2i + 1), or (i, i + K/2)."""
@@ -37,6 +40,50 @@ class Mamba3State(NamedTuple):
     phase: Tensor
     key: Tensor
     value: Tensor
+
+
+class Mamba3Call(NamedTuple):
+    """One call of Mamba-3, checked: all have H heads, the dtype of sums, and r ranks, one where none were given.
+
+    Attributes:
+        q: queries before they turn, [B, T, H, r, K].
+        k: keys before they turn, [B, T, H, r, K].
+        v: values, [B, T, H, r, V].
+        g: log gates, [B, T, H].
+        own: λ Δ, what a token writes for itself and for later ones, [B, T, H].
+        former: (1 - λ) Δ, what it writes of the token before, [B, T, H].
+        phase: the sum of all angles, [B, T, H, P], float64.
+        state: what the tokens before left.
+        pairs: which channels turn together.
+        scale: factor of every output.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    g: Tensor
+    own: Tensor
+    former: Tensor
+    phase: Tensor
+    state: Mamba3State
+    pairs: Pairs
+    scale: float
+
+    @property
+    def many(self) -> bool:
+        """Whether ranks were given."""
+        return self.state.key.ndim == 4
+
+    @property
+    def written(self) -> Tensor:
+        """What later tokens read of each, which the next one adds to: [B, T, H]."""
+        return self.own + earlier(self.former)
+
+    @property
+    def initial(self) -> Tensor:
+        """The state before the first token, with what that writes of the one before: [B, H, K, V]."""
+        key, value = (x if self.many else x[:, :, None] for x in (self.state.key, self.state.value))
+        return self.state.S + self.former[:, :1].sum(1)[..., None, None] * torch.einsum("bhrk,bhrv->bhkv", key, value)
 
 
 def cumulative_angles(angles: Float[Tensor, "B T *rest"], initial: Tensor | None = None) -> Float[Tensor, "B T *rest"]:
@@ -164,36 +211,51 @@ def mamba3(
     check_option("form", form, _Form)
     if form == "last_query" and (many or not v.shape[1]):
         raise ValueError(f"form='last_query' came with values {tuple(v.shape)}; it reads one rank of one token or more")
-    scale = k.shape[-1] ** -0.5 if scale is None else scale
     state = _checked(state, k, v, angles, many)
-    phase = cumulative_angles(angles, state.phase)
-    q, k = turned(phase[:, :, :, None], pairs, q, k)  # all ranks alike
-    own, former = mix * step, (1 - mix) * step
-    key, value = (x if many else x[:, :, None] for x in (state.key, state.value))
-    initial = state.S + former[:, :1].sum(1)[..., None, None] * torch.einsum("bhrk,bhrv->bhkv", key, value)
-    options = {"initial_state": initial, "output_final_state": output_final_state, "scale": scale, "backend": backend}
-    written = (own + earlier(former))[..., None, None] * k
-    o, S = _outputs(q, written, v, g, options | {"form": form})
+    call = Mamba3Call(
+        q=q[:, -1:] if form == "last_query" else q, k=k, v=v, g=g, own=mix * step, former=(1 - mix) * step,
+        phase=cumulative_angles(angles, state.phase), state=state, pairs=pairs,
+        scale=k.shape[-1] ** -0.5 if scale is None else scale,
+    )  # fmt: skip
+    return run_mamba3(call, form, backend, output_final_state)
+
+
+def run_mamba3(
+    call: Mamba3Call, form: str, backend: Backend, output_final_state: bool
+) -> tuple[Tensor, Mamba3State | None]:
+    """What `mamba3` does after its checks; the lens hears it here."""
+    phase = call.phase[:, :, :, None]  # all ranks alike
+    if call.q.shape[1] == call.k.shape[1]:
+        q, k = turned(phase, call.pairs, call.q, call.k)
+    else:
+        (q,), (k,) = turned(phase[:, -1:], call.pairs, call.q), turned(phase, call.pairs, call.k)
+    options = {"initial_state": call.initial, "scale": call.scale, "form": form}
+    options["output_final_state"] = output_final_state
+    o, S = _outputs(q, call.written[..., None, None] * k, call.v, call.g, backend, options)
     if form != "last_query":  # whose last write is the token's own alone, and may be read at once
-        met = scale * own[..., None, None] * (q @ k.mT)
-        o = o + (met @ v if many else met * v)  # products of one row each would take longer than all the rest
-    o = o if many else o[:, :, :, 0]
+        met = call.scale * call.own[..., None, None] * (q @ k.mT)
+        o = o + (met @ call.v if call.many else met * call.v)  # products of one row would take longer than all the rest
+    o = o if call.many else o[:, :, :, 0]
     if not output_final_state:
         return o, None
-    if not v.shape[1]:
-        return o, state
-    last = (x[:, -1] if many else x[:, -1, :, 0] for x in (k, v))
-    return o, Mamba3State(S, phase[:, -1], *last)
+    if not o.shape[1]:
+        return o, call.state
+    last = (x[:, -1] if call.many else x[:, -1, :, 0] for x in (k, call.v))
+    return o, Mamba3State(S, call.phase[:, -1], *last)
 
 
-def _outputs(q: Tensor, k: Tensor, v: Tensor, g: Tensor, options: dict[str, Any]) -> tuple[Tensor, Any]:
+def _outputs(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, backend: Backend, options: dict[str, Any]
+) -> tuple[Tensor, Any]:
     """What all ranks read of the state before their step's writes, decayed, and the state after all steps.
 
     The ranks of a step become tokens in a row: first all read, then all write; the last one that reads is the first
     that writes. So nothing is read that would have to be taken off again, such as a later step's.
     """
+    # By its name here, not in `dispatch`, where the lens hears it: it would take these calls for the layer's.
     if options["form"] == "last_query":
-        o, S = operate(q[:, -1:, :, 0], k[:, :, :, 0], v[:, :, :, 0], g=g, **options)
+        call = prepare(q[:, :, :, 0], k[:, :, :, 0], v[:, :, :, 0], g=g, **options)
+        o, S = run_call(call, backend, call.initial_state)
         return o[:, :, :, None], S
     T, r = v.shape[1], v.shape[3]
     reading, writing = (0, 0, 0, r - 1), (0, 0, r - 1, 0)
@@ -203,7 +265,8 @@ def _outputs(q: Tensor, k: Tensor, v: Tensor, g: Tensor, options: dict[str, Any]
     gates = functional.pad(g[..., None], (0, 2 * r - 2)).movedim(3, 2).flatten(1, 2)
     # A read before the token is one before its gate too: only the first of a step has one, which it then lacks.
     q = q * gates.exp()[..., None]
-    o, S = operate(q, k, v, g=gates, read="before", **options)
+    call = prepare(q, k, v, g=gates, read="before", **options)
+    o, S = run_call(call, backend, call.initial_state)
     return o.unflatten(1, (T, 2 * r - 1))[:, :, :r].movedim(2, 3), S
 
 
@@ -286,8 +349,21 @@ def _first(z: Tensor, turn: Tensor) -> Tensor:
 
 def _turned_apart(x: Tensor, c: Tensor, s: Tensor, pairs: str) -> Tensor:
     P = c.shape[-1]
-    split = x.unflatten(-1, (-1, 2)).unbind(-1) if pairs == "adjacent" else x.unflatten(-1, (2, -1)).unbind(-2)
-    (a, a_still), (b, b_still) = ((y[..., :P], y[..., P:]) for y in split)
-    found = (torch.cat([a * c - b * s, a_still], -1), torch.cat([a * s + b * c, b_still], -1))
-    joined = torch.stack(found, -1).flatten(-2) if pairs == "adjacent" else torch.cat(found, -1)
-    return joined.to(x.dtype)
+    (a, a_still), (b, b_still) = ((y[..., :P], y[..., P:]) for y in split_pairs(x, pairs))
+    both = (torch.cat([a * c - b * s, a_still], -1), torch.cat([a * s + b * c, b_still], -1))
+    return join_pairs(*both, pairs).to(x.dtype)
+
+
+def split_pairs(x: Tensor, pairs: str) -> tuple[Tensor, Tensor]:
+    """The first and the second channel of every pair, [..., K/2] each."""
+    first, second = x.unflatten(-1, (-1, 2)).unbind(-1) if pairs == "adjacent" else x.chunk(2, -1)
+    return first, second
+
+
+def join_pairs(first: Tensor, second: Tensor, pairs: str) -> Tensor:
+    """The inverse of `split_pairs`.
+
+    >>> join_pairs(torch.tensor([1, 2]), torch.tensor([3, 4]), "adjacent").tolist()
+    [1, 3, 2, 4]
+    """
+    return torch.stack([first, second], -1).flatten(-2) if pairs == "adjacent" else torch.cat([first, second], -1)

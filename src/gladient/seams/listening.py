@@ -65,7 +65,7 @@ def on_function(
         replace: whether what the listener returns is handed on as the result.
 
     Raises:
-        SeamError: if there is no such function.
+        SeamError: if there is no such function, or None in its place, as where a package that has it is missing.
         TypeError: when the module runs, if a replacing listener returns None in place of a result.
 
     >>> heard, layer = [], nn.ReLU()
@@ -78,7 +78,7 @@ def on_function(
     tensor([-0., -2.])
     """
     homes = [sys.modules[cls.__module__] for cls in type(module).__mro__ if cls.__module__ in sys.modules]
-    home = next((each for each in ([home] if home else homes) if name in vars(each)), None)
+    home = next((each for each in ([home] if home else homes) if callable(vars(each).get(name))), None)
     if home is None:
         raise SeamError(f"{type(module).__module__} has no function {name!r}")
     with _listening(home, name, module, listener, changes, replace):

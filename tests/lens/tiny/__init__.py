@@ -1,6 +1,6 @@
 """Tiny random models of every architecture that the lens reads: one file for each adapter's."""
 
-from tiny import delta, fla, gladient, kda, lightning, mamba, mamba2, rglru, rwkv, xlstm
+from tiny import delta, fla, gladient, kda, lightning, mamba, mamba2, rglru, rwkv, rwkv7, xlstm
 from tiny._tiny import Tiny
 
 __all__ = ["MODELS", "Tiny"]
@@ -15,5 +15,6 @@ MODELS: dict[str, Tiny] = {
     **mamba2.MODELS,
     **rglru.MODELS,
     **rwkv.MODELS,
+    **rwkv7.MODELS,
     **xlstm.MODELS,
 }

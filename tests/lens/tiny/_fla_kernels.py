@@ -124,8 +124,9 @@ def _gdn2(given: Given, state: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def _comba(given: Given, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    names = ("q", "k", "p")
-    q, k, p = (given[name] / (given[name].square().sum(-1, keepdim=True) + 1e-6).sqrt() for name in names)
+    each = (given["q"], given["k"], given["k"] if given["p"] is None else given["p"])
+    unit = (x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt() for x in each)
+    q, k, p = (x.repeat_interleave(given["v"].shape[2] // x.shape[2], 2) for x in unit)
     options = {"scale": given.get("scale"), "initial_state": state, "output_final_state": True}
     function = naive("comba/naive.py", "naive_recurrent_comba")
     return function(q, k, given["v"], p, given["beta"], given["g"], **options)

@@ -1,7 +1,21 @@
 """One small file for each kind of gated layer; a new one is added to `ADAPTERS`."""
 
 from gladient.lens.adapter import Adapter
-from gladient.lens.adapters import delta, fla, gladient, kda, lightning, mamba, mamba2, rglru, rwkv, ss2d, xlstm
+from gladient.lens.adapters import (
+    delta,
+    fla,
+    gladient,
+    kda,
+    lightning,
+    mamba,
+    mamba2,
+    mamba3,
+    rglru,
+    rwkv,
+    rwkv7,
+    ss2d,
+    xlstm,
+)
 
 __all__ = ["ADAPTERS"]
 
@@ -13,8 +27,11 @@ ADAPTERS: tuple[Adapter, ...] = (
     lightning.ADAPTER,
     mamba.ADAPTER,
     mamba2.ADAPTER,
+    mamba3.ADAPTER,
+    mamba3.FLA,
     rglru.ADAPTER,
     rwkv.ADAPTER,
+    rwkv7.ADAPTER,
     ss2d.ADAPTER,
     xlstm.ADAPTER,
 )

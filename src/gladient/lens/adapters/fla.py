@@ -126,10 +126,9 @@ def _delta_gates(call: Given) -> Tensor | None:
 
 
 def _read_rwkv7(call: Given, output: Tensor) -> Recurrence:
-    """RWKV-7 erases what the state before the decay holds for kk: what the decayed state holds for kk / decay."""
+    """RWKV-7 erases what the state before the decay holds for kk."""
     erased, where = (-call["a"], call["b"]) if "b" in call else (call["kk"], call["kk"] * call["a"])
-    query = erased.float() * (-call["w"].float()).exp()
-    return _read(call, output, **_erasing(call, query, where))
+    return _read(call, output, **_erasing(call, erased, where), erase_read="before")
 
 
 def _read_gdn2(call: Given, output: Tensor) -> Recurrence:
@@ -142,8 +141,9 @@ def _read_gdn2(call: Given, output: Tensor) -> Recurrence:
 
 
 def _read_comba(call: Given, output: Tensor) -> Recurrence:
-    """Comba erases what the decayed state holds for keys p of its own."""
-    q, k, p = (call[name].float() for name in ("q", "k", "p"))
+    """Comba erases what the decayed state holds for keys p of its own; several heads of values may share these keys."""
+    given = (call["q"], call["k"], call["k"] if call["p"] is None else call["p"])
+    q, k, p = (x.float().repeat_interleave(call["v"].shape[2] // x.shape[2], 2) for x in given)
     if call.get("use_qk_l2norm_in_kernel"):
         q, k, p = unit(q), unit(k), unit(p)
     beta = call["beta"].float()

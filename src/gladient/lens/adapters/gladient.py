@@ -1,32 +1,53 @@
-"""This package's operators, whichever module calls them: every gate family, the delta rule, the last query alone.
+"""This package's operators, whichever module calls them: all gates, delta rules, rotations, the last query alone.
 
 Its own layers are run by models past their forward, through the methods named here.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from gladient.lens.adapter import Adapter, Emit
 from gladient.lens.operands import recurrence_of
-from gladient.ops import dispatch
+from gladient.lens.turning import Turn, mamba3_recurrence, unturned
+from gladient.ops import dispatch, rotation
 from gladient.seams import on_function, on_method
 
 __all__ = ["ADAPTER", "OPERATORS"]
 
+_TURNS = 4  # rotations that are kept until the call comes that they are for: queries, keys, two to erase by
 _PAST_FORWARD = ("scan", "read_last", "written")
 
 
 @contextmanager
 def _attach(module: nn.Module, emit: Emit) -> Iterator[None]:
+    turns = deque[Turn](maxlen=_TURNS)
+
+    def turn(heard: dict[str, Any], result: list[Tensor]) -> None:
+        pairs = zip(result, heard["given"], strict=True)
+        turns.extend(Turn(after, before, heard["phase"], heard["pairs"]) for after, before in pairs)
+
     def listen(heard: dict[str, Any], result: Any) -> None:
         call = heard["call"]
         state = heard["initial_state"] if call.inplace else call.initial_state
-        emit(recurrence_of(call, result[0], state))
+        call, phase, pairs = unturned(call, turns)
+        turns.clear()
+        found = recurrence_of(call, result[0], state, phase)
+        emit(found if phase is None else replace(found, pairs=pairs))
 
-    with on_function(module, "run_call", listen, home=dispatch, changes=("initial_state",)):
+    def listen_mamba3(heard: dict[str, Any], result: Any) -> None:
+        turns.clear()
+        emit(mamba3_recurrence(heard["call"], result[0]))
+
+    with (
+        on_function(module, "run_call", listen, home=dispatch, changes=("initial_state",)),
+        on_function(module, "turned", turn, home=rotation),
+        on_function(module, "run_mamba3", listen_mamba3, home=rotation),
+    ):
         yield
 
 
