@@ -105,7 +105,7 @@ def test_operands_are_the_records(shown: tuple[list[page.ModelView], Path], inde
     reader = Reader()
     reader.feed(path.read_text("utf-8"))
     for record, layer in zip(records_of(views[index]), json.loads(reader.data)[index]["layers"], strict=True):
-        x, heads = record.recurrence.double(), layer["heads"]
+        x, heads = record.recurrence.turned.double(), layer["heads"]
         for place, head in enumerate(heads):
             for name, tensor in (("q", x.q), ("k", x.k)):
                 wanted = tensor[0, :, head].flatten().numpy()
