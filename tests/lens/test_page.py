@@ -259,8 +259,11 @@ def test_the_page_draws_and_its_selectors_work(shown: tuple[list[page.ModelView]
         for m, each in enumerate(views):
             choose("model", m)
             assert each.name in opened.run("document.getElementById('title').textContent")
-            separable = records_of(each)[-1].recurrence.separable
-            assert opened.run("document.querySelectorAll('#maps canvas').length") == (3 if separable else 4)
+            separable, turns = (
+                records_of(each)[-1].recurrence.separable,
+                records_of(each)[-1].recurrence.phase is not None,
+            )
+            assert opened.run("document.querySelectorAll('#maps canvas').length") == (3 if separable else 4) + turns
             by_channel = separable and records_of(each)[-1].family == "key"
             assert ("channel by channel" in opened.run("document.body.innerText")) == by_channel
             assert ("do not separate" in opened.run("document.body.innerText")) == (not separable)
