@@ -85,6 +85,15 @@ def test_one_angle_for_all_pairs_is_the_decay_times_its_cosine() -> None:
     assert_same(weights.implicit_attention(still), weights.implicit_attention(replace(x, phase=None)))
 
 
+def test_on_the_theorys_keys_signed_weights_are_its_weights() -> None:
+    """Keys and queries along the first channel of each pair, one angle: one step of descent weighted by decay · cos."""
+    x = make(T=9, turns="halves", K=2)
+    first = torch.tensor([1.0, 0.0]).double()
+    x = replace(x, q=first * x.q, k=first * x.k)
+    signed, plain = weights.signed_weights(x), weights.similarity(replace(x, phase=None))
+    assert_same(weights.implicit_attention(x), signed * plain)
+
+
 def test_a_step_of_what_turns_predicts_its_output() -> None:
     record = Record("mixer", 0, "by hand", 0, make(kind="own", turns="halves"))
     view = record.wpgd_view(1, 5)
