@@ -13,6 +13,7 @@ from torch.nn import functional
 from gladient import lens
 from gladient.lens import Record, Recurrence, weights
 from gladient.lens.exact import compute_exact
+from gladient.nn import GatedLinearAttention, LayerConfig
 from gladient.ops import (
     cumulative_angles,
     gated_delta_rule,
@@ -21,6 +22,7 @@ from gladient.ops import (
     mamba3,
     rotate,
 )
+from gladient.ops.rotation import turned
 
 B, T, H, K, V = 2, 9, 4, 4, 2
 TURNS = ["adjacent", "halves"]
@@ -222,6 +224,27 @@ def test_rotations_that_are_not_the_states_are_read_as_keys(names: tuple[str, ..
         model(**given, **options)
     (record,) = trace.records
     assert record.recurrence.phase is None
+    assert record.reconstruction_error.passed
+
+
+class _OwnLayer(GatedLinearAttention):
+    """One that turns in its own module."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, phase: Tensor) -> Tensor:  # type: ignore[override]
+        q, k = turned(q, phase[:, -q.shape[1] :], "adjacent"), turned(k, phase, "adjacent")
+        return gated_linear_attention(q, k, v)[0]
+
+
+@pytest.mark.parametrize("queries", [1, T])
+def test_rotations_in_a_layers_own_module_are_read(queries: int) -> None:
+    given, layer = turning(), _OwnLayer(4, LayerConfig())
+    phase = cumulative_angles(given["angles"])
+    with lens.capture(layer) as trace:
+        layer(given["q"][:, -queries:], given["k"], given["v"], phase)
+    (record,) = trace.records
+    assert record.architecture == "gladient"
+    assert record.recurrence.phase is not None
+    assert record.shape == (B, queries, H, T)
     assert record.reconstruction_error.passed
 
 

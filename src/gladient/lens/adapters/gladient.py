@@ -5,7 +5,7 @@ Its own layers are run by models past their forward, through the methods named h
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from gladient.lens.adapter import Adapter, Emit
 from gladient.lens.operands import recurrence_of
 from gladient.lens.turning import Turn, mamba3_recurrence, unturned
 from gladient.ops import dispatch, rotation
-from gladient.seams import on_function, on_method
+from gladient.seams import SeamError, on_function, on_method
 
 __all__ = ["ADAPTER", "OPERATORS"]
 
@@ -24,7 +24,8 @@ _PAST_FORWARD = ("scan", "read_last", "written")
 
 
 @contextmanager
-def _attach(module: nn.Module, emit: Emit) -> Iterator[None]:
+def _attach(module: nn.Module, emit: Emit, *, ours: bool = False) -> Iterator[None]:
+    """Rotations are heard in `rotate`; `ours` are layers that turn in their own module, too."""
     turns = deque[Turn](maxlen=_TURNS)
 
     def turn(heard: dict[str, Any], result: Tensor) -> None:
@@ -42,11 +43,13 @@ def _attach(module: nn.Module, emit: Emit) -> Iterator[None]:
         turns.clear()
         emit(mamba3_recurrence(heard["call"], result[0]))
 
-    with (
-        on_function(module, "run_call", listen, home=dispatch, changes=("initial_state",)),
-        on_function(module, "turned", turn, home=rotation),
-        on_function(module, "run_mamba3", listen_mamba3, home=rotation),
-    ):
+    with ExitStack() as seams:
+        seams.enter_context(on_function(module, "run_call", listen, home=dispatch, changes=("initial_state",)))
+        seams.enter_context(on_function(module, "turned", turn, home=rotation))
+        seams.enter_context(on_function(module, "run_mamba3", listen_mamba3, home=rotation))
+        if ours:
+            with suppress(SeamError):  # a module that does not turn
+                seams.enter_context(on_function(module, "turned", turn))
         yield
 
 
@@ -55,7 +58,7 @@ def _attach_layer(layer: nn.Module, emit: Emit) -> Iterator[None]:
     with ExitStack() as seams:
         for name in _PAST_FORWARD:
             seams.enter_context(on_method(layer, name, _ignore))
-        seams.enter_context(_attach(layer, emit))
+        seams.enter_context(_attach(layer, emit, ours=True))
         yield
 
 
