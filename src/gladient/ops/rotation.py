@@ -297,8 +297,10 @@ def _check(x: Tensor, angles: Tensor, pairs: str) -> None:
 
 
 def turned(x: Tensor, phase: Tensor, pairs: str) -> Tensor:
-    """Pairs of x [..., K] turned by a phase [..., P]."""
+    """The first P pairs of x [..., K] turned by a phase [..., P]."""
     P = phase.shape[-1]
+    if not P:
+        return x
     c, s = (y.to(accumulation(x).dtype) for y in (phase.cos(), phase.sin()))
     (a, a_still), (b, b_still) = ((y[..., :P], y[..., P:]) for y in split_pairs(x, pairs))
     both = (torch.cat([a * c - b * s, a_still], -1), torch.cat([a * s + b * c, b_still], -1))
