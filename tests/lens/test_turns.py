@@ -13,6 +13,7 @@ from torch.nn import functional
 from gladient import lens
 from gladient.lens import Record, Recurrence, weights
 from gladient.lens.exact import compute_exact
+from gladient.nn import InContextRegressor, LayerConfig
 from gladient.ops import (
     cumulative_angles,
     gated_delta_rule,
@@ -83,6 +84,15 @@ def test_one_angle_for_all_pairs_is_the_decay_times_its_cosine() -> None:
     still = replace(x, phase=torch.zeros_like(x.phase))
     assert_same(weights.signed_weights(still), weights.gate_weights(x))
     assert_same(weights.implicit_attention(still), weights.implicit_attention(replace(x, phase=None)))
+
+
+def test_on_the_theorys_keys_signed_weights_are_its_weights() -> None:
+    """Keys and queries along the first channel of each pair, one angle: one step of descent weighted by decay · cos."""
+    x = make(T=9, turns="halves", K=2)
+    first = torch.tensor([1.0, 0.0]).double()
+    x = replace(x, q=first * x.q, k=first * x.k)
+    signed, plain = weights.signed_weights(x), weights.similarity(replace(x, phase=None))
+    assert_same(weights.implicit_attention(x), signed * plain)
 
 
 def test_a_step_of_what_turns_predicts_its_output() -> None:
@@ -213,6 +223,21 @@ def test_rotations_that_are_not_the_states_are_read_as_keys(names: tuple[str, ..
         model(**given, **options)
     (record,) = trace.records
     assert record.recurrence.phase is None
+    assert record.reconstruction_error.passed
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("write", ["plain", "delta"])
+def test_own_layers_that_turn_are_read(write: Any, last: bool) -> None:
+    config = LayerConfig(gate="scalar", write=write, rotation="token", key_dim=4, value_dim=V, scale=0.25)
+    model, tokens = InContextRegressor(5, config).double(), torch.randn(B, T, 5, dtype=torch.float64)
+    torch.nn.init.normal_(model.readout)
+    with lens.capture(model) as trace:
+        model(tokens) if last else model.layer(tokens)
+    (record,) = trace.records
+    assert record.architecture == "gladient"
+    assert record.recurrence.phase is not None
+    assert record.shape[1] == (1 if last else T)
     assert record.reconstruction_error.passed
 
 

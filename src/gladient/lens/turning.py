@@ -78,7 +78,7 @@ def mamba3_recurrence(call: Mamba3Call, output: Tensor, **others: Any) -> Recurr
         output=output.flatten(2, 3) if call.many else output,
         positions=torch.arange(r - 1, r * call.v.shape[1], r)[-call.q.shape[1] :],
         log_gates=steps(call.g).masked_fill(~first[:, None], 0.0),
-        phase=steps(call.phase),
+        phase=steps(call.phase) if call.phase.shape[3] else None,
         pairs=call.pairs,
         own=steps(torch.where(written == 0, 1.0, call.own / written)),
         ranks=r,
