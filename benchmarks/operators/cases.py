@@ -126,7 +126,7 @@ def inputs(case: Case) -> dict[str, Tensor]:
     return made
 
 
-def operator(case: Case) -> Callable[..., tuple[Any, ...]]:
+def operator(case: Case) -> Callable[..., tuple[Tensor, Any]]:
     """Ours."""
     if case.turns != "none":
         return mamba3 if case.turns == "mamba3" else _rotate

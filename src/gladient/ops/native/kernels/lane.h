@@ -164,45 +164,13 @@ template <class F, Rule rule> struct Lane {
   static void exponentials(F *x) {
     for (Int j = 0; j < CN; ++j) store<F>(exponential<F>(load(x + j * L, L)), x + j * L, L);
   }
-  // Scalar gates: their products from a token to the chunk's end, and the values weighted by them.
-  void weigh_rows() {
-    double total = 0;  // one sum for all channels: here double costs nothing
-    for (Int c = C - 1; c >= 0; --c) {
-      since[c] = F(total);
-      if (c < count) total += p.g[at_g(t0 + c)];
-    }
-    exponentials(since);
-    std::fill_n(key.keep, key.n, Vec{}), std::fill_n(key.change, key.n, Vec{});
-    decay<F>(Vec{} + F(total), key.keep[0], key.change[0]);
-    std::fill_n(key.keep, key.n, key.keep[0]), std::fill_n(key.change, key.n, key.change[0]);
-    weigh(value, since, value.write, value.late);
-  }
+  void weigh_rows();                               // scalar.h
+  void weigh_pairs();
+  void d_rows(const Vec *S, bool last);
   void weigh(const Side<F> &side, const F *weight, const Vec *x, Vec *y) const {
     for (Int c = 0; c < steps; ++c)
       for (Int j = 0; j < side.n; ++j) y[c * side.n + j] = weight[c] * x[c * side.n + j];
   }
-  // weights[s, t] = exp Σ_{s < u ≤ t} g_u, sums of their own and never differences; products up to a token; gates.
-  void weigh_pairs() {
-    constexpr int D = LANES<double>;
-    typedef F Rounded __attribute__((vector_size(D * sizeof(F))));
-    double g[C + 1] = {}, total = 0;
-    for (Int c = 0; c < count; ++c) g[c] = p.g[at_g(t0 + c)];
-    for (Int c = 0; c < C; ++c) gate[c] = F(g[c]), until[c] = F(total += g[c]);
-    exponentials(gate), exponentials(until);
-    typename Vector<double>::type sums[C / D] = {}, token[C / D];
-    for (Int c = 0; c < C; ++c) token[c / D][c % D] = double(c);
-    for (Int s = steps - 1; s >= 0; --s) {
-      Rounded row[C / D];
-      for (Int i = 0; i < C / D; ++i) {
-        sums[i] = token[i] > double(s) ? sums[i] + g[s + 1] : Vector<double>::type{};
-        row[i] = __builtin_convertvector(sums[i], Rounded);
-      }
-      std::memcpy(weights + s * CN, row, sizeof row);
-      for (Int j = s / L; j < CN; ++j) weights[s * CN + j] = exponential<F>(weights[s * CN + j]);
-    }
-    if (backwards) weigh(value, until, value.read, value.early);
-  }
-
   // to ← decay ⊙ from + Σ_c x_c y_cᵀ, and the same of a second x and y, if there are any.
   void carry(const Vec *from, Vec *to, Vec *rest, const Vec *x, const Vec *y, const Vec *x2 = nullptr, const Vec *y2 = nullptr) const {
     const F *keep = scalars<F>(key.keep), *change = scalars<F>(key.change);
@@ -356,34 +324,6 @@ template <class F, Rule rule> struct Lane {
     if (scalar && p.d_g) d_rows(S, last);
   }
 
-  // As `d_gates`, for one gate that all channels share.
-  void d_rows(const Vec *S, bool last) {
-    double sum = 0, ahead = 0, change[C];
-    columns(value.n, [&](auto J, Int j0) {
-      Vec entering[J] = {}, rest[J] = {};
-      Side<F>::entering(S + j0, dS + j0, value.n, p.K, entering, rest);
-      for (int j = 0; j < J; ++j)
-        for (Int l = 0; l < L; ++l) sum += double(entering[j][l]) + double(rest[j][l]);
-    });
-    for (Int i = 0; i < CN; ++i) {
-      const auto changes = row_sums<F>([&](int l) {
-        Vec sum = {};
-        for (Int at = (i * L + l) * key.n, j = 0; j < key.n; ++j, ++at) sum += key.gain(at);
-        return sum;
-      });
-      for (Int l = 0; l < L; ++l) change[i * L + l] = changes[l];
-    }
-    for (Int j = 0; j < key.n && key.also && key.also->ahead; ++j) ahead += total(key.also->first(j));
-    sum -= ahead;
-    double d_g[C];
-    const Int middle = last ? steps : steps / 2;
-    for (Int c = 0; c < middle; ++c) d_g[c] = sum = gate[c] != 0 ? sum : 0, sum += change[c];
-    sum = passing;
-    for (Int c = steps - 1; c >= middle; --c) d_g[c] = sum = gate[c] != 0 ? sum - change[c] : 0;
-    passing = d_g[0] + ahead;
-    for (Int c = 0; c < count; ++c) p.d_g[at_o(t0 + c)] = F(d_g[c]);
-  }
-
   void write() {
     for (Int c = 0; c < reads && p.d_q; ++c)
       put(key.d_read + c * key.n, p.d_q + at_o(t0 + shift + c) * p.K, p.K, F(p.scale));
@@ -420,6 +360,8 @@ template <class F, Rule rule> struct Lane {
       }
   }
 };
+
+#include "scalar.h"
 
 template <class F, Rule rule> static void run(const Problem<F> &p, bool backward) {
   parallel(p.N * p.H, p.threads, [&] {
