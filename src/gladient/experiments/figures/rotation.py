@@ -80,7 +80,7 @@ class Rotation(OverN[RotationConfig, RiskRow]):
                 Dots("scalar_gate", "scalar gate, trained", 8.0),
                 Dots("fixed_rotation", "fixed rotation, trained", 6.0),
                 Dots("rotating_gate", "rotating gate, trained", 8.0),
-                Dots("mamba3", "Mamba-3, trained", 4.0),
+                Dots("mamba3", "Mamba-3, trained", 7.0),
             ),
         ),
         (
