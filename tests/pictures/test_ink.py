@@ -18,7 +18,7 @@ BUILT_IN = dict(FAMILIES)
 PACKAGE = Path(__file__).parents[2] / "src" / "gladient"
 RUNGS = (
     *("linear_attention", "fixed_decay", "scalar_gate", "value_gate", "key_gate", "delta_rule", "gated_delta_rule"),
-    *("fixed_rotation", "rotating_gate"),
+    *("fixed_rotation", "rotating_gate", "rotating_delta_rule"),
 )
 NEUTRAL = {"white", "black"}
 # from red, green and blue in linear light to what is seen without one kind of cone (Viénot, Brettel and Mollon, 1999)

@@ -7,9 +7,11 @@ from typing import cast
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from gladient._autocast import outside_autocast
 from gladient.nn import GatedLinearAttention, InContextRegressor, ResidualLayer, ResidualModel
+from gladient.ops import cumulative_angles
 from gladient.prompts import PromptLayout
 from gladient.wpgd import WPGD, Estimates, Step, gate_weights
 
@@ -68,7 +70,9 @@ def extract(model: ResidualModel, tokens: Float[Tensor, "1 B T D"], layout: Prom
 
     From each layer it takes the blocks that WPGD has: queries and keys from features, values from the label, outputs
     to the label, the read-out of the label. A head and key channel is a direction; its weights are the products of
-    gates, mixed over value channels v by $W_v[y, v]\,W_o[v, y]$. Everything else is left to `cross_blocks`.
+    gates, mixed over value channels v by $W_v[y, v]\,W_o[v, y]$. A channel of a layer whose state turns is two
+    directions: their weights are those products times the cosine and the sine of the turns between, so that task k
+    weighs $\Gamma_k \cos \Phi_k$ in `factors`. Everything else is left to `cross_blocks`.
 
     Args:
         model: one member; `ResidualModel.member` picks it, `residual_model` makes it from an `InContextRegressor`.
@@ -140,7 +144,23 @@ def _step(layer: ResidualLayer, z: Float[Tensor, "1 B T D"], d: int) -> Step:
     attention = layer.attention
     P_k, P_q = cast(Tensor, attention.W_k)[0, :d], -attention.config.scale * attention.W_q[0, :d]
     mix = (attention.W_v[0, d] * layer.W_o[0, :, d]).unflatten(0, (attention.config.heads, -1))
-    return Step(P_k, P_q, _mixed_weights(attention, z, mix))
+    Omega = _mixed_weights(attention, z, mix)
+    turns = attention.turns(z)
+    return Step(P_k, P_q, Omega) if turns is None else _turned(P_k, P_q, Omega, turns)
+
+
+def _turned(P_k: Tensor, P_q: Tensor, Omega: Tensor, turns: Float[Tensor, "B T H turned"]) -> Step:
+    """The same of a state that turns by Φ between a key and a query: twice the directions.
+
+    R(-Φ) k · q is cos Φ k · q + sin Φ k · q', with q' a quarter turn ahead of q.
+    """
+    phase = cumulative_angles(turns)
+    phase = (phase[:, :, None] - phase[:, None]).repeat_interleave(2, 4)  # [B, T, T, H, channels]
+    still = P_k.shape[1] // phase.shape[3] - phase.shape[4]
+    phase = functional.pad(phase, (0, still)).flatten(3)
+    across = torch.stack((-P_q[:, 1::2], P_q[:, 0::2]), 2).flatten(1)
+    weights = torch.cat((Omega * phase.cos().to(Omega), Omega * phase.sin().to(Omega)), 3)
+    return Step(torch.cat((P_k, P_k), 1), torch.cat((P_q, across), 1), weights)
 
 
 def _mixed_weights(

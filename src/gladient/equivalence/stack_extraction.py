@@ -52,6 +52,12 @@ def extract_stack(model: ResidualModel, layout: PromptLayout) -> Stack:
             f"the model reads tokens of width {width}; the layout's have {layout.width} and must have delimiters"
         )
     check_plain(model, bonus=True)
+    for number, config in enumerate(model.configs):
+        if config.rotation != "none" or config.key_bias:
+            raise ValueError(
+                f"layer {number} has rotation={config.rotation!r} and key_bias={config.key_bias}; layers of a stack "
+                "have neither: see extract"
+            )
     with torch.no_grad():
         found = _Found(model.spare, layout)
         for number, layer in enumerate(model.layers):

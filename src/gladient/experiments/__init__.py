@@ -22,6 +22,7 @@ from gladient.experiments.figures.limits import Limits
 from gladient.experiments.figures.multitask import Multitask
 from gladient.experiments.figures.over_n import Curve, Dots, OverN, OverNConfig
 from gladient.experiments.figures.real.figure import Real
+from gladient.experiments.figures.rotation import Rotation
 from gladient.experiments.figures.single import Single, SingleConfig
 from gladient.experiments.figures.sweep.figure import Sweep
 from gladient.experiments.figures.sweep.grid import SweepConfig, read_grid
@@ -72,6 +73,6 @@ __all__ = [
 
 FIGURES: dict[str, Reproducible[Any, Any, Any, Any]] = {
     figure.name: figure
-    for figure in (Multitask(), Weights(), Depth(), Marks(), Limits(), Family(), Delta(), Drift(), Real())
+    for figure in (Multitask(), Weights(), Depth(), Marks(), Limits(), Family(), Delta(), Rotation(), Drift(), Real())
 }
 """The figures of `gladient reproduce --figure`, by name."""

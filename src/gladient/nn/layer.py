@@ -155,6 +155,14 @@ class GatedLinearAttention(nn.Module):
         tokens = in_groups(tokens, self.members)
         return Gates(**self._families(tokens, self._log_gates(tokens)))
 
+    @outside_autocast
+    def turns(self, tokens: Float[Tensor, "*G B T D"]) -> Float[Tensor, "GB T PH turned"] | None:
+        """What each token turns each pair of channels by, heads of all members in a row; None if nothing turns.
+
+        With a trapezoid write, before the angles are multiplied by a head's Δ.
+        """
+        return self._angles(in_groups(tokens, self.members))
+
     def gate_parameters(self) -> list[nn.Parameter]:
         """The parameters of gates and steps, which training may move faster than the rest."""
         modules = (self.gate, self.rate, self.step, self.mix, self.angle)

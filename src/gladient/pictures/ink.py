@@ -42,6 +42,7 @@ FAMILIES: dict[str, Family] = {
     "gated_delta_rule_unit": Family("gated, keys of length 1", "#332288", "d"),
     "delta_rule_per_task": Family("gated, a step per task", "#661100", "<"),
     "delta_rule_per_task_unit": Family("the same, keys of length 1", "#DDCC77", ">"),
+    "rotating_delta_rule": Family("rotating delta rule", "#117733", "*"),
     "schedule": Family("optimal filter (steps per token)", INK, "+"),
     "filter_floor": Family("floor, linear keys", INK, "_"),
     "any_key_floor": Family("floor, any keys", INK, "|"),

@@ -202,7 +202,7 @@ class OverN(Reproducible[C, TrainedStack, R, ExactPoint]):
     @final
     def judge(self, row: R) -> Judgement | None:
         """Whether the row reaches its exact value; a model without context, or without a rung, has none."""
-        return row.outcome if MODELS[row.model].judged else None
+        return row.outcome if MODELS[row.model].known else None
 
 
 def _share(risk: Callable[[MultitaskSetting], float], panel: NamedSetting) -> float:

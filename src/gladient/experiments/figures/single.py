@@ -154,7 +154,7 @@ class Single(Experiment[SingleConfig, Run, RiskRow, StepPoint]):
 
     def judge(self, row: RiskRow) -> Judgement | None:
         """Whether the model reaches its rung or lies below it; a model without context, or without a rung, has none."""
-        judged = MODELS[row.model].judged
+        judged = MODELS[row.model].known
         return judge_gap(row.risk, row.standard_error, row.exact, or_below=True) if judged else None
 
     def summary(self, judged: Sequence[RiskRow]) -> list[str]:

@@ -1,12 +1,13 @@
 """The models that are trained, by name."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from gladient.experiments.models.delta import build_delta
 from gladient.experiments.models.presets import assign_roles, build_preset
+from gladient.experiments.models.rotation import build_rotating
 from gladient.nn import Gate, InContextRegressor, LayerConfig
 from gladient.prompts import PromptLayout
 
@@ -46,11 +47,6 @@ class ModelKind:
     known: bool = True
     origin: Mapping[str, Any] | None = None
 
-    @property
-    def judged(self) -> bool:
-        """Whether it should reach its rung; tokens that do not tell delimiters apart keep it from that."""
-        return self.known and self.tokens != "without_context"
-
 
 def _family(gate: Gate, layout: PromptLayout, seeds: Sequence[int], key_channels: int) -> InContextRegressor:
     """A layer that has only this gate; a key has as many channels as a token."""
@@ -66,6 +62,10 @@ def _family(gate: Gate, layout: PromptLayout, seeds: Sequence[int], key_channels
     return model
 
 
+# Gates that cannot tell tokens apart are one decay for all of them, and a bias holds it open.
+_FIXED = LayerConfig(gate_bias=True, rotation="fixed", shared_angle=True)
+_TURNING = LayerConfig(rotation="token", shared_angle=True)
+
 # Several value channels, or several key channels per feature, make any weights; so do keys 1 - g,
 # in the limit of small keys: see tests/experiments/test_family.py. Gates that also scale the writes, are
 # the keys, or are exponentials of exponentials take smaller steps: features move them too fast at 0.1.
@@ -73,7 +73,9 @@ MODELS: dict[str, ModelKind] = {
     "linear_attention": ModelKind("linear_attention", partial(_family, "none")),
     "scalar_gate": ModelKind("scalar_gate", partial(_family, "scalar"), cost=1.4),
     "value_gate": ModelKind("value_gate", partial(_family, "value"), cost=1.6),
-    "without_context": ModelKind("half_gate", partial(_family, "scalar"), tokens="without_context", cost=1.4),
+    "without_context": ModelKind(
+        "half_gate", partial(_family, "scalar"), tokens="without_context", cost=1.4, known=False
+    ),
     "retnet": ModelKind("own_decay", partial(build_preset, "retnet")),
     "mamba2": ModelKind("scalar_gate", partial(build_preset, "mamba2"), gate_rate=0.03),
     "gla": ModelKind("value_gate", partial(build_preset, "gla"), cost=1.5),
@@ -94,6 +96,11 @@ MODELS: dict[str, ModelKind] = {
     "delta_rule_per_task": ModelKind("delta_rule_per_task", partial(build_delta, "scalar"), "task", cost=2.0),
     "delta_rule_per_task_unit": ModelKind(
         "delta_rule_per_task_unit", partial(build_delta, "scalar", unit=True), "task", isotropic=True, cost=2.0
+    ),
+    "fixed_rotation": ModelKind("fixed_rotation", partial(build_rotating, _FIXED), "without_context", cost=2.0),
+    "rotating_gate": ModelKind("rotating_gate", partial(build_rotating, _TURNING), cost=2.0),
+    "rotating_delta_rule": ModelKind(
+        "rotating_delta_rule", partial(build_rotating, replace(_TURNING, write="delta")), isotropic=True, cost=4.0
     ),
     "stream_gate": ModelKind("constant_gate", partial(_family, "scalar"), "stream"),
     "stream_delta_rule": ModelKind("constant_step", partial(build_delta, "none"), "stream", cost=2.0),

@@ -36,12 +36,14 @@ class StepRung:
         steps: its steps or rates; their function says which.
         certificate: how they were found.
         turns: angle by which each delimiter turns the state, [K]; None without rotation.
+        gain: what the query's estimate is multiplied by; None without rotation.
     """
 
     risk: float
     steps: Array
     certificate: DeltaCertificate
     turns: Float[Array, " K"] | None = None
+    gain: float | None = None
 
     @property
     def weights(self) -> None:
@@ -54,8 +56,8 @@ class StepRung:
         return f"β = {few(self.steps.ravel())}{turns}"
 
     def numbers(self) -> dict[str, Any]:
-        """risk, steps, turns if there are any, and the certificate, for JSON."""
-        turns = {} if self.turns is None else {"turns": self.turns.tolist()}
+        """risk, steps, turns and gain if there are any, and the certificate, for JSON."""
+        turns = {} if self.turns is None else {"turns": self.turns.tolist(), "gain": self.gain}
         return {"risk": self.risk, "steps": self.steps.tolist(), **turns, "certificate": asdict(self.certificate)}
 
 
@@ -268,7 +270,8 @@ def rotating_delta_rule(setting: MultitaskSetting | Reduced) -> StepRung:
     # the read-out vector of the last delimiter's frame: a quarter turn on lies the query's own key
     last = atan2(read[1], read[0]) + pi / 2.0 - turn
     turns = np.array([turn, last][-K:])
-    return StepRung(filter_floor(reduced).risk, np.array([1.0 / ((d + 2.0) * reduced.s.mean())]), _KNOWN, turns)
+    steps, gain = np.array([1.0 / ((d + 2.0) * reduced.s.mean())]), float(np.linalg.norm(read))
+    return StepRung(filter_floor(reduced).risk, steps, _KNOWN, turns, gain)
 
 
 def _one_task(reduced: Reduced, what: str) -> int:

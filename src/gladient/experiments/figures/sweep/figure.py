@@ -183,7 +183,7 @@ class Sweep(Experiment[SweepConfig, TrainedStack, SweepRow, SweepPoint]):
 
     def judge(self, row: SweepRow) -> Judgement | None:
         """Whether the row reaches its rung or lies below it; a model without context, or without a rung, has none."""
-        judged = MODELS[row.model].judged
+        judged = MODELS[row.model].known
         return judge_gap(row.risk, row.standard_error, row.exact, or_below=True) if judged else None
 
     def summary(self, judged: Sequence[SweepRow]) -> list[str]:
