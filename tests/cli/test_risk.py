@@ -234,20 +234,6 @@ def test_bad_values(capsys, arguments, message):
     assert message in captured.err
 
 
-@pytest.mark.parametrize("arguments", [["rsk"], [], ["risk", "--n", "2.5"], [*BASE, "--unknown"]])
-def test_bad_usage(capsys, arguments):
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    assert stopped.value.code == 2
-
-
-def test_help_lists_commands(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["--help"])
-    assert stopped.value.code == 0
-    assert "risk" in capsys.readouterr().out
-
-
 def test_interrupt(capsys, monkeypatch):
     def interrupt(self):
         raise KeyboardInterrupt

@@ -26,28 +26,14 @@ class Risk(SettingOptions):
 
     Example: gladient risk --n 25 25 --r 0.2 0.8 --d 10
 
-    * linear_attention  no gate: every example weighs 1
-    * fixed_decay       the best single gate γ, the same on every token (RetNet)
-    * scalar_gate       one gate per token (Mamba-2): weights that do not fall from task to task
-    * value_gate        one gate per value channel, enough of them: any weight per task, the WPGD optimum
-    * key_gate          one gate per key channel (GLA), repeated: any weight per task and direction of Σ
-    * fixed_rotation    one decay γ and one angle θ, the same on every token (RetNet, RoPE)
-    * rotating_gate     one gate and one angle per token (Mamba-3), twice the channels: any weight per task
-    * delta_rule        no gate, one step β of error correction (DeltaNet); β = 0: the limit of small steps
-    * gated_delta_rule  one step β, and a decay after each task (Gated DeltaNet, gates between tasks alone)
-    * filter_floor      no layer that erases, decays or rotates (Gated DeltaNet, RWKV-7, Mamba-3) goes below
-    * any_key_floor     nor one whose keys and steps depend on the present token in any way
-    * bayes             the best of all estimators, by Monte Carlo
-    * half_gate         1/2 on every token, where a sigmoid gate without bias starts; not a best risk
-
-    With --layers 1 2 3, for Σ = I: the best stacks of so many layers with each kind of gate, beside the bound of all of
-    them, the floor of any depth, and one layer of the delta rule.
+    Each row of the table is explained below it. With --layers 1 2 3, for Σ = I: the best stacks of so many layers with
+    each kind of gate, beside the bound of all of them, the floor of any depth, and one layer of the delta rule.
     """
 
     layers: Wholes = ()
-    """Numbers of layers; left out: one layer, with every family of gates."""
+    """Numbers of layers; left out: one, with every family of gates."""
     bayes: Whole = 0
-    """Prompts for a Monte Carlo estimate of the Bayes risk, which no estimator beats; 0 leaves it out."""
+    """Prompts for a Monte Carlo estimate of the Bayes risk; 0: none."""
     seed: Whole = 0
     """Seed of that estimate."""
     json: bool = False
