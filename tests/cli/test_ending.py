@@ -128,7 +128,10 @@ def test_a_broken_pipe_elsewhere_is_an_error(capfd, monkeypatch):
         (["risk", "--n", "2.5"], "--n: '2.5' is not a whole number; type 25 or 1e9; see gladient risk --help"),
         (["risk", "--n", "9" * 400], "is not a whole number"),
         (["risk", "--r", "0.1,x"], "'x' is not a number; type 0.5 or 1e-3"),
-        (["risk", "-r", "0,2", "0,8"], "has commas inside what spaces separate; type 0.2 0.8 for decimals, 0,2,0,8 for"),
+        (
+            ["risk", "-r", "0,2", "0,8"],
+            "has commas inside what spaces separate; type 0.2 0.8 for decimals",
+        ),
         (["risk", "--r", "5%"], "--r: '5%' is a percentage; type 0.05; see gladient risk --help"),
         (["risk", "--sigma2", "0,5"], "--sigma2: '0,5' is a number with a decimal comma; type 0.5"),
         (["risk", "--d", "3,0"], "--d: '3,0' is not a whole number"),

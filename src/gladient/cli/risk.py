@@ -73,7 +73,7 @@ class Risk(SettingOptions):
         if self.json:
             print(json_text({row.name: row.found.numbers() for row in rows}))
         else:
-            print(_table(rows, setting.M, setting.d))
+            print(_table(rows, setting.M))
         return code
 
     def _stacks(self) -> int:
@@ -108,20 +108,24 @@ def _stack_numbers(rows: "list[StackAnswer]") -> "dict[str, Any]":
 def _stack_table(rows: "list[StackAnswer]", setting: "MultitaskSetting") -> str:
     from gladient.answers import STACK_MEANINGS
 
-    lines = [f"{'layers':8}{'gate':18}{'risk':>12}{'risk/d':>10}{'gain':>9}  what reaches it"]
+    lines = [f"{'layers':8}{'gate':18}{'risk':>12}{'risk/M':>10}{'gain':>9}  what reaches it"]
     lines += [
-        f"{row.layers or '':<8}{row.name:18}{row.risk:12.6g}{row.risk / setting.d:10.4f}{row.gain:9.2%}  {row.text}"
+        f"{row.layers or '':<8}{row.name:18}{row.risk:12.6g}{row.risk / setting.M:10.4f}{row.gain:9.2%}  {row.text}"
         for row in rows
     ]
-    lines.append(f"risk of predicting 0: {setting.M:.6g}; gain: over one layer of linear attention")
+    lines.append(f"{_units(setting.M)}; gain: over one layer of linear attention")
     shown = {row.name for row in rows}
     return "\n".join([*lines, *(f"{name:18}{text}" for name, text in STACK_MEANINGS.items() if name in shown)])
 
 
-def _table(rows: "list[Answer]", M: float, d: int) -> str:
+def _units(M: float) -> str:
+    return f"risk: expected squared error at the query; M, that of predicting 0: {M:.6g}"
+
+
+def _table(rows: "list[Answer]", M: float) -> str:
     from gladient.answers import MEANINGS
 
-    lines = [f"{'gate':18}{'risk':>12}{'risk/d':>10}{'gain':>9}  weight of one example of each task"]
-    lines += [f"{row.name:18}{row.risk:12.6g}{row.risk / d:10.4f}{row.gain:9.2%}  {row.text}" for row in rows]
-    lines.append(f"risk of predicting 0: {M:.6g}; gain: over linear attention")
+    lines = [f"{'gate':18}{'risk':>12}{'risk/M':>10}{'gain':>9}  weight of one example of each task"]
+    lines += [f"{row.name:18}{row.risk:12.6g}{row.risk / M:10.4f}{row.gain:9.2%}  {row.text}" for row in rows]
+    lines.append(f"{_units(M)}; gain: over linear attention")
     return "\n".join([*lines, *(f"{row.name:18}{MEANINGS[row.name]}" for row in rows)])

@@ -82,6 +82,8 @@ def print_made(figure: "Experiment[C, W, R, P]", made: "Made[R]", out: Path, *, 
     for line in made.diverged:
         print(printable(f"diverged: {line}"))
     print(figure.verdict(made.rows))
+    if figure.unit:
+        print(f"risk: {figure.unit}")
     for line in figure.summary(figure.judged(made.rows)):
         print(printable(line))
     print(f"report: {printable(out / 'report.html')}")
