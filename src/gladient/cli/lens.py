@@ -54,6 +54,10 @@ class Lens:
         """Write the page, print the summaries; 1 if a layer was not rebuilt."""
         out = html_file(self.out, None if self.json else "lens.html")
         text = self._text()
+        if self.model != "demo":
+            from gladient.lens.names import find_folder
+
+            find_folder(self.model)  # a mistyped path is refused before anything large is imported
         with _progress() as report:
             views = [self._look(loaded, text, report) for loaded in _models(self.model, report)]
         from gladient.lens.page import pack, write_packed

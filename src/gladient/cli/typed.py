@@ -84,7 +84,8 @@ def _message(box: str, words: Sequence[str], known: Sequence[Option]) -> str:
     if said.startswith("Unrecognized options: "):
         return _unknown(said.partition(": ")[2], words, _names(known))
     if said.startswith("Missing from"):
-        named = {row.split()[0] for row in parts[0] if re.match(r" {4,5}\S", row)}
+        # names stand 4 to 6 columns in, what explains them farther
+        named = {row.split()[0] for row in parts[0] if re.match(r" {4,6}\S", row)}
         lacking = [o.name for o in known if o.required and (o.name in named or (o.has_place and named - _names(known)))]
         return f"{', '.join(lacking)} must be given"
     if choice := re.fullmatch(r"invalid choice (.*) for argument '(.*)'\. Expected one of \((.*)\)", said):

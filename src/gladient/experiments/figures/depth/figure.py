@@ -136,7 +136,7 @@ class DepthRow(RiskRow):
 
 @dataclass(frozen=True)
 class DepthPoint:
-    """An exact risk of one setting, as a share of that of predicting 0; layers is 0 for what holds for any number of them."""
+    """An exact risk of one setting, as a share of that of predicting 0; layers is 0 for any number of them."""
 
     panel: str
     n: int
