@@ -159,9 +159,9 @@ def test_a_task_that_drifts(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--T", "3", "-d", "2", "--n", "5"], "both drift and n are given"),
-        (["--T", "3", "-d", "2", "--rho", "0.5"], "both drift and rho are given"),
-        (["--T", "3", "-d", "2", "--spectrum", "1", "2"], "both drift and spectrum are given"),
+        (["--T", "3", "-d", "2", "--n", "5"], "drift is given beside n; a task that drifts"),
+        (["--T", "3", "-d", "2", "--rho", "0.5"], "drift is given beside rho; a task that drifts"),
+        (["--T", "3", "-d", "2", "--spectrum", "1", "2"], "drift is given beside spectrum; a task that drifts"),
         (["-d", "2"], "T is missing"),
         (["--T", "3"], "d is missing"),
         (["--T", "0", "-d", "2"], "T is 0; it must be a whole number ≥ 1"),

@@ -13,6 +13,12 @@ __all__ = ["SETTING_KEYS", "described", "number", "numbers", "parts", "real", "r
 SETTING_KEYS = ("n", "r", "d", "rho", "spectrum", "sigma2", "drift", "T", "R", "Sigma")
 """What describes a setting, as options and as keys of a file."""
 
+_DRIFT_NEEDS = {
+    "drift": "what is left of it after each example, such as 0.95",
+    "T": "a number of examples, such as 40",
+    "d": "a number of features, such as 10",
+}
+
 # Floats end at 309 digits. An int of more raises OverflowError wherever it meets one; as a float it is infinite, which
 # the checks behind this refuse by name.
 _DIGITS = 300
@@ -159,29 +165,30 @@ def described(options: Mapping[str, Any]) -> "MultitaskSetting":
 def _drifting(options: Mapping[str, Any]) -> "MultitaskSetting":
     from gladient.prompts import MultitaskSetting
 
+    _require_drift_alone(options)
+    T, drift, d = _count("T", options["T"]), options["drift"], _count("d", options["d"])
+    if not 0.0 <= drift <= 1.0:
+        raise ValueError(f"drift is {drift!r}; it lies between 0 (each example has a task of its own) and 1 (one task)")
+    require_memory(6.0 * (float(d) * d + float(T) * T), f"a setting with {T} examples and {d} features")
+    return MultitaskSetting.drifting(T, drift, d=d, sigma2=options.get("sigma2", 0.0))
+
+
+def _require_drift_alone(options: Mapping[str, Any]) -> None:
     for name in ("n", "r", "rho", "spectrum", "R", "Sigma"):
         if name in options:
             raise ValueError(
-                f"both drift and {name} are given; a task that drifts is described by drift, T, d and sigma2 alone: "
-                f"leave {name} or drift out"
+                f"{'drift' if 'drift' in options else 'T'} is given beside {name}; a task that drifts is described by "
+                f"drift, T, d and sigma2 alone: leave {name} or drift and T out"
             )
-    for name, missing in (
-        ("drift", "what is left of the task after each example, such as 0.95"),
-        ("T", "a number of examples, such as 40"),
-        ("d", "a number of features, such as 10"),
-    ):
-        if options.get(name) is None:
-            raise ValueError(f"{name} is missing; a task that drifts needs it: give {missing}")
-    T, drift, d = (options[name] for name in ("T", "drift", "d"))
-    for name in ("T", "d"):
-        if not (1 <= options[name] < float("inf") and options[name] == int(options[name])):
-            raise ValueError(f"{name} is {options[name]!r}; it must be a whole number ≥ 1")
-    if not 0.0 <= drift <= 1.0:
-        raise ValueError(f"drift is {drift!r}; it lies between 0 (each example has a task of its own) and 1 (one task)")
-    require_memory(
-        6.0 * (float(d) * float(d) + float(T) * float(T)), f"a setting with {T:g} examples and {d:g} features"
-    )
-    return MultitaskSetting.drifting(int(T), drift, d=int(d), sigma2=options.get("sigma2", 0.0))
+    for name, needed in _DRIFT_NEEDS.items():
+        if name not in options:
+            raise ValueError(f"{name} is missing; a task that drifts needs {needed}")
+
+
+def _count(name: str, value: float) -> int:
+    if not (1 <= value < float("inf") and value == int(value)):
+        raise ValueError(f"{name} is {value!r}; it must be a whole number ≥ 1")
+    return int(value)
 
 
 def require_memory(floats: float, what: str) -> None:
@@ -203,8 +210,8 @@ def _features(options: Mapping[str, Any]) -> int:
     d, spectrum = options.get("d"), options.get("spectrum", ())
     if d is None and not spectrum:
         raise ValueError("neither d nor spectrum is given; one must say how many features there are, such as 10 for d")
-    if d is not None and not (1 <= d < float("inf") and d == int(d)):
-        raise ValueError(f"d is {d!r}; it must be a whole number ≥ 1")
+    if d is not None:
+        _count("d", d)
     if d is not None and spectrum and len(spectrum) != d:
         raise ValueError(f"d is {d} but spectrum lists {len(spectrum)} eigenvalues; they must agree: leave d out")
     if min(spectrum, default=0.0) < 0.0:

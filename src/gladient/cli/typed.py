@@ -42,9 +42,9 @@ def parse(name: str, command: type[Any], typed: Sequence[str]) -> Any:
     names = _names(known)
     words = [_long(word, names) for word in typed]
     try:
-        twice = [head for head, times in Counter(map(_head, words)).items() if times > 1 and head in names]
-        if twice:
-            raise ValueError(f"{twice[0]} is given {Counter(map(_head, words))[twice[0]]} times; give it once")
+        for head, times in Counter(map(_head, words)).items():
+            if times > 1 and head in names:  # the last would win in silence
+                raise ValueError(f"{head} is given {times} times; give it once")
         return _parsed(command, words, known)
     except ValueError as error:
         raise ValueError(_see(str(error), f"{name} --help")) from None
