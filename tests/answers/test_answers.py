@@ -37,7 +37,7 @@ def test_both_faces_print_the_same_rungs(fields: Fields, capsys: pytest.CaptureF
     ladder = landscape.ladder(fields.setting())
     page = tables.ladder(all_rows(ladder), fields.setting())
     cells = [row.split("</td><td>") for row in page.split("<tr><td>")[1:]]
-    shown = {title: (risk, per_d, gain) for title, _, risk, per_d, gain, _ in cells}
+    shown = {title: (risk, share, gain) for title, _, risk, share, gain, _ in cells}
     assert main(shlex.split(fields.command())[1:]) == 0
     printed = [line.split()[:4] for line in capsys.readouterr().out.splitlines()[1 : 1 + len(shown)]]
     titles = {row.name: row.title for row in all_rows(ladder)}
