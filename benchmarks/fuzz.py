@@ -80,10 +80,7 @@ def run(case: Case, limit: float, show: bool = False) -> tuple[int | None, str |
     code: Any = None
     try:
         with time_limit(limit), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                code = main(case.arguments)
-            except SystemExit as stopped:
-                code = stopped.code or 0
+            code = main(case.arguments)
         fault = _fault(case, code, out.getvalue(), err.getvalue())
     except TooLongError:
         fault = f"still running after {time.perf_counter() - started:.1f} s"

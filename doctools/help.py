@@ -4,7 +4,7 @@ import html
 import io
 import os
 import shlex
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from typing import Any
 from unittest.mock import patch
 
@@ -19,7 +19,7 @@ def fence(source: str, language: str, css_class: str, options: dict[str, Any], m
     if program != "gladient" or arguments[-1:] != ["--help"]:
         raise ValueError(f"a fence of type {language} holds {source!r}; it takes 'gladient … --help'")
     printed = io.StringIO()
-    with redirect_stdout(printed), suppress(SystemExit), patch.dict(os.environ, COLUMNS="80"):
+    with redirect_stdout(printed), patch.dict(os.environ, COLUMNS="80"):
         main(arguments)
     shown = html.escape(f"$ {source}\n{printed.getvalue()}")
     return f'<div class="{css_class} highlight"><pre><code>{shown}</code></pre></div>'

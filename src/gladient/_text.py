@@ -3,9 +3,21 @@
 import json
 import math
 import unicodedata
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
-__all__ = ["finite", "json_text", "printable"]
+__all__ = ["did_you_mean", "finite", "json_text", "printable"]
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """What follows a name that nothing has: the known one that is most like it, if one is.
+
+    >>> did_you_mean("rsik", ["risk", "train"]), did_you_mean("xyz", ["risk", "train"])
+    ('; did you mean risk?', '')
+    """
+    near = get_close_matches(word, list(names), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def printable(text: object) -> str:

@@ -80,7 +80,7 @@ def test_what_a_terminal_would_obey_is_spelled_out(frame, tmp_path: Path, capsys
     frame.replace({"source": {"old": f"old{evil}"}}).rename(columns={"x1": f"x1{evil}"}).to_csv(path, index=False)
     options = ["--target", "y", "--features", f"x1{evil}", "x2", "--task", "day", "--role", "source", "--out", str(out)]
     assert main(["data", str(path), *options]) == 0
-    assert main(["data", str(path), *options[:-2], "--features", "x1", "--json"]) == 2
+    assert main(["data", str(path), *options[:3], "x1", *options[5:-2], "--json"]) == 2
     captured = capsys.readouterr()
     spelled = r"\x1b]0;owned\x07\x9b2J\u202e"
     for text in (captured.out, captured.err, out.read_text()):

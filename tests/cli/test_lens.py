@@ -13,6 +13,7 @@ from gladient.experiments.demo import models as demo
 from gladient.experiments.demo.models import DEMO
 
 transformers = pytest.importorskip("transformers")
+hub = pytest.importorskip("huggingface_hub")
 STORY = "A new day. Ada has the key. Ben has the map. Who has the key?"
 
 
@@ -122,7 +123,7 @@ def test_a_layer_with_nan_is_named_with_its_reason(
         (["demo", "--text", STORY, "--out", "absent/lens.html"], "absent is not a folder"),
         (["FOLDER"], "no text is given"),
         (["FOLDER", "--text", ""], "the text is empty"),
-        (["./absent", "--text", "a"], "is not a folder with a model"),
+        (["./absent", "--text", "a"], "./absent is not a folder; give a local folder"),
         (["PAGE", "--text", "a"], "is broken or incomplete"),
     ],
 )
@@ -147,13 +148,33 @@ def test_the_hub_out_of_reach_is_one_error(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    refuse = OSError("We couldn't connect\nto the hub")
-    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", lambda *_, **__: (_ for _ in ()).throw(refuse))
-    assert main(["lens", "someone/model", "--text", "a"]) == 2
-    error = capsys.readouterr().err
-    assert error.splitlines()[0] == "loading someone/model …"
-    assert len(error.splitlines()) == 2
-    assert "the hub cannot be reached" in error
+    (tmp_path / "someones" / "model").mkdir(parents=True)
+    answers = {
+        OSError("No route\nto the hub. Try later."): "the hub cannot be reached (No route to the hub); did you mean",
+        hub.errors.HFValidationError("no name"): "the hub has no such model; did you mean someones/model?",
+    }
+    for refuse, said in answers.items():
+        monkeypatch.setattr(hub, "model_info", lambda *_, refuse=refuse, **__: (_ for _ in ()).throw(refuse))
+        assert main(["lens", "someone/model", "--text", "a"]) == 2
+        loading, error = capsys.readouterr().err.splitlines()
+        assert loading == "loading someone/model …"
+        assert f"someone/model is not a folder here, and {said}" in error
+
+
+@pytest.mark.parametrize(
+    "name", ["models/tinny", "models/tiny/x", "./models/tiyn", "/nowhere/at/all", "~/nothing here"]
+)
+def test_a_path_that_is_none_is_refused_without_asking_the_hub(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "models" / "tiny").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "model_info", pytest.fail)
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", pytest.fail)
+    assert main(["lens", name, "--text", "a"]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"gladient: error: {name} is not a folder; ")
+    assert ("did you mean models/tiny?" in error) == ("tinny" in name or "tiyn" in name)
 
 
 def test_without_transformers_it_says_what_to_install(

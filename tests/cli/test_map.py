@@ -38,7 +38,7 @@ def test_files_and_values(capsys, tmp_path):
         none, best = linear_attention(setting).risk, optimum(setting).risk
         assert float(row["linear_attention"]) == pytest.approx(none, rel=1e-12)
         assert float(row["optimum"]) == pytest.approx(best, rel=1e-12)
-        assert float(row["gain"]) == pytest.approx(none - best, abs=1e-12)
+        assert float(row["gain"]) == pytest.approx(1 - best / none, abs=1e-9)
         assert row["scalar_attains"] == str(int(scalar_gate(setting).risk <= best * (1 + 1e-12)))
 
 
@@ -137,7 +137,7 @@ def test_delta_rules(capsys, tmp_path, over):
         assert float(row["delta_rule" if over == "linear" else "gated_delta_rule"]) == pytest.approx(
             best.risk, rel=1e-12
         )
-        assert float(row["gain"]) == pytest.approx(other.risk - best.risk, abs=1e-10)
+        assert float(row["gain"]) == pytest.approx(1 - best.risk / other.risk, abs=1e-9)
         assert float(row["step"]) == pytest.approx(best.steps[0], rel=1e-4, abs=1e-9)
         if over == "gate" and best.certificate.attained:
             assert float(row["decay"]) == pytest.approx(best.decays[0], abs=1e-4)
@@ -168,4 +168,4 @@ def test_two_layers(tmp_path, options, before, after):
         }
         for name in (before, after):
             assert float(row[name]) == pytest.approx(exact[name], rel=1e-11)
-        assert float(row["gain"]) == pytest.approx(exact[before] - exact[after], abs=1e-10)
+        assert float(row["gain"]) == pytest.approx(1 - exact[after] / exact[before], abs=1e-9)

@@ -2,7 +2,7 @@ from .circles import Circle, around
 from .layers import STACK_MEANINGS, StackAnswer, has_stacks, stacks
 from .planes import Gain, Plane, gain_plane, plane_through
 from .rungs import MEANINGS, Answer, delta_rules, floors, gates, rotations, rung
-from .settings import SETTING_KEYS, described, number, numbers, real, require_memory, whole
+from .settings import SETTING_KEYS, described, number, numbers, parts, real, require_memory, whole
 from .verdicts import Verdict, verdict
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "described",
     "number",
     "numbers",
+    "parts",
     "real",
     "whole",
     "require_memory",

@@ -116,9 +116,9 @@ class Plane:
         }
 
     def table(self) -> list[list[Any]]:
-        """A row of names, then one per point; empty where the correlations are impossible."""
+        """A row of names, then one per point, with expected squared errors; empty where correlations are impossible."""
         other, risk = self.risks.values()
-        columns = np.column_stack((other, risk, other - risk, *self.more.values())).tolist()
+        columns = np.column_stack((other, risk, self.gain, *self.more.values())).tolist()
         whole = [name == "scalar_attains" for name in (*self.risks, "gain", *self.more)]
         rows: list[list[Any]] = [["r1", "r2", "possible", *self.risks, "gain", *self.more]]
         for point, valid, values in zip(_points(self.r1, self.r2).tolist(), self.valid.tolist(), columns, strict=True):

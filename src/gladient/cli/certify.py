@@ -29,4 +29,4 @@ class Certify(SettingOptions):
         print(f"{'γ':14}{'risk':14}{'slope':12}kind")
         for point in found.stationary.points:
             print(f"{point.gamma:<14.6g}{point.risk:<14.8g}{point.slope:<12.4g}{point.kind}")
-        print(*found.lines, sep="\n")
+        print(*found.lines, "risk: expected squared error at the query", sep="\n")

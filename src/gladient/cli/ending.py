@@ -1,17 +1,15 @@
 """How a command ends: an exit code, and at most one line about what went wrong."""
 
-import contextlib
 import io
 import os
-import re
 import select
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable
+from pathlib import Path
 
 from gladient._text import printable
 
-__all__ = ["EXIT_CODES", "end_well", "errors_in_one_line"]
+__all__ = ["EXIT_CODES", "end_well"]
 
 EXIT_CODES = {
     0: "done, and what the command checks holds",
@@ -24,7 +22,6 @@ EXIT_CODES = {
 """What the exit code of a command says."""
 
 _LONGEST = 1000  # characters of an error, a dozen rows of a terminal: some quote a whole file or matrix
-_FRAME = re.compile(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]")
 
 
 def end_well(work: Callable[[], int]) -> int:
@@ -32,14 +29,16 @@ def end_well(work: Callable[[], int]) -> int:
 
     Errors of other kinds (KeyError, TypeError …) are bugs, and keep their traceback.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started us; libraries ask it for its encoding
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # an encoding without γ gets \u03b3, which JSON reads as γ
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             return work()
         finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()  # now, while an error can still be told
+            sys.stdout.flush()  # now, while an error can still be told
     except KeyboardInterrupt:
         return _say("interrupted", 130)
     except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
@@ -53,35 +52,6 @@ def end_well(work: Callable[[], int]) -> int:
         return _say(f"error: {told or name}", getattr(error, "exit_code", 2))
     finally:
         _let_go_of_stdout()
-
-
-@contextlib.contextmanager
-def errors_in_one_line(arguments: Sequence[str], commands: Collection[str]) -> Iterator[None]:
-    """What tyro says about bad options in a box of several lines, in one line as all other errors."""
-    box = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(box):
-            yield
-    except SystemExit as stopped:
-        if stopped.code:
-            known = " ".join(["gladient", *(name for name in arguments[:1] if name in commands)])
-            _say(f"error: {_message(box.getvalue(), arguments)}; see {known} --help", 2)
-        raise
-
-
-def _message(box: str, arguments: Sequence[str]) -> str:
-    """The first part of the box without its title, and what the other parts propose."""
-    rows = [_FRAME.sub("", row).rstrip() for row in box.splitlines()[1:]]
-    parts = ["\n".join(part) for rule, part in groupby(rows, lambda row: not row.strip("- ")) if not rule]
-    message = " ".join(parts[0].split()).rstrip(".") if parts else "bad options"
-    for part in parts[1:]:
-        if part.strip().startswith("Available"):
-            message += f"; {' '.join(part.split())}"
-        if part.strip().startswith("Perhaps you meant"):
-            # Option names stand 4 to 6 columns in, what explains them farther.
-            near = dict.fromkeys(re.findall(r"^ {4,6}(--[\w-]+)", part, re.MULTILINE))
-            message += "".join(f"; perhaps {name}" for name in near if name not in arguments)
-    return message
 
 
 def _say(message: str, code: int) -> int:
@@ -104,8 +74,7 @@ def _reader_left() -> bool:
 
 def _let_go_of_stdout() -> None:
     """What cannot be written now cannot be written at exit either, where Python would complain a second time."""
-    if sys.stdout is not None:
-        try:
-            sys.stdout.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

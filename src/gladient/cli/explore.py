@@ -4,6 +4,8 @@ import os
 import sys
 from dataclasses import dataclass
 
+from gladient.cli.numbers import Whole
+
 __all__ = ["Explore"]
 
 
@@ -17,12 +19,12 @@ class Explore:
     and asks no other host for anything; Ctrl-C ends it.
     """
 
-    port: int = 0
+    port: Whole = 0
     """Port of the page on 127.0.0.1; 0: the first free one from 2718 on."""
     no_browser: bool = False
     """Print the page's address and do not open it."""
     edit: bool = False
-    """Open the page as a marimo notebook: a copy of it, explore.py in this folder, made if there is none."""
+    """Open it as a marimo notebook: a copy, explore.py in this folder, made if there is none."""
 
     def run(self) -> None:
         """Become the process that serves it until Ctrl-C."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from gladient._text import json_text, printable
-from gladient.cli.numbers import html_file
+from gladient.cli.numbers import Whole, Wholes, html_file
 
 if TYPE_CHECKING:
     from gladient.lens.load import Loaded
@@ -33,27 +33,31 @@ class Lens:
     """
 
     model: Annotated[str, tyro.conf.Positional]
-    """A local folder with a transformers model, its name on the hub (owner/name), or demo: two small models that are
-    trained here, once."""
+    """A folder with a model of transformers, its name on the hub (owner/name), or demo: two small models, trained here
+    once."""
     text: str | None = None
     """What the model reads; demo has a text of its own."""
     file: Path | None = None
     """A UTF-8 file with the text instead."""
     out: Path | None = None
-    """The page to write; lens.html if not given, none with --json."""
-    layers: tuple[int, ...] = ()
-    """Numbers of the layers to show; all if not given."""
-    heads: int = 32
-    """The most heads to show per layer, from the fastest to forget to the slowest."""
-    max_tokens: int = 2048
-    """The longest text: one head's weights take 32 bytes times its square."""
+    """The page to write; left out: lens.html, none with --json."""
+    layers: Wholes = ()
+    """Numbers of the layers to show; left out: all."""
+    heads: Whole = 32
+    """The most heads to show per layer, of all memory lengths."""
+    max_tokens: Whole = 2048
+    """The longest text; a head's weights take 32 bytes times its square."""
     json: bool = False
-    """Print summaries of every layer and head as one JSON object."""
+    """Print what is known of each layer and head as one JSON object."""
 
     def run(self) -> int:
         """Write the page, print the summaries; 1 if a layer was not rebuilt."""
         out = html_file(self.out, None if self.json else "lens.html")
         text = self._text()
+        if self.model != "demo":
+            from gladient.lens.names import find_folder
+
+            find_folder(self.model)  # a mistyped path is refused before anything large is imported
         with _progress() as report:
             views = [self._look(loaded, text, report) for loaded in _models(self.model, report)]
         from gladient.lens.page import pack, write_packed

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gladient._files import write_atomically
 from gladient._text import json_text
 from gladient.answers import require_memory
-from gladient.cli.numbers import Floats, Whole, Wholes
+from gladient.cli.numbers import Floats, Real, Whole, Wholes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,40 +24,37 @@ __all__ = ["Map"]
 class Map:
     """Heat map of a gain on the plane of (r1, r2), the correlations of two tasks with the query's task.
 
-    * --gain-of gate                 the best gates over linear attention; the line is the border where a scalar gate
-                                     stops attaining the optimum
-    * --gain-of delta                the best delta rule without gates (DeltaNet, one step β) over linear attention;
-                                     beyond the line no step helps: the best is β → 0, linear attention itself
-    * --gain-of delta --over gate    the best gated delta rule (Gated DeltaNet) over the best gates, a value gate's;
-                                     the line is where both are equal, and beyond it gates without a delta rule win
+        --gain-of gate               the best gates over linear attention
+        --gain-of delta              the best delta rule (DeltaNet) over the same
+        --gain-of delta --over gate  the best gated delta rule over the best gates
+        --gain-of depth              two layers with value gates over one
+        --gain-of gate --layers 2    value gates over none, in two layers each
 
-    * --gain-of depth                two layers with value gates over one; the line is where a second layer without
-                                     gates is worth as much as gates in one
-    * --gain-of gate --layers 2      two layers with value gates over two layers of linear attention
+    The gain is 1 - risk / the other risk; the picture names what holds on either side of the line. Blank cells:
+    correlations that cannot occur together. Writes PATH.png, PATH.svg and PATH.csv.
 
-    The gain is 1 - risk / the other risk. Blank cells: correlations that cannot occur together. Writes PATH.png,
-    PATH.svg and PATH.csv. Example: gladient map --gain-of delta --over gate --r1 0:1 --r2 0:1
+    Example: gladient map --gain-of delta --over gate --r1 0:1 --r2 0:1
     """
 
     gain_of: Literal["gate", "delta", "depth"] = "gate"
-    """What gains."""
+    """What gains, see above."""
     layers: Whole = 1
-    """Layers in which gates gain: 1 or 2, with --gain-of gate."""
+    """1, or 2 with --gain-of gate."""
     over: Literal["linear", "gate"] = "linear"
-    """What it is measured against; "gate" goes with --gain-of delta, which then has gates too."""
+    """What it is measured against; gate goes with --gain-of delta."""
     r1: str = "0:1"
-    """Range of the first task's correlation with the query's task, low:high."""
+    """Range of the first task's correlation with the query's, low:high."""
     r2: str = "0:1"
     """Range of the second task's."""
     n: Wholes = (25, 25)
     """Examples of each of the two tasks."""
-    rho: float = 0.0
+    rho: Real = 0.0
     """Correlation between the two tasks."""
     d: Whole = 10
-    """Number of features; ignored if --spectrum is given."""
+    """Number of features; ignored with --spectrum."""
     spectrum: Floats = ()
-    """Eigenvalues of the features' covariance Σ; left out: all 1. The delta rule's map needs Σ = I."""
-    sigma2: float = 0.0
+    """Eigenvalues of the features' covariance Σ, with --gain-of gate; left out: 1."""
+    sigma2: Real = 0.0
     """Variance of the label noise."""
     points: Whole = 101
     """Points along each axis."""

@@ -8,7 +8,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from gladient.answers import numbers, real, whole
 
-__all__ = ["File", "Floats", "Whole", "Wholes", "html_file"]
+__all__ = ["AnyFile", "AnyReal", "AnyWhole", "Floats", "Real", "Whole", "Wholes", "html_file"]
 
 
 def html_file(out: Path | None, default: str | None) -> Path | None:
@@ -24,12 +24,12 @@ def html_file(out: Path | None, default: str | None) -> Path | None:
     return path
 
 
-def _one(read: Callable[[str], Any], metavar: str, kind: Any) -> PrimitiveConstructorSpec[Any]:
+def _one(read: Callable[[str], Any], metavar: str) -> PrimitiveConstructorSpec[Any]:
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,
         instance_from_str=lambda texts: read(texts[0]),
-        is_instance=lambda value: isinstance(value, kind),
+        is_instance=lambda value: True,  # defaults are checked by mypy
         str_from_instance=lambda value: [str(value)],
     )
 
@@ -37,18 +37,24 @@ def _one(read: Callable[[str], Any], metavar: str, kind: Any) -> PrimitiveConstr
 def _list(read: Callable[[str], Any], metavar: str) -> PrimitiveConstructorSpec[Any]:
     return PrimitiveConstructorSpec(
         nargs="*",
-        metavar=f"{metavar} [{metavar} ...]",
+        metavar=f"{metavar} …",
         instance_from_str=lambda texts: numbers(" ".join(texts), read),
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda value: [str(entry) for entry in value],
     )
 
 
-File: TypeAlias = Annotated[Path, _one(Path, "FILE", Path)]
-Whole: TypeAlias = Annotated[int, _one(whole, "INT", int | float)]
+Whole: TypeAlias = Annotated[int, _one(whole, "INT")]
+Real: TypeAlias = Annotated[float, _one(real, "FLOAT")]
 if TYPE_CHECKING:
+    AnyFile: TypeAlias = Path | None
+    AnyWhole: TypeAlias = int | None
+    AnyReal: TypeAlias = float | None
     Wholes: TypeAlias = tuple[int, ...]
     Floats: TypeAlias = tuple[float, ...]
-else:  # tyro holds defaults to `tuple[int, ...]` and to `Path | None` with typeguard, which takes long to import
+else:  # tyro holds defaults to unions and to `tuple[int, ...]` with typeguard, which takes long to import
+    AnyFile = Annotated[object, _one(Path, "FILE")]
+    AnyWhole = Annotated[object, _one(whole, "INT")]
+    AnyReal = Annotated[object, _one(real, "FLOAT")]
     Wholes = Annotated[tuple, _list(whole, "INT")]
     Floats = Annotated[tuple, _list(real, "FLOAT")]

@@ -26,28 +26,14 @@ class Risk(SettingOptions):
 
     Example: gladient risk --n 25 25 --r 0.2 0.8 --d 10
 
-    * linear_attention  no gate: every example weighs 1
-    * fixed_decay       the best single gate γ, the same on every token (RetNet)
-    * scalar_gate       one gate per token (Mamba-2): weights that do not fall from task to task
-    * value_gate        one gate per value channel, enough of them: any weight per task, the WPGD optimum
-    * key_gate          one gate per key channel (GLA), repeated: any weight per task and direction of Σ
-    * fixed_rotation    one decay γ and one angle θ, the same on every token (RetNet, RoPE)
-    * rotating_gate     one gate and one angle per token (Mamba-3), twice the channels: any weight per task
-    * delta_rule        no gate, one step β of error correction (DeltaNet); β = 0: the limit of small steps
-    * gated_delta_rule  one step β, and a decay after each task (Gated DeltaNet, gates between tasks alone)
-    * filter_floor      no layer that erases, decays or rotates (Gated DeltaNet, RWKV-7, Mamba-3) goes below
-    * any_key_floor     nor one whose keys and steps depend on the present token in any way
-    * bayes             the best of all estimators, by Monte Carlo
-    * half_gate         1/2 on every token, where a sigmoid gate without bias starts; not a best risk
-
-    With --layers 1 2 3, for Σ = I: the best stacks of so many layers with each kind of gate, beside the bound of all of
-    them, the floor of any depth, and one layer of the delta rule.
+    Each row of the table is explained below it. With --layers 1 2 3, for Σ = I: the best stacks of so many layers with
+    each kind of gate, beside the bound of all of them, the floor of any depth, and one layer of the delta rule.
     """
 
     layers: Wholes = ()
-    """Numbers of layers; left out: one layer, with every family of gates."""
+    """Numbers of layers; left out: one, with every family of gates."""
     bayes: Whole = 0
-    """Prompts for a Monte Carlo estimate of the Bayes risk, which no estimator beats; 0 leaves it out."""
+    """Prompts for a Monte Carlo estimate of the Bayes risk; 0: none."""
     seed: Whole = 0
     """Seed of that estimate."""
     json: bool = False
@@ -87,7 +73,7 @@ class Risk(SettingOptions):
         if self.json:
             print(json_text({row.name: row.found.numbers() for row in rows}))
         else:
-            print(_table(rows, setting.M, setting.d))
+            print(_table(rows, setting.M))
         return code
 
     def _stacks(self) -> int:
@@ -122,20 +108,24 @@ def _stack_numbers(rows: "list[StackAnswer]") -> "dict[str, Any]":
 def _stack_table(rows: "list[StackAnswer]", setting: "MultitaskSetting") -> str:
     from gladient.answers import STACK_MEANINGS
 
-    lines = [f"{'layers':8}{'gate':18}{'risk':>12}{'risk/d':>10}{'gain':>9}  what reaches it"]
+    lines = [f"{'layers':8}{'gate':18}{'risk':>12}{'risk/M':>10}{'gain':>9}  what reaches it"]
     lines += [
-        f"{row.layers or '':<8}{row.name:18}{row.risk:12.6g}{row.risk / setting.d:10.4f}{row.gain:9.2%}  {row.text}"
+        f"{row.layers or '':<8}{row.name:18}{row.risk:12.6g}{row.risk / setting.M:10.4f}{row.gain:9.2%}  {row.text}"
         for row in rows
     ]
-    lines.append(f"risk of predicting 0: {setting.M:.6g}; gain: over one layer of linear attention")
+    lines.append(f"{_units(setting.M)}; gain: over one layer of linear attention")
     shown = {row.name for row in rows}
     return "\n".join([*lines, *(f"{name:18}{text}" for name, text in STACK_MEANINGS.items() if name in shown)])
 
 
-def _table(rows: "list[Answer]", M: float, d: int) -> str:
+def _units(M: float) -> str:
+    return f"risk: expected squared error at the query; M, that of predicting 0: {M:.6g}"
+
+
+def _table(rows: "list[Answer]", M: float) -> str:
     from gladient.answers import MEANINGS
 
-    lines = [f"{'gate':18}{'risk':>12}{'risk/d':>10}{'gain':>9}  weight of one example of each task"]
-    lines += [f"{row.name:18}{row.risk:12.6g}{row.risk / d:10.4f}{row.gain:9.2%}  {row.text}" for row in rows]
-    lines.append(f"risk of predicting 0: {M:.6g}; gain: over linear attention")
+    lines = [f"{'gate':18}{'risk':>12}{'risk/M':>10}{'gain':>9}  weight of one example of each task"]
+    lines += [f"{row.name:18}{row.risk:12.6g}{row.risk / M:10.4f}{row.gain:9.2%}  {row.text}" for row in rows]
+    lines.append(f"{_units(M)}; gain: over linear attention")
     return "\n".join([*lines, *(f"{row.name:18}{MEANINGS[row.name]}" for row in rows)])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from gladient._text import printable
+from gladient.cli.numbers import Whole
 
 if TYPE_CHECKING:
     from gladient.experiments import Experiment, Made
@@ -29,11 +30,11 @@ class RunOptions:
     """Where the work is done, and whether it goes on from what is there."""
 
     resume: bool = False
-    """Go on with what the folder already holds; start if it holds nothing."""
-    workers: int = os.cpu_count() or 1
-    """Processes of this machine that train side by side, one thread each; the results do not depend on it."""
+    """Go on with what the folder already holds, if anything."""
+    workers: Whole = os.cpu_count() or 1
+    """Processes that train side by side, one thread each."""
     scheduler: str | None = None
-    """Address of a Dask scheduler, tcp://HOST:PORT, whose workers train instead; $GLADIENT_SCHEDULER if not given."""
+    """tcp://HOST:PORT of Dask workers that train instead; left out: $GLADIENT_SCHEDULER."""
     device: str = "cpu"
     """Where to train: cpu, cuda, cuda:0 …"""
 
@@ -50,7 +51,7 @@ class ModelOptions(RunOptions):
     """The same, and where models of the user's own come from."""
 
     register: str | None = None
-    """A module that registers models of your own, such as my_package.gates; it must be installed, or on PYTHONPATH."""
+    """A module with models of your own, such as my_package.gates, installed or on PYTHONPATH."""
 
     def import_models(self) -> None:
         """Import that module.
@@ -81,6 +82,8 @@ def print_made(figure: "Experiment[C, W, R, P]", made: "Made[R]", out: Path, *, 
     for line in made.diverged:
         print(printable(f"diverged: {line}"))
     print(figure.verdict(made.rows))
+    if figure.unit:
+        print(f"risk: {figure.unit}")
     for line in figure.summary(figure.judged(made.rows)):
         print(printable(line))
     print(f"report: {printable(out / 'report.html')}")

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gladient._text import did_you_mean
 from gladient.answers import SETTING_KEYS, described
-from gladient.cli.numbers import File, Floats, Whole, Wholes
+from gladient.cli.numbers import AnyFile, AnyReal, AnyWhole, Floats, Real, Wholes
 
 if TYPE_CHECKING:
     from gladient.prompts import MultitaskSetting
@@ -21,22 +22,24 @@ class SettingOptions:
     """Examples of each task, in prompt order."""
     r: Floats = ()
     """Correlation of each task with the query's task."""
-    d: Whole | None = None
-    """Number of features; left out when --spectrum is given."""
+    d: AnyWhole = None
+    """Number of features; left out with --spectrum."""
     rho: Floats = ()
-    """Correlations between tasks: one number for every pair, or ρ12 ρ13 … ρ23 … (upper triangle, row by row);
-    left out: uncorrelated."""
+    """Correlations between tasks: one for every pair, or the upper triangle, row by row; left out: 0."""
     spectrum: Floats = ()
-    """Eigenvalues of the features' covariance Σ; left out: all 1."""
-    sigma2: float = 0.0
+    """Eigenvalues of the features' covariance Σ; left out: 1."""
+    sigma2: Real = 0.0
     """Variance of the label noise."""
-    setting: File | None = None
-    """JSON or YAML file with any of n, r, d, rho, spectrum, sigma2, or whole matrices R and Sigma, instead of the
-    options above."""
+    drift: AnyReal = None
+    """One task that moves, in place of --n --r --rho: what is left of it after each example, from 0 to 1."""
+    T: AnyWhole = None
+    """Examples of that task."""
+    setting: AnyFile = None
+    """JSON or YAML file with these, or with matrices R and Sigma."""
 
     def load(self) -> "MultitaskSetting":
         """The setting, checked."""
-        typed = {name: value for name in SETTING_KEYS[:6] if (value := getattr(self, name)) not in ((), None)}
+        typed = {name: value for name in SETTING_KEYS[:8] if (value := getattr(self, name)) not in ((), None)}
         if self.setting is None:
             return described(typed)
         if set(typed) > {"sigma2"} or self.sigma2 != 0.0:
@@ -48,12 +51,12 @@ def _read(path: Path) -> dict[str, Any]:
     from gladient.cli.read import read_object
 
     content = read_object(path)
-    if not set(content) <= set(SETTING_KEYS):
-        raise ValueError(
-            f"{path} holds the keys {', '.join(sorted(content))}; they must be among {', '.join(SETTING_KEYS)}"
-        )
+    for key in content:
+        if key not in SETTING_KEYS:
+            near = did_you_mean(key, SETTING_KEYS) or f"; its keys must be among {', '.join(SETTING_KEYS)}"
+            raise ValueError(f"{path} holds the key {key!r}, which no setting has{near}")
     for name, value in content.items():
-        depth = {"d": 0, "sigma2": 0, "R": 2, "Sigma": 2}.get(name, 1)
+        depth = {"d": 0, "sigma2": 0, "drift": 0, "T": 0, "R": 2, "Sigma": 2}.get(name, 1)
         if not _is_numbers(value, depth):
             wanted = ("a number", "a list of numbers", "a list of lists of numbers")[depth]
             raise ValueError(f"{path} has {name} = {value!r}; it must be {wanted}")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from gladient.cli.numbers import AnyWhole
 from gladient.cli.run import ModelOptions, print_made
 
 __all__ = ["Sweep"]
@@ -20,15 +21,10 @@ class Sweep(ModelOptions):
     The file lists values of n, r, d or spectrum, rho, sigma2, the models, the number of seeds, and training options:
 
         n: [[10, 10], [25, 25]]
-
         r: [[0.2, 0.8], [0.8, 0.2]]
-
         d: 10
-
         models: [linear_attention, scalar_gate, value_gate]
-
         seeds: 3
-
         training: {steps: 400}
 
     Stop it with Ctrl-C, or kill it; --resume goes on and ends with the same results.
@@ -37,11 +33,11 @@ class Sweep(ModelOptions):
     file: Annotated[Path, tyro.conf.Positional]
     """The grid, YAML or JSON."""
     out: Path | None = None
-    """Folder to write to; results/FILE without its suffix if not given."""
+    """Folder to write to; left out: results/FILE without its suffix."""
     x: str | None = None
-    """The axis that the figure goes along: n, r, d, spectrum, rho or sigma2; that with the most values if not given."""
-    seeds: int | None = None
-    """Training runs for each setting and model, in place of the file's."""
+    """Axis of the figure: n, r, d, spectrum, rho or sigma2; left out: that with the most values."""
+    seeds: AnyWhole = None
+    """Training runs for each model and setting, in place of the file's."""
     parquet: bool = False
     """Write results.parquet too."""
 

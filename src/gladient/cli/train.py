@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from gladient.cli.numbers import Real, Whole
 from gladient.cli.run import ModelOptions, print_made
 from gladient.cli.setting import SettingOptions
 
@@ -17,23 +18,22 @@ class Train(ModelOptions, SettingOptions):
     """
 
     model: str = "scalar_gate"
-    """Which model: linear_attention, scalar_gate, value_gate, without_context (no contextual features), or a preset:
-    retnet, mamba2, gla, rwkv6, mamba, hgrn2, deltanet, gated_deltanet, kda, comba, rwkv7, mamba3.
-    Delta rules against their exact risk: delta_rule, gated_delta_rule, gated_delta_rule_unit (keys of length 1),
-    delta_rule_per_task, delta_rule_per_task_unit; without delimiters: stream_gate, stream_delta_rule,
-    stream_gated_delta_rule. Or one of your own, see --register."""
-    seed: int = 0
+    """linear_attention, scalar_gate, value_gate, without_context; a preset: retnet, mamba2, gla, rwkv6, mamba, hgrn2,
+    deltanet, gated_deltanet, kda, comba, rwkv7, mamba3; delta_rule, gated_delta_rule, gated_delta_rule_unit (keys of
+    length 1), delta_rule_per_task, delta_rule_per_task_unit; without delimiters stream_gate, stream_delta_rule,
+    stream_gated_delta_rule; or your own, see --register."""
+    seed: Whole = 0
     """Decides the initial weights and the prompts."""
-    steps: int = 800
+    steps: Whole = 800
     """Steps of Adam."""
-    batch_size: int = 512
+    batch_size: Whole = 512
     """Fresh prompts per step."""
-    learning_rate: float = 1e-2
+    learning_rate: Real = 1e-2
     """Step size at its peak."""
-    test_prompts: int = 2**17
-    """Fresh prompts that the trained model is tested on."""
+    test_prompts: Whole = 2**17
+    """Fresh prompts of the test."""
     out: Path | None = None
-    """Folder to write to; results/train-MODEL if not given."""
+    """Folder to write to; left out: results/train-MODEL."""
 
     def run(self) -> int:
         """Train it; 1 if it does not reach its exact risk, or if too few test prompts leave that undecided."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import marimo as mo
 
-from gladient.answers import numbers
+from gladient.answers import parts
 from gladient.explore import pictures
 from gladient.explore.fields import MOST_TASKS, Fields
 from gladient.explore.training import Training
@@ -61,20 +61,20 @@ class Desk:
 
     def move(self, name: str, place: int, value: float) -> None:
         """A slider was moved: the number at that place of its field."""
-        parts = list(numbers(getattr(self.shown, name), str)) or ["0"]
-        parts[place] = f"{value:g}"
-        self._change(self.on_move, **{name: " ".join(parts)})
+        texts = parts(getattr(self.shown, name)) or ["0"]
+        texts[place] = f"{value:g}"
+        self._change(self.on_move, **{name: " ".join(texts)})
 
     def resize(self, count: int | float | None) -> None:
         """Another number of tasks: the last ones go, or new ones come that are as long and unlike the query's."""
         tasks = int(count or 1)
-        n, r = (list(numbers(getattr(self.shown, name), str)) for name in ("n", "r"))
+        n, r = (parts(getattr(self.shown, name)) for name in ("n", "r"))
         self._change(
             self.on_type,
             self.on_move,
             n=" ".join((n + n[-1:] * tasks)[:tasks] or ["25"] * tasks),
             r=" ".join((r + ["0"] * tasks)[:tasks]),
-            rho=self.shown.rho if len(numbers(self.shown.rho, str)) < 2 else "0",
+            rho=self.shown.rho if len(parts(self.shown.rho)) < 2 else "0",
         )
 
     def _change(self, *told: Callable[[Fields], Any], **texts: str) -> None:
@@ -89,7 +89,7 @@ def fields(shown: Fields, desk: Desk) -> list[mo.Html]:
         mo.ui.text(getattr(shown, name), label=label, on_change=partial(desk.type, name), full_width=True)
         for name, label in _LABELS.items()
     ]
-    tasks = len(numbers(shown.n, str))
+    tasks = len(parts(shown.n))
     count = mo.ui.number(1, MOST_TASKS, value=min(max(tasks, 1), MOST_TASKS), label="tasks", on_change=desk.resize)
     return [count, *texts]
 
@@ -100,7 +100,7 @@ def sliders(shown: Fields, desk: Desk) -> list[mo.Html]:
     if setting is None:
         return []
     found = [_slider(shown, desk, name, k, f"{name}{k + 1}") for name in ("n", "r") for k in range(setting.K)]
-    if len(numbers(shown.rho, str)) < 2 and setting.K > 1:
+    if len(parts(shown.rho)) < 2 and setting.K > 1:
         found.append(_slider(shown, desk, "rho", 0, "ρ"))
     if not shown.spectrum.strip():
         found += [_slider(shown, desk, "d", 0, "d"), _slider(shown, desk, "decay", 0, "α")]
@@ -121,8 +121,8 @@ def error(problem: str) -> mo.Html:
 
 
 def _slider(shown: Fields, desk: Desk, name: str, place: int, label: str) -> mo.Html:
-    parts, steps = numbers(getattr(shown, name), str) or ("0",), _STEPS[name]
-    nearest = min(steps, key=lambda step: abs(step - float(parts[place])))
+    texts, steps = parts(getattr(shown, name)) or ["0"], _STEPS[name]
+    nearest = min(steps, key=lambda step: abs(step - float(texts[place])))
     return mo.ui.slider(
         steps=steps,
         value=nearest,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from gladient.answers import described, numbers, real, whole
+from gladient.answers import described, numbers, parts, real, whole
 from gladient.prompts import MultitaskSetting
 
 __all__ = ["MOST_FEATURES", "MOST_TASKS", "Fields"]
@@ -77,7 +77,7 @@ class Fields:
         options = [
             f"--{name} {spelled}"
             for name, text in given.items()
-            if (spelled := " ".join(numbers(text, str))) not in plain.get(name, set())
+            if (spelled := " ".join(parts(text))) not in plain.get(name, set())
         ]
         return f"gladient risk {' '.join(options)}"
 

@@ -71,7 +71,13 @@ def _(controls, get_shown, mo):
 
 @app.cell
 def _(mo):
-    mo.md("""## The ladder: the best risk of each family of gates""")
+    mo.md(
+        """
+        ## The ladder: the best risk of each family of gates
+
+        Risks on this page are expected squared errors at the query. M is the risk of predicting 0, σ² + tr Σ.
+        """
+    )
     return
 
 

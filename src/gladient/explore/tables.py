@@ -20,9 +20,9 @@ def ladder(rows: Sequence[Answer], setting: MultitaskSetting) -> str:
     """One row per gate family, its risk also as a bar beside the risk of predicting 0, which fills the width."""
     most = max(setting.M, *(row.risk for row in rows))
     return _table(
-        ("gates", "", "risk", "risk/d", "gain", "weight of one example of each task"),
+        ("gates", "", "risk", "risk/M", "gain", "weight of one example of each task"),
         [
-            (row.title, _bar(row, most), f"{row.risk:.6g}", f"{row.risk / setting.d:.4f}", f"{row.gain:.2%}", row.text)
+            (row.title, _bar(row, most), f"{row.risk:.6g}", f"{row.risk / setting.M:.4f}", f"{row.gain:.2%}", row.text)
             for row in rows
         ],
     )
@@ -31,13 +31,13 @@ def ladder(rows: Sequence[Answer], setting: MultitaskSetting) -> str:
 def layers(rows: Sequence[StackAnswer], setting: MultitaskSetting) -> str:
     """One row per kind of stack, then what no depth goes below and the delta rule."""
     return _table(
-        ("layers", "gates", "risk", "risk/d", "gain", "what it is"),
+        ("layers", "gates", "risk", "risk/M", "gain", "what it is"),
         [
             (
                 "any" if row.name == "floor" else str(row.layers or 1),
                 row.name.replace("_", " "),
                 f"{row.risk:.6g}",
-                f"{row.risk / setting.d:.4f}",
+                f"{row.risk / setting.M:.4f}",
                 f"{row.gain:.2%}",
                 STACK_MEANINGS[row.name],
             )

@@ -1,11 +1,10 @@
 """A language model and its tokenizer, from a folder or a hub, and one reading of a text."""
 
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -16,12 +15,12 @@ from gladient.lens.bounds import BoundsError, in_child, in_memory
 from gladient.lens.capturing import capture
 from gladient.lens.folder import check_folder
 from gladient.lens.layers import gated_layers
+from gladient.lens.names import GIVE, find_folder, require_on_hub
 from gladient.lens.page import ModelView, PageLayer, keep
 from gladient.lens.records import Record
 
 __all__ = ["Loaded", "load_pretrained", "look", "quiet_transformers", "require_transformers"]
 
-_GIVE = "give a local folder with the model and its tokenizer, owner/name on the hub, or demo"
 _SAVE = "put its files beside the model's, as tokenizer.save_pretrained(FOLDER) does"
 _NEEDS = {"needed_for": "looking into a pretrained model", "install": "pip install 'gladient[lens]'"}
 
@@ -90,13 +89,13 @@ def load_pretrained(name: str) -> Loaded:
         ImportError: if transformers is absent.
         ValueError: if there is no such model, it has no tokenizer, or it needs code of its own; in one line.
     """
-    if Path(name).expanduser().is_dir():
-        name = str(Path(name).expanduser())
-    elif Path(name).exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
-        raise ValueError(f"{name} is not a folder with a model; give a local folder, owner/name on the hub, or demo")
-    size = check_folder(Path(name)) if Path(name).is_dir() else None
+    folder = find_folder(name)
+    name = name if folder is None else str(folder)
+    size = None if folder is None else check_folder(folder)
     transformers = require_transformers()
-    where = "is broken or incomplete" if Path(name).is_dir() else "was not found, or the hub cannot be reached"
+    if folder is None:
+        require_on_hub(name)
+    where = "was not found, or the hub cannot be reached" if folder is None else "is broken or incomplete"
     with quiet_transformers(), in_memory(size or 0):
         _try_config(name, where, size)
         tokenizer = Words(name)
@@ -114,7 +113,7 @@ def load_pretrained(name: str) -> Loaded:
             )
         return torch.tensor([ids], dtype=torch.long), words
 
-    shown = Path(name).name if Path(name).is_dir() else name
+    shown = name if folder is None else folder.name
     return Loaded(shown, module.eval(), encode, options={"use_cache": False}, words=tokenizer.words)
 
 
@@ -155,7 +154,7 @@ def _check_weights(found: dict[str, Any], name: str) -> None:
     if wrong:
         raise ValueError(
             f"the model {name} is incomplete: {len(wrong)} of its weights are absent or of another shape, {wrong[0]} "
-            f"among them; {_GIVE}"
+            f"among them; {GIVE}"
         )
 
 
@@ -176,11 +175,11 @@ def _try_config(name: str, wrong: str, size: int | None) -> None:
     try:
         numbers = in_child(count)
     except BoundsError as error:
-        raise _refusal(name, wrong, str(error), _GIVE) from None
+        raise _refusal(name, wrong, str(error), GIVE) from None
     if size is not None and numbers > _PER_BYTE * size:
         raise ValueError(
             f"the config of {name} describes {numbers:.3g} numbers, its files hold {size:.3g} bytes: they do not "
-            f"belong together; {_GIVE}"
+            f"belong together; {GIVE}"
         )
 
 
@@ -190,7 +189,7 @@ def _load_model(kind: Any, name: str, wrong: str) -> tuple[Any, dict[str, Any]]:
     try:
         found: tuple[Any, dict[str, Any]] = kind.from_pretrained(name, trust_remote_code=False, **options)
     except Exception as error:  # whatever the library raises for a broken or absent model
-        raise _refusal(name, wrong, f"{type(error).__name__}: {error}", _GIVE) from None
+        raise _refusal(name, wrong, f"{type(error).__name__}: {error}", GIVE) from None
     return found
 
 
@@ -200,7 +199,7 @@ def _refusal(name: str, wrong: str, said: str, cure: str) -> ValueError:
             f"the model {name} needs code that lies beside it, which is never run here; if you trust that code, "
             "load the model in Python and look with gladient.lens.capture"
         )
-    return ValueError(f"the model {name} {wrong} ({' '.join(said.split())[:200]}); {cure}")
+    return ValueError(f"the model {name} {wrong} ({shorten(said, 200, placeholder=' …')}); {cure}")
 
 
 def look(
@@ -258,8 +257,8 @@ def _run(loaded: Loaded, ids: Tensor) -> Any:
     except (ValueError, RuntimeError, MemoryError):
         raise  # said as they are
     except Exception as error:  # whatever a model raises whose config says what cannot be
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise ValueError(f"the model {loaded.name} failed while it read the text ({reason}); {_GIVE}") from None
+        reason = f"{type(error).__name__}: {shorten(str(error), 200, placeholder=' …')}"
+        raise ValueError(f"the model {loaded.name} failed while it read the text ({reason}); {GIVE}") from None
 
 
 def _predict(logits: Any, words: Callable[[list[int]], list[str]] | None) -> list[list[tuple[str, float]]] | None:

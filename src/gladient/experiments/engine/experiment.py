@@ -14,7 +14,12 @@ from gladient.training import TrainingConfig
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Column", "Config", "Experiment", "Reproducible", "risk_columns"]
+__all__ = ["OF_ZERO", "SQUARED_ERROR", "Column", "Config", "Experiment", "Reproducible", "risk_columns"]
+
+SQUARED_ERROR = "expected squared error at the query"
+"""The unit of `gladient risk`, and of what is compared with it."""
+OF_ZERO = "share of the risk of predicting 0"
+"""The unit of figures with panels of several settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +104,7 @@ class Experiment(ABC, Generic[C, W, R, P]):
         title, abstract: the head of its report.
         claim: what a judged row shows, after "12 of 12".
         note: how to read the table; what a row has to keep for the claim.
+        unit: what risks are measured in; empty if none is shown, or the note says it.
         columns: the table's columns.
         row, point: the frozen dataclasses of results.csv and exact.csv, with fields of type str, int or float.
     """
@@ -108,6 +114,7 @@ class Experiment(ABC, Generic[C, W, R, P]):
     abstract: str
     claim: str
     note: str
+    unit: str = ""
     columns: tuple[Column, ...]
     row: type[R]
     point: type[P]

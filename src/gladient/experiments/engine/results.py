@@ -39,7 +39,7 @@ Judgement: TypeAlias = Literal["reached", "missed", "undecided"]
 
 @dataclass(frozen=True)
 class RiskRow:
-    """One point of a figure; risks are divided by d.
+    """One point of a figure; risks are shares of that of predicting 0.
 
     Attributes:
         figure, panel, n, model: which point; n counts all examples of the prompt.
@@ -70,7 +70,7 @@ class RiskRow:
 
 @dataclass(frozen=True)
 class ExactPoint:
-    """A point of an exact curve; the risk is divided by d."""
+    """A point of an exact curve; the risk is a share of that of predicting 0."""
 
     panel: str
     n: int

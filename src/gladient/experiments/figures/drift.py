@@ -24,7 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gladient import landscape
-from gladient.experiments.engine.experiment import Column, Config, Reproducible, risk_columns
+from gladient.experiments.engine.experiment import OF_ZERO, Column, Config, Reproducible, risk_columns
 from gladient.experiments.engine.results import GAP_BOUND, Z_BOUND, Judgement, RiskRow, largest_misses, summarise
 from gladient.experiments.models.rungs import ConstantRule, constant_rule
 from gladient.experiments.models.stack import NamedSetting, StackWork, one_layer, prompt_streams
@@ -127,9 +127,10 @@ class Drift(Reproducible[DriftConfig, Streaming, DriftRow, DriftPoint]):
     claim = "trained models reach the best constants"
     note = (
         f"A model reaches the exact risk of the best constants if its risk ± {Z_BOUND:g} standard errors lies within "
-        f"{GAP_BOUND:.0%} of it. Risks are divided by d. gap = risk / exact − 1; z = (risk − exact) / standard error; "
+        f"{GAP_BOUND:.0%} of it. gap = risk / exact − 1; z = (risk − exact) / standard error; "
         "step: β of keys that are the features."
     )
+    unit = OF_ZERO
     columns = (
         *risk_columns("γ", "T"),
         Column("decay", form=".4f"),

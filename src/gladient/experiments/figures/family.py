@@ -24,7 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gladient import landscape
-from gladient.experiments.engine.experiment import Column, Config, Reproducible, risk_columns
+from gladient.experiments.engine.experiment import OF_ZERO, Column, Config, Reproducible, risk_columns
 from gladient.experiments.engine.results import (
     GAP_BOUND,
     Z_BOUND,
@@ -167,9 +167,10 @@ class Family(Reproducible[FamilyConfig, TrainedStack, FamilyRow, ExactPoint]):
     claim = "trained models reach their rung or lie below it"
     note = (
         f"A model reaches its rung if its risk ± {Z_BOUND:g} standard errors lies within {GAP_BOUND:.0%} of it, or "
-        f"below; no seed may miss by more than {SEED_BOUND:.0%}. Risks are in units of that of predicting 0. "
+        f"below; no seed may miss by more than {SEED_BOUND:.0%}. "
         "gap = risk / exact − 1; z = (risk − exact) / standard error; worst: the largest gap of a seed."
     )
+    unit = OF_ZERO
     columns = (
         *risk_columns("panel")[:6],
         Column("rung"),

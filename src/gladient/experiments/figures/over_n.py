@@ -8,7 +8,7 @@ from typing import Any, TypeVar, final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gladient.experiments.engine.experiment import Config, Reproducible, risk_columns
+from gladient.experiments.engine.experiment import OF_ZERO, Config, Reproducible, risk_columns
 from gladient.experiments.engine.results import GAP_BOUND, Z_BOUND, ExactPoint, Judgement, RiskRow, by_panel, summarise
 from gladient.experiments.models.kinds import MODELS
 from gladient.experiments.models.rungs import RUNGS
@@ -21,7 +21,7 @@ __all__ = ["REACHES", "Curve", "Dots", "OverN", "OverNConfig", "TwoTasksConfig"]
 
 REACHES = (
     f"A point reaches its exact value if the risk ± {Z_BOUND:g} standard errors lies within {GAP_BOUND:.0%} of it. "
-    "Risks are divided by d. gap = risk / exact − 1; z = (risk − exact) / standard error"
+    "gap = risk / exact − 1; z = (risk − exact) / standard error"
 )
 """How to read the table of such a figure."""
 
@@ -133,6 +133,7 @@ class OverN(Reproducible[C, TrainedStack, R, ExactPoint]):
     margin: float = 0.6
     log: bool = False
     claim = "trained points reach their exact value"
+    unit = OF_ZERO
     columns = risk_columns("(r₁ r₂)")
     point = ExactPoint
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from gladient.experiments.engine.experiment import Column, Config, Experiment
+from gladient.experiments.engine.experiment import SQUARED_ERROR, Column, Config, Experiment
 from gladient.experiments.engine.results import GAP_BOUND, Z_BOUND, Judgement, RiskRow, judge_gap, summarise
 from gladient.experiments.models.kinds import MODELS, check_model
 from gladient.experiments.models.rungs import RUNGS
@@ -91,8 +91,9 @@ class Single(Experiment[SingleConfig, Run, RiskRow, StepPoint]):
     claim = "trained model reaches its exact risk or lies below it"
     note = (
         f"The model reaches its exact risk if its own ± {Z_BOUND:g} standard errors lies within {GAP_BOUND:.0%} of it, "
-        "or below. gap = risk / exact − 1; z = (risk − exact) / standard error. Risks are not divided by anything."
+        "or below. gap = risk / exact − 1; z = (risk − exact) / standard error."
     )
+    unit = SQUARED_ERROR
     columns = (
         Column("panel", "setting"),
         Column("n", form="d"),

@@ -36,6 +36,7 @@ __all__ = [
     "spaced",
 ]
 
+_NAMED = 8  # correlations that a panel's name has room for
 _DIVERGED = 10.0  # times the risk of predicting 0, where every model starts
 
 
@@ -70,9 +71,10 @@ class NamedSetting:
 
     @classmethod
     def of(cls, setting: MultitaskSetting) -> "NamedSetting":
-        """A setting in the eigenbasis of Σ, where the problem is the same; its name lists r."""
+        """A setting in the eigenbasis of Σ, where the problem is the same; its name lists r, of many tasks the ends."""
+        ends = f"{setting.r[0]:g} … {setting.r[-1]:g} ({setting.K} tasks)"
         return cls(
-            name=spaced(setting.r.tolist()),
+            name=spaced(setting.r.tolist()) if setting.K <= _NAMED else ends,
             n=tuple(setting.n.tolist()),
             r=tuple(setting.r.tolist()),
             spectrum=tuple(np.linalg.eigvalsh(setting.Sigma).clip(0)[::-1].tolist()),

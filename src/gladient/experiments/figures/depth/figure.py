@@ -22,7 +22,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gladient.experiments.engine.experiment import Column, Config, Reproducible, risk_columns
+from gladient.experiments.engine.experiment import OF_ZERO, Column, Config, Reproducible, risk_columns
 from gladient.experiments.engine.results import (
     GAP_BOUND,
     Z_BOUND,
@@ -100,7 +100,7 @@ class DepthConfig(GrownConfig):
 
 @dataclass(frozen=True)
 class DepthRow(RiskRow):
-    """One kind of model with L layers on one setting; risks are divided by d.
+    """One kind of model with L layers on one setting; risks are shares of that of predicting 0.
 
     Attributes:
         exact: the best risk that its kind of stack can reach with L layers.
@@ -136,7 +136,7 @@ class DepthRow(RiskRow):
 
 @dataclass(frozen=True)
 class DepthPoint:
-    """An exact risk of one setting, divided by d; layers is 0 for what holds for any number of them."""
+    """An exact risk of one setting, as a share of that of predicting 0; layers is 0 for any number of them."""
 
     panel: str
     n: int
@@ -164,12 +164,13 @@ class Depth(Reproducible[DepthConfig, GrownModels | ExactStacks, DepthRow, Depth
     note = (
         f"A model reaches its value if the risk of each seed is known, with {Z_BOUND:g} standard errors, to be at most "
         f"{GAP_BOUND:.0%} above it, and if no seed is known to be {GAP_BOUND:.0%} below the bound while its layers "
-        "write labels alone. Risks are divided by d. exact: the best risk of its kind of stack; worst: the largest gap "
+        "write labels alone. exact: the best risk of its kind of stack; worst: the largest gap "
         "of a seed; labels alone: grown while no layer below the last writes into the channels of the features; bound: "
         "of all stacks that write labels alone and do not erase, or exact where that is lower; no mark: without the "
         "first delimiter's feature; gain: over one layer less on the same prompts, least z of its seeds. Seeds count "
         "from 0."
     )
+    unit = OF_ZERO
     columns = (
         *risk_columns("(r₁ r₂)"),
         Column("layers", form="d"),

@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from gladient import landscape
-from gladient.experiments.engine.experiment import Column, Reproducible
+from gladient.experiments.engine.experiment import OF_ZERO, Column, Reproducible
 from gladient.experiments.engine.results import GAP_BOUND, Z_BOUND, Judgement, judge_gap, relative_gap
 from gladient.experiments.figures.depth.figure import GrownConfig
 from gladient.experiments.figures.depth.grown import GrownModels
@@ -144,7 +144,7 @@ def fitted(tokens: Tensor, predicted: Tensor, layout: PromptLayout) -> tuple[lis
 
 @dataclass(frozen=True)
 class MarksRow:
-    """One seed of two layers of linear attention on one setting; risks are divided by d.
+    """One seed of two layers of linear attention on one setting; risks are shares of that of predicting 0.
 
     Attributes:
         figure, panel, n, seed: which.
@@ -191,7 +191,7 @@ class MarksRow:
 
 @dataclass(frozen=True)
 class MarksPoint:
-    """An exact risk of one setting, divided by d."""
+    """An exact risk of one setting, as a share of that of predicting 0."""
 
     panel: str
     curve: str
@@ -225,12 +225,13 @@ class Marks(Reproducible[MarksConfig, MarkedModels, MarksRow, MarksPoint]):
     note = (
         f"A model reaches one layer of any weights if its risk is known, with {Z_BOUND:g} standard errors, to be at "
         f"most {GAP_BOUND:.0%} above that, and if it is not known to pass the bound of two gated layers while its "
-        "first layer writes labels alone. Risks are divided by d. scalar, any weights: one layer with the best scalar "
+        "first layer writes labels alone. scalar, any weights: one layer with the best scalar "
         "gate, and with the best weights at all; gap: to the best marked layers; no mark: without the first "
         "delimiter's feature, no second: without the second one's; mark: what the first delimiter adds to later "
         "labels, relative to them; share: weight of task 1 over that of both, in predictions and in the best marked "
         "layers; explained: share of the predictions' variance that the marked layers' three terms explain."
     )
+    unit = OF_ZERO
     columns = (
         Column("panel", "(r₁ r₂)"),
         Column("seed", form="d"),

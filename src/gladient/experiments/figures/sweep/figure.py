@@ -15,7 +15,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gladient.experiments.engine.experiment import Column, Experiment
+from gladient.experiments.engine.experiment import SQUARED_ERROR, Column, Experiment
 from gladient.experiments.engine.results import GAP_BOUND, Z_BOUND, Judgement, judge_gap, mean_risk, relative_gap
 from gladient.experiments.figures.sweep.grid import AXES, SweepConfig
 from gladient.experiments.models.kinds import MODELS
@@ -83,7 +83,7 @@ class Sweep(Experiment[SweepConfig, TrainedStack, SweepRow, SweepPoint]):
     title = "A sweep beside the exact theory"
     abstract = (
         "Every model trained on every setting. Lines are exact risks, points the means over seeds of trained models "
-        "with two standard errors. Risks are not divided by anything."
+        "with two standard errors."
     )
     claim = "trained models reach their exact risk or lie below it"
     note = (
@@ -91,6 +91,7 @@ class Sweep(Experiment[SweepConfig, TrainedStack, SweepRow, SweepPoint]):
         f"error. A model reaches it if its risk ± {Z_BOUND:g} standard errors lies within {GAP_BOUND:.0%} of it, or "
         "below. Gates that move with the features can lie below their rung."
     )
+    unit = SQUARED_ERROR
     columns = (
         *(Column(name) for name in AXES),
         Column("model"),
