@@ -21,8 +21,8 @@ class Reproduce(RunOptions):
     """Which figure: multitask (risk against prompt length, four task correlations), weights (what trained gates make of
     each example, beside the best weights), depth (one and two layers beside the best stacks), marks (two layers without
     gates that weigh tasks), limits (laws of depth in many features; nothing is trained), family (presets on the ladder
-    of gates), delta (delta rules beside gates), drift (a task that moves), real (gains of gating on flights, schools
-    and others, predicted and measured)."""
+    of gates), delta (delta rules beside gates), rotation (states that turn, alone and with the delta rule), drift (a
+    task that moves), real (gains of gating on flights, schools and others, predicted and measured)."""
     quick: bool = False
     """Fewer points, each trained in full."""
     seeds: int | None = None

@@ -21,7 +21,8 @@ class Train(ModelOptions, SettingOptions):
     retnet, mamba2, gla, rwkv6, mamba, hgrn2, deltanet, gated_deltanet, kda, comba, rwkv7, mamba3.
     Delta rules against their exact risk: delta_rule, gated_delta_rule, gated_delta_rule_unit (keys of length 1),
     delta_rule_per_task, delta_rule_per_task_unit; without delimiters: stream_gate, stream_delta_rule,
-    stream_gated_delta_rule. Or one of your own, see --register."""
+    stream_gated_delta_rule. States that turn: fixed_rotation, rotating_gate, rotating_delta_rule. Or one of your own,
+    see --register."""
     seed: int = 0
     """Decides the initial weights and the prompts."""
     steps: int = 800
