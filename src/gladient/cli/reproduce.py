@@ -23,6 +23,7 @@ class Reproduce(RunOptions):
         limits     laws of depth in many features; nothing is trained
         family     presets on the ladder of gates
         delta      delta rules beside gates
+        rotation   states that turn, alone and with the delta rule
         drift      a task that moves
         real       gains of gating on flights, schools …, predicted and measured
 

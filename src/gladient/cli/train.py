@@ -20,8 +20,8 @@ class Train(ModelOptions, SettingOptions):
     model: str = "scalar_gate"
     """linear_attention, scalar_gate, value_gate, without_context; a preset: retnet, mamba2, gla, rwkv6, mamba, hgrn2,
     deltanet, gated_deltanet, kda, comba, rwkv7, mamba3; delta_rule, gated_delta_rule, gated_delta_rule_unit (keys of
-    length 1), delta_rule_per_task, delta_rule_per_task_unit; without delimiters stream_gate, stream_delta_rule,
-    stream_gated_delta_rule; or your own, see --register."""
+    length 1), delta_rule_per_task, delta_rule_per_task_unit; fixed_rotation, rotating_gate, rotating_delta_rule;
+    without delimiters stream_gate, stream_delta_rule, stream_gated_delta_rule; or your own, see --register."""
     seed: Whole = 0
     """Decides the initial weights and the prompts."""
     steps: Whole = 800
