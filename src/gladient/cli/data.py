@@ -2,53 +2,37 @@
 
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import tyro
+from typing import TYPE_CHECKING, Any
 
 from gladient._text import json_text, printable
-from gladient.cli.numbers import Whole, Wholes, html_file
+from gladient.cli.numbers import Whole, html_file
+from gladient.cli.progress import progress
+from gladient.cli.table import TableOptions, preview
 
 if TYPE_CHECKING:
-    from gladient.data import CrossFit, Estimated
+    from gladient.data import CrossFit, Estimated, Table
 
 __all__ = ["Data"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
+class Data(TableOptions):
     """What each gate family is predicted to gain on a table's prompts, beside what is measured on held-out clusters.
 
-    One row per example. Rows of one task make one prompt: the role says which source a row belongs to, or that it is a
-    query. Example: gladient data FILE.csv --target y --features x1 x2 --task day --role source --cluster week
+    A panel: gladient data FILE.csv --target y --features x1 x2 --group country --time year. A table of prompts, one row
+    per example: gladient data FILE.csv --target y --features x1 x2 --task day --role source --cluster week
     """
 
-    file: Annotated[Path, tyro.conf.Positional]
-    """A CSV or Parquet file."""
-    target: str
-    """Column of labels."""
-    features: tuple[str, ...]
-    """Columns of features."""
-    task: str
-    """Column that names the task asked about: rows of one value are one prompt."""
-    role: str
-    """Column that says which source of the prompt a row belongs to."""
-    cluster: str | None = None
-    """Column of clusters, one for each prompt; prompts that share data belong to one. Each is its own if not given."""
-    query: str = "query"
-    """What the role column says of the examples asked about."""
-    roles: tuple[str, ...] = ()
-    """The other roles in the order of the prompt; that of first appearance if not given."""
-    n: Wholes = ()
-    """Examples that a prompt shows of each source, the first of each; one number for all, or one each."""
     intercept: bool = False
     """Each task has a level of its own."""
     folds: Whole = 5
     """Contiguous blocks of clusters, each held out once."""
-    gap: Whole = 0
-    """Clusters beside a held-out block that are left out too, where neighbours share examples."""
+    gap: Whole | None = None
+    """Clusters beside a held-out block that are left out too, where neighbours share examples; 0 if not given, or what
+    the clusters of a panel need."""
     json: bool = False
     """Print one JSON object instead of a table."""
     out: Path | None = None
@@ -56,28 +40,16 @@ class Data:
 
     def run(self) -> None:
         """Print the comparison, write the report."""
-        from gladient.data import cross_fit, read_table, table_prompts
-
         out = html_file(self.out, None if self.json else "data.html")
-        table = table_prompts(
-            read_table(self.file),
-            target=self.target,
-            features=self.features,
-            task=self.task,
-            role=self.role,
-            cluster=self.cluster,
-            query=self.query,
-            roles=self.roles,
-        )
-        n = self.n * len(table.roles) if len(self.n) == 1 else self.n
-        found = cross_fit(
-            table.prompts,
-            clusters=table.clusters,
-            n=n or None,
-            folds=self.folds,
-            gap=self.gap,
-            intercept=self.intercept,
-        )
+        with progress(printable(self.file.name), self.folds + 4) as done:
+            table, frame = self.load()
+            done()
+            found = None if self.show_prompts else self._compared(table, done)
+        for sentence in table.said:  # only now: an error is one line
+            print(f"gladient: {printable(sentence)}", file=sys.stderr)
+        if found is None:
+            print(preview(table, frame, self.used(frame)))
+            return
         print(json_text(_as_json(found, table.roles)) if self.json else _text(found, table.roles))
         if out is not None:
             from gladient.data.report import write_report
@@ -85,13 +57,35 @@ class Data:
             write_report(out, found, roles=table.roles, command=f"gladient data {shlex.join(self._options())}")
             print(f"report: {printable(out)}", file=sys.stderr if self.json else sys.stdout)
 
+    def _compared(self, table: "Table", done: Callable[[], None]) -> "CrossFit":
+        from gladient.data import held_out
+
+        for k, (role, source) in enumerate(zip(table.roles, table.prompts.sources, strict=True), start=1):
+            least, most = int(source.n.argmin()), int(source.n.argmax())
+            if table.n is None and source.n[least] < source.n[most]:
+                raise ValueError(
+                    f"source {k} has from {source.n[least]} to {source.n[most]} examples; say with n how many of each "
+                    f"source a prompt shows: of {role!r} {table.names[least]} has {source.n[least]}"
+                )
+        found = held_out(
+            table.prompts,
+            clusters=table.clusters,
+            n=table.n,
+            folds=self.folds,
+            gap=table.gap if self.gap is None else self.gap,
+            intercept=self.intercept,
+            done=done,
+        )
+        compared = found.compare()
+        done()
+        _ = found.warnings  # asked for now, as they take as long
+        done()
+        return compared
+
     def _options(self) -> list[str]:
         """The options that decide the numbers, as they are typed."""
-        given = [self.file.name, "--target", self.target, "--features", *self.features, "--task", self.task]
-        given += ["--role", self.role, "--query", self.query, "--folds", str(self.folds), "--gap", str(self.gap)]
-        given += ["--cluster", self.cluster] if self.cluster is not None else []
-        given += ["--roles", *self.roles] if self.roles else []
-        given += ["--n", *map(str, self.n)] if self.n else []
+        given = [*self.typed(), "--folds", str(self.folds)]
+        given += ["--gap", str(self.gap)] if self.gap is not None else []
         return [*given, "--intercept"] if self.intercept else given
 
 

@@ -1,6 +1,7 @@
 """Predictions beside what is measured on clusters that they have not seen."""
 
-from collections.abc import Hashable, Sequence
+import math
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,7 +11,7 @@ from gladient._types import Array
 from gladient.data.cautions import Caution
 from gladient.data.estimate import GATES, Estimated, PredictedGate, estimate_setting
 from gladient.data.folds import clustered_error, folds_of
-from gladient.data.prompt import Prompt
+from gladient.data.prompt import Prompt, Prompts
 
 __all__ = ["Compared", "CrossFit", "Fold", "HeldOut", "cross_fit", "held_out"]
 
@@ -33,9 +34,10 @@ class Compared:
     def z(self) -> float:
         """Their difference in standard errors, taken as independent; 0 if only rounding tells them apart."""
         difference = self.predicted - self.measured
-        return (
-            difference / float(np.hypot(self.predicted_error, self.measured_error)) if abs(difference) > 1e-9 else 0.0
-        )
+        if abs(difference) <= 1e-9:
+            return 0.0
+        error = float(np.hypot(self.predicted_error, self.measured_error))
+        return difference / error if error else math.copysign(math.inf, difference)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +70,16 @@ class HeldOut:
     folds: tuple[Fold, ...]
 
     @cached_property
+    def gathered(self) -> Prompts:
+        """The prompts, with the examples of each role in one array."""
+        return Prompts.of(self.prompts)
+
+    @cached_property
     def warnings(self) -> tuple[Caution, ...]:
         """Cautions about the estimate, and about folds whose held-out prompts differ from the others."""
         found = list(self.estimated.warnings)
         for number, fold in enumerate(self.folds, start=1):
-            cautions = fold.estimated.check([self.prompts[i] for i in fold.held_out])
+            cautions = fold.estimated.check(self.gathered.take(fold.held_out))
             found += [Caution(c.kind, f"fold {number} of {len(self.folds)}: {c.message}") for c in cautions]
         return tuple(found)
 
@@ -88,7 +95,7 @@ class HeldOut:
         errors, predicted = ({name: np.empty(len(self.prompts)) for name in GATES} for _ in range(2))
         for fold in self.folds:
             rungs = fold.estimated.rungs(n)
-            for name, found in fold.estimated.errors([self.prompts[i] for i in fold.held_out], n).items():
+            for name, found in fold.estimated.errors(self.gathered.take(fold.held_out), n).items():
                 errors[name][fold.held_out] = found
                 predicted[name][fold.held_out] = rungs[name].risk
         gates, base = self.estimated.predict_ladder(n), "linear_attention"
@@ -153,21 +160,34 @@ def held_out(
     folds: int = 5,
     gap: int = 0,
     intercept: bool = False,
+    done: Callable[[], None] = lambda: None,
 ) -> HeldOut:
-    """Hold each block of clusters out, and estimate the setting from the others; see `cross_fit` for the arguments."""
-    labels = list(range(len(prompts))) if clusters is None else list(clusters)
+    """Hold each block of clusters out, and estimate the setting from the others.
 
-    def estimate(chosen: Sequence[int]) -> Estimated:
-        some = [prompts[i] for i in chosen]
-        return estimate_setting(some, clusters=[labels[i] for i in chosen], n=n, intercept=intercept)
+    See `cross_fit` for the arguments; `done` is called after each estimate, of all prompts and for each fold.
+    """
+    labels = list(range(len(prompts))) if clusters is None else list(clusters)
+    gathered = Prompts.of(prompts)
+
+    def estimate(chosen: np.ndarray) -> Estimated:
+        some = [labels[i] for i in chosen.tolist()]
+        return estimate_setting(gathered.take(chosen), clusters=some, n=n, intercept=intercept)
 
     blocks = folds_of(labels, folds, gap)
-    return HeldOut(
-        prompts=prompts,
-        clusters=labels,
-        estimated=estimate(range(len(prompts))),
-        folds=tuple(Fold(estimate(fitted.tolist()), fitted, block) for fitted, block in blocks),
-    )
+    whole, parts = estimate(np.arange(len(prompts))), []
+    done()
+    for number, (fitted, block) in enumerate(blocks, start=1):
+        if len(fitted) < 2:
+            raise ValueError(
+                f"folds is {folds} and gap {gap}: with fold {number} held out, {len(fitted)} of {len(prompts)} prompts "
+                "are left to fit; take more folds, a smaller gap, or more clusters"
+            )
+        try:
+            parts.append(Fold(estimate(fitted), fitted, block))
+            done()
+        except ValueError as error:
+            raise ValueError(f"with fold {number} of {folds} held out, {error}") from None
+    return HeldOut(prompts=prompts, clusters=labels, estimated=whole, folds=tuple(parts))
 
 
 def cross_fit(
@@ -184,7 +204,8 @@ def cross_fit(
     Args:
         prompts: as for `estimate_setting`, in an order in which neighbours may be alike (time, say).
         clusters: the cluster of each prompt; each prompt is its own if not given.
-        n: examples of each source in a prompt; not needed if all prompts have as many.
+        n: examples of each source in a prompt, its first ones (`table_prompts(n=…)` draws them); not needed if all
+            prompts have as many.
         folds: contiguous blocks of clusters, each held out once.
         gap: clusters on either side of a held-out block that are left out too; for prompts that share examples with
             those of neighbouring clusters.
