@@ -42,8 +42,8 @@ class RotationConfig(TwoTasksConfig):
     )
     n: tuple[int, ...] = (10, 20, 40)
     d: int = 5
-    # Angles wait until keys and queries fit the first ones: moved from the start, the delta rule's first turn can change
-    # its sign, which cost up to 6% of the risk in trials; with steps of 0.05 it cost up to 16%.
+    # Angles wait until keys and queries fit the first ones. Moved from the start, a first turn can change
+    # its sign on the way (delta rule), which cost 3% of the risk in trials; with steps of 0.05 up to 16%.
     training: TrainingConfig = TrainingConfig(
         steps=1000, batch_size=256, learning_rate=0.03, gate_learning_rate=0.03, gate_rest=0.15
     )
