@@ -9,7 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gladient.experiments.engine.experiment import OF_ZERO, Config, Reproducible, risk_columns
-from gladient.experiments.engine.results import GAP_BOUND, Z_BOUND, ExactPoint, Judgement, RiskRow, by_panel, summarise
+from gladient.experiments.engine.results import (
+    GAP_BOUND,
+    Z_BOUND,
+    ExactPoint,
+    Judgement,
+    RiskRow,
+    by_panel,
+    judge_gap,
+    summarise,
+)
 from gladient.experiments.models.kinds import MODELS
 from gladient.experiments.models.rungs import RUNGS
 from gladient.experiments.models.stack import NamedSetting, TrainedStack
@@ -125,6 +134,7 @@ class OverN(Reproducible[C, TrainedStack, R, ExactPoint]):
         also: further columns of `row`: the exact risks of these rungs.
         size, margin: of a panel, and below all panels for the legend, in inches.
         log: whether n is drawn on a logarithmic scale.
+        or_below: whether a point below its exact value reaches it, however far.
     """
 
     bands: tuple[tuple[str, tuple[Curve | Dots, ...]], ...]
@@ -132,6 +142,7 @@ class OverN(Reproducible[C, TrainedStack, R, ExactPoint]):
     size: tuple[float, float] = (3.2, 3.5)
     margin: float = 0.6
     log: bool = False
+    or_below: bool = False
     claim = "trained points reach their exact value"
     unit = OF_ZERO
     columns = risk_columns("(r₁ r₂)")
@@ -203,7 +214,8 @@ class OverN(Reproducible[C, TrainedStack, R, ExactPoint]):
     @final
     def judge(self, row: R) -> Judgement | None:
         """Whether the row reaches its exact value; a model without context, or without a rung, has none."""
-        return row.outcome if MODELS[row.model].known else None
+        known = MODELS[row.model].known
+        return judge_gap(row.risk, row.standard_error, row.exact, or_below=self.or_below) if known else None
 
 
 def _share(risk: Callable[[MultitaskSetting], float], panel: NamedSetting) -> float:

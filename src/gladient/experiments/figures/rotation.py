@@ -6,7 +6,7 @@ Two uncorrelated tasks of n/2 examples each, d = 5, no noise, Σ = I; a panel fo
 Six one-head layers are trained: a scalar gate; the same with one angle per token; one decay and one angle for all
 tokens; Mamba-3, with an angle per pair of channels and two taps; the gated delta rule; and the gated delta rule with
 one angle per token. A layer that turns has two key channels per feature (Mamba-3 four, of which half turn). Each point
-is compared with the exact best of its kind.
+is compared with the exact best of its kind. About 7 minutes on 2 cores.
 
 The claim: with one angle per token a scalar gate reaches the WPGD optimum in every order of the tasks, most of which a
 fixed rotation has too; with the delta rule, one angle reaches the floor that no layer of one pass with linear keys goes
@@ -42,8 +42,8 @@ class RotationConfig(TwoTasksConfig):
     )
     n: tuple[int, ...] = (10, 20, 40)
     d: int = 5
-    # Angles wait until keys and queries fit the first ones: moved from the start, turns of the delta rule can take each
-    # other's sign, which costs up to 10% of the risk. At 0.1, the gates' usual step size, they do so too.
+    # Angles wait until keys and queries fit the first ones. Moved from the start, a first turn can change
+    # its sign on the way (delta rule), which cost 3% of the risk in trials; with steps of 0.05 up to 16%.
     training: TrainingConfig = TrainingConfig(
         steps=1000, batch_size=256, learning_rate=0.03, gate_learning_rate=0.03, gate_rest=0.15
     )
@@ -66,7 +66,11 @@ class Rotation(OverN[RotationConfig, RiskRow]):
         "of one pass with linear keys goes below. No library that we know ships that layer; Selective RoPE (arXiv "
         "2511.17388) is the nearest published work."
     )
-    note = f"{REACHES}. The exact value of the rotating delta rule is the floor."
+    claim = "trained points reach their exact value or lie below it"
+    note = (
+        f"{REACHES}. A point below it counts too: gates and angles that move with the features can do better than "
+        "weights that are the same for all prompts. The exact value of the rotating delta rule is the floor."
+    )
     row = RiskRow
     full, quick = RotationConfig(), RotationConfig(models=("rotating_gate", "rotating_delta_rule"), n=(20,))
     bands = (
@@ -96,7 +100,7 @@ class Rotation(OverN[RotationConfig, RiskRow]):
             ),
         ),
     )
-    size, margin, log = (3.1, 2.7), 1.1, True
+    size, margin, log, or_below = (3.1, 2.7), 1.1, True, True
 
     def curves(self, config: RotationConfig) -> dict[str, Callable[[MultitaskSetting], float]]:
         """The rungs of gates, rotations and delta rules, and the floors."""

@@ -62,7 +62,7 @@ def _family(gate: Gate, layout: PromptLayout, seeds: Sequence[int], key_channels
     return model
 
 
-# Gates that cannot tell tokens apart are one decay for all of them, and a bias holds it open.
+# Gates that cannot tell tokens apart are one decay for all of them, from their bias.
 _FIXED = LayerConfig(gate_bias=True, rotation="fixed", shared_angle=True)
 _TURNING = LayerConfig(rotation="token", shared_angle=True)
 
@@ -97,7 +97,9 @@ MODELS: dict[str, ModelKind] = {
     "delta_rule_per_task_unit": ModelKind(
         "delta_rule_per_task_unit", partial(build_delta, "scalar", unit=True), "task", isotropic=True, cost=2.0
     ),
-    "fixed_rotation": ModelKind("fixed_rotation", partial(build_rotating, _FIXED), "without_context", cost=2.0),
+    "fixed_rotation": ModelKind(
+        "fixed_rotation", partial(build_rotating, _FIXED), "without_context", gate_rate=0.1, cost=2.0
+    ),
     "rotating_gate": ModelKind("rotating_gate", partial(build_rotating, _TURNING), cost=2.0),
     "rotating_delta_rule": ModelKind(
         "rotating_delta_rule", partial(build_rotating, replace(_TURNING, write="delta")), isotropic=True, cost=4.0

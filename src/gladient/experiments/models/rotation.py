@@ -27,8 +27,8 @@ def build_rotating(
 
     Keys and queries start at random and alike: at keys (x_j, 0) and angles of 0 the gradient of the angles is 0. Angles
     from tokens start at 0 but for the delimiters', so that examples do not turn with their features. A fixed angle
-    starts at a quarter turn over the whole prompt, and queries a quarter turn from keys: weights that rise along the
-    prompt, and with the other sign of the angle weights that fall, lie there.
+    starts at a half turn over the whole prompt, its decay at 1/e, and queries a quarter turn from keys: weights that
+    rise along the prompt lie there, and those that fall with the other sign of the angle.
 
     Args:
         config: the layer; its sizes, columns and scale are those of the prompts.
@@ -61,8 +61,9 @@ def _start(layer: GatedLinearAttention, layout: PromptLayout) -> None:
     W_k, delta = cast(Tensor, layer.W_k), layer.config.write == "delta"
     layer.W_v[:, layout.d] = 1.0
     layer.W_q.mul_(_APART if delta else 0.0).add_(W_k)
-    if layer.angles is not None:
-        layer.angles.fill_(math.pi / 2 / layout.length)
+    if layer.angles is not None and layer.gate is not None and layer.gate.bias is not None:
+        layer.angles.fill_(math.pi / layout.length)
+        layer.gate.bias.fill_(math.log(layout.length - 1))
         layer.W_q.copy_(torch.stack((W_k[..., 1::2], -W_k[..., 0::2]), -1).flatten(-2))
     if layer.angle is not None:
         delimiters = list(layout.delimiter_columns)

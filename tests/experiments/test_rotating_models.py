@@ -77,7 +77,7 @@ def test_examples_do_not_turn_with_their_features_at_the_start(kind: str) -> Non
     turns = model.layer.turns(prompts.tokens)
     assert turns is not None
     if kind == "fixed_rotation":
-        assert (turns == math.pi / 2 / sampler.layout.length).all()
+        assert (turns == math.pi / sampler.layout.length).all()
     else:
         places = torch.zeros(sampler.layout.length, dtype=torch.bool)
         places[list(sampler.layout.delimiter_places)] = True
