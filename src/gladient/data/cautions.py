@@ -58,10 +58,10 @@ def about_clusters(clusters: int) -> list[Caution]:
 def about_levels(prompts: Sequence[Prompt]) -> list[Caution]:
     """Labels of one task that share a level, which features of mean 0 do not carry; prompts in the setting's units."""
     # y_i y_j of two examples of one task: features of mean 0 make its mean 0, a level makes it the level's square
-    shared = np.array([[_pairs(y) for _, y in prompt.sources if len(y) > 1] for prompt in prompts])
-    if shared.size == 0:
+    shared = [[_pairs(y) for _, y in prompt.sources if len(y) > 1] for prompt in prompts]
+    each = np.array([np.mean(pairs) for pairs in shared if pairs])
+    if len(each) < 2:
         return []
-    each = shared.mean(1)
     level, error = float(each.mean()), float(each.std(ddof=1) / np.sqrt(len(each)))
     if level < NOTABLE or level < Z * error:
         return []

@@ -1,5 +1,6 @@
 """Predictions beside what is measured on clusters that they have not seen."""
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,9 +34,10 @@ class Compared:
     def z(self) -> float:
         """Their difference in standard errors, taken as independent; 0 if only rounding tells them apart."""
         difference = self.predicted - self.measured
-        return (
-            difference / float(np.hypot(self.predicted_error, self.measured_error)) if abs(difference) > 1e-9 else 0.0
-        )
+        if abs(difference) <= 1e-9:
+            return 0.0
+        error = float(np.hypot(self.predicted_error, self.measured_error))
+        return difference / error if error else math.copysign(math.inf, difference)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,12 +164,13 @@ def held_out(
         return estimate_setting(some, clusters=[labels[i] for i in chosen], n=n, intercept=intercept)
 
     blocks = folds_of(labels, folds, gap)
-    return HeldOut(
-        prompts=prompts,
-        clusters=labels,
-        estimated=estimate(range(len(prompts))),
-        folds=tuple(Fold(estimate(fitted.tolist()), fitted, block) for fitted, block in blocks),
-    )
+    whole, parts = estimate(range(len(prompts))), []
+    for number, (fitted, block) in enumerate(blocks, start=1):
+        try:
+            parts.append(Fold(estimate(fitted.tolist()), fitted, block))
+        except ValueError as error:
+            raise ValueError(f"with fold {number} of {folds} held out, {error}") from None
+    return HeldOut(prompts=prompts, clusters=labels, estimated=whole, folds=tuple(parts))
 
 
 def cross_fit(

@@ -10,6 +10,7 @@ from gladient.prompts import MultitaskSetting
 
 __all__ = ["Nearest", "nearest"]
 
+_FLAT = 1e-9  # variance of white features that is rounding; it is 1 with all blocks
 # Least variance of a role with a block left out, as a part of the strongest one's: so small that the jackknife sees how
 # little is known, and above 0, so that there is a setting at all.
 _LEAST = 1e-3
@@ -42,15 +43,26 @@ def nearest(found: FeatureMoments, b: int, n: np.ndarray) -> Nearest:
     matrix, where features are white and E[y²] = 1.
 
     Raises:
-        ValueError: if the tasks of a role do not differ at all as far as the prompts can tell.
+        ValueError: if the tasks of a role do not differ at all as far as the prompts can tell, no prompt has two
+            examples of a role, or a feature varies in one block alone.
     """
     values, vectors = np.linalg.eigh(found.xx[b])
+    if values[0] <= _FLAT:
+        raise ValueError(
+            "with one block of clusters left out the features follow from one another: one of them hardly ever varies; "
+            "leave it out, or join rare categories"
+        )
     root, inverse = ((vectors * power) @ vectors.T for power in (np.sqrt(values), 1.0 / np.sqrt(values)))
     C = root @ found.C[b] @ root / found.yy[b]
     traces = np.trace(C, axis1=2, axis2=3)
     # NaN where prompts have one example of a role: the query's, as a rule. It is taken for as strong as the others'
     # mean.
     own = np.diag(traces)
+    if np.isnan(own).all():
+        raise ValueError(
+            "no prompt has two examples of a role, so tasks cannot be told from noise; join rows into roles of several "
+            "examples, as `prompts_from_panel` does with windows of time"
+        )
     strength = np.where(np.isnan(own), np.nanmean(own), own)
     if b > 0:  # a block left out may take a weak role below 0
         strength = strength.clip(_LEAST * strength.max())
@@ -82,6 +94,7 @@ def _correlations(A: Array) -> Array:
     """A correlation matrix from a symmetric one: eigenvalues below 0 become 0, the diagonal 1 again."""
     found, _ = _positive(A)
     scale = np.sqrt(np.diag(found))
-    found = found / scale[:, None] / scale
+    # The quotients of a product and its own roots are 1 to rounding alone, which may be above 1.
+    found = (found / scale[:, None] / scale).clip(-1.0, 1.0)
     np.fill_diagonal(found, 1.0)
     return (found + found.T) / 2

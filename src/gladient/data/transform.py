@@ -10,6 +10,8 @@ from gladient.data.prompt import Prompt
 
 __all__ = ["Transform", "standardise"]
 
+_LARGEST = 1e100  # size of a feature or label: products of two stay within float64, 1e-308 to 1e308
+
 
 @dataclass(frozen=True, eq=False)
 class Transform:
@@ -65,29 +67,44 @@ def standardise(prompts: Sequence[Prompt], *, intercept: bool) -> Transform:
     """Features of mean 0 and covariance I, labels of mean square 1 after the fit to all examples.
 
     Raises:
-        ValueError: if there are fewer examples than features, a feature is constant or follows from the others, or the
-            fit explains every label.
+        ValueError: if there are fewer examples than features, a feature is constant, follows from the others or has an
+            extreme size, or the fit explains every label.
     """
     X = np.concatenate([X for prompt in prompts for X, _ in prompt.tasks])
     y = np.concatenate([y for prompt in prompts for _, y in prompt.tasks])
     p = X.shape[1]
     if len(X) <= p:
         raise ValueError(f"{len(X)} examples of {p} features came; give more examples than features")
+    _check_sizes(X, y)
     mean, level = np.asarray(X.mean(0)), float(y.mean())
-    centred = X - mean
-    _check_varied(X, centred)
+    # Each feature in its own units: a matrix of metres and milligrams looks singular though it is not.
+    spread = _spread(X)
+    centred = (X - mean) / spread
+    values, vectors = np.linalg.eigh(centred.T @ centred / len(X))
+    if values[0] <= 1e-9 * values[-1]:
+        raise ValueError("the features follow from one another (their covariance is singular); leave one out")
     slope = np.asarray(np.linalg.lstsq(centred, y - level)[0])
     rest = y - level - centred @ slope
     scale = float(np.sqrt(np.mean(rest**2)))
     if scale <= 1e-9 * float(np.abs(y).max()):  # the residuals of a perfect fit are rounding, about 1e-15
         raise ValueError("one fit to all examples explains every label; there is nothing left for gates to weigh")
-    values, vectors = np.linalg.eigh(centred.T @ centred / len(X))
-    whiten = np.asarray((vectors / np.sqrt(values)) @ vectors.T)
-    return Transform(mean, whiten, np.eye(p + intercept), level, slope, scale)
+    whiten = np.asarray((vectors / np.sqrt(values)) @ vectors.T) / spread[:, None]
+    return Transform(mean, whiten, np.eye(p + intercept), level, slope / spread, scale)
 
 
-def _check_varied(X: Array, centred: Array) -> None:
-    # Each feature in its own units first: a matrix of metres and milligrams looks singular though it is not.
+def _check_sizes(X: Array, y: Array) -> None:
+    for name, values in ((f"feature {j + 1} of {X.shape[1]}", X[:, j]) for j in range(X.shape[1])):
+        _check_size(name, values)
+    _check_size("the label", y)
+
+
+def _check_size(name: str, values: Array) -> None:
+    largest = float(np.abs(values).max())
+    if largest > 0.0 and not 1.0 / _LARGEST <= largest <= _LARGEST:
+        raise ValueError(f"{name} has the size {largest:g}; give it in units in which it is within 1e-100 and 1e100")
+
+
+def _spread(X: Array) -> Array:
     spread = X.std(0)
     still = np.flatnonzero(spread <= 1e-9 * np.abs(X).max(0))
     if len(still):
@@ -95,6 +112,4 @@ def _check_varied(X: Array, centred: Array) -> None:
             f"feature {still[0] + 1} of {X.shape[1]} is {X[0, still[0]]:g} in every example; leave it out (an "
             "intercept gives each task a level)"
         )
-    eigenvalues = np.linalg.eigvalsh((centred / spread).T @ (centred / spread) / len(X))
-    if eigenvalues[0] <= 1e-9 * eigenvalues[-1]:
-        raise ValueError("the features follow from one another (their covariance is singular); leave one out")
+    return np.asarray(spread)
