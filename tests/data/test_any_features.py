@@ -8,7 +8,8 @@ import simulated
 from scipy.optimize import minimize
 
 from gladient import landscape
-from gladient.data.estimate import GATES, _error
+from gladient.data import Prompts
+from gladient.data.estimate import GATES, _errors
 from gladient.landscape import reduce
 from gladient.prompts import MultitaskSetting
 
@@ -116,10 +117,10 @@ def test_what_needs_gaussian_features_says_so() -> None:
 def test_predicted_risks_are_simulated(name: str) -> None:
     draw, kurtosis = simulated.FEATURES[name]
     found = landscape.ladder(reduce(HARD, simulated.fourth_moments(HARD, kurtosis)))
-    prompts = simulated.prompts(HARD, 2500, np.random.default_rng(1), draw)
+    prompts = Prompts.of(simulated.prompts(HARD, 2500, np.random.default_rng(1), draw))
     for gate in GATES:
         rung = getattr(found, gate)
-        errors = np.array([_error(rung, prompt) for prompt in prompts])
+        errors = _errors(rung, prompts, tuple(HARD.n.tolist()))
         z = (errors.mean() - rung.risk) / (errors.std(ddof=1) / np.sqrt(len(errors)))
         assert abs(z) < 4.0, gate
 

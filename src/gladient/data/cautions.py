@@ -1,13 +1,13 @@
 """What may be wrong with a prediction, and what to believe then."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gladient._types import Array
-from gladient.data.prompt import Prompt
+from gladient.data.prompt import Prompts, RoleExamples
 from gladient.data.transform import Transform
 
 __all__ = [
@@ -55,11 +55,16 @@ def about_clusters(clusters: int) -> list[Caution]:
     ]
 
 
-def about_levels(prompts: Sequence[Prompt]) -> list[Caution]:
+def about_levels(prompts: Prompts) -> list[Caution]:
     """Labels of one task that share a level, which features of mean 0 do not carry; prompts in the setting's units."""
     # y_i y_j of two examples of one task: features of mean 0 make its mean 0, a level makes it the level's square
-    shared = [[_pairs(y) for _, y in prompt.sources if len(y) > 1] for prompt in prompts]
-    each = np.array([np.mean(pairs) for pairs in shared if pairs])
+    sums, counts = np.zeros(len(prompts)), np.zeros(len(prompts))
+    for role in prompts.sources:
+        several = role.n > 1
+        pairs = role.totals(role.y) ** 2 - role.totals(role.y**2)
+        sums += np.where(several, pairs / np.where(several, role.n * (role.n - 1.0), 1.0), 0.0)
+        counts += several
+    each = sums[counts > 0] / counts[counts > 0]
     if len(each) < 2:
         return []
     level, error = float(each.mean()), float(each.std(ddof=1) / np.sqrt(len(each)))
@@ -117,15 +122,16 @@ def about_gain(gains: Mapping[str, tuple[float, float]]) -> list[Caution]:
     ]
 
 
-def about_shift(transform: Transform, prompts: Sequence[Prompt]) -> list[Caution]:
+def about_shift(transform: Transform, prompts: Prompts) -> list[Caution]:
     """Other prompts whose features or labels have other second moments than those of the estimate."""
-    moved = [transform.white(prompt) for prompt in prompts]
-    features = np.stack([_mean_outer([X for X, _ in prompt.tasks]) for prompt in moved])
+    moved = transform.unmapped.prompts(prompts)
+    rows = np.sum([role.n for role in moved.roles], axis=0)
+    features = np.sum([_outer(role) for role in moved.roles], axis=0) / rows[:, None, None]
     values, vectors = np.linalg.eigh(features.mean(0))
     # the direction whose variance changed by the largest factor, up or down
     worst = int(np.argmax(np.abs(np.log(values.clip(1e-300)))))
     along = np.einsum("gij,i,j->g", features, vectors[:, worst], vectors[:, worst])
-    labels = np.array([np.mean(np.concatenate([y for _, y in prompt.tasks]) ** 2) for prompt in moved])
+    labels = np.sum([role.totals(role.y**2) for role in moved.roles], axis=0) / rows
     found = []
     for what, each in (("a direction of the features", along), ("the labels", labels)):
         ratio, error = float(each.mean()), float(each.std(ddof=1) / np.sqrt(len(each))) if len(each) > 1 else np.inf
@@ -140,11 +146,11 @@ def about_shift(transform: Transform, prompts: Sequence[Prompt]) -> list[Caution
     return found
 
 
-def _pairs(y: Array) -> float:
-    """Mean of y_i y_j over i ≠ j."""
-    return float((y.sum() ** 2 - y @ y) / (len(y) * (len(y) - 1)))
-
-
-def _mean_outer(parts: Sequence[Array]) -> Array:
-    X = np.concatenate(parts)
-    return np.asarray(X.T @ X / len(X))
+def _outer(role: RoleExamples) -> Array:
+    """Sum of x xᵀ in each prompt, [G, d, d]."""
+    # pair by pair of features: x xᵀ of every example would be d² times the data
+    d = role.X.shape[1]
+    found = np.empty((len(role.n), d, d))
+    for i in range(d):
+        found[:, i] = role.totals(role.X[:, i, None] * role.X)
+    return found

@@ -11,7 +11,7 @@ from gladient._types import Array
 from gladient.data.cautions import Caution
 from gladient.data.estimate import GATES, Estimated, PredictedGate, estimate_setting
 from gladient.data.folds import clustered_error, folds_of
-from gladient.data.prompt import Prompt
+from gladient.data.prompt import Prompt, Prompts
 
 __all__ = ["Compared", "CrossFit", "Fold", "HeldOut", "cross_fit", "held_out"]
 
@@ -70,11 +70,16 @@ class HeldOut:
     folds: tuple[Fold, ...]
 
     @cached_property
+    def gathered(self) -> Prompts:
+        """The prompts, with the examples of each role in one array."""
+        return Prompts.of(self.prompts)
+
+    @cached_property
     def warnings(self) -> tuple[Caution, ...]:
         """Cautions about the estimate, and about folds whose held-out prompts differ from the others."""
         found = list(self.estimated.warnings)
         for number, fold in enumerate(self.folds, start=1):
-            cautions = fold.estimated.check([self.prompts[i] for i in fold.held_out])
+            cautions = fold.estimated.check(self.gathered.take(fold.held_out))
             found += [Caution(c.kind, f"fold {number} of {len(self.folds)}: {c.message}") for c in cautions]
         return tuple(found)
 
@@ -90,7 +95,7 @@ class HeldOut:
         errors, predicted = ({name: np.empty(len(self.prompts)) for name in GATES} for _ in range(2))
         for fold in self.folds:
             rungs = fold.estimated.rungs(n)
-            for name, found in fold.estimated.errors([self.prompts[i] for i in fold.held_out], n).items():
+            for name, found in fold.estimated.errors(self.gathered.take(fold.held_out), n).items():
                 errors[name][fold.held_out] = found
                 predicted[name][fold.held_out] = rungs[name].risk
         gates, base = self.estimated.predict_ladder(n), "linear_attention"
@@ -158,16 +163,17 @@ def held_out(
 ) -> HeldOut:
     """Hold each block of clusters out, and estimate the setting from the others; see `cross_fit` for the arguments."""
     labels = list(range(len(prompts))) if clusters is None else list(clusters)
+    gathered = Prompts.of(prompts)
 
-    def estimate(chosen: Sequence[int]) -> Estimated:
-        some = [prompts[i] for i in chosen]
-        return estimate_setting(some, clusters=[labels[i] for i in chosen], n=n, intercept=intercept)
+    def estimate(chosen: np.ndarray) -> Estimated:
+        some = [labels[i] for i in chosen.tolist()]
+        return estimate_setting(gathered.take(chosen), clusters=some, n=n, intercept=intercept)
 
     blocks = folds_of(labels, folds, gap)
-    whole, parts = estimate(range(len(prompts))), []
+    whole, parts = estimate(np.arange(len(prompts))), []
     for number, (fitted, block) in enumerate(blocks, start=1):
         try:
-            parts.append(Fold(estimate(fitted.tolist()), fitted, block))
+            parts.append(Fold(estimate(fitted), fitted, block))
         except ValueError as error:
             raise ValueError(f"with fold {number} of {folds} held out, {error}") from None
     return HeldOut(prompts=prompts, clusters=labels, estimated=whole, folds=tuple(parts))

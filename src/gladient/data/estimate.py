@@ -12,7 +12,7 @@ from gladient.data import cautions
 from gladient.data.cautions import Caution
 from gladient.data.moments import moments
 from gladient.data.nearest import Nearest, nearest
-from gladient.data.prompt import Prompt
+from gladient.data.prompt import Prompt, Prompts
 from gladient.data.transform import Transform, standardise
 from gladient.landscape import KeyGate, Reduced, Rung, ladder, reduce
 from gladient.prompts import MultitaskSetting, PromptLayout
@@ -117,13 +117,13 @@ class Estimated:
             ValueError: if a prompt has other roles or features, or a source with fewer examples than n.
         """
         counts = tuple(self.setting.n.tolist() if n is None else n)
-        shown = [_shown(self.transform.prompt(prompt), counts) for prompt in prompts]
-        rungs = self.rungs(counts)
-        return {name: np.array([_error(rung, prompt) for prompt in shown]) for name, rung in rungs.items()}
+        moved = self.transform.prompts(Prompts.of(prompts))
+        _check_shown(moved, counts)
+        return {name: _errors(rung, moved, counts) for name, rung in self.rungs(counts).items()}
 
     def check(self, prompts: Sequence[Prompt]) -> tuple[Caution, ...]:
         """Whether other prompts have the second moments of those that the setting was estimated from."""
-        return tuple(cautions.about_shift(self.transform, prompts))
+        return tuple(cautions.about_shift(self.transform, Prompts.of(prompts)))
 
 
 def estimate_setting(
@@ -164,11 +164,14 @@ def estimate_setting(
     >>> estimated.setting.r.round(2), estimated.standard_errors["r"].round(2)
     (array([0.84, 1.  ]), array([0.02, 0.01]))
     """
-    counts = _check_prompts(prompts, n)
+    if len(prompts) < 2:
+        raise ValueError(f"{len(prompts)} prompt came: each role has one task; give many prompts, with new tasks each")
+    gathered = Prompts.of(prompts)
+    counts = _check_prompts(gathered, n)
     labels = list(range(len(prompts)) if clusters is None else clusters)
     block, number = _blocks(labels, len(prompts))
-    first = standardise(prompts, intercept=intercept)
-    white = [first.prompt(prompt) for prompt in prompts]
+    first = standardise(gathered, intercept=intercept)
+    white = first.prompts(gathered)
     found = moments(white, block)
     points = tuple(nearest(found, b, counts) for b in range(len(found.yy)))
     point = points[0]
@@ -198,26 +201,16 @@ def jackknife(values: ArrayLike) -> Array:
     return np.asarray(np.sqrt((B - 1) / B * np.sum((left_out - left_out.mean(0)) ** 2, axis=0)))
 
 
-def _check_prompts(prompts: Sequence[Prompt], n: Sequence[int] | None) -> np.ndarray:
-    if len(prompts) < 2:
-        raise ValueError(f"{len(prompts)} prompt came: each role has one task; give many prompts, with new tasks each")
-    for name, kinds in (
-        ("sources", {len(prompt.sources) for prompt in prompts}),
-        ("features", {prompt.d for prompt in prompts}),
-    ):
-        if len(kinds) > 1:
-            raise ValueError(f"the prompts have {sorted(kinds)} {name}; all need the same, in the same order")
-    if prompts[0].d > _MOST_FEATURES:
+def _check_prompts(prompts: Prompts, n: Sequence[int] | None) -> np.ndarray:
+    if prompts.d > _MOST_FEATURES:
         raise ValueError(
-            f"{prompts[0].d} features came; d² numbers per pair of tasks are estimated: {_MOST_FEATURES} at most"
+            f"{prompts.d} features came; d² numbers per pair of tasks are estimated: {_MOST_FEATURES} at most"
         )
     if n is not None:
-        if len(n) != len(prompts[0].sources):
-            raise ValueError(
-                f"n lists {len(n)} counts and prompts have {len(prompts[0].sources)} sources; give one each"
-            )
+        if len(n) != len(prompts.sources):
+            raise ValueError(f"n lists {len(n)} counts and prompts have {len(prompts.sources)} sources; give one each")
         return np.asarray(n)
-    counts = np.array([[len(y) for _, y in prompt.sources] for prompt in prompts])
+    counts = np.column_stack([role.n for role in prompts.sources])
     if (counts != counts[0]).any():
         k = int(np.argmax((counts != counts[0]).any(0)))
         raise ValueError(
@@ -238,7 +231,7 @@ def _blocks(labels: list[Hashable], prompts: int) -> tuple[np.ndarray, int]:
     return np.array([numbers[label] * blocks // len(numbers) for label in labels]), len(numbers)
 
 
-def _seen(white: Sequence[Prompt], points: Sequence[Nearest], clusters: int, *, intercept: bool) -> list[Caution]:
+def _seen(white: Prompts, points: Sequence[Nearest], clusters: int, *, intercept: bool) -> list[Caution]:
     strength = [point.traces for point in points]
     return [
         *cautions.about_clusters(clusters),
@@ -247,9 +240,9 @@ def _seen(white: Sequence[Prompt], points: Sequence[Nearest], clusters: int, *, 
     ]
 
 
-def _kappa(white: Sequence[Prompt]) -> float:
-    X = np.concatenate([X for prompt in white for X, _ in prompt.tasks])
-    return float(np.mean(np.sum(X**2, axis=1) ** 2) / (X.shape[1] * (X.shape[1] + 2)))
+def _kappa(white: Prompts) -> float:
+    fourth = np.concatenate([np.einsum("nd,nd->n", role.X, role.X) ** 2 for role in white.roles])
+    return float(np.mean(fourth) / (white.d * (white.d + 2)))
 
 
 def _reduced(point: Nearest, n: Sequence[int] | None, features: Features) -> Reduced:
@@ -281,20 +274,22 @@ def _predicted(ladders: Sequence[dict[str, Best]], name: str) -> PredictedGate:
     )
 
 
-def _shown(prompt: Prompt, n: tuple[int, ...]) -> Prompt:
-    counts = [len(y) for _, y in prompt.sources]
-    if len(counts) != len(n) or any(have < count for have, count in zip(counts, n, strict=True)):
-        raise ValueError(f"a prompt's sources have {counts} examples; the gates' weights are for {list(n)}")
-    return Prompt([(X[:c], y[:c]) for (X, y), c in zip(prompt.sources, n, strict=True)], prompt.query)
+def _check_shown(prompts: Prompts, n: tuple[int, ...]) -> None:
+    counts = np.column_stack([role.n for role in prompts.sources])
+    short = np.array([True]) if len(n) != counts.shape[1] else (counts < n).any(1)
+    if short.any():
+        have = counts[np.argmax(short)].tolist()
+        raise ValueError(f"a prompt's sources have {have} examples; the gates' weights are for {list(n)}")
 
 
-def _error(rung: Best, prompt: Prompt) -> float:
-    layout = PromptLayout(tuple(len(y) for _, y in prompt.sources), d=1)
+def _errors(rung: Best, prompts: Prompts, n: tuple[int, ...]) -> Float[Array, " G"]:
+    """Mean squared error on each prompt's query, from the first n examples of each source."""
+    layout = PromptLayout(n, d=1)
     # counted from the last example, which weighs 1, as in `fixed_decay`; delimiters count as tokens
     decay = rung.token_decay ** (layout.blocks[-1].stop - 1.0 - np.arange(layout.length))
-    beta = sum(
-        W @ (X.T @ (decay[block] * y))
-        for W, (X, y), block in zip(rung.matrices, prompt.sources, layout.blocks, strict=True)
-    )
-    X, y = prompt.query
-    return float(np.mean((y - X @ beta) ** 2))
+    beta = np.zeros((len(prompts), prompts.d))
+    for W, role, block in zip(rung.matrices, prompts.sources, layout.blocks, strict=True):
+        X, y = role.first(block.stop - block.start)
+        beta += np.einsum("gnd,gn->gd", X, y * decay[block]) @ W.T
+    query = prompts.query
+    return query.means((query.y - np.einsum("nd,nd->n", query.X, beta[query.prompt])) ** 2)

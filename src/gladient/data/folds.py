@@ -47,7 +47,6 @@ def clustered_error(values: Array, labels: Sequence[Hashable]) -> float:
     0.6455
     """
     # Errors within a cluster add up, those of two clusters are independent; C/(C - 1), as the mean is the values' own.
-    rest = values - values.mean()
-    names = list(dict.fromkeys(labels))
-    sums = np.array([rest[[label == name for label in labels]].sum() for name in names])
-    return float(np.sqrt(np.sum(sums**2) * len(names) / (len(names) - 1)) / len(values))
+    numbers = {label: i for i, label in enumerate(dict.fromkeys(labels))}
+    sums = np.bincount([numbers[label] for label in labels], weights=values - values.mean())
+    return float(np.sqrt(np.sum(sums**2) * len(sums) / (len(sums) - 1)) / len(values))

@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 
 from gladient._types import Array, Float
-from gladient.data.prompt import Examples, Prompt
+from gladient.data.prompt import Prompts, RoleExamples
 
 __all__ = ["FeatureMoments", "moments"]
 
@@ -40,7 +40,7 @@ class FeatureMoments:
     C: Float[Array, "B1 K1 K1 d d"]
 
 
-def moments(prompts: Sequence[Prompt], block: np.ndarray) -> FeatureMoments:
+def moments(prompts: Prompts, block: np.ndarray) -> FeatureMoments:
     """Moments of the prompts and, for the jackknife, of those outside each block.
 
     Args:
@@ -50,11 +50,16 @@ def moments(prompts: Sequence[Prompt], block: np.ndarray) -> FeatureMoments:
     Raises:
         ValueError: if the features of a role leave a direction without examples.
     """
-    roles = [_Role(tasks, block) for tasks in zip(*(prompt.tasks for prompt in prompts), strict=True)]
-    K, d = len(roles), prompts[0].d
-    C = np.empty((block.max() + 2, K, K, d, d))
+    # Blocks of prompts one after another: what is summed over a block is then one product of matrices of its rows, and
+    # x xᵀ of an example exists for one block at a time.
+    order = np.argsort(block, kind="stable")
+    ends = np.searchsorted(block[order], np.arange(int(block.max()) + 2)).tolist()
+    moved = prompts if (np.diff(block) >= 0).all() else prompts.take(order)
+    roles = [_Role(role, ends) for role in moved.roles]
+    K, d = len(roles), prompts.d
+    C = np.empty((len(ends), K, K, d, d))
     for k in range(K):
-        C[:, k, k] = _solve(*roles[k].own(), symmetric=True)
+        C[:, k, k] = _solve(*roles[k].own, symmetric=True)
         for j in range(k):
             C[:, k, j] = _solve(*roles[k].beside(roles[j]))
             C[:, j, k] = C[:, k, j].swapaxes(1, 2)
@@ -68,61 +73,47 @@ def moments(prompts: Sequence[Prompt], block: np.ndarray) -> FeatureMoments:
 
 
 class _Role:
-    """The examples of one role in all prompts, summed over each."""
+    """The examples of one role, summed over each prompt and each block of prompts."""
 
-    def __init__(self, tasks: Sequence[Examples], block: np.ndarray) -> None:
-        self.tasks, self.block = tasks, block
-        self.n = np.array([len(y) for _, y in tasks], dtype=np.float64)
-        self.X, self.y = np.concatenate([X for X, _ in tasks]), np.concatenate([y for _, y in tasks])
-        self.prompt = np.repeat(np.arange(len(tasks)), self.n.astype(int))
-        self.outer = self.X[:, :, None] * self.X[:, None, :]  # x xᵀ of each example
-        self.S = _totals(self.outer, self.prompt, len(tasks))  # n S_k of each prompt
-        self.z = _totals(self.X * self.y[:, None], self.prompt, len(tasks))
-        self.rows = self._by_block(self.n)
-        self.xx = self._by_block(self.S)
-        self.yy = self._by_block(_totals(self.y**2, self.prompt, len(tasks)))
-        self.yyxx = self._by_block(_totals(self.y[:, None, None] ** 2 * self.outer, self.prompt, len(tasks)))
-
-    def _by_block(self, values: Array) -> Array:
-        return _totals(values, self.block, int(self.block.max()) + 1)
+    def __init__(self, role: RoleExamples, ends: Sequence[int]) -> None:
+        self.blocks = [slice(*pair) for pair in pairwise(ends)]
+        blocks, d = len(self.blocks), role.X.shape[1]
+        self.S = np.empty((len(role.n), d, d))  # S_k of each prompt
+        self.z = role.means(role.X * role.y[:, None])
+        self.rows, self.yy = np.empty(blocks), np.empty(blocks)
+        self.xx, self.yyxx = np.empty((blocks, d, d)), np.empty((blocks, d, d))
+        left, right = np.zeros((blocks, d * d, d * d)), np.zeros((blocks, d, d))
+        for b, prompts in enumerate(self.blocks):
+            part = role.take(np.arange(prompts.start, prompts.stop))
+            outer = part.X[:, :, None] * part.X[:, None, :]  # x xᵀ of each example
+            S = part.totals(outer)
+            self.S[prompts] = S / part.n[:, None, None]
+            self.rows[b], self.yy[b] = len(part.y), part.y @ part.y
+            self.xx[b], self.yyxx[b] = part.X.T @ part.X, (part.X * part.y[:, None] ** 2).T @ part.X
+            # Within a task: pairs of two different examples. Prompts of one example say nothing. The root on both
+            # factors of ⊗: what is subtracted then has the size of what it is subtracted from.
+            weight = 1.0 / np.where(part.n > 1, part.n * (part.n - 1.0), np.inf)
+            root = np.sqrt(weight)
+            each = outer * root[part.prompt, None, None]
+            left[b] = _products(S * root[:, None, None], S * root[:, None, None]) - _products(each, each)
+            z = part.totals(part.X * part.y[:, None]) * root[:, None]
+            own = part.X * (part.y * root[part.prompt])[:, None]
+            right[b] = z.T @ z - own.T @ own
+        self.own = left, right
+        """Both sides of the equation for E[β_k β_kᵀ], summed in each block."""
 
     def beside(self, other: "_Role") -> tuple[Array, Array]:
         """Both sides of the equation for E[β_k β_lᵀ], summed in each block."""
-        S, T = self.S / self.n[:, None, None], other.S / other.n[:, None, None]
-        left = self._products(S, T, self.block)
-        right = (self.z / self.n[:, None])[:, :, None] * (other.z / other.n[:, None])[:, None, :]
-        return left, self._by_block(right)
-
-    def own(self) -> tuple[Array, Array]:
-        """Both sides of the equation for E[β_k β_kᵀ], summed in each block; prompts of one example say nothing."""
-        # the root on both factors of ⊗: what is subtracted below then has the size of what it is subtracted from
-        weight = 1.0 / np.where(self.n > 1, self.n * (self.n - 1), np.inf)
-        root = np.sqrt(weight)[:, None, None]
-        each = self.outer * root[self.prompt]
-        left = self._products(self.S * root, self.S * root, self.block)
-        left -= self._products(each, each, self.block[self.prompt])
-        itself = _totals(self.y[:, None, None] ** 2 * self.outer, self.prompt, len(self.n))
-        right = self.z[:, :, None] * self.z[:, None, :] - itself
-        return left, self._by_block(right * weight[:, None, None])
-
-    def _products(self, S: Array, T: Array, block: np.ndarray) -> Array:
-        """Sums of S ⊗ T over each block, [B, d², d²]."""
-        # One product of matrices per block gives Σ S_ij T_kl; S ⊗ T of every prompt would take d⁴ numbers each.
-        d = S.shape[1]
-        order = np.argsort(block, kind="stable")
-        ends = np.searchsorted(block[order], np.arange(int(self.block.max()) + 2))
-        found = np.empty((len(ends) - 1, d * d, d * d))
-        for b, (start, end) in enumerate(pairwise(ends.tolist())):
-            rows = order[start:end]
-            products = S[rows].reshape(-1, d * d).T @ T[rows].reshape(-1, d * d)
-            found[b] = products.reshape(d, d, d, d).transpose(0, 2, 1, 3).reshape(d * d, d * d)
-        return found
+        left = np.stack([_products(self.S[block], other.S[block]) for block in self.blocks])
+        return left, np.stack([self.z[block].T @ other.z[block] for block in self.blocks])
 
 
-def _totals(values: Array, group: np.ndarray, groups: int) -> Array:
-    found = np.zeros((groups, *values.shape[1:]))
-    np.add.at(found, group, values)
-    return found
+def _products(S: Array, T: Array) -> Array:
+    """The sum of S ⊗ T, [d², d²]."""
+    # One product of matrices gives Σ S_ij T_kl; S ⊗ T of every prompt would take d⁴ numbers each.
+    d = S.shape[1]
+    products = S.reshape(-1, d * d).T @ T.reshape(-1, d * d)
+    return products.reshape(d, d, d, d).transpose(0, 2, 1, 3).reshape(d * d, d * d)
 
 
 def _mean(sums: Sequence[Array], roles: Sequence[_Role]) -> Array:

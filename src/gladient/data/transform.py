@@ -1,12 +1,11 @@
 """Between the units of the data and those of a setting."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gladient._types import Array, Float
-from gladient.data.prompt import Prompt
+from gladient.data.prompt import Prompt, Prompts, RoleExamples
 
 __all__ = ["Transform", "standardise"]
 
@@ -57,21 +56,31 @@ class Transform:
 
     def white(self, prompt: Prompt) -> Prompt:
         """A whole prompt with white features, before they meet the tasks."""
-        return replace(self, map=np.eye(len(self.map))).prompt(prompt)
+        return self.unmapped.prompt(prompt)
+
+    def prompts(self, prompts: Prompts) -> Prompts:
+        """Many prompts in the setting's units."""
+        return Prompts(
+            tuple(RoleExamples(self.features(role.X), self.labels(role.X, role.y), role.n) for role in prompts.roles)
+        )
+
+    @property
+    def unmapped(self) -> "Transform":
+        """The way to white features, before they meet the tasks."""
+        return replace(self, map=np.eye(len(self.map)))
 
     def _fit(self, X: Array) -> Array:
         return np.asarray(self.level + (X - self.mean) @ self.slope)
 
 
-def standardise(prompts: Sequence[Prompt], *, intercept: bool) -> Transform:
+def standardise(prompts: Prompts, *, intercept: bool) -> Transform:
     """Features of mean 0 and covariance I, labels of mean square 1 after the fit to all examples.
 
     Raises:
         ValueError: if there are fewer examples than features, a feature is constant, follows from the others or has an
             extreme size, or the fit explains every label.
     """
-    X = np.concatenate([X for prompt in prompts for X, _ in prompt.tasks])
-    y = np.concatenate([y for prompt in prompts for _, y in prompt.tasks])
+    X, y = np.concatenate([role.X for role in prompts.roles]), np.concatenate([role.y for role in prompts.roles])
     p = X.shape[1]
     if len(X) <= p:
         raise ValueError(f"{len(X)} examples of {p} features came; give more examples than features")
