@@ -70,7 +70,7 @@ def test_a_table_and_a_report(frame, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "correlation with the query's task: old" in printed
     page = out.read_text()
     assert "each shows 4, 4 examples" in page
-    assert "--roles old new --n 4 --intercept" in page
+    assert "--roles old new --n 4 --query query --seed 0 --folds 3 --intercept" in page
 
 
 def test_what_a_terminal_would_obey_is_spelled_out(frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,7 +97,8 @@ def change(frame, **columns):
     [
         (lambda f: f.drop(columns="x2"), "there is no column 'x2'; the table has day, source, week, x1, y"),
         (lambda f: change(f, y=f.y.where(f.index != 7)), "column 'y' misses 1 of 1080 values; drop those rows"),
-        (lambda f: change(f, x1="red"), "column 'x1' holds 'red', which is not a number; code categories as 0 and 1"),
+        (lambda f: change(f, x1="red"), "column 'x1' is 'red' in every row; leave it out"),
+        (lambda f: change(f, y="red"), "column 'y' holds 'red' in row 1 (day 0, source old, week 0), which is not a num"),
         (lambda f: change(f, x1=1.0), "feature 1 of 2 is 1 in every example; leave it out"),
         (lambda f: change(f, day=0, week=0), "column 'day' has one value, so each role has one task"),
         (
@@ -146,7 +147,8 @@ def test_bad_options(frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     for extra, message in (
         (["--n", "4", "4", "4"], "n lists 3 counts and prompts have 2 sources"),
         (["--roles", "new"], "the roles are given as new and the table has new, old, query"),
-        (["--n", "9"], "a prompt's sources have [6, 6] examples; the gates' weights are for [9, 9]"),
+        (["--n", "9"], "n asks for 9 examples of 'old' and day 0 has 6; take at most 6, or leave that task out"),
+        (["--roles", "new", "new", "old"], "the roles are given as new, new, old; name each of them once"),
         (["--folds", "1"], "folds is 1 with 60 clusters"),
         (["--out", str(tmp_path)], "is a folder; --out names the HTML file"),
     ):

@@ -4,51 +4,34 @@ import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import tyro
+from typing import TYPE_CHECKING, Any
 
 from gladient._text import json_text, printable
-from gladient.cli.numbers import Whole, Wholes, html_file
+from gladient.cli.numbers import Whole, html_file
+from gladient.cli.progress import progress
+from gladient.cli.table import TableOptions, preview
 
 if TYPE_CHECKING:
-    from gladient.data import CrossFit, Estimated
+    from gladient.data import CrossFit, Estimated, Table
 
 __all__ = ["Data"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
+class Data(TableOptions):
     """What each gate family is predicted to gain on a table's prompts, beside what is measured on held-out clusters.
 
-    One row per example. Rows of one task make one prompt: the role says which source a row belongs to, or that it is a
-    query. Example: gladient data FILE.csv --target y --features x1 x2 --task day --role source --cluster week
+    A panel: gladient data FILE.csv --target y --features x1 x2 --group country --time year. A table of prompts, one row
+    per example: gladient data FILE.csv --target y --features x1 x2 --task day --role source --cluster week
     """
 
-    file: Annotated[Path, tyro.conf.Positional]
-    """A CSV or Parquet file."""
-    target: str
-    """Column of labels."""
-    features: tuple[str, ...]
-    """Columns of features."""
-    task: str
-    """Column that names the task asked about: rows of one value are one prompt."""
-    role: str
-    """Column that says which source of the prompt a row belongs to."""
-    cluster: str | None = None
-    """Column of clusters, one for each prompt; prompts that share data belong to one. Each is its own if not given."""
-    query: str = "query"
-    """What the role column says of the examples asked about."""
-    roles: tuple[str, ...] = ()
-    """The other roles in the order of the prompt; that of first appearance if not given."""
-    n: Wholes = ()
-    """Examples that a prompt shows of each source, the first of each; one number for all, or one each."""
     intercept: bool = False
     """Each task has a level of its own."""
     folds: Whole = 5
     """Contiguous blocks of clusters, each held out once."""
-    gap: Whole = 0
-    """Clusters beside a held-out block that are left out too, where neighbours share examples."""
+    gap: Whole | None = None
+    """Clusters beside a held-out block that are left out too, where neighbours share examples; 0 if not given, or what
+    the clusters of a panel need."""
     json: bool = False
     """Print one JSON object instead of a table."""
     out: Path | None = None
@@ -56,28 +39,14 @@ class Data:
 
     def run(self) -> None:
         """Print the comparison, write the report."""
-        from gladient.data import cross_fit, read_table, table_prompts
-
         out = html_file(self.out, None if self.json else "data.html")
-        table = table_prompts(
-            read_table(self.file),
-            target=self.target,
-            features=self.features,
-            task=self.task,
-            role=self.role,
-            cluster=self.cluster,
-            query=self.query,
-            roles=self.roles,
-        )
-        n = self.n * len(table.roles) if len(self.n) == 1 else self.n
-        found = cross_fit(
-            table.prompts,
-            clusters=table.clusters,
-            n=n or None,
-            folds=self.folds,
-            gap=self.gap,
-            intercept=self.intercept,
-        )
+        table, frame = self.load()
+        found = None if self.show_prompts else self._compared(table)
+        for sentence in table.said:  # only now: an error is one line
+            print(f"gladient: {printable(sentence)}", file=sys.stderr)
+        if found is None:
+            print(preview(table, frame))
+            return
         print(json_text(_as_json(found, table.roles)) if self.json else _text(found, table.roles))
         if out is not None:
             from gladient.data.report import write_report
@@ -85,13 +54,24 @@ class Data:
             write_report(out, found, roles=table.roles, command=f"gladient data {shlex.join(self._options())}")
             print(f"report: {printable(out)}", file=sys.stderr if self.json else sys.stdout)
 
+    def _compared(self, table: "Table") -> "CrossFit":
+        from gladient.data import cross_fit
+
+        with progress(f"{len(table.prompts)} prompts", self.folds + 1) as done:
+            return cross_fit(
+                table.prompts,
+                clusters=table.clusters,
+                n=table.n,
+                folds=self.folds,
+                gap=table.gap if self.gap is None else self.gap,
+                intercept=self.intercept,
+                done=done,
+            )
+
     def _options(self) -> list[str]:
         """The options that decide the numbers, as they are typed."""
-        given = [self.file.name, "--target", self.target, "--features", *self.features, "--task", self.task]
-        given += ["--role", self.role, "--query", self.query, "--folds", str(self.folds), "--gap", str(self.gap)]
-        given += ["--cluster", self.cluster] if self.cluster is not None else []
-        given += ["--roles", *self.roles] if self.roles else []
-        given += ["--n", *map(str, self.n)] if self.n else []
+        given = [*self.typed(), "--folds", str(self.folds)]
+        given += ["--gap", str(self.gap)] if self.gap is not None else []
         return [*given, "--intercept"] if self.intercept else given
 
 

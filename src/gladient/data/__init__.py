@@ -2,8 +2,11 @@
 
 from gladient.data.crossfitting import Compared, CrossFit, Fold, HeldOut, cross_fit, held_out
 from gladient.data.estimate import Estimated, PredictedGate, estimate_setting
+from gladient.data.files import read_table
+from gladient.data.panel import prompts_from_panel
 from gladient.data.prompt import Prompt, Prompts
-from gladient.data.table import read_table, table_prompts
+from gladient.data.shaping import Table
+from gladient.data.table import table_prompts
 from gladient.data.transform import Transform
 
 __all__ = [
@@ -14,6 +17,8 @@ __all__ = [
     "held_out",
     "read_table",
     "table_prompts",
+    "prompts_from_panel",
+    "Table",
     "Estimated",
     "Transform",
     "PredictedGate",

@@ -1,7 +1,7 @@
 """Predictions beside what is measured on clusters that they have not seen."""
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -160,6 +160,7 @@ def held_out(
     folds: int = 5,
     gap: int = 0,
     intercept: bool = False,
+    done: Callable[[], None] = lambda: None,
 ) -> HeldOut:
     """Hold each block of clusters out, and estimate the setting from the others; see `cross_fit` for the arguments."""
     labels = list(range(len(prompts))) if clusters is None else list(clusters)
@@ -171,9 +172,11 @@ def held_out(
 
     blocks = folds_of(labels, folds, gap)
     whole, parts = estimate(np.arange(len(prompts))), []
+    done()
     for number, (fitted, block) in enumerate(blocks, start=1):
         try:
             parts.append(Fold(estimate(fitted), fitted, block))
+            done()
         except ValueError as error:
             raise ValueError(f"with fold {number} of {folds} held out, {error}") from None
     return HeldOut(prompts=prompts, clusters=labels, estimated=whole, folds=tuple(parts))
@@ -187,6 +190,7 @@ def cross_fit(
     folds: int = 5,
     gap: int = 0,
     intercept: bool = False,
+    done: Callable[[], None] = lambda: None,
 ) -> CrossFit:
     """Predict every gate family's risk and gain from some clusters, and measure both on the others.
 
@@ -198,11 +202,12 @@ def cross_fit(
         gap: clusters on either side of a held-out block that are left out too; for prompts that share examples with
             those of neighbouring clusters.
         intercept: see `estimate_setting`.
+        done: called when all prompts, and the others of each fold, have been estimated from.
 
     Raises:
         ValueError: as `estimate_setting` does, or if folds are fewer than two or more than the clusters.
     """
-    return held_out(prompts, clusters=clusters, n=n, folds=folds, gap=gap, intercept=intercept).compare()
+    return held_out(prompts, clusters=clusters, n=n, folds=folds, gap=gap, intercept=intercept, done=done).compare()
 
 
 def _compared(predicted: Array, error: float, measured: Array, labels: Sequence[Hashable]) -> Compared:

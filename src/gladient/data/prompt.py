@@ -93,11 +93,15 @@ class RoleExamples:
         rows = self.starts[:, None] + np.arange(n)
         return self.X[rows], self.y[rows]
 
+    def rows(self, prompts: np.ndarray) -> Int[np.ndarray, " M"]:
+        """The places of the examples of some prompts."""
+        n = self.n[prompts]
+        return np.asarray(np.repeat(self.starts[prompts] - (np.cumsum(n) - n), n) + np.arange(n.sum()))
+
     def take(self, prompts: np.ndarray) -> "RoleExamples":
         """The examples of some prompts."""
-        n = self.n[prompts]
-        rows = np.repeat(self.starts[prompts] - (np.cumsum(n) - n), n) + np.arange(n.sum())
-        return RoleExamples(self.X[rows], self.y[rows], n)
+        rows = self.rows(prompts)
+        return RoleExamples(self.X[rows], self.y[rows], self.n[prompts])
 
 
 @dataclass(frozen=True, eq=False)

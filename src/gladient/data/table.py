@@ -1,58 +1,17 @@
-"""Prompts from a tidy table: CSV or Parquet, one row per example."""
+"""Prompts from a tidy table, one row per example, whose columns say which prompt and role a row belongs to."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gladient._optional import require
-from gladient._types import Array
-from gladient.data.prompt import Examples, Prompt
+from gladient.data.columns import Names
+from gladient.data.prompt import Prompts, RoleExamples
+from gladient.data.shaping import Blocks, Rows, Table, clusters_of, listed, read_rows, shown_first
 
-__all__ = ["Table", "read_table", "table_prompts"]
+__all__ = ["counts_of", "table_prompts"]
 
-PANDAS = {"needed_for": "reading a table", "install": "pip install 'gladient[data]'"}
-
-
-@dataclass(frozen=True, eq=False)
-class Table:
-    """The prompts of a table.
-
-    Attributes:
-        prompts: one for each value of the task column, in the order of first appearance.
-        clusters: the cluster of each prompt.
-        roles: the sources' roles in the order of the prompt.
-    """
-
-    prompts: list[Prompt]
-    clusters: list[Any]
-    roles: tuple[str, ...]
-
-
-def read_table(path: Path) -> Any:
-    """A table of pandas from a CSV or a Parquet file.
-
-    Raises:
-        ValueError: if there is no such file, or it is not a table.
-        ImportError: if pandas (or pyarrow, for Parquet) is absent.
-    """
-    pandas = require("pandas", **PANDAS)
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist, or is a folder; give a CSV or Parquet file, one row per example")
-    parquet = path.suffix in (".parquet", ".pq")
-    if parquet:
-        require("pyarrow", **PANDAS)
-    try:
-        frame = pandas.read_parquet(path) if parquet else pandas.read_csv(path)
-    except (ValueError, OSError) as error:  # pandas' and pyarrow's own are among them
-        kind = "Parquet" if parquet else "CSV"
-        raise ValueError(f"{path} cannot be read as {kind}: {' '.join(str(error).split())}") from None
-    if len(frame) == 0 or len(frame.columns) < 2:
-        shape = f"{len(frame)} rows and {len(frame.columns)} columns"
-        raise ValueError(f"{path} has {shape}; it is not a table of examples")
-    return frame
+Part = tuple[RoleExamples, np.ndarray]  # of one role, and which rows they are
 
 
 def table_prompts(
@@ -65,78 +24,144 @@ def table_prompts(
     cluster: str | None = None,
     query: str = "query",
     roles: Sequence[str] = (),
+    n: Sequence[int] = (),
+    seed: int = 0,
+    elapsed: Sequence[str] = (),
+    drop_missing: bool = False,
 ) -> Table:
     """The prompts of a tidy table.
 
     Args:
         frame: one row per example.
         target: the column of labels.
-        features: the columns of features.
+        features: the columns of features; categories become one column for each level but the commonest.
         task: the column that names the task asked about: rows of one value are one prompt.
         role: the column that says which source a row belongs to, or that it is a query.
         cluster: the column of clusters, one value for each prompt; each prompt is its own if not given.
         query: what the role column says of queries.
-        roles: the sources' roles in the order of the prompt; that of first appearance if not given.
+        roles: the sources' roles in the order of the prompt; if not given that of first appearance, or of their size
+            where they are numbers.
+        n: examples of each source that a prompt shows, one number for all or one each; of a source with more the shown
+            ones are drawn, and the others serve the estimate. All of them if not given.
+        seed: of that draw.
+        elapsed: features that are dates, to be taken as days since the earliest.
+        drop_missing: whether rows with a missing value are left out, and then tasks that lack a role.
 
     Raises:
         ValueError: if a column is absent, holds no numbers or has missing values, a task lacks a role or has others, or
             lies in several clusters.
     """
-    if not features:
-        raise ValueError("no feature is given; name at least one column")
-    used = [target, *features, task, role, *([cluster] if cluster is not None else [])]
-    for name in used:
-        if name not in frame.columns:
-            raise ValueError(f"there is no column {name!r}; the table has {', '.join(map(str, frame.columns))}")
-        missing = int(frame[name].isna().sum())
-        if missing:
-            raise ValueError(
-                f"column {name!r} misses {missing} of {len(frame)} values; drop those rows or fill the values in first"
-            )
-    X = np.column_stack([_numbers(frame, name) for name in features])
-    y = _numbers(frame, target)
-    # as text: a column of roles 1 and 2 reads as numbers, and what the caller types is text
-    said = frame[role].astype(str).to_numpy()
-    order = tuple(map(str, roles)) or tuple(name for name in dict.fromkeys(said.tolist()) if name != query)
-    _check_roles(set(said.tolist()), order, role, query)
-    prompts: list[Prompt] = []
-    clusters: list[Any] = []
-    for name, rows in frame.groupby(task, sort=False).indices.items():
-        prompts.append(_prompt(f"{task} {name}", X[rows], y[rows], said[rows], order, query))
-        values = frame[cluster].iloc[rows].unique().tolist() if cluster is not None else [name]
-        if len(values) > 1:
-            raise ValueError(f"{task} {name} lies in the clusters {values}; a prompt belongs to one")
-        clusters += values
-    if len(prompts) < 2:
-        raise ValueError(f"column {task!r} has one value, so each role has one task; give many tasks")
-    return Table(prompts, clusters, order)
+    named = [task, role, *([cluster] if cluster is not None else [])]
+    rows = read_rows(frame, target=target, wanted=features, named=named, elapsed=elapsed, drop_missing=drop_missing)
+    tasks, found, said = rows.columns[task], rows.columns[role], list(rows.said)
+    query = found.find(query)
+    order = _order(found, roles, role, query, said)
+    place = {name: k for k, name in enumerate((*order, query))}
+    codes = np.array([place.get(name, -1) for name in found.texts])[found.codes]
+    blocks = Blocks(tasks.codes * len(place) + codes, rows)
+    present = np.array(list(dict.fromkeys(tasks.codes.tolist())))
+    at = np.stack([blocks.find(present * len(place) + k) for k in range(len(place))])
+    titles = [f"{task} {tasks.texts[i]}" for i in present.tolist()]
+    whole = _whole(at, titles, (*order, query), drop_missing, said)
+    titles = [titles[i] for i in whole]
+    if len(titles) < 2:
+        few = "one value" if titles else "no value with every role"
+        raise ValueError(f"column {task!r} has {few}, so each role has one task; give many tasks")
+    parts = [blocks.take(each[whole]) for each in at]
+    counts = counts_of(n, order)
+    if counts is not None:
+        parts = [*_drawn(parts[:-1], counts, order, titles, seed, said), parts[-1]]
+    return Table(
+        prompts=Prompts(tuple(examples for examples, _ in parts)),
+        clusters=_clusters(rows, cluster, parts, titles) if cluster is not None else titles,
+        roles=order,
+        names=tuple(titles),
+        features=rows.features.names,
+        rows=tuple(rows.places[chosen] for _, chosen in parts),
+        n=counts,
+        said=tuple(said),
+    )
 
 
-def _numbers(frame: Any, name: str) -> Array:
-    try:
-        return np.asarray(frame[name].to_numpy(dtype=np.float64))
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"column {name!r} holds {frame[name].iloc[0]!r}, which is not a number; code categories as 0 and 1"
-        ) from None
+def counts_of(n: Sequence[int], roles: Sequence[str]) -> tuple[int, ...] | None:
+    """Examples of each role from one number for all or one each; None if nothing is said.
+
+    Raises:
+        ValueError: if there are other than one or as many as roles.
+    """
+    counts = tuple(n) * len(roles) if len(n) == 1 else tuple(n)
+    if counts and len(counts) != len(roles):
+        raise ValueError(f"n lists {len(n)} counts and prompts have {len(roles)} sources; give one for all or one each")
+    if any(count < 1 for count in counts):
+        raise ValueError(f"n lists {min(counts)}; a prompt shows at least one example of each source")
+    return counts or None
 
 
-def _check_roles(found: set[str], order: tuple[str, ...], role: str, query: str) -> None:
-    if query not in found:
-        raise ValueError(f"column {role!r} holds {', '.join(sorted(found)[:9])}; some rows must be {query!r}")
+def _order(found: Names, roles: Sequence[str], column: str, query: str, said: list[str]) -> tuple[str, ...]:
+    """The sources' roles in the order of the prompt."""
+    have = [found.texts[code] for code in dict.fromkeys(found.codes.tolist())]
+    order = tuple(found.find(name) for name in roles) or tuple(name for name in have if name != query)
+    if len(set(order)) < len(order):
+        raise ValueError(f"the roles are given as {', '.join(order)}; name each of them once")
+    if query not in have:
+        raise ValueError(f"column {column!r} holds {', '.join(sorted(have)[:9])}; some rows must be {query!r}: --query")
     if not order:
         raise ValueError(
-            f"every row of column {role!r} is {query!r}; a prompt needs sources, in at least one other role"
+            f"every row of column {column!r} is {query!r}; a prompt needs sources, in at least one other role"
         )
-    if found - {query} != set(order):
-        raise ValueError(f"the roles are given as {', '.join(order)} and the table has {', '.join(sorted(found))}")
+    if set(have) - {query} != set(order):
+        raise ValueError(f"the roles are given as {', '.join(order)} and the table has {', '.join(sorted(have))}")
+    if roles or len(order) == 1:
+        return order
+    if found.numeric:
+        order = tuple(sorted(order, key=float))
+    how = "of their size" if found.numeric else "in which they first appear"
+    said.append(f"sources in the order {how}: {', '.join(order)} (--role-order sets another)")
+    return order
 
 
-def _prompt(name: str, X: Array, y: Array, said: np.ndarray, order: tuple[str, ...], query: str) -> Prompt:
-    def examples(role: str) -> Examples:
-        chosen = said == role
-        if not chosen.any():
-            raise ValueError(f"{name} has no row of role {role!r}; each prompt needs every role: leave the task out")
-        return X[chosen], y[chosen]
+def _whole(
+    at: np.ndarray, titles: Sequence[str], roles: Sequence[str], drop_missing: bool, said: list[str]
+) -> np.ndarray:
+    """The tasks that have every role."""
+    lacking = (at < 0).any(0)
+    if lacking.any():
+        i = int(np.argmax(lacking))
+        if not drop_missing:
+            lost = roles[int(np.argmax(at[:, i] < 0))]
+            raise ValueError(
+                f"{titles[i]} has no row of role {lost!r}; each prompt needs every role: leave the task out "
+                "(--drop-missing)"
+            )
+        short = [titles[i] for i in np.flatnonzero(lacking)]
+        said.append(f"left out {len(short)} of {len(titles)} tasks that lack a role: {listed(short)}")
+    return np.flatnonzero(~lacking)
 
-    return Prompt([examples(role) for role in order], examples(query))
+
+def _drawn(
+    parts: Sequence[Part], n: Sequence[int], roles: Sequence[str], titles: Sequence[str], seed: int, said: list[str]
+) -> list[Part]:
+    """The examples of each source with n drawn ones first."""
+    rng, drawn = np.random.default_rng(seed), []
+    for (examples, chosen), count, role in zip(parts, n, roles, strict=True):
+        if (examples.n < count).any():
+            i = int(np.argmin(examples.n))
+            raise ValueError(
+                f"n asks for {count} examples of {role!r} and {titles[i]} has {examples.n[i]}; take at most "
+                f"{examples.n[i]}, or leave that task out"
+            )
+        # Rows may stand in an order that tells: by price, by date. The first ones would be another kind of prompt.
+        drawn.append(shown_first(examples, chosen, rng.random(len(chosen)), count))
+    if any((examples.n > count).any() for (examples, _), count in zip(parts, n, strict=True)):
+        said.append(f"where a source has more than n examples, those shown are drawn with seed {seed} (--seed)")
+    return drawn
+
+
+def _clusters(rows: Rows, cluster: str, parts: Sequence[Part], titles: Sequence[str]) -> list[Any]:
+    together = np.stack([clusters_of(rows, cluster, *part, titles) for part in parts])
+    differ = (together != together[0]).any(0)
+    if differ.any():
+        i = int(np.argmax(differ))
+        several = listed(sorted(set(together[:, i].tolist())))
+        raise ValueError(f"{titles[i]} lies in the clusters {several}; a prompt belongs to one")
+    return together[0].tolist()
