@@ -98,7 +98,7 @@ def change(frame, **columns):
         (lambda f: f.drop(columns="x2"), "there is no column 'x2'; the table has day, source, week, x1, y"),
         (lambda f: change(f, y=f.y.where(f.index != 7)), "column 'y' misses 1 of 1080 values; drop those rows"),
         (lambda f: change(f, x1="red"), "column 'x1' is 'red' in every row; leave it out"),
-        (lambda f: change(f, y="red"), "column 'y' holds 'red' in row 1 (day 0, source old, week 0), which is not a num"),
+        (lambda f: change(f, y="red"), "column 'y' holds 'red' in row 1 (day 0, source old, week 0), which is not"),
         (lambda f: change(f, x1=1.0), "feature 1 of 2 is 1 in every example; leave it out"),
         (lambda f: change(f, day=0, week=0), "column 'day' has one value, so each role has one task"),
         (

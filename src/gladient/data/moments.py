@@ -147,5 +147,5 @@ def _solve(left: Array, right: Array, *, symmetric: bool = False) -> Array:
     except np.linalg.LinAlgError:
         raise ValueError(
             f"the examples of a role do not reach all {d} features (with one block of clusters left out); give more "
-            "prompts or fewer features"
+            "prompts, or leave out features that are one number for all examples of a prompt"
         ) from None

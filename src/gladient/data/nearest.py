@@ -61,7 +61,7 @@ def nearest(found: FeatureMoments, b: int, n: np.ndarray) -> Nearest:
     if np.isnan(own).all():
         raise ValueError(
             "no prompt has two examples of a role, so tasks cannot be told from noise; join rows into roles of several "
-            "examples, as `prompts_from_panel` does with windows of time"
+            "examples, which for a panel --group and --time do (`prompts_from_panel`)"
         )
     strength = np.where(np.isnan(own), np.nanmean(own), own)
     if b > 0:  # a block left out may take a weak role below 0

@@ -21,6 +21,7 @@ _PATTERNS = {
 _SPACED = re.compile(r"(?<=\d)[ '’\u00a0\u202f\u2009](?=\d{3}(?!\d))")  # 1 234 and 1'234
 _MONEY = re.compile(r"^([+-]?)[$€£¥]\s*|\s*[$€£¥]$")
 _CODE = r"[+-]?(?:0\d|\d{16})"  # 0014 and long numbers are names: two of them could become one float64
+_LOOK = 50  # values of a column of names that are tried as numbers before the rest is
 _INFINITE = ("inf", "+inf", "-inf", "infinity", "-infinity")
 
 
@@ -56,7 +57,10 @@ def numerals(frame: Any, decimal: str | None, na: Sequence[str]) -> tuple[Any, l
     columns = [_without(frame.iloc[:, i], na) for i in range(frame.shape[1])]
     plain = [_plain(column) for column in columns]
     odd = [column for column, numbers in zip(columns, plain, strict=True) if numbers is None and _is_text(column)]
-    told = {sign for column in odd if (sign := _told(column.dropna().tolist()))} if decimal is None else {decimal}
+    told = {sign for column in odd if (sign := _told(_distinct(column)))} if decimal is None else {decimal}
+    if not told and any(_both(_distinct(column)) for column in odd):  # do the others say what 1,234 means?
+        others = (column for column, numbers in zip(columns, plain, strict=True) if numbers is not None)
+        told = {sign for column in others if (sign := _told(_distinct(column)))}
     sign = told.pop() if len(told) == 1 else None
     found = [_read(column, numbers, sign, marks) for column, numbers in zip(columns, plain, strict=True)]
     made = pandas.concat(found, axis=1).set_axis(frame.columns, axis=1)
@@ -116,19 +120,25 @@ def _read(column: Any, plain: Any, sign: str | None, marks: Sequence[float]) -> 
         known = marks and pandas.api.types.is_numeric_dtype(column.dtype)
         return column.mask(column.isin(marks)) if known else column
     texts = column.dropna().tolist()
-    numbers, _ = parsed(texts, sign)
     # a column with NA stays text, in which it may be a name; what takes it for numbers knows that it is missing
-    if not texts or np.isnan(numbers).any() or any(re.match(_CODE, text) for text in texts):
+    if not texts or np.isnan(parsed(texts[:_LOOK], sign)[0]).any() or any(re.match(_CODE, text) for text in texts):
+        return column
+    numbers, _ = parsed(texts, sign)
+    if np.isnan(numbers).any():
         return column
     return pandas.Series(numbers, index=column.dropna().index).reindex(column.index)
 
 
 def _spelled(column: Any, sign: str) -> bool:
-    return all(_PATTERNS[sign].fullmatch(text) for text in column.dropna().tolist())
+    return all(_PATTERNS[sign].fullmatch(text) for text in _distinct(column))
 
 
 def _percents(column: Any) -> bool:
     return bool(column.dropna().str.endswith("%").all())
+
+
+def _distinct(column: Any) -> list[str]:
+    return list(column.dropna().drop_duplicates())
 
 
 def _is_text(column: Any) -> bool:

@@ -36,12 +36,13 @@ class Clock:
         """One time as people write it."""
         if not self.dated:
             return str(int(t)) if float(t).is_integer() else f"{t:g}"
-        shown = str(np.datetime64(int(t), "s"))
-        return shown.removesuffix("T00:00:00").replace("T", " ")
+        return str(np.datetime64(int(t), "s")).removesuffix("T00:00:00").replace("T", " ")
 
     def span(self, t: Array) -> str:
         """The first and the last time."""
         first, last = self.text(t.min()), self.text(t.max())
+        if self.dated and first[:10] == last[:10] and t.min() < t.max():
+            return first[:10]
         return first if first == last else f"{first}–{last}"
 
 
