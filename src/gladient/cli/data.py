@@ -12,7 +12,7 @@ from gladient.cli.progress import progress
 from gladient.cli.table import TableOptions, preview
 
 if TYPE_CHECKING:
-    from gladient.data import CrossFit, Estimated, Table
+    from gladient.data import Compared, CrossFit, Estimated, Table
 
 __all__ = ["Data"]
 
@@ -77,16 +77,19 @@ class Data(TableOptions):
 
 def _as_json(found: "CrossFit", roles: tuple[str, ...]) -> dict[str, Any]:
     from gladient.answers import verdict
+    from gladient.data import judge
 
-    estimated = found.estimated
+    estimated, judged = found.estimated, judge(found)
     return {
+        "verdict": {"kind": judged.kind, "text": judged.text},
         "roles": list(roles),
         "setting": estimated.setting.to_dict(),
         "standard_errors": {name: error.tolist() for name, error in estimated.standard_errors.items()},
         "gates": {
             name: {
-                "risk": asdict(found.risks[name]),
+                "risk": {**asdict(found.risks[name]), "z": found.risks[name].z},
                 "gain": {**asdict(found.gains[name]), "z": found.gains[name].z},
+                **({"verdict": judged.gates[name].to_json()} if name in judged.gates else {}),
                 "certificate": asdict(gate.rung.certificate),
                 **(
                     {"omega": gate.omega.tolist(), "omega_error": gate.omega_error.tolist()}
@@ -102,16 +105,21 @@ def _as_json(found: "CrossFit", roles: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _text(found: "CrossFit", roles: tuple[str, ...]) -> str:
+    from gladient.data import judge
+
     setting, errors = found.estimated.setting, found.estimated.standard_errors
-    lines = [f"{'gate':17}{'risk':>15}{'measured':>17}{'gain':>18}{'measured':>17}{'z':>6}  weight of one example"]
+    judged = judge(found)
+    lines = [f"would gating help on these data? {judged.text}", ""]
+    lines += [
+        f"{'gate':17}{'risk':>15}{'measured':>17}{'z':>6}{'gain':>18}{'measured':>17}{'z':>6}  weight of one example"
+    ]
     for name, gate in found.gates.items():
-        risk, gain = found.risks[name], found.gains[name]
-        # + 0.0 below makes -0.0 a 0.0
-        lines.append(
-            f"{name:17}{_pair(risk.predicted, risk.predicted_error):>15}{_pair(risk.measured, risk.measured_error):>17}"
-            f"{_pair(gain.predicted, gain.predicted_error):>18}{_pair(gain.measured, gain.measured_error):>17}"
-            f"{round(gain.z, 1) + 0.0:6.1f}  {_weights(gate.omega, gate.omega_error)}"
-        )
+        cells = f"{_compared(found.risks[name])} {_compared(found.gains[name])}"
+        lines.append(f"{name:17}{cells}  {_weights(gate.omega, gate.omega_error)}")
+    for name, verdict in judged.gates.items():
+        lines.append(f"{name}: {verdict.kind}: {verdict.text}")
+    blamed = [str(culprit) for verdict in judged.gates.values() for culprit in verdict.culprits]
+    lines += [f"likely culprit: {each}" for each in dict.fromkeys(blamed)]
     r = "  ".join(f"{role} {_pair(*pair)}" for role, *pair in zip(roles, setting.r, errors["r"], strict=True))
     lines.append(f"correlation with the query's task: {r}")
     lines.append(_proved(found.estimated))
@@ -128,6 +136,11 @@ def _proved(estimated: "Estimated") -> str:
     optimum = {"unique": "the only stationary point", "several": "the best of several stationary points"}
     scalar = "reaches them" if gating.scalar_attains else f"stays {gating.scalar_gap:.4f} above them"
     return f"best weights at this estimate: {optimum.get(verdict, 'no better ones exist')}; a scalar gate {scalar}"
+
+
+def _compared(each: "Compared") -> str:
+    predicted, measured = _pair(each.predicted, each.predicted_error), _pair(each.measured, each.measured_error)
+    return f"{predicted:>15} {measured:>16}{round(each.z, 1) + 0.0:6.1f}"  # + 0.0 makes -0.0 a 0.0
 
 
 def _pair(value: float, error: float) -> str:

@@ -8,6 +8,7 @@ from gladient.data.prompt import Prompt, Prompts
 from gladient.data.shaping import Table
 from gladient.data.table import table_prompts
 from gladient.data.transform import Transform
+from gladient.data.verdict import GateVerdict, Verdicts, judge
 
 __all__ = [
     "Prompt",
@@ -15,6 +16,7 @@ __all__ = [
     "estimate_setting",
     "cross_fit",
     "held_out",
+    "judge",
     "read_table",
     "table_prompts",
     "prompts_from_panel",
@@ -26,4 +28,6 @@ __all__ = [
     "HeldOut",
     "Fold",
     "Compared",
+    "Verdicts",
+    "GateVerdict",
 ]

@@ -11,6 +11,7 @@ from gladient._types import Array
 from gladient.data.cautions import Caution
 from gladient.data.estimate import GATES, Estimated, PredictedGate, estimate_setting
 from gladient.data.folds import clustered_error, folds_of
+from gladient.data.intervals import mean_intervals
 from gladient.data.prompt import Prompt, Prompts
 
 __all__ = ["Compared", "CrossFit", "Fold", "HeldOut", "cross_fit", "held_out"]
@@ -23,12 +24,15 @@ class Compared:
     Attributes:
         predicted, predicted_error: mean over the folds; the standard error is that of the estimate from all prompts.
         measured, measured_error: mean over the prompts, each held out once; its standard error is clustered.
+        low, high: the ends of the measured one's 95% interval, by the bootstrap over clusters.
     """
 
     predicted: float
     predicted_error: float
     measured: float
     measured_error: float
+    low: float = -math.inf
+    high: float = math.inf
 
     @property
     def z(self) -> float:
@@ -77,7 +81,7 @@ class HeldOut:
     @cached_property
     def warnings(self) -> tuple[Caution, ...]:
         """Cautions about the estimate, and about folds whose held-out prompts differ from the others."""
-        found = list(self.estimated.warnings)
+        found = list(self.estimated.doubts)
         for number, fold in enumerate(self.folds, start=1):
             cautions = fold.estimated.check(self.gathered.take(fold.held_out))
             found += [Caution(c.kind, f"fold {number} of {len(self.folds)}: {c.message}") for c in cautions]
@@ -99,23 +103,33 @@ class HeldOut:
                 errors[name][fold.held_out] = found
                 predicted[name][fold.held_out] = rungs[name].risk
         gates, base = self.estimated.predict_ladder(n), "linear_attention"
+        gains = {name: (predicted[base] - predicted[name], errors[base] - errors[name]) for name in GATES}
         return CrossFit(
             of=self,
+            n=tuple(self.estimated.setting.n.tolist() if n is None else n),
             errors=errors,
-            risks={
-                name: _compared(predicted[name], gates[name].risk_error, errors[name], self.clusters) for name in GATES
-            },
-            gains={
-                name: _compared(
-                    predicted[base] - predicted[name],
-                    gates[name].gain_error,
-                    errors[base] - errors[name],
-                    self.clusters,
-                )
-                for name in GATES
-            },
+            risks=self._compared(
+                {name: (predicted[name], errors[name]) for name in GATES}, [gates[name].risk_error for name in GATES]
+            ),
+            gains=self._compared(gains, [gates[name].gain_error for name in GATES]),
             gates=gates,
         )
+
+    def _compared(self, of: dict[str, tuple[Array, Array]], errors: Sequence[float]) -> dict[str, Compared]:
+        """Predictions and measurements of each prompt, by name, as one number each."""
+        intervals = mean_intervals(np.column_stack([measured for _, measured in of.values()]), self.clusters)
+        return {
+            name: Compared(
+                float(predicted.mean()),
+                error,
+                float(measured.mean()),
+                clustered_error(measured, self.clusters),
+                *interval,
+            )
+            for (name, (predicted, measured)), error, interval in zip(
+                of.items(), errors, intervals.tolist(), strict=True
+            )
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +138,7 @@ class CrossFit:
 
     Attributes:
         of: the prompts and their folds.
+        n: examples of each source that a prompt shows.
         errors: of every gate family's step on each prompt, in the units of the risks.
         risks: the risk of every gate family, in units of the labels' mean square after the fit to all.
         gains: the gain of every gate family over linear attention.
@@ -131,6 +146,7 @@ class CrossFit:
     """
 
     of: HeldOut
+    n: tuple[int, ...]
     errors: dict[str, Array]
     risks: dict[str, Compared]
     gains: dict[str, Compared]
@@ -208,7 +224,3 @@ def cross_fit(
         ValueError: as `estimate_setting` does, or if folds are fewer than two or more than the clusters.
     """
     return held_out(prompts, clusters=clusters, n=n, folds=folds, gap=gap, intercept=intercept, done=done).compare()
-
-
-def _compared(predicted: Array, error: float, measured: Array, labels: Sequence[Hashable]) -> Compared:
-    return Compared(float(predicted.mean()), error, float(measured.mean()), clustered_error(measured, labels))
