@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,8 +41,10 @@ class Data(TableOptions):
     def run(self) -> None:
         """Print the comparison, write the report."""
         out = html_file(self.out, None if self.json else "data.html")
-        table, frame = self.load()
-        found = None if self.show_prompts else self._compared(table)
+        with progress(printable(self.file.name), self.folds + 4) as done:
+            table, frame = self.load()
+            done()
+            found = None if self.show_prompts else self._compared(table, done)
         for sentence in table.said:  # only now: an error is one line
             print(f"gladient: {printable(sentence)}", file=sys.stderr)
         if found is None:
@@ -54,19 +57,23 @@ class Data(TableOptions):
             write_report(out, found, roles=table.roles, command=f"gladient data {shlex.join(self._options())}")
             print(f"report: {printable(out)}", file=sys.stderr if self.json else sys.stdout)
 
-    def _compared(self, table: "Table") -> "CrossFit":
-        from gladient.data import cross_fit
+    def _compared(self, table: "Table", done: Callable[[], None]) -> "CrossFit":
+        from gladient.data import held_out
 
-        with progress(f"{len(table.prompts)} prompts", self.folds + 1) as done:
-            return cross_fit(
-                table.prompts,
-                clusters=table.clusters,
-                n=table.n,
-                folds=self.folds,
-                gap=table.gap if self.gap is None else self.gap,
-                intercept=self.intercept,
-                done=done,
-            )
+        found = held_out(
+            table.prompts,
+            clusters=table.clusters,
+            n=table.n,
+            folds=self.folds,
+            gap=table.gap if self.gap is None else self.gap,
+            intercept=self.intercept,
+            done=done,
+        )
+        compared = found.compare()
+        done()
+        _ = found.warnings  # asked for now, as they take as long
+        done()
+        return compared
 
     def _options(self) -> list[str]:
         """The options that decide the numbers, as they are typed."""

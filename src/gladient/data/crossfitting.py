@@ -178,7 +178,10 @@ def held_out(
     intercept: bool = False,
     done: Callable[[], None] = lambda: None,
 ) -> HeldOut:
-    """Hold each block of clusters out, and estimate the setting from the others; see `cross_fit` for the arguments."""
+    """Hold each block of clusters out, and estimate the setting from the others.
+
+    See `cross_fit` for the arguments; `done` is called after each estimate, of all prompts and for each fold.
+    """
     labels = list(range(len(prompts))) if clusters is None else list(clusters)
     gathered = Prompts.of(prompts)
 
@@ -206,7 +209,6 @@ def cross_fit(
     folds: int = 5,
     gap: int = 0,
     intercept: bool = False,
-    done: Callable[[], None] = lambda: None,
 ) -> CrossFit:
     """Predict every gate family's risk and gain from some clusters, and measure both on the others.
 
@@ -218,9 +220,8 @@ def cross_fit(
         gap: clusters on either side of a held-out block that are left out too; for prompts that share examples with
             those of neighbouring clusters.
         intercept: see `estimate_setting`.
-        done: called when all prompts, and the others of each fold, have been estimated from.
 
     Raises:
         ValueError: as `estimate_setting` does, or if folds are fewer than two or more than the clusters.
     """
-    return held_out(prompts, clusters=clusters, n=n, folds=folds, gap=gap, intercept=intercept, done=done).compare()
+    return held_out(prompts, clusters=clusters, n=n, folds=folds, gap=gap, intercept=intercept).compare()

@@ -40,15 +40,13 @@ def culprits(found: CrossFit, gate: str) -> tuple[Culprit, ...]:
         gate: the family whose errors are asked about.
     """
     white = found.estimated.transform.unmapped.prompts(found.of.gathered)
-    return tuple(
-        [
-            *_levels(found.warnings),
-            *_outliers(found.errors[gate], white),
-            *_features(white),
-            *_range(white),
-            *_drift(found.warnings, len(found.of.folds)),
-            *_single(white),
-        ]
+    return (
+        *_levels(found.warnings),
+        *_outliers(found.errors[gate], white),
+        *_features(white),
+        *_range(white),
+        *_drift(found.warnings, len(found.of.folds)),
+        *_single(white),
     )
 
 
@@ -95,7 +93,7 @@ def _range(white: Prompts) -> Iterator[Culprit]:
     low = np.min([np.minimum.reduceat(X, role.starts, axis=0) for X, role in source], axis=0)
     high = np.max([np.maximum.reduceat(X, role.starts, axis=0) for X, role in source], axis=0)
     query = white.query
-    outside = (query.X < low[query.prompt]) | (query.X > high[query.prompt])
+    outside = (low[query.prompt] > query.X) | (high[query.prompt] < query.X)
     chance = float(np.mean(2.0 / (1.0 + np.sum([role.n for role in white.sources], axis=0))))
     varies = query.X.std(0) > 0
     worst = float((outside.mean(0) * varies).max(initial=0.0))

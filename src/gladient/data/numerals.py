@@ -107,7 +107,8 @@ def _plain(column: Any) -> Any:
     numbers = pandas.to_numeric(column, errors="coerce")
     if not numbers.notna().equals(column.notna()):
         return None
-    return None if column.str.match(_CODE, na=False).any() else numbers
+    whole = not (numbers % 1 > 0).any()
+    return None if whole and column.str.match(_CODE, na=False).any() else numbers
 
 
 def _read(column: Any, plain: Any, sign: str | None, marks: Sequence[float]) -> Any:

@@ -84,6 +84,8 @@ def each_time(clock: Clock, together: int = 1) -> Periods:
 def windows_of(clock: Clock, length: str) -> Periods:
     """Windows of a length such as 10y, 6mo, 2w, 1d, 12h, or 10 in the units of the numbers, back from the last time.
 
+    Years are twelve months each, months those of the calendar, days end at midnight.
+
     Raises:
         ValueError: if it is no length, or of a unit that the times do not have.
     """

@@ -101,13 +101,13 @@ def _broken(found: CrossFit, name: str) -> str:
     named = {"the risk": risk, "the risk of linear attention": base}
     for what, each in named.items():
         if _is_worse(each):
-            return f"{what} is measured {each.measured:.4g}, worse than one fit to all (1), and predicted {each.predicted:.4g}"
+            measured = f"{what} is measured {each.measured:.4g}, worse than one fit to all (1)"
+            return f"{measured}, and predicted {each.predicted:.4g}"
     for what, each in (named | {"the gain": gain}).items():
         if abs(each.z) > Z and abs(each.predicted - each.measured) > SMALL * abs(base.measured):
-            return (
-                f"{what} is predicted {each.predicted:.4g} ± {each.predicted_error:.2g} and measured {each.measured:.4g} "
-                f"± {each.measured_error:.2g}, {abs(each.z):.1f} standard errors apart"
-            )
+            predicted = f"{each.predicted:.4g} ± {each.predicted_error:.2g}"
+            measured = f"{each.measured:.4g} ± {each.measured_error:.2g}"
+            return f"{what} is predicted {predicted} and measured {measured}, {abs(each.z):.1f} standard errors apart"
     return ""
 
 
