@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from gladient.cli.progress import progress
 from gladient.cli.table import TableOptions, preview
 
 if TYPE_CHECKING:
-    from gladient.data import Compared, CrossFit, Estimated, Table
+    from gladient.data import Baseline, Compared, CrossFit, Estimated, Table
 
 __all__ = ["Data"]
 
@@ -50,11 +50,14 @@ class Data(TableOptions):
         if found is None:
             print(preview(table, frame))
             return
-        print(json_text(_as_json(found, table.roles)) if self.json else _text(found, table.roles))
+        from gladient.data import baselines
+
+        beside = baselines(found)
+        print(json_text(_as_json(found, beside, table.roles)) if self.json else _text(found, beside, table.roles))
         if out is not None:
             from gladient.data.report import write_report
 
-            write_report(out, found, roles=table.roles, command=f"gladient data {shlex.join(self._options())}")
+            write_report(out, found, beside, roles=table.roles, command=f"gladient data {shlex.join(self._options())}")
             print(f"report: {printable(out)}", file=sys.stderr if self.json else sys.stdout)
 
     def _compared(self, table: "Table", done: Callable[[], None]) -> "CrossFit":
@@ -82,7 +85,7 @@ class Data(TableOptions):
         return [*given, "--intercept"] if self.intercept else given
 
 
-def _as_json(found: "CrossFit", roles: tuple[str, ...]) -> dict[str, Any]:
+def _as_json(found: "CrossFit", beside: "Mapping[str, Baseline]", roles: tuple[str, ...]) -> dict[str, Any]:
     from gladient.answers import verdict
     from gladient.data import judge
 
@@ -106,23 +109,26 @@ def _as_json(found: "CrossFit", roles: tuple[str, ...]) -> dict[str, Any]:
             }
             for name, gate in found.gates.items()
         },
+        "baselines": {name: each.to_json() for name, each in beside.items()},
         **verdict(estimated.reduced()).to_json(),
         "warnings": [asdict(caution) for caution in found.warnings],
     }
 
 
-def _text(found: "CrossFit", roles: tuple[str, ...]) -> str:
+def _text(found: "CrossFit", beside: "Mapping[str, Baseline]", roles: tuple[str, ...]) -> str:
     from gladient.data import judge
+    from gladient.data.baselines import lower_risk
 
     setting, errors = found.estimated.setting, found.estimated.standard_errors
-    judged = judge(found)
-    lines = [f"would gating help on these data? {judged.text}", ""]
+    judged, lower = judge(found), lower_risk(found, beside)
+    lines = [f"would gating help on these data? {judged.text}", *([f"but {lower}"] if lower else []), ""]
     lines += [
         f"{'gate':17}{'risk':>15}{'measured':>17}{'z':>6}{'gain':>18}{'measured':>17}{'z':>6}  weight of one example"
     ]
     for name, gate in found.gates.items():
         cells = f"{_compared(found.risks[name])} {_compared(found.gains[name])}"
         lines.append(f"{name:17}{cells}  {_weights(gate.omega, gate.omega_error)}")
+    lines += [f"{name:17}{'':16}{each.text}" for name, each in beside.items()]
     for name, verdict in judged.gates.items():
         lines.append(f"{name}: {verdict.kind}: {verdict.text}")
     blamed = [str(culprit) for verdict in judged.gates.values() for culprit in verdict.culprits]

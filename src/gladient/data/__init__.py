@@ -1,5 +1,6 @@
 """Would gating help on my data? From real prompts to the nearest setting, what it predicts, and what is measured."""
 
+from gladient.data.baselines import Baseline, baselines
 from gladient.data.crossfitting import Compared, CrossFit, Fold, HeldOut, cross_fit, held_out
 from gladient.data.estimate import Estimated, PredictedGate, estimate_setting
 from gladient.data.files import read_table
@@ -17,6 +18,7 @@ __all__ = [
     "cross_fit",
     "held_out",
     "judge",
+    "baselines",
     "read_table",
     "table_prompts",
     "prompts_from_panel",
@@ -30,4 +32,5 @@ __all__ = [
     "Compared",
     "Verdicts",
     "GateVerdict",
+    "Baseline",
 ]
