@@ -6,6 +6,7 @@ from gladient.data.estimate import Estimated, PredictedGate, estimate_setting
 from gladient.data.files import read_table
 from gladient.data.panel import prompts_from_panel
 from gladient.data.prompt import Prompt, Prompts
+from gladient.data.regressor import GatedRegressor
 from gladient.data.shaping import Table
 from gladient.data.table import table_prompts
 from gladient.data.transform import Transform
@@ -19,6 +20,7 @@ __all__ = [
     "held_out",
     "judge",
     "baselines",
+    "GatedRegressor",
     "read_table",
     "table_prompts",
     "prompts_from_panel",

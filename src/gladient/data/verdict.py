@@ -65,6 +65,7 @@ def judge(found: CrossFit) -> Verdicts:
     or in the risk of linear attention, or where the measured risk is above 1, worse than one fit to all, and not
     predicted to be.
 
+    >>> import numpy as np
     >>> from gladient.data import Prompt, cross_fit
     >>> rng = np.random.default_rng(0)
     >>> def prompt():
