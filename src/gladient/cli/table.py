@@ -83,7 +83,7 @@ class TableOptions:
             encoding=self.encoding,
             na=self.na,
         )
-        common = {
+        common: dict[str, Any] = {
             "target": self.target,
             "features": self.features,
             "cluster": self.cluster,
@@ -91,12 +91,12 @@ class TableOptions:
             "elapsed": self._split(self.elapsed, frame),
             "drop_missing": self.drop_missing,
         }
+        names = ("group", "time", "lags", "windows") if panel else ("task", "role", "query", "roles", "seed")
+        chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
         if panel:
-            chosen = {"lags": self.lags, "windows": self.windows, "bins": self._split(self.bins, frame)}
-            table = prompts_from_panel(frame, group=self.group, time=self.time, **chosen, **common)
+            table = prompts_from_panel(frame, **chosen, bins=self._split(self.bins, frame), **common)
         else:
-            chosen = {"query": self.query, "roles": self.roles, "seed": self.seed}
-            table = table_prompts(frame, task=self.task, role=self.role, **chosen, **common)
+            table = table_prompts(frame, **chosen, **common)
         return replace(table, said=(*frame.attrs["assumed"], *table.said)), frame
 
     def typed(self) -> list[str]:
@@ -117,6 +117,10 @@ class TableOptions:
             raise ValueError(
                 f"{panel[0]} and {tasks[0]} are both given; a panel has --group and --time, a table of prompts has "
                 "--task and --role"
+            )
+        if panel and (self.query != "query" or self.seed):
+            raise ValueError(
+                f"{'--seed' if self.seed else '--query'} belongs to --task and --role, and {panel[0]} is given"
             )
         if panel and self.time is None:
             raise ValueError(f"{panel[0]} is given without --time, the column that tells the past from what follows")
