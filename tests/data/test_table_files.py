@@ -5,6 +5,7 @@ import datetime
 import gzip
 import io
 import lzma
+import zipfile
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -72,6 +73,14 @@ def test_encodings_and_separators(sep: str, encoding: str, said: str | None, tmp
     right(read_table(tmp_path / "t.csv", sep="tab" if sep == "\t" else sep, encoding=encoding))
 
 
+def zipped(content: str, *names: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
 WRITTEN: dict[str, tuple[str | bytes, dict[str, Any]]] = {
     "Windows lines": (text(end="\r\n"), {}),
     "old Mac lines": (text(end="\r"), {}),
@@ -87,6 +96,8 @@ WRITTEN: dict[str, tuple[str | bytes, dict[str, Any]]] = {
     "packed by gzip": (gzip.compress(text().encode()), {"name": "t.csv.gz"}),
     "packed by bzip2": (bz2.compress(text().encode()), {"name": "t.CSV.BZ2"}),
     "packed by xz": (lzma.compress(text().encode()), {"name": "t.csv.xz"}),
+    "packed by zip": (zipped(text(), "inside.csv"), {"name": "t.csv.zip"}),
+    "packed on a Mac": (zipped(text(), "inside.csv", "__MACOSX/._inside.csv"), {"name": "t.zip"}),
     "tsv": (text("\t"), {"name": "t.TSV"}),
     "spaces alone": (text(" ").replace("Å land", "Å_land"), {}),
     "point": (text(number=spelled("", ".")), {}),
