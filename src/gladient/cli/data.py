@@ -48,7 +48,7 @@ class Data(TableOptions):
         for sentence in table.said:  # only now: an error is one line
             print(f"gladient: {printable(sentence)}", file=sys.stderr)
         if found is None:
-            print(preview(table, frame))
+            print(preview(table, frame, self.used(frame)))
             return
         print(json_text(_as_json(found, table.roles)) if self.json else _text(found, table.roles))
         if out is not None:

@@ -99,6 +99,12 @@ class TableOptions:
             table = table_prompts(frame, **chosen, **common)
         return replace(table, said=(*frame.attrs["assumed"], *table.said)), frame
 
+    def used(self, frame: Any) -> list[str]:
+        """The table's columns that the options name."""
+        named = {self.target, *self._split(self.features, frame), self.cluster}
+        named |= {self.group, self.time, self.task, self.role}
+        return [name for name in frame.columns if name in named]
+
     def typed(self) -> list[str]:
         """The options that decide the numbers, as they are typed."""
         given = [self.file.name, "--target", self.target, "--features", *self.features]
@@ -135,11 +141,13 @@ class TableOptions:
     def _split(given: tuple[str, ...], frame: Any) -> tuple[str, ...]:
         """Entries that are typed with spaces or commas between them; a column's own comma stays."""
         known = set(frame.columns)
-        return tuple(part for each in given for part in ([each] if each in known else each.split(",")) if part)
+        return tuple(
+            part for each in given for part in ([each] if each in known else map(str.strip, each.split(","))) if part
+        )
 
 
-def preview(table: "Table", frame: Any) -> str:
-    """How many prompts there are, and the first of them with some rows of each role."""
+def preview(table: "Table", frame: Any, columns: list[str]) -> str:
+    """How many prompts there are, and the first of them with some rows of each role in some columns."""
     parts = list(zip((*table.roles, "query"), table.prompts.roles, table.rows, strict=True))
     clusters, features = len(set(table.clusters)), ", ".join(table.features)
     lines = [f"{len(table.prompts)} prompts in {clusters} clusters; features: {features}"]
@@ -153,7 +161,7 @@ def preview(table: "Table", frame: Any) -> str:
         for role, examples, rows in parts:
             places = rows[examples.starts[i] : examples.starts[i] + examples.n[i]]
             lines.append(f"  {role}:")
-            lines += [f"    {line}" for line in frame.iloc[places[:_ROWS]].to_string().splitlines()]
+            lines += [f"    {line}" for line in frame.iloc[places[:_ROWS]][columns].to_string().splitlines()]
             lines += [f"    … and {len(places) - _ROWS} more"] if len(places) > _ROWS else []
     return "\n".join(map(printable, lines))
 
