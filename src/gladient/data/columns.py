@@ -56,11 +56,11 @@ def column(frame: Any, name: str) -> Any:
     """One column.
 
     Raises:
-        ValueError: if there is none of that name, or several.
+        ValueError: if there is none of that name, or several, or its cells hold several values each.
     """
     found = [i for i, each in enumerate(frame.columns) if str(each) == name]
     if len(found) == 1:
-        return frame.iloc[:, found[0]]
+        return _scalars(frame.iloc[:, found[0]], name)
     known = [str(each) for each in frame.columns]
     if found:
         places = " and ".join(str(i + 1) for i in found)
@@ -71,6 +71,15 @@ def column(frame: Any, name: str) -> Any:
     close = difflib.get_close_matches(name.casefold(), near, n=1)
     hint = f"; perhaps {near[close[0]]!r}" if close else ""
     raise ValueError(f"there is no column {name!r}; the table has {', '.join(known)}{hint}")
+
+
+def _scalars(values: Any, name: str) -> Any:
+    """A column whose cells hold one value each, unlike the lists and structures of Parquet, and no complex number."""
+    first = next((each for each in values.head(1000) if each is not None), None) if values.dtype == object else None
+    if values.dtype.kind == "c" or isinstance(first, list | dict | set | np.ndarray):
+        held = "complex numbers" if values.dtype.kind == "c" else f"a {type(first).__name__} in each row"
+        raise ValueError(f"column {name!r} holds {held}; give one number or name a row: make columns of them")
+    return values
 
 
 def names(frame: Any, name: str) -> Names:
