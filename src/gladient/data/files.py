@@ -121,6 +121,8 @@ def _unzipped(content: bytes) -> bytes:
         return content
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
+        if len(names) > 1 and "[Content_Types].xml" not in names:
+            raise ValueError(f"the archive holds {len(names)} files ({', '.join(names[:3])} …); unpack the table first")
         return archive.read(names[0]) if len(names) == 1 else content
 
 
@@ -142,7 +144,8 @@ def _binary(pandas: Any, content: bytes, kind: str, assumed: list[str]) -> Any:
     file = io.BytesIO(content)
     if kind != "Excel":
         require("pyarrow", **PANDAS)
-        return pandas.read_parquet(file) if kind == "Parquet" else pandas.read_feather(file)
+        frame = pandas.read_parquet(file) if kind == "Parquet" else pandas.read_feather(file)
+        return frame.reset_index() if any(name is not None for name in frame.index.names) else frame
     require("openpyxl", **PANDAS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # openpyxl's, about styles that it leaves out
