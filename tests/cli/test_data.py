@@ -107,7 +107,7 @@ def change(frame, **columns):
         ),
         (lambda f: f[f.source != "query"], "column 'source' holds new, old; some rows must be 'query'"),
         (lambda f: f[f.source == "query"], "every row of column 'source' is 'query'"),
-        (lambda f: f.drop(index=f.index[0]), "source 1 has from 5 to 6 examples; say with n how many"),
+        (lambda f: f.drop(index=f.index[0]), "say with n how many of each source a prompt shows: of 'old' day 0 has 5"),
         (lambda f: change(f, week=f.index), "day 0 lies in the clusters"),
         (lambda f: f.iloc[:0], "has 0 rows and 6 columns; it is not a table"),
     ],
