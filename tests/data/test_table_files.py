@@ -173,7 +173,6 @@ def excel(*frames: pd.DataFrame, **options: Any) -> bytes:
 TYPED: dict[str, tuple[Callable[[], bytes], str]] = {
     "parquet": (lambda: stored(FRAME, "parquet"), "t.parquet"),
     "PARQUET": (lambda: stored(FRAME, "parquet"), "t.PARQUET"),
-    "pq": (lambda: stored(FRAME, "parquet"), "t.pq"),
     "parquet called csv": (lambda: stored(FRAME, "parquet"), "t.csv"),
     "parquet without a name": (lambda: stored(FRAME, "parquet"), "t"),
     "names in the index": (lambda: stored(FRAME.set_index(["task", "role"]), "parquet"), "t.parquet"),
@@ -262,7 +261,7 @@ REFUSED: dict[str, tuple[bytes, str, list[str], str]] = {
     "broken gzip": (b"\x1f\x8bno", "t.csv.gz", [], "cannot be unpacked"),
     "two tables": (zipped("a,b\n1,2\n", "a.csv", "b.csv"), "t.zip", [], "holds 2 files (a.csv, b.csv …)"),
     "no header": (b"1,2,3,4\n5,6,7,8\n9,1,2,3\n", "t.csv", [], "put a row with names of columns first"),
-    "a row too long": (lines(*GOOD, "a,query,1,2,3"), "t.csv", [], "Expected 4 fields in line 10, saw 5"),
+    "a row too long": (lines(*GOOD, "a,query,1,2,3"), "t.csv", [], "in line 10, saw 5, separated by ','; --sep"),
     "wrong encoding": (text().encode("cp1252"), "t.csv", ["--encoding", "utf-8"], "is 0xc5, which is not utf-8; say"),
     "no encoding": (lines(*GOOD), "t.csv", ["--encoding", "utf-99"], "there is no encoding 'utf-99'; --encoding takes"),
     "wrong separator": (lines(*GOOD), "t.csv", ["--sep", ";"], "8 rows and 1 columns; it is not a table"),
@@ -273,6 +272,7 @@ REFUSED: dict[str, tuple[bytes, str, list[str], str]] = {
                 "column 'x' stands in the places 3 and 4 of the table"),
     "no column": (lines(*GOOD), "t.csv", ["--target", "Y"], "the table has task, role, y, x; perhaps 'y'"),
     "no column, near": (lines(*GOOD), "t.csv", ["--task", "tasks"], "perhaps 'task'"),
+    "an open quote": (with_x(1, 2, '"3', 4, 5, 6, '7"', 8), "t.csv", [], "a quotation mark in or before that row"),
     "words": (with_x(1, 2, 3, "abc", 5, 6, 7, 8), "t.csv", [],
               "column 'x' holds 'abc' in row 4 (task a, role query), which is not a number; code categories "
               "as 0 and 1; if it means missing, say --na abc"),

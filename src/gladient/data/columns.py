@@ -251,6 +251,8 @@ def _cure(value: Any, name: str) -> str:
     text = str(value).strip()
     if isinstance(value, float) or text.lower().lstrip("+-") in ("inf", "infinity"):
         return "leave that row out, or say that it means missing: --na inf --drop-missing"
+    if "\n" in text:
+        return "a quotation mark in or before that row is not closed"
     if "," in text and not parsed([text], ".")[1][0]:
         return "it reads both ways: say --decimal , or --thousands ,"
     if dates([text]) is not None:

@@ -198,7 +198,9 @@ def _text(pandas: Any, content: bytes, sep: str | None, encoding: str | None, as
         raise ValueError(f"{_undecoded(error)}; say which it is with --encoding") from None
     except pandas.errors.ParserError as error:
         taken = _SEPARATORS.get(sep or found, repr(sep))
-        raise ValueError(f"{str(error).split('C error: ')[-1]}, separated by {taken}; --sep sets another") from None
+        raise ValueError(
+            f"{str(error).split('C error: ')[-1].strip()}, separated by {taken}; --sep sets another"
+        ) from None
     return _headed(cells)
 
 
