@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from gladient._types import Array
-from gladient.data.dates import dates
+from gladient.data.dates import dates, first_not_date
 from gladient.data.numerals import parsed
 
-__all__ = ["Features", "Names", "column", "elapsed", "features", "names", "numbers", "require_values"]
+__all__ = ["Features", "Names", "column", "elapsed", "features", "names", "not_a_date", "numbers", "require_values"]
 
 Where = Callable[[int], str]
 
@@ -135,10 +135,17 @@ def elapsed(frame: Any, name: str) -> Array:
     """
     found = dates(column(frame, name))
     if found is None:
-        raise ValueError(
-            f"column {name!r} holds {_told(column(frame, name).iloc[0])} in row {frame.index[0]}, which is no date"
-        )
+        raise not_a_date(frame, name)
     return np.asarray((found - found.min()).dt.total_seconds().to_numpy(dtype=np.float64) / 86400.0)
+
+
+def not_a_date(frame: Any, name: str) -> ValueError:
+    """What to raise for a column of which one value at least is no date."""
+    i = max(first_not_date(column(frame, name)), 0)
+    return ValueError(
+        f"column {name!r} holds {_told(column(frame, name).iloc[i])} in row {frame.index[i]}, which is no date; write "
+        "it as 2010-01-31, or say with --na what means missing"
+    )
 
 
 def features(frame: Any, wanted: Sequence[str], dated: Sequence[str] = (), where: Where | None = None) -> Features:
