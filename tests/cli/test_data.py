@@ -13,7 +13,7 @@ import pytest
 
 from gladient import landscape
 from gladient.cli import main
-from gladient.data import cross_fit, read_table, table_prompts
+from gladient.data import cross_fit, prompts_from_panel, read_table, table_prompts
 
 COLUMNS: dict[str, Any] = {"target": "y", "features": ["x1", "x2"], "task": "day", "role": "source", "cluster": "week"}
 OPTIONS = ["--target", "y", "--features", "x1", "x2", "--task", "day", "--role", "source"]
@@ -107,7 +107,7 @@ def change(frame, **columns):
         ),
         (lambda f: f[f.source != "query"], "column 'source' holds new, old; some rows must be 'query'"),
         (lambda f: f[f.source == "query"], "every row of column 'source' is 'query'"),
-        (lambda f: f.drop(index=f.index[0]), "source 1 has from 5 to 6 examples; say with n how many"),
+        (lambda f: f.drop(index=f.index[0]), "say with n how many of each source a prompt shows: of 'old' day 0 has 5"),
         (lambda f: change(f, week=f.index), "day 0 lies in the clusters"),
         (lambda f: f.iloc[:0], "has 0 rows and 6 columns; it is not a table"),
     ],
@@ -174,3 +174,91 @@ def test_without_pandas(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         ImportError, match=r"reading a table needs the package 'pandas'.*pip install 'gladient\[data\]'"
     ):
         read_table(tmp_path / "table.csv")
+
+
+@pytest.fixture(scope="module")
+def panel() -> pd.DataFrame:
+    """Thirty groups in twelve years; each has tasks that change every third year."""
+    rng, rows = np.random.default_rng(1), []
+    for who in range(30):
+        beta = rng.normal(size=2)
+        for year in range(2000, 2012):
+            beta = 0.9 * beta + np.sqrt(0.19) * rng.normal(size=2) if year % 3 == 0 else beta
+            x = rng.normal(size=2)
+            rows.append((f"g{who}", year, *x, x @ beta + 0.5 * rng.normal()))
+    return pd.DataFrame(rows, columns=["who", "year", "x1", "x2", "y"])
+
+
+PANEL = ["--target", "y", "--features", "x1,x2", "--group", "who", "--time", "year"]
+
+
+def test_a_panel(panel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The answer is that of Python, whatever the file, and its setting goes into gladient risk."""
+    path = tmp_path / "panel.csv"
+    panel.to_csv(path, sep=";", decimal=",", index=False)
+    assert main(["data", str(path), *PANEL, "--lags", "2", "--windows", "3y", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.splitlines() == [
+        "gladient: took ';' for the separator (--sep)",
+        "gladient: took ',' for the decimal sign (--decimal)",
+        "gladient: a prompt shows 3, 3 examples of its sources (--n sets another number)",
+    ]
+    printed = json.loads(captured.out)
+    table = prompts_from_panel(panel, target="y", features=["x1", "x2"], group="who", time="year", windows="3y", lags=2)
+    found = cross_fit(table.prompts, clusters=table.clusters, n=table.n)
+    assert printed["roles"] == ["lag 2", "lag 1"]
+    for name, gate in printed["gates"].items():
+        assert gate["gain"]["measured"] == pytest.approx(found.gains[name].measured, abs=1e-9)
+    setting = tmp_path / "setting.json"
+    setting.write_text(json.dumps(printed["setting"]))
+    assert main(["risk", "--setting", str(setting), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)
+
+
+def test_prompts_are_shown(panel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "panel.csv"
+    panel.to_csv(path, index=False)
+    assert main(["data", str(path), *PANEL, "--bins", "2003,2007", "--show-prompts"]) == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert lines[:6] == [
+        "30 prompts in 30 clusters; features: x1, x2",
+        "  2000–2003: 4 examples, 4 shown",
+        "  2004–2007: 4 examples, 4 shown",
+        "  query: 4 examples",
+        "",
+        "who g0, 2008–2011 (cluster g0)",
+    ]
+    assert f"{panel.y[0]:.6f}" in lines[8]
+    assert "a prompt shows 4, 4 examples of its sources" in captured.err
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["panel.csv"]
+
+
+def test_options_of_a_panel_and_of_roles_do_not_mix(panel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "panel.csv"
+    panel.to_csv(path, index=False)
+    for options, message in (
+        ([*PANEL, "--task", "who"], "--group and --task are both given; a panel has --group and --time"),
+        (PANEL[:-2], "--group is given without --time, the column that tells the past from what follows"),
+        (PANEL[:-4], "give --group and --time for a panel, one row per group and time; or --task and --role"),
+        ([*PANEL, "--query", "2007"], "--query belongs to --task and --role"),
+        ([*PANEL[:-4], "--task", "who"], "give --group and --time for a panel"),
+    ):
+        assert main(["data", str(path), *options]) == 2
+        captured = capsys.readouterr()
+        assert message in captured.err
+        assert captured.err.count("\n") == 1
+
+
+def test_the_order_of_roles_is_said_or_given(frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "table.csv"
+    frame.to_csv(path, index=False)
+    for extra, order, said in (
+        ([], ["old", "new"], "sources in the order in which they first appear: old, new (--role-order sets another)"),
+        (["--role-order", "new", "old"], ["new", "old"], ""),
+        (["--roles", "new", "old"], ["new", "old"], ""),
+    ):
+        assert main(["data", str(path), *OPTIONS, *extra, "--show-prompts"]) == 0
+        captured = capsys.readouterr()
+        assert [line.split(":")[0].strip() for line in captured.out.splitlines()[1:3]] == order
+        assert captured.err == (f"gladient: {said}\n" if said else "")

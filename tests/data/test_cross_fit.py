@@ -90,6 +90,7 @@ def test_the_report_stands_alone(found, tmp_path) -> None:
         ({"folds": 1}, "folds is 1 with 20 clusters; there must be from 2"),
         ({"folds": 21}, "folds is 21 with 20 clusters"),
         ({"gap": -1}, "gap is -1; it counts clusters"),
+        ({"gap": 19}, "folds is 5 and gap 19: with fold 1 held out, 0 of 20 prompts are left to fit; take more folds"),
     ],
 )
 def test_bad_folds(options: dict, message: str) -> None:

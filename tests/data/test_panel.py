@@ -231,6 +231,18 @@ def test_missing_times_are_counted() -> None:
     )
 
 
+def test_a_time_that_is_none_is_named() -> None:
+    frame = panel()
+    days = (frame.year.astype(str) + "-06-30").where(frame.index != 5, "NA")
+    with pytest.raises(ValueError, match=r"column 'year' misses 1 of 144 values.*: row 5 is the first"):
+        prompts_from_panel(frame.assign(year=days), **USUAL)
+    assert len(prompts_from_panel(frame.assign(year=days), **USUAL, drop_missing=True).prompts) > 0
+    with pytest.raises(
+        ValueError, match="column 'year' holds 'soon' in row 9, which is no date; write it as 2010-01-31"
+    ):
+        prompts_from_panel(frame.assign(year=days.where(frame.index != 9, "soon")), **USUAL)
+
+
 ROLES = pd.DataFrame(
     {"task": np.repeat(range(30), 12), "role": ([2] * 5 + [10] * 5 + [0] * 2) * 30, "x": np.arange(360.0) % 7, "y": 1.0}
 )

@@ -48,7 +48,7 @@ class Data(TableOptions):
         for sentence in table.said:  # only now: an error is one line
             print(f"gladient: {printable(sentence)}", file=sys.stderr)
         if found is None:
-            print(preview(table, frame))
+            print(preview(table, frame, self.used(frame)))
             return
         from gladient.data import baselines
 
@@ -63,6 +63,13 @@ class Data(TableOptions):
     def _compared(self, table: "Table", done: Callable[[], None]) -> "CrossFit":
         from gladient.data import held_out
 
+        for k, (role, source) in enumerate(zip(table.roles, table.prompts.sources, strict=True), start=1):
+            least, most = int(source.n.argmin()), int(source.n.argmax())
+            if table.n is None and source.n[least] < source.n[most]:
+                raise ValueError(
+                    f"source {k} has from {source.n[least]} to {source.n[most]} examples; say with n how many of each "
+                    f"source a prompt shows: of {role!r} {table.names[least]} has {source.n[least]}"
+                )
         found = held_out(
             table.prompts,
             clusters=table.clusters,

@@ -18,8 +18,9 @@ def progress(what: str, steps: int) -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=steps)
+        task = bar.add_task(escape(what), total=steps)
         yield lambda: bar.advance(task)

@@ -83,7 +83,7 @@ class TableOptions:
             encoding=self.encoding,
             na=self.na,
         )
-        common = {
+        common: dict[str, Any] = {
             "target": self.target,
             "features": self.features,
             "cluster": self.cluster,
@@ -91,13 +91,19 @@ class TableOptions:
             "elapsed": self._split(self.elapsed, frame),
             "drop_missing": self.drop_missing,
         }
+        names = ("group", "time", "lags", "windows") if panel else ("task", "role", "query", "roles", "seed")
+        chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
         if panel:
-            chosen = {"lags": self.lags, "windows": self.windows, "bins": self._split(self.bins, frame)}
-            table = prompts_from_panel(frame, group=self.group, time=self.time, **chosen, **common)
+            table = prompts_from_panel(frame, **chosen, bins=self._split(self.bins, frame), **common)
         else:
-            chosen = {"query": self.query, "roles": self.roles, "seed": self.seed}
-            table = table_prompts(frame, task=self.task, role=self.role, **chosen, **common)
+            table = table_prompts(frame, **chosen, **common)
         return replace(table, said=(*frame.attrs["assumed"], *table.said)), frame
+
+    def used(self, frame: Any) -> list[str]:
+        """The table's columns that the options name."""
+        named = {self.target, *self._split(self.features, frame), self.cluster}
+        named |= {self.group, self.time, self.task, self.role}
+        return [name for name in frame.columns if name in named]
 
     def typed(self) -> list[str]:
         """The options that decide the numbers, as they are typed."""
@@ -118,6 +124,10 @@ class TableOptions:
                 f"{panel[0]} and {tasks[0]} are both given; a panel has --group and --time, a table of prompts has "
                 "--task and --role"
             )
+        if panel and (self.query != "query" or self.seed):
+            raise ValueError(
+                f"{'--seed' if self.seed else '--query'} belongs to --task and --role, and {panel[0]} is given"
+            )
         if panel and self.time is None:
             raise ValueError(f"{panel[0]} is given without --time, the column that tells the past from what follows")
         if not panel and (self.task is None or self.role is None):
@@ -131,11 +141,13 @@ class TableOptions:
     def _split(given: tuple[str, ...], frame: Any) -> tuple[str, ...]:
         """Entries that are typed with spaces or commas between them; a column's own comma stays."""
         known = set(frame.columns)
-        return tuple(part for each in given for part in ([each] if each in known else each.split(",")) if part)
+        return tuple(
+            part for each in given for part in ([each] if each in known else map(str.strip, each.split(","))) if part
+        )
 
 
-def preview(table: "Table", frame: Any) -> str:
-    """How many prompts there are, and the first of them with some rows of each role."""
+def preview(table: "Table", frame: Any, columns: list[str]) -> str:
+    """How many prompts there are, and the first of them with some rows of each role in some columns."""
     parts = list(zip((*table.roles, "query"), table.prompts.roles, table.rows, strict=True))
     clusters, features = len(set(table.clusters)), ", ".join(table.features)
     lines = [f"{len(table.prompts)} prompts in {clusters} clusters; features: {features}"]
@@ -149,7 +161,7 @@ def preview(table: "Table", frame: Any) -> str:
         for role, examples, rows in parts:
             places = rows[examples.starts[i] : examples.starts[i] + examples.n[i]]
             lines.append(f"  {role}:")
-            lines += [f"    {line}" for line in frame.iloc[places[:_ROWS]].to_string().splitlines()]
+            lines += [f"    {line}" for line in frame.iloc[places[:_ROWS]][columns].to_string().splitlines()]
             lines += [f"    … and {len(places) - _ROWS} more"] if len(places) > _ROWS else []
     return "\n".join(map(printable, lines))
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from gladient._types import Array
-from gladient.data.dates import dates
+from gladient.data.dates import dates, first_not_date
 from gladient.data.numerals import parsed
 
-__all__ = ["Features", "Names", "column", "elapsed", "features", "names", "numbers", "require_values"]
+__all__ = ["Features", "Names", "column", "elapsed", "features", "names", "not_a_date", "numbers", "require_values"]
 
 Where = Callable[[int], str]
 
@@ -56,11 +56,11 @@ def column(frame: Any, name: str) -> Any:
     """One column.
 
     Raises:
-        ValueError: if there is none of that name, or several.
+        ValueError: if there is none of that name, or several, or its cells hold several values each.
     """
     found = [i for i, each in enumerate(frame.columns) if str(each) == name]
     if len(found) == 1:
-        return frame.iloc[:, found[0]]
+        return _scalars(frame.iloc[:, found[0]], name)
     known = [str(each) for each in frame.columns]
     if found:
         places = " and ".join(str(i + 1) for i in found)
@@ -71,6 +71,15 @@ def column(frame: Any, name: str) -> Any:
     close = difflib.get_close_matches(name.casefold(), near, n=1)
     hint = f"; perhaps {near[close[0]]!r}" if close else ""
     raise ValueError(f"there is no column {name!r}; the table has {', '.join(known)}{hint}")
+
+
+def _scalars(values: Any, name: str) -> Any:
+    """A column whose cells hold one value each, unlike the lists and structures of Parquet, and no complex number."""
+    first = next((each for each in values.head(1000) if each is not None), None) if values.dtype == object else None
+    if values.dtype.kind == "c" or isinstance(first, list | dict | set | np.ndarray):
+        held = "complex numbers" if values.dtype.kind == "c" else f"a {type(first).__name__} in each row"
+        raise ValueError(f"column {name!r} holds {held}; give one number or name a row: make columns of them")
+    return values
 
 
 def names(frame: Any, name: str) -> Names:
@@ -126,10 +135,17 @@ def elapsed(frame: Any, name: str) -> Array:
     """
     found = dates(column(frame, name))
     if found is None:
-        raise ValueError(
-            f"column {name!r} holds {_told(column(frame, name).iloc[0])} in row {frame.index[0]}, which is no date"
-        )
+        raise not_a_date(frame, name)
     return np.asarray((found - found.min()).dt.total_seconds().to_numpy(dtype=np.float64) / 86400.0)
+
+
+def not_a_date(frame: Any, name: str) -> ValueError:
+    """What to raise for a column of which one value at least is no date."""
+    i = max(first_not_date(column(frame, name)), 0)
+    return ValueError(
+        f"column {name!r} holds {_told(column(frame, name).iloc[i])} in row {frame.index[i]}, which is no date; write "
+        "it as 2010-01-31, or say with --na what means missing"
+    )
 
 
 def features(frame: Any, wanted: Sequence[str], dated: Sequence[str] = (), where: Where | None = None) -> Features:
@@ -242,6 +258,8 @@ def _cure(value: Any, name: str) -> str:
     text = str(value).strip()
     if isinstance(value, float) or text.lower().lstrip("+-") in ("inf", "infinity"):
         return "leave that row out, or say that it means missing: --na inf --drop-missing"
+    if "\n" in text:
+        return "a quotation mark in or before that row is not closed"
     if "," in text and not parsed([text], ".")[1][0]:
         return "it reads both ways: say --decimal , or --thousands ,"
     if dates([text]) is not None:

@@ -193,6 +193,11 @@ def held_out(
     whole, parts = estimate(np.arange(len(prompts))), []
     done()
     for number, (fitted, block) in enumerate(blocks, start=1):
+        if len(fitted) < 2:
+            raise ValueError(
+                f"folds is {folds} and gap {gap}: with fold {number} held out, {len(fitted)} of {len(prompts)} prompts "
+                "are left to fit; take more folds, a smaller gap, or more clusters"
+            )
         try:
             parts.append(Fold(estimate(fitted), fitted, block))
             done()

@@ -4,7 +4,9 @@ import re
 import warnings
 from typing import Any
 
-__all__ = ["dates"]
+from gladient.data.numerals import MISSING
+
+__all__ = ["dates", "first_not_date"]
 
 _PARTS = re.compile(r"(\d{1,2})([/.\-])(\d{1,2})\2(\d{4}|\d{2})(\D.*)?")
 _QUARTER = re.compile(r"(\d{4})[ -]?[Qq]([1-4])")
@@ -33,18 +35,36 @@ def dates(values: Any) -> Any:
     if pandas.api.types.is_numeric_dtype(values.dtype) or isinstance(values.dtype, pandas.CategoricalDtype):
         return None
     codes, distinct = pandas.factorize(values)
-    texts = [str(each).strip() for each in distinct]
-    if not texts or not all(_LIKE.match(text) for text in texts):
+    texts = {i: text for i, each in enumerate(distinct) if (text := str(each).strip()).lower() not in MISSING}
+    if not texts or not all(_LIKE.match(text) for text in texts.values()):
         return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pandas, that it reads value by value
-            found = pandas.to_datetime(pandas.Series(_iso(texts)), format="mixed", utc=True).dt.tz_localize(None)
+            read = pandas.to_datetime(pandas.Series(_iso(list(texts.values()))), format="mixed", utc=True)
     except (ValueError, OverflowError) as error:
         if "which is the month" in str(error):
             raise
         return None
-    return found.reindex(codes).set_axis(values.index)
+    return read.dt.tz_localize(None).set_axis(list(texts)).reindex(codes).set_axis(values.index)
+
+
+def first_not_date(values: Any) -> int:
+    """The place of the first value that is no date, -1 if each is one.
+
+    >>> first_not_date(["2010-01-31", None, "03/04/2010", "soon"])
+    3
+    """
+    import pandas
+
+    codes, distinct = pandas.factorize(pandas.Series(values))
+    for i, each in enumerate(distinct):
+        try:
+            if dates([each]) is None and str(each).strip().lower() not in MISSING:
+                return int((codes == i).argmax())
+        except ValueError:  # 3/4/2010 is a date, if none that says which
+            continue
+    return -1
 
 
 def _iso(texts: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ import io
 import lzma
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,6 @@ _MARKS = [
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 ]
-_UNPACK: dict[str, Callable[[bytes], bytes]] = {
-    ".gz": gzip.decompress,
-    ".bz2": bz2.decompress,
-    ".xz": lzma.decompress,
-}
 _KINDS = {  # how a file begins, whatever it is called
     b"PAR1": "Parquet",
     b"ARROW1": "Feather",
@@ -59,7 +55,7 @@ def read_table(
     encoding: str | None = None,
     na: Sequence[str] = (),
 ) -> Any:
-    """A table of pandas from a file: CSV and other text, Parquet, Feather or Excel; packed by gzip, bzip2 or xz.
+    """A table of pandas from a file: CSV and other text, Parquet, Feather or Excel; packed by gzip, bzip2, xz or zip.
 
     Columns of text in which every value is a number become numbers: 1,234.5, 1.234,5, 1 234, 12% and $5 are read as
     people mean them. Codes such as 0014 stay text. An empty cell is missing; NA and None are names where a name stands.
@@ -115,8 +111,27 @@ def _bytes(path: Path) -> bytes:
         return content
     try:
         return unpack(content)
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, RuntimeError, lzma.LZMAError, zipfile.BadZipFile) as error:  # RuntimeError: encrypted
         raise ValueError(f"{path} cannot be unpacked: {error}") from None
+
+
+def _unzipped(content: bytes) -> bytes:
+    """The one file of a zip archive; a workbook of Excel, which is an archive too, stays as it is."""
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        return content
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
+        if len(names) > 1 and "[Content_Types].xml" not in names:
+            raise ValueError(f"the archive holds {len(names)} files ({', '.join(names[:3])} …); unpack the table first")
+        return archive.read(names[0]) if len(names) == 1 else content
+
+
+_UNPACK: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.decompress,
+    ".bz2": bz2.decompress,
+    ".xz": lzma.decompress,
+    ".zip": _unzipped,
+}
 
 
 def _suffix(path: Path) -> str:
@@ -129,7 +144,8 @@ def _binary(pandas: Any, content: bytes, kind: str, assumed: list[str]) -> Any:
     file = io.BytesIO(content)
     if kind != "Excel":
         require("pyarrow", **PANDAS)
-        return pandas.read_parquet(file) if kind == "Parquet" else pandas.read_feather(file)
+        frame = pandas.read_parquet(file) if kind == "Parquet" else pandas.read_feather(file)
+        return frame.reset_index() if any(name is not None for name in frame.index.names) else frame
     require("openpyxl", **PANDAS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # openpyxl's, about styles that it leaves out
@@ -182,7 +198,9 @@ def _text(pandas: Any, content: bytes, sep: str | None, encoding: str | None, as
         raise ValueError(f"{_undecoded(error)}; say which it is with --encoding") from None
     except pandas.errors.ParserError as error:
         taken = _SEPARATORS.get(sep or found, repr(sep))
-        raise ValueError(f"{str(error).split('C error: ')[-1]}, separated by {taken}; --sep sets another") from None
+        raise ValueError(
+            f"{str(error).split('C error: ')[-1].strip()}, separated by {taken}; --sep sets another"
+        ) from None
     return _headed(cells)
 
 

@@ -22,6 +22,7 @@ _SPACED = re.compile(r"(?<=\d)[ '’\u00a0\u202f\u2009](?=\d{3}(?!\d))")  # 1 23
 _MONEY = re.compile(r"^([+-]?)[$€£¥]\s*|\s*[$€£¥]$")
 _CODE = r"[+-]?(?:0\d|\d{16})"  # 0014 and long numbers are names: two of them could become one float64
 _LOOK = 50  # values of a column of names that are tried as numbers before the rest is
+_MOST = 20_000  # values that tell the decimal sign; each of them all is read with it then
 _INFINITE = ("inf", "+inf", "-inf", "infinity", "-infinity")
 
 
@@ -55,17 +56,17 @@ def numerals(frame: Any, decimal: str | None, na: Sequence[str]) -> tuple[Any, l
 
     marks = pandas.to_numeric(pandas.Series(na, dtype=object), errors="coerce").dropna().tolist()
     columns = [_without(frame.iloc[:, i], na) for i in range(frame.shape[1])]
-    plain = [_plain(column) for column in columns]
-    odd = [column for column, numbers in zip(columns, plain, strict=True) if numbers is None and _is_text(column)]
+    looked = [_look(column) for column in columns]
+    odd = [column for column, (_, is_odd) in zip(columns, looked, strict=True) if is_odd]
     told = {sign for column in odd if (sign := _told(_distinct(column)))} if decimal is None else {decimal}
     if not told and any(_both(_distinct(column)) for column in odd):  # do the others say what 1,234 means?
-        others = (column for column, numbers in zip(columns, plain, strict=True) if numbers is not None)
+        others = (column for column, (plain, _) in zip(columns, looked, strict=True) if plain is not None)
         told = {sign for column in others if (sign := _told(_distinct(column)))}
     sign = told.pop() if len(told) == 1 else None
-    found = [_read(column, numbers, sign, marks) for column, numbers in zip(columns, plain, strict=True)]
+    found = [_read(column, *each, sign, marks) for column, each in zip(columns, looked, strict=True)]
     made = pandas.concat(found, axis=1).set_axis(frame.columns, axis=1)
     made.attrs.update(decimal=sign, na=tuple(na))
-    read = any(a is None and pandas.api.types.is_numeric_dtype(b.dtype) for a, b in zip(plain, found, strict=True))
+    read = any(is_odd and not _is_text(each) for (_, is_odd), each in zip(looked, found, strict=True))
     assumed = ["took % for hundredths"] if read and any(_percents(column) for column in odd) else []
     if decimal is None and sign and read:
         what = "the decimal sign (--decimal)" if sign == "," else "the sign of thousands (--thousands)"
@@ -79,7 +80,17 @@ def parsed(texts: Sequence[str], decimal: str | None) -> tuple[Array, np.ndarray
     >>> parsed(["1.234,5", "NA", "red"], None)
     (array([1234.5,    nan,    nan]), array([False, False,  True]))
     """
+    import pandas
+
     missing = np.array([text.lower() in MISSING for text in texts], dtype=bool)
+    # What float() reads needs no patterns, which take twenty times as long.
+    points = (
+        [text.replace(",", ".") for text in texts] if decimal == "," and not any("." in t for t in texts) else texts
+    )
+    if decimal != "," or points is not texts:
+        numbers = pandas.to_numeric(pandas.Series(points, dtype=object), errors="coerce").to_numpy(dtype=np.float64)
+        if not (np.isnan(numbers) & ~missing).any():
+            return np.array(numbers), np.zeros(len(texts), dtype=bool)
     sign = decimal or _told(texts)
     if sign is None:  # every value reads both ways, or none does
         sign = "." if not _both(texts) else None
@@ -98,20 +109,24 @@ def _without(column: Any, na: Sequence[str]) -> Any:
     return column.where(~column.isin([*na, ""]))
 
 
-def _plain(column: Any) -> Any:
-    """The numbers of a column of text that needs no more than float(); None for other columns, and for codes."""
+def _look(column: Any) -> tuple[Any, bool]:
+    """The numbers of a column of text that needs no more than float(), else None; and whether it holds other text.
+
+    Codes are no numbers, and what stands for a missing number is no other text.
+    """
     import pandas
 
-    if not _is_text(column) or not column.notna().any():
-        return None
+    if not _is_text(column):
+        return None, False
     numbers = pandas.to_numeric(column, errors="coerce")
-    if not numbers.notna().equals(column.notna()):
-        return None
+    rest = column[numbers.isna() & column.notna()]
+    if len(rest) or len(rest) == len(column.dropna()):
+        return None, any(text.lower() not in MISSING for text in _distinct(rest))
     whole = not (numbers % 1 > 0).any()
-    return None if whole and column.str.match(_CODE, na=False).any() else numbers
+    return (None if whole and column.str.match(_CODE, na=False).any() else numbers), False
 
 
-def _read(column: Any, plain: Any, sign: str | None, marks: Sequence[float]) -> Any:
+def _read(column: Any, plain: Any, odd: bool, sign: str | None, marks: Sequence[float]) -> Any:
     import pandas
 
     if plain is not None:
@@ -120,9 +135,10 @@ def _read(column: Any, plain: Any, sign: str | None, marks: Sequence[float]) -> 
     elif not _is_text(column):
         known = marks and pandas.api.types.is_numeric_dtype(column.dtype)
         return column.mask(column.isin(marks)) if known else column
+    elif not odd:  # with NA, which may be a name; what takes the column for numbers knows that it is missing
+        return column
     texts = column.dropna().tolist()
-    # a column with NA stays text, in which it may be a name; what takes it for numbers knows that it is missing
-    if not texts or np.isnan(parsed(texts[:_LOOK], sign)[0]).any() or any(re.match(_CODE, text) for text in texts):
+    if np.isnan(parsed(texts[:_LOOK], sign)[0]).any() or any(re.match(_CODE, text) for text in texts):
         return column
     numbers, _ = parsed(texts, sign)
     if np.isnan(numbers).any():
@@ -155,10 +171,13 @@ def _bare(text: str) -> str:
 
 def _told(texts: Sequence[str]) -> str | None:
     """The decimal sign that the numbers among texts tell: each is a number with it, and one is not with the other."""
+    texts = [text for text in texts[:_MOST] if text.lower() not in MISSING]
     fits = [tuple(bool(_PATTERNS[sign].fullmatch(_bare(text))) for sign in ".,") for text in texts]
     numbers = [fit for fit in fits if any(fit)]
+    if 2 * len(numbers) < len(texts):  # names, among which a number stands
+        return None
     point, comma = (all(fit[k] for fit in numbers) for k in (0, 1))
-    return None if not numbers or point == comma else "." if point else ","
+    return None if point == comma else "." if point else ","
 
 
 def _both(texts: Sequence[str]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gladient._types import Array
-from gladient.data.columns import column, numbers
+from gladient.data.columns import column, not_a_date, numbers
 from gladient.data.dates import dates
 
 __all__ = ["Clock", "Periods", "bins_of", "clock", "each_time", "windows_of"]
@@ -67,6 +67,8 @@ def clock(frame: Any, name: str) -> Clock:
     """
     found = dates(column(frame, name))
     if found is None:
+        if (found := dates(column(frame, name).dropna().head(1))) is not None:
+            raise not_a_date(frame, name)
         t = numbers(frame, name)
         found = _compact(t)
         if found is None:

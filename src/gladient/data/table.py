@@ -63,7 +63,7 @@ def table_prompts(
     at = np.stack([blocks.find(present * len(place) + k) for k in range(len(place))])
     titles = [f"{task} {tasks.texts[i]}" for i in present.tolist()]
     whole = _whole(at, titles, (*order, query), drop_missing, said)
-    titles = [titles[i] for i in whole]
+    titles = [titles[i] for i in whole.tolist()]
     if len(titles) < 2:
         few = "one value" if titles else "no value with every role"
         raise ValueError(f"column {task!r} has {few}, so each role has one task; give many tasks")
@@ -133,7 +133,7 @@ def _whole(
                 f"{titles[i]} has no row of role {lost!r}; each prompt needs every role: leave the task out "
                 "(--drop-missing)"
             )
-        short = [titles[i] for i in np.flatnonzero(lacking)]
+        short = [titles[i] for i in np.flatnonzero(lacking).tolist()]
         said.append(f"left out {len(short)} of {len(titles)} tasks that lack a role: {listed(short)}")
     return np.flatnonzero(~lacking)
 
