@@ -48,11 +48,13 @@ class Verdicts:
     Attributes:
         kind: of the answer.
         text: the answer in a sentence or two.
+        gate: the family that it speaks of; the last if of all.
         gates: verdicts by gate family.
     """
 
     kind: Kind
     text: str
+    gate: str
     gates: Mapping[str, GateVerdict]
 
 
@@ -133,7 +135,7 @@ def _rounded(count: float) -> int:
     return int(float(f"{min(count, 1e15):.1e}"))
 
 
-def _answer(found: CrossFit, gates: Mapping[str, GateVerdict]) -> tuple[Kind, str]:
+def _answer(found: CrossFit, gates: Mapping[str, GateVerdict]) -> tuple[Kind, str, str]:
     by_kind: dict[Kind, list[str]] = {"helps": [], "the model fails": [], "cannot be told": [], "does not help": []}
     for name, verdict in gates.items():
         by_kind[verdict.kind].append(name)
@@ -141,15 +143,16 @@ def _answer(found: CrossFit, gates: Mapping[str, GateVerdict]) -> tuple[Kind, st
     if by_kind["helps"]:
         best = max(by_kind["helps"], key=lambda name: found.gains[name].low)
         but = f" The model fails for the {_listed(failing)}." if failing else ""
-        return "helps", f"Yes: a {_title(best)} {gates[best].text}.{but}"
+        return "helps", f"Yes: a {_title(best)} {gates[best].text}.{but}", best
     if failing:
         worst = gates[failing[0]]
-        return "the model fails", f"Do not trust the prediction: {worst.text}. {_blamed(worst.culprits)}"
+        blamed = _blamed(worst.culprits)
+        return "the model fails", f"Do not trust the prediction: {worst.text}. {blamed}", failing[0]
     unknown = by_kind["cannot be told"]
     if unknown:
-        last = unknown[-1] if len(unknown) == 1 else max(unknown, key=lambda name: found.gains[name].measured)
-        return "cannot be told", f"It cannot be told from these data: for a {_title(last)}, {gates[last].text}."
-    return "does not help", f"No: no gate lowers the risk of linear attention by {SMALL:.0%} of it."
+        most = max(unknown, key=lambda name: found.gains[name].measured)
+        return "cannot be told", f"It cannot be told from these data: for a {_title(most)}, {gates[most].text}.", most
+    return "does not help", f"No: no gate lowers the risk of linear attention by {SMALL:.0%} of it.", list(gates)[-1]
 
 
 def _blamed(found: tuple[Culprit, ...]) -> str:
