@@ -1,4 +1,4 @@
-"""Are the verdicts of `gladient.data` right? On sixteen kinds of made data, whose truth is measured on fresh prompts.
+"""Are the verdicts of `gladient.data` right? On seventeen kinds of made data, whose truth is measured on fresh prompts.
 
     python -m benchmarks.data_coverage [--sets 40] [--prompts 80] [--kinds equal drift]
 

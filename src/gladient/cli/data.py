@@ -77,6 +77,7 @@ class Data(TableOptions):
             folds=self.folds,
             gap=table.gap if self.gap is None else self.gap,
             intercept=self.intercept,
+            names=table.names,
             done=done,
         )
         compared = found.compare()
@@ -98,7 +99,7 @@ def _as_json(found: "CrossFit", beside: "Mapping[str, Baseline]", roles: tuple[s
 
     estimated, judged = found.estimated, judge(found)
     return {
-        "verdict": {"kind": judged.kind, "text": judged.text},
+        "verdict": {"kind": judged.kind, "text": judged.text, "gate": judged.gate},
         "roles": list(roles),
         "setting": estimated.setting.to_dict(),
         "standard_errors": {name: error.tolist() for name, error in estimated.standard_errors.items()},
@@ -124,7 +125,7 @@ def _as_json(found: "CrossFit", beside: "Mapping[str, Baseline]", roles: tuple[s
 
 def _text(found: "CrossFit", beside: "Mapping[str, Baseline]", roles: tuple[str, ...]) -> str:
     from gladient.data import judge
-    from gladient.data.baselines import lower_risk
+    from gladient.data.ungated import lower_risk
 
     setting, errors = found.estimated.setting, found.estimated.standard_errors
     judged, lower = judge(found), lower_risk(found, beside)

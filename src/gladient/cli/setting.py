@@ -31,8 +31,8 @@ class SettingOptions:
     sigma2: float = 0.0
     """Variance of the label noise."""
     setting: File | None = None
-    """JSON or YAML file with any of n, r, d, rho, spectrum, sigma2, or whole matrices R and Sigma, instead of the
-    options above."""
+    """JSON or YAML file with any of n, r, d, rho, spectrum, sigma2, or whole matrices R and Sigma, or what gladient
+    data --json prints, instead of the options above."""
 
     def load(self) -> "MultitaskSetting":
         """The setting, checked."""
@@ -48,6 +48,8 @@ def _read(path: Path) -> dict[str, Any]:
     from gladient.cli.read import read_object
 
     content = read_object(path)
+    if isinstance(content.get("setting"), dict):  # what `gladient data --json` prints
+        content = content["setting"]
     if not set(content) <= set(SETTING_KEYS):
         raise ValueError(
             f"{path} holds the keys {', '.join(sorted(content))}; they must be among {', '.join(SETTING_KEYS)}"

@@ -1,6 +1,5 @@
 """Would gating help on my data? From real prompts to the nearest setting, what it predicts, and what is measured."""
 
-from gladient.data.baselines import Baseline, baselines
 from gladient.data.crossfitting import Compared, CrossFit, Fold, HeldOut, cross_fit, held_out
 from gladient.data.estimate import Estimated, PredictedGate, estimate_setting
 from gladient.data.files import read_table
@@ -10,6 +9,7 @@ from gladient.data.regressor import GatedRegressor
 from gladient.data.shaping import Table
 from gladient.data.table import table_prompts
 from gladient.data.transform import Transform
+from gladient.data.ungated import Baseline, baselines
 from gladient.data.verdict import GateVerdict, Verdicts, judge
 
 __all__ = [

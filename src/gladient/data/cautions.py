@@ -1,6 +1,6 @@
 """What may be wrong with a prediction, and what to believe then."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ __all__ = [
     "about_no_spread",
     "about_shift",
     "about_tasks",
+    "called",
     "outlier",
 ]
 
@@ -96,21 +97,21 @@ def about_tasks(strength: Array, errors: Array) -> list[Caution]:
     ]
 
 
-def about_no_spread(white: Prompts, role: int, variance: float, *, intercept: bool) -> str:
+def about_no_spread(white: Prompts, role: int, variance: float, names: Sequence[str] = (), *, intercept: bool) -> str:
     """What is known where the estimated variance of a role's coefficients is not above 0.
 
     Args:
         white: prompts with white features and labels of mean square 1.
         role: its place from 0.
         variance: the estimate.
+        names: what each prompt is called.
         intercept: whether tasks have levels.
     """
     examples = white.roles[role]
     place, share = outlier(examples.totals(examples.y**2))
     if share > max(SHARE, 4.0 / len(white)):  # of a few prompts each has a large share
-        cause = (
-            f"prompt {place + 1} holds {share:.0%} of the squares of that role's labels: look at it, or leave it out"
-        )
+        holds = f"{called(names, place)} holds {share:.0%} of the squares of that role's labels"
+        cause = f"{holds}: look at it, or leave it out"
     elif not intercept and about_levels(white):
         cause = "tasks differ in level, which features do not carry: estimate with an intercept (--intercept)"
     else:
@@ -119,6 +120,15 @@ def about_no_spread(white: Prompts, role: int, variance: float, *, intercept: bo
         f"it cannot be told whether weights help: the tasks of role {role + 1} of {len(white.roles)} do not differ as "
         f"far as these prompts tell (the estimated variance of their coefficients is {variance:.3g}); {cause}"
     )
+
+
+def called(names: Sequence[str], place: int) -> str:
+    """What a prompt is called.
+
+    >>> called(["day 1"], 0), called([], 0)
+    ('day 1', 'prompt 1')
+    """
+    return names[place] if names else f"prompt {place + 1}"
 
 
 def outlier(squares: Array) -> tuple[int, float]:

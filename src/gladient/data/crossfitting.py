@@ -66,12 +66,14 @@ class HeldOut:
         prompts, clusters: all of them, and the cluster of each.
         estimated: the setting, from all of them.
         folds: the blocks; every prompt is held out once.
+        names: what each prompt is called; empty if they have numbers alone.
     """
 
     prompts: Sequence[Prompt]
     clusters: Sequence[Hashable]
     estimated: Estimated
     folds: tuple[Fold, ...]
+    names: Sequence[str] = ()
 
     @cached_property
     def gathered(self) -> Prompts:
@@ -176,6 +178,7 @@ def held_out(
     folds: int = 5,
     gap: int = 0,
     intercept: bool = False,
+    names: Sequence[str] = (),
     done: Callable[[], None] = lambda: None,
 ) -> HeldOut:
     """Hold each block of clusters out, and estimate the setting from the others.
@@ -187,7 +190,8 @@ def held_out(
 
     def estimate(chosen: np.ndarray) -> Estimated:
         some = [labels[i] for i in chosen.tolist()]
-        return estimate_setting(gathered.take(chosen), clusters=some, n=n, intercept=intercept)
+        own = [names[i] for i in chosen.tolist()] if names else [f"prompt {i + 1}" for i in chosen.tolist()]
+        return estimate_setting(gathered.take(chosen), clusters=some, n=n, intercept=intercept, names=own)
 
     blocks = folds_of(labels, folds, gap)
     whole, parts = estimate(np.arange(len(prompts))), []
@@ -203,7 +207,7 @@ def held_out(
             done()
         except ValueError as error:
             raise ValueError(f"with fold {number} of {folds} held out, {error}") from None
-    return HeldOut(prompts=prompts, clusters=labels, estimated=whole, folds=tuple(parts))
+    return HeldOut(prompts=prompts, clusters=labels, estimated=whole, folds=tuple(parts), names=names)
 
 
 def cross_fit(
@@ -214,6 +218,7 @@ def cross_fit(
     folds: int = 5,
     gap: int = 0,
     intercept: bool = False,
+    names: Sequence[str] = (),
 ) -> CrossFit:
     """Predict every gate family's risk and gain from some clusters, and measure both on the others.
 
@@ -225,8 +230,10 @@ def cross_fit(
         gap: clusters on either side of a held-out block that are left out too; for prompts that share examples with
             those of neighbouring clusters.
         intercept: see `estimate_setting`.
+        names: see `estimate_setting`.
 
     Raises:
         ValueError: as `estimate_setting` does, or if folds are fewer than two or more than the clusters.
     """
-    return held_out(prompts, clusters=clusters, n=n, folds=folds, gap=gap, intercept=intercept).compare()
+    found = held_out(prompts, clusters=clusters, n=n, folds=folds, gap=gap, intercept=intercept, names=names)
+    return found.compare()

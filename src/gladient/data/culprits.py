@@ -1,12 +1,12 @@
 """Which assumption of the theory the data break, where predicted and measured disagree."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from gladient._types import Array
-from gladient.data.cautions import SHARE, Caution, outlier
+from gladient.data.cautions import SHARE, Caution, called, outlier
 from gladient.data.crossfitting import CrossFit
 from gladient.data.prompt import Prompts
 
@@ -42,7 +42,7 @@ def culprits(found: CrossFit, gate: str) -> tuple[Culprit, ...]:
     white = found.estimated.transform.unmapped.prompts(found.of.gathered)
     return (
         *_levels(found.warnings),
-        *_outliers(found.errors[gate], white),
+        *_outliers(found.errors[gate], white, found.of.names),
         *_features(white),
         *_range(white),
         *_drift(found.warnings, len(found.of.folds)),
@@ -55,20 +55,17 @@ def _levels(warnings: tuple[Caution, ...]) -> Iterator[Culprit]:
         yield Culprit("intercept", "tasks differ in level, which the features do not carry; ask again with --intercept")
 
 
-def _outliers(errors: Array, white: Prompts) -> Iterator[Culprit]:
+def _outliers(errors: Array, white: Prompts, names: Sequence[str]) -> Iterator[Culprit]:
     prompt, share = outlier(errors)
     if share > max(SHARE, 4.0 / len(errors)):  # of a few prompts each has a large share
         yield Culprit(
-            "outliers", f"prompt {prompt + 1} alone makes {share:.0%} of the measured error; look at its rows"
+            "outliers", f"{called(names, prompt)} alone makes {share:.0%} of the measured error; look at its rows"
         )
     for k, role in enumerate(white.roles, start=1):
         row, share = outlier(role.y**2)
         if share > max(SHARE, 4.0 / len(role.y)):
-            yield Culprit(
-                "outliers",
-                f"one example of role {k} (prompt {role.prompt[row] + 1}) holds {share:.0%} of the squares of its "
-                "labels; look at it",
-            )
+            of = f"one example of role {k} ({called(names, int(role.prompt[row]))})"
+            yield Culprit("outliers", f"{of} holds {share:.0%} of the squares of its labels; look at it")
 
 
 def _features(white: Prompts) -> Iterator[Culprit]:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gladient._text import printable
+from gladient.data.cautions import called
 from gladient.data.crossfitting import CrossFit
 from gladient.data.verdict import BASE
 
@@ -75,21 +77,16 @@ def draw_errors(found: CrossFit) -> "Figure":
     """Held-out errors of the prompts in order of their size, with and without gates; the largest are named."""
     from gladient.pictures import INK, family
 
-    figure, axis = _axis(2.9)
+    figure, axis = _axis(2.6)
     for name in (BASE, "value_gate"):
         errors, look = np.sort(found.errors[name])[::-1], family(name)
         ranks = np.unique(np.geomspace(1, len(errors), _POINTS).astype(int))
         axis.plot(ranks, errors[ranks - 1].clip(1e-12), ".-", color=look.colour, label=look.title, markersize=4)
     errors = found.errors["value_gate"]
-    for rank, prompt in enumerate(np.argsort(-errors)[:_NAMED].tolist(), start=1):
-        axis.annotate(
-            f"prompt {prompt + 1}",
-            (rank, max(float(errors[prompt]), 1e-12)),
-            xytext=(6, 2 - 9 * (rank - 1)),
-            textcoords="offset points",
-            fontsize=8,
-            color=INK,
-        )
+    worst = [printable(called(found.of.names, place)) for place in np.argsort(-errors)[:_NAMED].tolist()]
+    axis.annotate(
+        ", ".join(worst), (1, max(float(errors.max()), 1e-12)), (4, 4), textcoords="offset points", fontsize=7
+    )
     axis.axhline(1.0, color=INK, linewidth=0.8, linestyle=":")  # one fit to all
     axis.set(xscale="log", yscale="log", xlabel="prompts, the largest error first", ylabel="squared error of a prompt")
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)

@@ -137,6 +137,7 @@ def estimate_setting(
     clusters: Sequence[Hashable] | None = None,
     n: Sequence[int] | None = None,
     intercept: bool = False,
+    names: Sequence[str] = (),
 ) -> Estimated:
     r"""The multitask setting nearest to real prompts: unbiased moments, whatever the distributions.
 
@@ -152,6 +153,7 @@ def estimate_setting(
         clusters: each prompt's cluster; prompts that share data belong to one. Each prompt is its own if not given.
         n: examples of each source in a prompt; not needed if all prompts have as many.
         intercept: whether each task has a level of its own: a 1 before the features.
+        names: what each prompt is called in errors; its number if not given.
 
     Raises:
         ValueError: if prompts have different roles, features or (without n) counts, there are fewer than two clusters,
@@ -181,7 +183,9 @@ def estimate_setting(
     try:
         points = tuple(nearest(found, b, counts) for b in range(len(found.yy)))
     except NoSpreadError as error:
-        raise ValueError(cautions.about_no_spread(white, error.role, error.variance, intercept=intercept)) from None
+        raise ValueError(
+            cautions.about_no_spread(white, error.role, error.variance, names, intercept=intercept)
+        ) from None
     point = points[0]
     transform = replace(first, map=point.map, scale=first.scale * point.scale)
     return Estimated(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from gladient._files import write_atomically
 from gladient._text import printable
-from gladient.data.baselines import Baseline, lower_risk
 from gladient.data.crossfitting import CrossFit
 from gladient.data.drawings import draw_errors, draw_gains, draw_weights
+from gladient.data.ungated import Baseline, lower_risk
 from gladient.data.verdict import judge
 
 __all__ = ["write_report"]

@@ -86,15 +86,17 @@ def _verdict(found: CrossFit, name: str) -> GateVerdict:
     gain, small = found.gains[name], SMALL * abs(found.risks[BASE].measured)
     broken = _broken(found, name)
     if broken:
-        return GateVerdict("the model fails", f"{broken}. {_measured(gain)}", culprits=culprits(found, name))
+        return GateVerdict("the model fails", f"{broken}. The {_measured(gain)}", culprits=culprits(found, name))
     share = gain.measured / found.risks[BASE].measured
     if gain.low > 0.0 and gain.high >= small:
         return GateVerdict("helps", f"lowers the risk by {gain.measured:.4g} ({_interval(gain)}), {share:.1%} of it")
     if gain.high < small:
-        return GateVerdict("does not help", f"changes the risk by less than {SMALL:.0%} of it. {_measured(gain)}")
+        return GateVerdict("does not help", f"changes the risk by less than {SMALL:.0%} of it. The {_measured(gain)}")
     needed = _needed(gain, small, found.prompts)
     few = f", and {found.estimated.clusters} clusters are few" if found.estimated.clusters < FEW else ""
-    why = f"{_measured(gain)}, which holds both 0 and {SMALL:.0%} of the risk{few}; about {needed} prompts would tell"
+    why = (
+        f"the {_measured(gain)}, which holds both 0 and {SMALL:.0%} of the risk{few}; about {needed} prompts would tell"
+    )
     return GateVerdict("cannot be told", why, prompts=needed)
 
 
@@ -171,7 +173,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _measured(gain: Compared) -> str:
-    return f"the measured gain is {gain.measured:.4g} ({_interval(gain)})"
+    return f"measured gain is {gain.measured:.4g} ({_interval(gain)})"
 
 
 def _interval(each: Compared) -> str:

@@ -56,12 +56,12 @@ def test_the_step_is_that_of_the_estimate(panel: pd.DataFrame) -> None:
         rows = one[(one.t >= first) & (one.t < first + 4)]
         X, y = rows[["x"]].to_numpy(), rows.y.to_numpy()
         beta += count * W @ np.mean(transform.features(X) * transform.labels(X, y)[:, None], axis=0)
-    X = np.array([[2.0], [4.0]])
+    asked = pd.DataFrame({"x": [2.0, 4.0]})
+    X = asked.to_numpy()
     expected = transform.predictions(X, transform.features(X) @ beta)
-    np.testing.assert_allclose(model.predict(X, groups=["p7", "p7"]), expected, rtol=1e-10)
-    np.testing.assert_allclose(
-        model.predict(X, groups=["p7", "nobody"])[1], model.intercept_ + model.coef_[0] * 4.0, rtol=1e-12
-    )
+    np.testing.assert_allclose(model.predict(asked, groups=["p7", "p7"]), expected, rtol=1e-10)
+    pooled = model.intercept_ + model.coef_[0] * 4.0
+    np.testing.assert_allclose(model.predict(asked, groups=["p7", "nobody"])[1], pooled, rtol=1e-12)
 
 
 def test_names_of_columns_and_rows_in_any_order(panel: pd.DataFrame) -> None:
@@ -90,6 +90,6 @@ def test_without_scikit_learn(panel: pd.DataFrame, monkeypatch: pytest.MonkeyPat
     with_it = GatedRegressor().fit(past[["x"]], past.y, groups=past.person, time=past.t)
     monkeypatch.setattr("gladient.data.regressor.have", lambda module: False)
     without = GatedRegressor().fit(past[["x"]], past.y, groups=past.person, time=past.t)
-    np.testing.assert_array_equal(without.predict([[2.0]], ["p1"]), with_it.predict([[2.0]], ["p1"]))
+    np.testing.assert_array_equal(without.predict(past[["x"]], past.person), with_it.predict(past[["x"]], past.person))
     with pytest.raises(ValueError, match="X has 2 features, but the fit had 1"):
         without.predict([[1.0, 2.0]])
