@@ -104,9 +104,9 @@ def test_edges(name: str) -> None:
 def test_random_edges() -> None:
     """Small panels of any shape: an answer in finite numbers, or a reason."""
     rng, answered = np.random.default_rng(1), 0
-    for seed in range(30):
+    for seed in range(16):
         counts = tuple(rng.integers(1, 4, size=rng.integers(2, 5)).tolist())
-        prompts = draw(seed, prompts=int(rng.integers(2, 40)), counts=counts, width=int(rng.integers(1, 4)))
+        prompts = draw(seed, prompts=int(rng.integers(2, 90)), counts=counts, width=int(rng.integers(1, 4)))
         kind = rng.integers(4)
         if kind == 1:
             prompts = changed(prompts, lambda i, X, y: (np.round(X), np.round(y)))
@@ -121,4 +121,4 @@ def test_random_edges() -> None:
             assert all(map(str, found.warnings))
         else:
             assert "correlation lies between" not in found
-    assert answered > 5
+    assert answered > 2

@@ -225,7 +225,8 @@ def cross_fit(
     Args:
         prompts: as for `estimate_setting`, in an order in which neighbours may be alike (time, say).
         clusters: the cluster of each prompt; each prompt is its own if not given.
-        n: examples of each source in a prompt; not needed if all prompts have as many.
+        n: examples of each source in a prompt, its first ones (`table_prompts(n=…)` draws them); not needed if all
+            prompts have as many.
         folds: contiguous blocks of clusters, each held out once.
         gap: clusters on either side of a held-out block that are left out too; for prompts that share examples with
             those of neighbouring clusters.

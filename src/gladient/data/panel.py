@@ -151,23 +151,21 @@ class _Panel:
         for k, (examples, chosen) in enumerate(parts[:-1]):  # the latest are nearest to the query
             parts[k] = shown_first(examples, chosen, np.arange(len(chosen), dtype=np.float64), shown[k])
         titles = self._titles(asked[kept], periods)
-        runs = asked[kept] % count // (lags + 1)
+        if cluster is not None:
+            clusters = clusters_of(self.rows, cluster, *parts[-1], titles)
+        elif by_time:
+            clusters = [f"run {run}" for run in (asked[kept] % count // (lags + 1)).tolist()]
+        else:
+            clusters = [self.groups.texts[g] for g in (asked[kept] // count).tolist()]
         return Table(
             prompts=Prompts(tuple(examples for examples, _ in parts)),
-            clusters=(
-                clusters_of(self.rows, cluster, *parts[-1], titles)
-                if cluster is not None
-                # Prompts lags + 1 periods apart share no row: runs of as many, and one run between (gap).
-                else [f"run {run}" for run in runs.tolist()]
-                if by_time
-                else [self.groups.texts[g] for g in (asked[kept] // count).tolist()]
-            ),
+            clusters=clusters,
             roles=roles,
             names=titles,
             features=self.rows.features.names,
             rows=tuple(self.rows.places[chosen] for _, chosen in parts),
             n=shown,
-            gap=int(by_time and cluster is None),
+            gap=_gap(asked[kept], lags, count, clusters),
             said=tuple(self.said),
         )
 
@@ -210,3 +208,15 @@ class _Panel:
         count = len(periods.names)
         of = [f"{self.title} {text}, " if self.title else "" for text in self.groups.texts]
         return tuple(f"{of[code // count]}{periods.names[code % count]}" for code in asked.tolist())
+
+
+def _gap(asked: np.ndarray, lags: int, count: int, clusters: Sequence[Any]) -> int:
+    """How many clusters apart prompts are that share rows: those of a group, up to `lags` periods apart."""
+    order = np.argsort(asked)
+    numbers = {label: i for i, label in enumerate(dict.fromkeys(clusters))}
+    cluster, found = np.array([numbers[label] for label in clusters]), 0
+    for back in range(1, lags + 1):
+        earlier = np.minimum(np.searchsorted(asked, asked - back, sorter=order), len(asked) - 1)
+        share = (asked[order[earlier]] == asked - back) & (asked % count >= back)
+        found = max(found, int(np.abs(cluster - cluster[order[earlier]])[share].max(initial=0)))
+    return found
