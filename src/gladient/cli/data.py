@@ -129,7 +129,7 @@ def _text(found: "CrossFit", beside: "Mapping[str, Baseline]", roles: tuple[str,
 
     setting, errors = found.estimated.setting, found.estimated.standard_errors
     judged, lower = judge(found), lower_risk(found, beside)
-    lines = [f"would gating help on these data? {judged.text}", *([f"but {lower}"] if lower else []), ""]
+    lines = [f"would gating help on these data? {judged.text}", *([f"without gates, {lower}"] if lower else []), ""]
     lines += [
         f"{'gate':17}{'risk':>15}{'measured':>17}{'z':>6}{'gain':>18}{'measured':>17}{'z':>6}  weight of one example"
     ]
@@ -139,8 +139,9 @@ def _text(found: "CrossFit", beside: "Mapping[str, Baseline]", roles: tuple[str,
     lines += [f"{name:17}{'':16}{each.text}" for name, each in beside.items()]
     for name, verdict in judged.gates.items():
         lines.append(f"{name}: {verdict.kind}: {verdict.text}")
-    blamed = [str(culprit) for verdict in judged.gates.values() for culprit in verdict.culprits]
-    lines += [f"likely culprit: {each}" for each in dict.fromkeys(blamed)]
+    blamed = [culprit for verdict in judged.gates.values() for culprit in verdict.culprits]
+    by_kind = {culprit.kind: culprit for culprit in reversed(blamed)}  # the first of each kind
+    lines += [f"likely culprit: {each}" for each in reversed(by_kind.values())]
     r = "  ".join(f"{role} {_pair(*pair)}" for role, *pair in zip(roles, setting.r, errors["r"], strict=True))
     lines.append(f"correlation with the query's task: {r}")
     lines.append(_proved(found.estimated))

@@ -80,7 +80,7 @@ def _clusters(values: Array, labels: Sequence[Hashable]) -> tuple[Array, Array, 
     codes = np.array([numbers[label] * groups // len(numbers) for label in labels])
     mean = values.mean(0)
     sums = np.stack([np.bincount(codes, weights=column) for column in (values - mean).T], axis=1)
-    return sums, np.bincount(codes).astype(np.float64), mean
+    return np.asarray(sums, dtype=np.float64), np.bincount(codes).astype(np.float64), mean
 
 
 def _error(squares: Array, rows: Array, clusters: int) -> Array:
