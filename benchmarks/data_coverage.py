@@ -14,7 +14,7 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -45,6 +45,7 @@ class Made:
         n: examples of a source, least and most.
         spread: standard deviation of each feature.
         mean: of the tasks: coefficients that all have.
+        shown: examples of a source that a prompt shows; all if None.
     """
 
     r: tuple[float, float, float] = (0.2, 0.8, 0.16)
@@ -60,7 +61,7 @@ class Made:
     n: tuple[int, int] = (6, 6)
     spread: tuple[float, ...] = (1.0, 1.0)
     mean: float = 0.0
-    options: dict[str, list[int]] = field(default_factory=dict)
+    shown: tuple[int, int] | None = None
 
 
 def student(rng: np.random.Generator, shape: int, freedom: float = 3.0) -> np.ndarray:
@@ -84,7 +85,7 @@ MADE = {
     "correlated clusters": Made(cluster=4, shared=0.7),
     "anisotropic features": Made(spread=(1.0, 0.1)),
     "binary features": Made(features=lambda rng, shape: (rng.random(shape) < 0.2) / 0.4 - 0.5),
-    "unequal counts": Made(n=(3, 12), options={"n": [3, 3]}),
+    "unequal counts": Made(n=(3, 12), shown=(3, 3)),
     "small gain": Made(r=(0.5, 0.65, 0.5)),
     "equal tasks": Made(r=(1.0, 1.0, 1.0)),
     "exchangeable tasks": Made(r=(0.6, 0.6, 0.6)),
@@ -138,7 +139,7 @@ def judged(name: str, sets: int, count: int) -> str:
     fresh = draw(rng, made, count, REPEATS)
     labels = [i // made.cluster for i in range(count)]
     try:
-        limit = estimate_setting(fresh, **made.options).rungs()
+        limit = estimate_setting(fresh, n=made.shown).rungs()
         best = limit["linear_attention"].risk - limit["value_gate"].risk
     except ValueError:
         best = np.nan
@@ -146,7 +147,7 @@ def judged(name: str, sets: int, count: int) -> str:
     held, wrong, missed, true = [], 0, 0, []
     for _ in range(sets):
         try:
-            found = cross_fit(draw(rng, made, count), clusters=labels, **made.options)
+            found = cross_fit(draw(rng, made, count), clusters=labels, n=made.shown)
         except ValueError:
             kinds["refused"] += 1
             continue

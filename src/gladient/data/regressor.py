@@ -78,7 +78,8 @@ class GatedRegressor:
         # around the means: a level of 1e9 would take the slopes' digits
         coef, *_ = np.linalg.lstsq(X - X.mean(0), y - y.mean())
         self.coef_, self.intercept_ = coef, float(y.mean() - X.mean(0) @ coef)
-        self.groups_, self.estimated_, self._beta = np.array([]), None, np.zeros((0, X.shape[1]))
+        self.groups_, self._beta = np.array([]), np.zeros((0, X.shape[1]))
+        self.estimated_: Estimated | None = None
         if groups is not None:
             self._fit_groups(
                 X, y, _one_each(groups, len(X)), _one_each(_order(groups) if time is None else time, len(X))
@@ -177,10 +178,11 @@ class GatedRegressor:
         table = prompts_from_panel(
             frame, target="y", features=names, group="group", time="time", lags=self.lags, windows=self.windows
         )
-        self.estimated_ = estimate_setting(table.prompts, clusters=table.clusters, n=table.n, intercept=self.intercept)
+        estimated = estimate_setting(table.prompts, clusters=table.clusters, n=table.n, intercept=self.intercept)
         latest = _latest(table, codes, np.unique(time, return_inverse=True)[1])
         self.groups_ = np.asarray(known)[codes[[table.rows[-1][table.prompts.query.starts[i]] for i in latest]]]
-        self._beta = _coefficients(table, self.estimated_, self.gate, latest)
+        self._beta = _coefficients(table, estimated, self.gate, latest)
+        self.estimated_ = estimated
 
 
 def _named(X: Any, values: Any) -> Any:

@@ -70,7 +70,7 @@ def baselines(found: CrossFit) -> dict[str, Baseline]:
     if not note:
         errors["mixed_model"] = mixed
     risks = {name: _measured(each, found) for name, each in errors.items()}
-    return risks | ({"mixed_model": Baseline(*[np.nan] * 4, note=note)} if note else {})
+    return risks | ({"mixed_model": Baseline(np.nan, np.nan, np.nan, np.nan, note)} if note else {})
 
 
 def lower_risk(found: CrossFit, beside: Mapping[str, Baseline]) -> str:
