@@ -31,6 +31,7 @@ def write_report(
     from gladient.pictures import svg_text
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["said"] = printable  # sentences that name prompts hold the table's own text
     page = environment.from_string(files(__package__).joinpath("report.html.j2").read_text("utf-8"))
     names = [printable(role) for role in roles]
     setting = found.estimated.setting
