@@ -13,7 +13,7 @@ import pytest
 
 from gladient import landscape
 from gladient.cli import main
-from gladient.data import cross_fit, prompts_from_panel, read_table, table_prompts
+from gladient.data import cross_fit, judge, prompts_from_panel, read_table, table_prompts
 
 COLUMNS: dict[str, Any] = {"target": "y", "features": ["x1", "x2"], "task": "day", "role": "source", "cluster": "week"}
 OPTIONS = ["--target", "y", "--features", "x1", "x2", "--task", "day", "--role", "source"]
@@ -40,6 +40,9 @@ def test_it_prints_what_python_returns(frame, tmp_path: Path, capsys: pytest.Cap
     table = table_prompts(frame, **COLUMNS)
     found = cross_fit(table.prompts, clusters=table.clusters)
     assert printed["roles"] == ["old", "new"]
+    verdicts = judge(found)
+    assert printed["verdict"] == {"kind": verdicts.kind, "text": verdicts.text, "gate": verdicts.gate}
+    assert printed["baselines"]["ridge"]["risk"] > 0
     assert printed["setting"]["n"] == [6, 6]
     reduced = found.estimated.reduced()
     assert printed["uniqueness"] == asdict(landscape.uniqueness(reduced))
@@ -49,9 +52,13 @@ def test_it_prints_what_python_returns(frame, tmp_path: Path, capsys: pytest.Cap
     for name, gate in printed["gates"].items():
         assert gate["gain"]["measured"] == pytest.approx(found.gains[name].measured, abs=1e-12)
         assert gate["gain"]["predicted"] == pytest.approx(found.gains[name].predicted, abs=1e-12)
+        if name in verdicts.gates:
+            assert gate["verdict"]["kind"] == verdicts.gates[name].kind
         if name != "key_gate":  # it has weights of its own for each direction
             np.testing.assert_allclose(gate["omega"], found.gates[name].omega, atol=1e-9)
     assert not (tmp_path / "data.html").exists()
+    (tmp_path / "found.json").write_text(json.dumps(printed))
+    assert main(["risk", "--setting", str(tmp_path / "found.json")]) == 0
 
 
 def test_a_table_and_a_report(frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,13 +67,12 @@ def test_a_table_and_a_report(frame, tmp_path: Path, capsys: pytest.CaptureFixtu
     options = ["--roles", "old", "new", "--n", "4", "--folds", "3", "--intercept", "--out", str(out)]
     assert main(["data", str(path), *OPTIONS, *options]) == 0
     printed = capsys.readouterr().out
-    assert [line.split()[0] for line in printed.splitlines()[1:6]] == [
-        "linear_attention",
-        "fixed_decay",
-        "scalar_gate",
-        "value_gate",
-        "key_gate",
-    ]
+    lines = printed.splitlines()
+    assert lines[0].startswith("would gating help on these data? ")
+    table = [line.split()[0] for line in lines[lines.index("") + 2 :]]
+    gates = ["linear_attention", "fixed_decay", "scalar_gate", "value_gate", "key_gate"]
+    without = ["one_fit", "ridge", "last_ridge", "last_mean", "last_value", "mixed_model"]
+    assert table[:15] == [*gates, *without, *(f"{gate}:" for gate in gates[1:])]
     assert "correlation with the query's task: old" in printed
     page = out.read_text()
     assert "each shows 4, 4 examples" in page
@@ -210,7 +216,7 @@ def test_a_panel(panel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     for name, gate in printed["gates"].items():
         assert gate["gain"]["measured"] == pytest.approx(found.gains[name].measured, abs=1e-9)
     setting = tmp_path / "setting.json"
-    setting.write_text(json.dumps(printed["setting"]))
+    setting.write_text(json.dumps(printed))
     assert main(["risk", "--setting", str(setting), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import simulated
 
-from gladient.data import Compared, cross_fit, estimate_setting
+from gladient.data import Compared, baselines, cross_fit, estimate_setting, judge
 from gladient.data.folds import clustered_error, folds_of
 from gladient.data.report import write_report
 from gladient.prompts import MultitaskSetting
@@ -73,8 +73,11 @@ def test_drifting_folds_are_named() -> None:
 
 def test_the_report_stands_alone(found, tmp_path) -> None:
     path = tmp_path / "data.html"
-    write_report(path, found, roles=["<old>", "new"], command="gladient data t.csv")
+    write_report(path, found, baselines(found), roles=["<old>", "new"], command="gladient data t.csv")
     page = path.read_text()
+    assert judge(found).text in page
+    assert page.count("<svg") == 3
+    assert "last ridge" in page
     assert "240 prompts in 40 clusters" in page
     assert "&lt;old&gt;" in page
     assert "<old>" not in page

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from gladient.cli.progress import progress
 from gladient.cli.table import TableOptions, preview
 
 if TYPE_CHECKING:
-    from gladient.data import CrossFit, Estimated, Table
+    from gladient.data import Baseline, Compared, CrossFit, Estimated, Table
 
 __all__ = ["Data"]
 
@@ -50,11 +50,14 @@ class Data(TableOptions):
         if found is None:
             print(preview(table, frame, self.used(frame)))
             return
-        print(json_text(_as_json(found, table.roles)) if self.json else _text(found, table.roles))
+        from gladient.data import baselines
+
+        beside = baselines(found)
+        print(json_text(_as_json(found, beside, table.roles)) if self.json else _text(found, beside, table.roles))
         if out is not None:
             from gladient.data.report import write_report
 
-            write_report(out, found, roles=table.roles, command=f"gladient data {shlex.join(self._options())}")
+            write_report(out, found, beside, roles=table.roles, command=f"gladient data {shlex.join(self._options())}")
             print(f"report: {printable(out)}", file=sys.stderr if self.json else sys.stdout)
 
     def _compared(self, table: "Table", done: Callable[[], None]) -> "CrossFit":
@@ -74,6 +77,7 @@ class Data(TableOptions):
             folds=self.folds,
             gap=table.gap if self.gap is None else self.gap,
             intercept=self.intercept,
+            names=table.names,
             done=done,
         )
         compared = found.compare()
@@ -89,18 +93,21 @@ class Data(TableOptions):
         return [*given, "--intercept"] if self.intercept else given
 
 
-def _as_json(found: "CrossFit", roles: tuple[str, ...]) -> dict[str, Any]:
+def _as_json(found: "CrossFit", beside: "Mapping[str, Baseline]", roles: tuple[str, ...]) -> dict[str, Any]:
     from gladient.answers import verdict
+    from gladient.data import judge
 
-    estimated = found.estimated
+    estimated, judged = found.estimated, judge(found)
     return {
+        "verdict": {"kind": judged.kind, "text": judged.text, "gate": judged.gate},
         "roles": list(roles),
         "setting": estimated.setting.to_dict(),
         "standard_errors": {name: error.tolist() for name, error in estimated.standard_errors.items()},
         "gates": {
             name: {
-                "risk": asdict(found.risks[name]),
+                "risk": {**asdict(found.risks[name]), "z": found.risks[name].z},
                 "gain": {**asdict(found.gains[name]), "z": found.gains[name].z},
+                **({"verdict": judged.gates[name].to_json()} if name in judged.gates else {}),
                 "certificate": asdict(gate.rung.certificate),
                 **(
                     {"omega": gate.omega.tolist(), "omega_error": gate.omega_error.tolist()}
@@ -110,22 +117,31 @@ def _as_json(found: "CrossFit", roles: tuple[str, ...]) -> dict[str, Any]:
             }
             for name, gate in found.gates.items()
         },
+        "baselines": {name: each.to_json() for name, each in beside.items()},
         **verdict(estimated.reduced()).to_json(),
         "warnings": [asdict(caution) for caution in found.warnings],
     }
 
 
-def _text(found: "CrossFit", roles: tuple[str, ...]) -> str:
+def _text(found: "CrossFit", beside: "Mapping[str, Baseline]", roles: tuple[str, ...]) -> str:
+    from gladient.data import judge
+    from gladient.data.ungated import lower_risk
+
     setting, errors = found.estimated.setting, found.estimated.standard_errors
-    lines = [f"{'gate':17}{'risk':>15}{'measured':>17}{'gain':>18}{'measured':>17}{'z':>6}  weight of one example"]
+    judged, lower = judge(found), lower_risk(found, beside)
+    lines = [f"would gating help on these data? {judged.text}", *([f"without gates, {lower}"] if lower else []), ""]
+    lines += [
+        f"{'gate':17}{'risk':>15}{'measured':>17}{'z':>6}{'gain':>18}{'measured':>17}{'z':>6}  weight of one example"
+    ]
     for name, gate in found.gates.items():
-        risk, gain = found.risks[name], found.gains[name]
-        # + 0.0 below makes -0.0 a 0.0
-        lines.append(
-            f"{name:17}{_pair(risk.predicted, risk.predicted_error):>15}{_pair(risk.measured, risk.measured_error):>17}"
-            f"{_pair(gain.predicted, gain.predicted_error):>18}{_pair(gain.measured, gain.measured_error):>17}"
-            f"{round(gain.z, 1) + 0.0:6.1f}  {_weights(gate.omega, gate.omega_error)}"
-        )
+        cells = f"{_compared(found.risks[name])} {_compared(found.gains[name])}"
+        lines.append(f"{name:17}{cells}  {_weights(gate.omega, gate.omega_error)}")
+    lines += [f"{name:17}{'':16}{each.text}" for name, each in beside.items()]
+    for name, verdict in judged.gates.items():
+        lines.append(f"{name}: {verdict.kind}: {verdict.text}")
+    blamed = [culprit for verdict in judged.gates.values() for culprit in verdict.culprits]
+    by_kind = {culprit.kind: culprit for culprit in reversed(blamed)}  # the first of each kind
+    lines += [f"likely culprit: {each}" for each in reversed(by_kind.values())]
     r = "  ".join(f"{role} {_pair(*pair)}" for role, *pair in zip(roles, setting.r, errors["r"], strict=True))
     lines.append(f"correlation with the query's task: {r}")
     lines.append(_proved(found.estimated))
@@ -142,6 +158,11 @@ def _proved(estimated: "Estimated") -> str:
     optimum = {"unique": "the only stationary point", "several": "the best of several stationary points"}
     scalar = "reaches them" if gating.scalar_attains else f"stays {gating.scalar_gap:.4f} above them"
     return f"best weights at this estimate: {optimum.get(verdict, 'no better ones exist')}; a scalar gate {scalar}"
+
+
+def _compared(each: "Compared") -> str:
+    predicted, measured = _pair(each.predicted, each.predicted_error), _pair(each.measured, each.measured_error)
+    return f"{predicted:>15} {measured:>16}{round(each.z, 1) + 0.0:6.1f}"  # + 0.0 makes -0.0 a 0.0
 
 
 def _pair(value: float, error: float) -> str:

@@ -35,7 +35,7 @@ class SettingOptions:
     T: AnyWhole = None
     """Examples of that task."""
     setting: AnyFile = None
-    """JSON or YAML file with these, or with matrices R and Sigma."""
+    """JSON or YAML file with these, with matrices R and Sigma, or of gladient data --json."""
 
     def load(self) -> "MultitaskSetting":
         """The setting, checked."""
@@ -51,6 +51,8 @@ def _read(path: Path) -> dict[str, Any]:
     from gladient.cli.read import read_object
 
     content = read_object(path)
+    if isinstance(content.get("setting"), dict):  # what `gladient data --json` prints
+        content = content["setting"]
     for key in content:
         if key not in SETTING_KEYS:
             near = did_you_mean(key, SETTING_KEYS) or f"; its keys must be among {', '.join(SETTING_KEYS)}"

@@ -5,9 +5,12 @@ from gladient.data.estimate import Estimated, PredictedGate, estimate_setting
 from gladient.data.files import read_table
 from gladient.data.panel import prompts_from_panel
 from gladient.data.prompt import Prompt, Prompts
+from gladient.data.regressor import GatedRegressor
 from gladient.data.shaping import Table
 from gladient.data.table import table_prompts
 from gladient.data.transform import Transform
+from gladient.data.ungated import Baseline, baselines
+from gladient.data.verdict import GateVerdict, Verdicts, judge
 
 __all__ = [
     "Prompt",
@@ -15,6 +18,9 @@ __all__ = [
     "estimate_setting",
     "cross_fit",
     "held_out",
+    "judge",
+    "baselines",
+    "GatedRegressor",
     "read_table",
     "table_prompts",
     "prompts_from_panel",
@@ -26,4 +32,7 @@ __all__ = [
     "HeldOut",
     "Fold",
     "Compared",
+    "Verdicts",
+    "GateVerdict",
+    "Baseline",
 ]

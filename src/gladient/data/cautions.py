@@ -1,6 +1,6 @@
 """What may be wrong with a prediction, and what to believe then."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,17 @@ __all__ = [
     "about_fourth_moments",
     "about_gain",
     "about_levels",
+    "about_no_spread",
     "about_shift",
     "about_tasks",
+    "called",
+    "outlier",
 ]
 
 FEW = 20  # clusters: a standard error from B of them is itself off by 1/√(2 (B - 1)), here a sixth
 NOTABLE = 0.02  # relative change of a risk, or share of the labels: nobody chooses a gate for less
 SHIFTED = 0.25  # relative change of a second moment; many prompts prove smaller ones, which are not worth a warning
+SHARE = 0.2  # of a sum of squares in one prompt or row: of 40 Gaussian ones the largest has a tenth
 Z = 3.0  # standard errors: a run checks many numbers, and two would warn of good data
 
 
@@ -91,6 +95,50 @@ def about_tasks(strength: Array, errors: Array) -> list[Caution]:
             "errors: their correlations are a guess, and so are the weights",
         )
     ]
+
+
+def about_no_spread(white: Prompts, role: int, variance: float, names: Sequence[str] = (), *, intercept: bool) -> str:
+    """What is known where the estimated variance of a role's coefficients is not above 0.
+
+    Args:
+        white: prompts with white features and labels of mean square 1.
+        role: its place from 0.
+        variance: the estimate.
+        names: what each prompt is called.
+        intercept: whether tasks have levels.
+    """
+    examples = white.roles[role]
+    place, share = outlier(examples.totals(examples.y**2))
+    if share > max(SHARE, 4.0 / len(white)):  # of a few prompts each has a large share
+        holds = f"{called(names, place)} holds {share:.0%} of the squares of that role's labels"
+        cause = f"{holds}: look at it, or leave it out"
+    elif not intercept and about_levels(white):
+        cause = "tasks differ in level, which features do not carry: estimate with an intercept (--intercept)"
+    else:
+        cause = "if they are all alike, the one fit to all examples is what the data support; more prompts would tell"
+    return (
+        f"it cannot be told whether weights help: the tasks of role {role + 1} of {len(white.roles)} do not differ as "
+        f"far as these prompts tell (the estimated variance of their coefficients is {variance:.3g}); {cause}"
+    )
+
+
+def called(names: Sequence[str], place: int) -> str:
+    """What a prompt is called.
+
+    >>> called(["day 1"], 0), called([], 0)
+    ('day 1', 'prompt 1')
+    """
+    return names[place] if names else f"prompt {place + 1}"
+
+
+def outlier(squares: Array) -> tuple[int, float]:
+    """The largest of some numbers ≥ 0, by its place, and its share of their sum.
+
+    >>> outlier(np.array([1.0, 3.0]))
+    (1, 0.75)
+    """
+    place, total = int(np.argmax(squares)), float(squares.sum())
+    return place, float(squares[place]) / total if total else 0.0
 
 
 def about_fourth_moments(kappa: float, own: Mapping[str, Any], gaussian: Mapping[str, Any]) -> list[Caution]:

@@ -11,6 +11,7 @@ from gladient._types import Array
 from gladient.data.cautions import Caution
 from gladient.data.estimate import GATES, Estimated, PredictedGate, estimate_setting
 from gladient.data.folds import clustered_error, folds_of
+from gladient.data.intervals import mean_intervals
 from gladient.data.prompt import Prompt, Prompts
 
 __all__ = ["Compared", "CrossFit", "Fold", "HeldOut", "cross_fit", "held_out"]
@@ -23,12 +24,15 @@ class Compared:
     Attributes:
         predicted, predicted_error: mean over the folds; the standard error is that of the estimate from all prompts.
         measured, measured_error: mean over the prompts, each held out once; its standard error is clustered.
+        low, high: the ends of the measured one's 95% interval, by the bootstrap over clusters.
     """
 
     predicted: float
     predicted_error: float
     measured: float
     measured_error: float
+    low: float = -math.inf
+    high: float = math.inf
 
     @property
     def z(self) -> float:
@@ -62,12 +66,14 @@ class HeldOut:
         prompts, clusters: all of them, and the cluster of each.
         estimated: the setting, from all of them.
         folds: the blocks; every prompt is held out once.
+        names: what each prompt is called; empty if they have numbers alone.
     """
 
     prompts: Sequence[Prompt]
     clusters: Sequence[Hashable]
     estimated: Estimated
     folds: tuple[Fold, ...]
+    names: Sequence[str] = ()
 
     @cached_property
     def gathered(self) -> Prompts:
@@ -77,7 +83,7 @@ class HeldOut:
     @cached_property
     def warnings(self) -> tuple[Caution, ...]:
         """Cautions about the estimate, and about folds whose held-out prompts differ from the others."""
-        found = list(self.estimated.warnings)
+        found = list(self.estimated.doubts)
         for number, fold in enumerate(self.folds, start=1):
             cautions = fold.estimated.check(self.gathered.take(fold.held_out))
             found += [Caution(c.kind, f"fold {number} of {len(self.folds)}: {c.message}") for c in cautions]
@@ -99,23 +105,33 @@ class HeldOut:
                 errors[name][fold.held_out] = found
                 predicted[name][fold.held_out] = rungs[name].risk
         gates, base = self.estimated.predict_ladder(n), "linear_attention"
+        gains = {name: (predicted[base] - predicted[name], errors[base] - errors[name]) for name in GATES}
         return CrossFit(
             of=self,
+            n=tuple(self.estimated.setting.n.tolist() if n is None else n),
             errors=errors,
-            risks={
-                name: _compared(predicted[name], gates[name].risk_error, errors[name], self.clusters) for name in GATES
-            },
-            gains={
-                name: _compared(
-                    predicted[base] - predicted[name],
-                    gates[name].gain_error,
-                    errors[base] - errors[name],
-                    self.clusters,
-                )
-                for name in GATES
-            },
+            risks=self._compared(
+                {name: (predicted[name], errors[name]) for name in GATES}, [gates[name].risk_error for name in GATES]
+            ),
+            gains=self._compared(gains, [gates[name].gain_error for name in GATES]),
             gates=gates,
         )
+
+    def _compared(self, of: dict[str, tuple[Array, Array]], errors: Sequence[float]) -> dict[str, Compared]:
+        """Predictions and measurements of each prompt, by name, as one number each."""
+        intervals = mean_intervals(np.column_stack([measured for _, measured in of.values()]), self.clusters)
+        return {
+            name: Compared(
+                float(predicted.mean()),
+                error,
+                float(measured.mean()),
+                clustered_error(measured, self.clusters),
+                *interval,
+            )
+            for (name, (predicted, measured)), error, interval in zip(
+                of.items(), errors, intervals.tolist(), strict=True
+            )
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +140,7 @@ class CrossFit:
 
     Attributes:
         of: the prompts and their folds.
+        n: examples of each source that a prompt shows.
         errors: of every gate family's step on each prompt, in the units of the risks.
         risks: the risk of every gate family, in units of the labels' mean square after the fit to all.
         gains: the gain of every gate family over linear attention.
@@ -131,6 +148,7 @@ class CrossFit:
     """
 
     of: HeldOut
+    n: tuple[int, ...]
     errors: dict[str, Array]
     risks: dict[str, Compared]
     gains: dict[str, Compared]
@@ -160,6 +178,7 @@ def held_out(
     folds: int = 5,
     gap: int = 0,
     intercept: bool = False,
+    names: Sequence[str] = (),
     done: Callable[[], None] = lambda: None,
 ) -> HeldOut:
     """Hold each block of clusters out, and estimate the setting from the others.
@@ -171,7 +190,8 @@ def held_out(
 
     def estimate(chosen: np.ndarray) -> Estimated:
         some = [labels[i] for i in chosen.tolist()]
-        return estimate_setting(gathered.take(chosen), clusters=some, n=n, intercept=intercept)
+        own = [names[i] for i in chosen.tolist()] if names else [f"prompt {i + 1}" for i in chosen.tolist()]
+        return estimate_setting(gathered.take(chosen), clusters=some, n=n, intercept=intercept, names=own)
 
     blocks = folds_of(labels, folds, gap)
     whole, parts = estimate(np.arange(len(prompts))), []
@@ -187,7 +207,7 @@ def held_out(
             done()
         except ValueError as error:
             raise ValueError(f"with fold {number} of {folds} held out, {error}") from None
-    return HeldOut(prompts=prompts, clusters=labels, estimated=whole, folds=tuple(parts))
+    return HeldOut(prompts=prompts, clusters=labels, estimated=whole, folds=tuple(parts), names=names)
 
 
 def cross_fit(
@@ -198,6 +218,7 @@ def cross_fit(
     folds: int = 5,
     gap: int = 0,
     intercept: bool = False,
+    names: Sequence[str] = (),
 ) -> CrossFit:
     """Predict every gate family's risk and gain from some clusters, and measure both on the others.
 
@@ -210,12 +231,10 @@ def cross_fit(
         gap: clusters on either side of a held-out block that are left out too; for prompts that share examples with
             those of neighbouring clusters.
         intercept: see `estimate_setting`.
+        names: see `estimate_setting`.
 
     Raises:
         ValueError: as `estimate_setting` does, or if folds are fewer than two or more than the clusters.
     """
-    return held_out(prompts, clusters=clusters, n=n, folds=folds, gap=gap, intercept=intercept).compare()
-
-
-def _compared(predicted: Array, error: float, measured: Array, labels: Sequence[Hashable]) -> Compared:
-    return Compared(float(predicted.mean()), error, float(measured.mean()), clustered_error(measured, labels))
+    found = held_out(prompts, clusters=clusters, n=n, folds=folds, gap=gap, intercept=intercept, names=names)
+    return found.compare()

@@ -11,7 +11,7 @@ from gladient._types import Array, ArrayLike, Float
 from gladient.data import cautions
 from gladient.data.cautions import Caution
 from gladient.data.moments import moments
-from gladient.data.nearest import Nearest, nearest
+from gladient.data.nearest import Nearest, NoSpreadError, nearest
 from gladient.data.prompt import Prompt, Prompts
 from gladient.data.transform import Transform, standardise
 from gladient.landscape import KeyGate, Reduced, Rung, ladder, reduce
@@ -79,10 +79,15 @@ class Estimated:
     @cached_property
     def warnings(self) -> tuple[Caution, ...]:
         """What may be wrong with a prediction, and what to believe then."""
-        own, gaussian = self.predict_ladder(), self.predict_ladder(features="gaussian")
+        own = self.predict_ladder()
         gains = {name: (own[name].gain, own[name].gain_error) for name in ("scalar_gate", "value_gate")}
-        moments = cautions.about_fourth_moments(self.kappa, own, gaussian)
-        return (*self.seen, *moments, *cautions.about_gain(gains))
+        return (*self.doubts, *cautions.about_gain(gains))
+
+    @cached_property
+    def doubts(self) -> tuple[Caution, ...]:
+        """The warnings but that of small gains, of which held-out data tell more."""
+        moments = cautions.about_fourth_moments(self.kappa, self.rungs(), self.rungs(features="gaussian"))
+        return (*self.seen, *moments)
 
     def predict_ladder(self, n: Sequence[int] | None = None, *, features: Features = "own") -> dict[str, PredictedGate]:
         """Risk, gain over linear attention and weights of every gate family, with standard errors.
@@ -132,6 +137,7 @@ def estimate_setting(
     clusters: Sequence[Hashable] | None = None,
     n: Sequence[int] | None = None,
     intercept: bool = False,
+    names: Sequence[str] = (),
 ) -> Estimated:
     r"""The multitask setting nearest to real prompts: unbiased moments, whatever the distributions.
 
@@ -147,6 +153,7 @@ def estimate_setting(
         clusters: each prompt's cluster; prompts that share data belong to one. Each prompt is its own if not given.
         n: examples of each source in a prompt; not needed if all prompts have as many.
         intercept: whether each task has a level of its own: a 1 before the features.
+        names: what each prompt is called in errors; its number if not given.
 
     Raises:
         ValueError: if prompts have different roles, features or (without n) counts, there are fewer than two clusters,
@@ -173,7 +180,12 @@ def estimate_setting(
     first = standardise(gathered, intercept=intercept)
     white = first.prompts(gathered)
     found = moments(white, block)
-    points = tuple(nearest(found, b, counts) for b in range(len(found.yy)))
+    try:
+        points = tuple(nearest(found, b, counts) for b in range(len(found.yy)))
+    except NoSpreadError as error:
+        raise ValueError(
+            cautions.about_no_spread(white, error.role, error.variance, names, intercept=intercept)
+        ) from None
     point = points[0]
     transform = replace(first, map=point.map, scale=first.scale * point.scale)
     return Estimated(

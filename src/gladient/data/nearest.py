@@ -8,12 +8,25 @@ from gladient._types import Array, Float
 from gladient.data.moments import FeatureMoments
 from gladient.prompts import MultitaskSetting
 
-__all__ = ["Nearest", "nearest"]
+__all__ = ["Nearest", "NoSpreadError", "nearest"]
 
 _FLAT = 1e-9  # variance of white features that is rounding; it is 1 with all blocks
 # Least variance of a role with a block left out, as a part of the strongest one's: so small that the jackknife sees how
 # little is known, and above 0, so that there is a setting at all.
 _LEAST = 1e-3
+
+
+class NoSpreadError(ValueError):
+    """The tasks of a role do not differ as far as the prompts tell.
+
+    Attributes:
+        role: its place from 0.
+        variance: the estimated one of its coefficients, 0 or below.
+    """
+
+    def __init__(self, role: int, variance: float) -> None:
+        super().__init__(f"the tasks of role {role + 1} have an estimated variance of {variance:.3g}")
+        self.role, self.variance = role, variance
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +56,8 @@ def nearest(found: FeatureMoments, b: int, n: np.ndarray) -> Nearest:
     matrix, where features are white and E[y²] = 1.
 
     Raises:
-        ValueError: if the tasks of a role do not differ at all as far as the prompts can tell, no prompt has two
-            examples of a role, or a feature varies in one block alone.
+        NoSpreadError: if the tasks of a role do not differ at all as far as the prompts can tell.
+        ValueError: if no prompt has two examples of a role, or a feature varies in one block alone.
     """
     values, vectors = np.linalg.eigh(found.xx[b])
     if values[0] <= _FLAT:
@@ -68,10 +81,7 @@ def nearest(found: FeatureMoments, b: int, n: np.ndarray) -> Nearest:
         strength = strength.clip(_LEAST * strength.max())
     if (strength <= 0).any():
         k = int(np.argmin(strength))
-        raise ValueError(
-            f"the tasks of role {k + 1} of {len(own)} do not differ (the estimated variance of their coefficients is "
-            f"{strength[k]:.3g}): no weights help; the one fit to all examples is what the data support"
-        )
+        raise NoSpreadError(k, float(strength[k]))
     np.fill_diagonal(traces, strength)
     R = _correlations(traces / np.sqrt(strength[:, None] * strength))
     Omega = np.nanmean(C[np.diag_indices(len(C))], axis=0)
