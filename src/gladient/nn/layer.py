@@ -279,7 +279,7 @@ class GatedLinearAttention(nn.Module):
         """Mamba-3's write, with Δ = -log g before its rate."""
         mix = self._split_heads(cast(TokenStep, self.mix)(tokens))[..., 0]
         state, step = options.pop("initial_state", None), -log_gates[..., 0]
-        q = q.expand(-1, len(k[0]), -1, -1)  # one query is the last token's
+        q = q.expand(-1, k.shape[1], -1, -1)  # one query is the last token's
         angles = self._angles(tokens)
         angles = None if angles is None else angles * step[..., None]
         return mamba3(q, k, v, options.pop("g"), step, mix, angles, state=state, **options)
