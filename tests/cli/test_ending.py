@@ -150,7 +150,7 @@ def test_a_broken_pipe_elsewhere_is_an_error(capfd, monkeypatch):
         (["bench", "--level", "v9"], "bench left the package; in a clone of the repository"),
         (["map", "--over", "v9"], "--over is 'v9'; choose one of linear, gate"),
         (["reproduce", "--figure", "dleta"], "there is no figure 'dleta'; did you mean delta?"),
-        (["data", "--task", "t"], "FILE, --target, --features, --role must be given; see gladient data --help"),
+        (["data", "--task", "t"], "FILE, --target, --features must be given; see gladient data --help"),
         ([], "no command is given; it comes first: reproduce, sweep"),
     ],
 )
