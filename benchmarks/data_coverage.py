@@ -2,7 +2,7 @@
 
     python -m benchmarks.data_coverage [--sets 40] [--prompts 80] [--kinds equal drift]
 
-Two sources of 6 examples, 4 queries, 2 features. True gain: of the value gate's very steps that were measured, on 40
+Two sources of 6 examples, 4 queries, 2 features. The true gain is that of the same fitted value gate, on 40
 times as many fresh prompts of the same kind and the same times. Coverage: the share of data sets whose 95% interval of
 that gate's measured gain holds the true one: ± 1.96 standard errors, the percentile bootstrap, the studentised one, and
 the wider of that and Student's, which `gladient` uses; then that of the predicted gain. Wrong: the share of data sets
@@ -29,7 +29,7 @@ KINDS = ("helps", "does not help", "cannot be told", "the model fails", "refused
 
 @dataclass(frozen=True)
 class Made:
-    """A kind of data: how its tasks, features and labels differ from Gaussian ones that are drawn anew.
+    """A kind of data: how its tasks, features and labels differ from fresh Gaussian ones.
 
     Attributes:
         r: correlations of both sources' tasks with the query's, and between them.
@@ -44,7 +44,7 @@ class Made:
         level: standard deviation of a task's level, which is not estimated.
         n: examples of a source, least and most.
         spread: standard deviation of each feature.
-        mean: of the tasks: coefficients that all have.
+        mean: coefficients that all tasks have in common.
         shown: examples of a source that a prompt shows; all if None.
     """
 

@@ -45,7 +45,9 @@ class Case:
     def title(self) -> str:
         """One line that names the case."""
         if self.turns != "none":
-            return f"{self.turns}, B={self.B} T={self.T} H={self.H} K={self.K} V={self.V}, {self.K // 4} angles a head"
+            return (
+                f"{self.turns}, B={self.B} T={self.T} H={self.H} K={self.K} V={self.V}, {self.K // 4} angles per head"
+            )
         what = "last query" if self.last else "one token" if self.step else "all outputs"
         rule = "delta rule, " if self.delta else "generalised delta rule, " if self.general else ""
         gates = f"{rule}{self.family} gates"

@@ -262,6 +262,8 @@ def test_bad_arguments() -> None:
         extract(ResidualModel(LAYOUT.width, [LayerConfig()], seeds=[0, 1]).double(), prompts(), LAYOUT)
     with pytest.raises(ValueError, match="layer 0 has normalise='keys', which no WPGD step has"):
         extract(ResidualModel(LAYOUT.width, [LayerConfig(normalise="keys")]).double(), prompts(), LAYOUT)
+    with pytest.raises(ValueError, match="layer 0 has key_bias, which no WPGD step has"):
+        extract(ResidualModel(LAYOUT.width, [LayerConfig(key_bias=True)]).double(), prompts(), LAYOUT)
     with pytest.raises(ValueError, match="layer 0 has norm, which no WPGD step has"):
         extract(ResidualModel(LAYOUT.width, [presets.gla(LAYOUT.width)]).double(), prompts(), LAYOUT)
     with pytest.raises(ValueError, match="the stack holds members 0 to 0"):

@@ -221,5 +221,5 @@ def test_bad_arguments() -> None:
     made = construct_rotating_gate(P, omega, LAYOUT)
     with pytest.raises(ValueError, match="in tokens of 9"):
         turns(made, replace(LAYOUT, n=(3, 1)))
-    with pytest.raises(ValueError, match="layer 0 has rotation='token' and key_bias=False; layers of a stack"):
+    with pytest.raises(ValueError, match="layer 0 has rotation='token'; the layers of a stack have none"):
         extract_stack(residual_model(made, LAYOUT), LAYOUT)

@@ -168,7 +168,7 @@ def _drifting(options: Mapping[str, Any]) -> "MultitaskSetting":
     _require_drift_alone(options)
     T, drift, d = _count("T", options["T"]), options["drift"], _count("d", options["d"])
     if not 0.0 <= drift <= 1.0:
-        raise ValueError(f"drift is {drift!r}; it lies between 0 (each example has a task of its own) and 1 (one task)")
+        raise ValueError(f"drift is {drift!r}; choose a number from 0 (a new task for each example) to 1 (one task)")
     require_memory(6.0 * (float(d) * d + float(T) * T), f"a setting with {T} examples and {d} features")
     return MultitaskSetting.drifting(T, drift, d=d, sigma2=options.get("sigma2", 0.0))
 

@@ -43,7 +43,7 @@ class Features:
 
     Attributes:
         X: [rows, d].
-        names: of the d columns.
+        names: the names of the d columns.
         said: what became of categories, in sentences.
     """
 

@@ -12,7 +12,7 @@ from gladient.data.prompt import Prompts
 
 __all__ = ["Culprit", "culprits"]
 
-OWN_LEVEL = 0.25  # share of the features' variance that a task's examples have in common; 0 where they are drawn anew
+OWN_LEVEL = 0.25  # share of the features' variance that a task's examples share; 0 where every example is fresh
 BEYOND = 0.25  # share of queries outside the range of their sources beyond what chance puts there
 
 
@@ -69,7 +69,7 @@ def _outliers(errors: Array, white: Prompts, names: Sequence[str]) -> Iterator[C
 
 
 def _features(white: Prompts) -> Iterator[Culprit]:
-    """Features that hardly vary within a task: x_i · x_j of two examples of one task is 0 in the mean if drawn anew."""
+    """Features that hardly vary within a task: E x_i · x_j over two examples of one task is 0 if both are fresh."""
     several = [role for role in white.roles if (role.n > 1).any()]
     pairs = [np.sum(role.totals(role.X) ** 2) - np.sum(role.X**2) for role in several]
     X = np.concatenate([role.X for role in several]) if several else np.zeros((0, 0))

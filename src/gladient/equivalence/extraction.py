@@ -235,6 +235,7 @@ def check_plain(model: ResidualModel, *, bonus: bool = False) -> None:
         found = {"norm": config.norm, "output_gate": config.output_gate, "bonus": config.bonus and not bonus}
         found[f"write={config.write!r}"] = config.write != "plain"
         found[f"normalise={config.normalise!r}"] = config.normalise != "none"
+        found["key_bias"] = config.key_bias
         for name, present in found.items():
             if present:
                 raise ValueError(f"layer {number} has {name}, which no WPGD step has; extract plain layers")

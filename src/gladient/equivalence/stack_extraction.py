@@ -53,10 +53,9 @@ def extract_stack(model: ResidualModel, layout: PromptLayout) -> Stack:
         )
     check_plain(model, bonus=True)
     for number, config in enumerate(model.configs):
-        if config.rotation != "none" or config.key_bias:
+        if config.rotation != "none":
             raise ValueError(
-                f"layer {number} has rotation={config.rotation!r} and key_bias={config.key_bias}; layers of a stack "
-                "have neither: see extract"
+                f"layer {number} has rotation={config.rotation!r}; the layers of a stack have none: see extract"
             )
     with torch.no_grad():
         found = _Found(model.spare, layout)

@@ -42,7 +42,8 @@ class GatedLinearAttention(nn.Module):
 
     Inside `torch.autocast` a layer computes what it computes outside, states included. With half precision parameters
     the products of tokens and weights are rounded, as a Linear's are; gates, steps, lengths, norms and states are
-    float32. Fixed decays are the config's numbers whatever the parameters went through.
+    float32. Fixed decays are the config's numbers whatever the parameters went through; fixed angles are learned, and
+    as parameters of half precision they are rounded, which adds up from token to token.
 
     Args:
         width: numbers in a token, D.
