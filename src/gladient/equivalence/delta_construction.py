@@ -39,9 +39,9 @@ def construct_delta(rules: Sequence[DeltaRule], template: Tensor | Float[Array, 
         A model of one member in the dtype of the rules.
 
     Raises:
-        ValueError: if the rules differ in shape, dtype or keys, are made for each prompt, or divide labels by lengths
-            ("nlms"); if a keep is outside [0, 1], a write outside [0, 2] or an erase is not keep · write; or if the
-            features cannot tell tokens apart that the rules do.
+        ValueError: if the rules differ in shape, dtype or keys, are made for each prompt, turn, or divide labels by
+            lengths ("nlms"); if a keep is outside [0, 1], a write outside [0, 2] or an erase is not keep · write; or if
+            the features cannot tell tokens apart that the rules do.
 
     Convention: numbers of 0, and of 1 or the largest step, are sigmoids of ∓40, which differ from them by 4e-18.
     Source: derived, for the layers of arXiv 2406.06484 and 2412.06464.
@@ -125,6 +125,8 @@ def _check(rules: Sequence[DeltaRule]) -> DeltaRule:
     if first.keys == "nlms":
         raise ValueError("keys is 'nlms', which divides labels by the length of x; layers have 'gaussian' or 'unit'")
     for number, rule in enumerate(rules):
+        if rule.angles is not None:
+            raise ValueError(f"rule {number} has angles; no layer is made of one but by `construct_rotating_delta`")
         _check_numbers(number, rule)
     return first
 

@@ -23,7 +23,8 @@ class DeltaRule:
     $$ s_t = p_t\, s_{t-1} - q_t\, k_t (k_t^\top s_{t-1}) + w_t\, v_t k_t, \quad s_0 = 0, \qquad b_t = P_q s_t $$
 
     with a number p, q and w for each token. Where p = 1 and q = w = β this is online gradient descent: a step of size β
-    down the slope of $\tfrac12 (v_t - k_t^\top s)^2$. Where q = 0 it is one `Step` of WPGD with gates p.
+    down the slope of $\tfrac12 (v_t - k_t^\top s)^2$. Where q = 0 it is one `Step` of WPGD with gates p. Where the
+    state turns, token t's key is turned by the sum of all angles up to it, and so is what it reads.
 
     Args:
         P_k: what makes a feature a key, [d, m].
@@ -33,10 +34,12 @@ class DeltaRule:
         write: w of each token, [T] or [B, T].
         keys: "gaussian": k = P_kᵀx, v = y; "unit": k is divided by its norm; "nlms": k and v are both divided by it. A
             key of 0, such as a delimiter's, stays 0.
+        angles: by what each token turns the state's first P pairs of channels, (2i, 2i + 1), [T, P] or [B, T, P]; None
+            if nothing turns.
 
     Raises:
-        ValueError: if P_k and P_q differ in shape, or keep, erase and write in tokens; if the keys are unknown; if the
-            prompt does not fit the rule.
+        ValueError: if P_k and P_q differ in shape, or keep, erase, write and angles in tokens; if there are more angles
+            than pairs; if the keys are unknown; if the prompt does not fit the rule.
 
     Convention: Gated DeltaNet decays first and erases from the decayed state: p = α, q = αβ, w = β; DeltaNet: α = 1.
     Source: arXiv 2102.11174 and 2412.06464, with erase and write apart as in 2605.22791.
@@ -53,6 +56,7 @@ class DeltaRule:
     erase: Float[Tensor, "..."]
     write: Float[Tensor, "..."]
     keys: str = "gaussian"
+    angles: Float[Tensor, "..."] | None = None
 
     def __post_init__(self) -> None:
         if self.P_k.shape != self.P_q.shape:
@@ -61,6 +65,11 @@ class DeltaRule:
         shapes = {name: list(getattr(self, name).shape) for name in ("keep", "erase", "write")}
         if any(len(shape) not in (1, 2) or shape[-1] != shapes["keep"][-1] for shape in shapes.values()):
             raise ValueError(f"the shapes are {shapes}; give each [T] or [B, T], with the same number of tokens T")
+        if self.angles is not None:
+            shape, T, pairs = list(self.angles.shape), shapes["keep"][-1], self.P_k.shape[1] // 2
+            if len(shape) not in (2, 3) or shape[-2] != T or shape[-1] > pairs or self.P_k.shape[1] % 2:
+                wanted = f"[{T}, P] or [B, {T}, P] with P at most {pairs}, for an even number of key channels"
+                raise ValueError(f"angles has shape {shape} beside P_k {list(self.P_k.shape)}; give {wanted}")
         if self.keys not in _KEYS:
             raise ValueError(f"keys is {self.keys!r}; choose one of {', '.join(_KEYS)}")
 
@@ -118,13 +127,13 @@ class DeltaRule:
             moved = per_label[:, t] * y[:, t] - self.erase[..., t] * seen
             s = self.keep[..., t, None] * s + moved[:, None] * k[:, t]
             after.append(s)
-        return Estimates(x, (torch.stack(after, 1) @ self.P_q.T)[None])
+        return Estimates(x, (self._turned(torch.stack(after, 1), -1.0) @ self.P_q.T)[None])
 
     @outside_autocast
     def label_weights(self, x: Float[Tensor, "B T d"]) -> Float[Tensor, "B T"]:
         """What each label counts in the query's prediction: the pass backwards, from what the query reads."""
         k, per_label = self._keys(x)
-        read, weights = x[:, -1] @ self.P_q, []
+        read, weights = self._turned(x @ self.P_q)[:, -1], []
         for t in reversed(range(x.shape[1])):
             seen = (k[:, t] * read).sum(1)
             weights.append(per_label[:, t] * seen)
@@ -136,10 +145,19 @@ class DeltaRule:
         d, T = self.P_k.shape[0], self.keep.shape[-1]
         if x.shape[1:] != (T, d):
             raise ValueError(f"x has shape {tuple(x.shape)}; the rule is made for [B, {T}, {d}]")
-        k = x @ self.P_k
+        k = self._turned(x @ self.P_k)
         norm = torch.ones_like(k[..., 0]) if self.keys == "gaussian" else k.norm(dim=2)
         over = 1.0 / torch.where(norm > 0, norm, torch.inf)  # 0 for a key of 0: no NaN, in gradients neither
         return k * over[..., None], self.write * (over if self.keys == "nlms" else torch.ones_like(over))
+
+    def _turned(self, z: Float[Tensor, "B T m"], sign: float = 1.0) -> Float[Tensor, "B T m"]:
+        """Each token's channels turned by the sum of all angles up to it, or back."""
+        if self.angles is None:
+            return z
+        phase = sign * self.angles.cumsum(-2)
+        pairs, P = torch.view_as_complex(z.unflatten(-1, (-1, 2)).contiguous()), phase.shape[-1]
+        first = pairs[..., :P] * torch.polar(torch.ones_like(phase), phase)
+        return torch.view_as_real(torch.cat([first, pairs[..., P:]], -1)).flatten(-2)
 
 
 def _by_token(name: str, values: ArrayLike | Tensor, layout: PromptLayout, query: float) -> Float[Tensor, " T"]:
