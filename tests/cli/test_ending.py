@@ -140,6 +140,8 @@ def test_a_broken_pipe_elsewhere_is_an_error(capfd, monkeypatch):
         (["risk", "--d"], "--d stands without a value"),
         (["risk", "5"], "5 follows no option that takes it"),
         (["risk", "--sigma", "3"], "there is no option --sigma; did you mean --sigma2?"),
+        (["sweep", "--drift", "0.5"], "there is no option --drift; see gladient sweep --help"),
+        (["data", "-", "--target"], "--target stands without a value; type one after it"),
         (["train", "--sedes", "3"], "there is no option --sedes; did you mean --seed?"),
         (["lens", "demo", "-n", "3"], "there is no option -n; see gladient lens --help"),
         (["rsik"], "there is no command 'rsik'; did you mean risk?"),

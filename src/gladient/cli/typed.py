@@ -81,18 +81,20 @@ def _message(box: str, words: Sequence[str], known: Sequence[Option]) -> str:
     rows = [_FRAME.sub("", row).rstrip() for row in box.splitlines()[1:]]
     parts = [list(part) for rule, part in groupby(rows, lambda row: not row.strip("- ")) if not rule]
     said = " ".join(" ".join(parts[0]).split()).rstrip(".") if parts else "bad options"
+    if wrong := _unknown(words, _names(known)):  # first of all: what else is said may follow from it
+        return wrong
     if said.startswith("Unrecognized options: "):
-        return _unknown(said.partition(": ")[2], words, _names(known))
+        return f"{said.partition(': ')[2]} follows no option that takes it"
     if said.startswith("Missing from"):
         # names stand 4 to 6 columns in, what explains them farther
         named = {row.split()[0] for row in parts[0] if re.match(r" {4,6}\S", row)}
         lacking = [o.name for o in known if o.required and (o.name in named or (o.has_place and named - _names(known)))]
         return f"{', '.join(lacking)} must be given"
     if choice := re.fullmatch(r"invalid choice (.*) for argument '(.*)'\. Expected one of \((.*)\)", said):
-        wrong, option, right = choice.groups()
-        return f"{option} is {wrong}; choose one of {right.replace(chr(39), '')}"
-    if value := re.match(r"Missing value for argument '(.*?)'", said):
-        return f"{value[1]} stands without a value; type one after it"
+        value, option, right = choice.groups()
+        return f"{option} is {value}; choose one of {right.replace(chr(39), '')}"
+    if lone := re.match(r"Missing value for argument '(.*?)'", said):
+        return f"{lone[1]} stands without a value; type one after it"
     return said.removeprefix("Error parsing ")
 
 
@@ -100,9 +102,10 @@ def _names(known: Sequence[Option]) -> set[str]:
     return {option.name for option in known if not option.has_place}
 
 
-def _unknown(said: str, words: Sequence[str], names: Collection[str]) -> str:
+def _unknown(words: Sequence[str], names: Collection[str]) -> str:
+    """Which option is none of the command's; nothing if all are."""
     for word in words:
         head = _head(word)
-        if head.startswith("-") and head not in names and not re.match(r"-[\d.]", head):
+        if re.match(r"--?[^\W\d]", head) and head not in names:  # not -0.2, nor - for standard input
             return f"there is no option {head}{did_you_mean(head, names)}"
-    return f"{said} follows no option that takes it"
+    return ""
