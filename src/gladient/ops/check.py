@@ -112,7 +112,7 @@ def warn_layout(k: Tensor, H: int) -> None:
     if 1 < k.shape[1] < H and not torch.compiler.is_compiling():
         suspicion = f"k has shape {_shape(k)}, fewer tokens than the {H} heads"
         cure = "the order is [B, T, H, K]; if yours is [B, H, T, K], call .transpose(1, 2)"
-        warnings.warn(f"{suspicion}: {cure}", LayoutWarning, stacklevel=3)
+        warnings.warn(f"{suspicion}: {cure}", LayoutWarning, stacklevel=4)  # of who called the public function
 
 
 def _ends(K: int, V: int) -> dict[str, tuple[int, ...]]:

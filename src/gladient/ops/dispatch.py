@@ -1,7 +1,7 @@
 """The public operators: they check their arguments, pick a backend, and run it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +12,7 @@ from gladient.ops import eager, fla, native
 from gladient.ops.call import Backend, Call, Form, Read, prepare
 from gladient.ops.check import check_option, warn_layout
 from gladient.ops.function import visible
+from gladient.ops.native.steps import Step, likeness, repeated
 
 __all__ = [
     "gated_linear_attention",
@@ -21,6 +22,9 @@ __all__ = [
     "BACKENDS",
     "first_willing",
 ]
+
+_MOST_STEPS = 1024  # a model has a few kinds of calls; a service whose batches grow and shrink has many
+_steps: dict[Hashable, Step | None] = {}  # what was checked, of calls of one token
 
 # The first that is willing runs: fla asks for CUDA, native for CPU cores and a library, eager for nothing.
 BACKENDS: dict[str, ModuleType] = {"fla": fla, "native": native, "eager": eager}
@@ -105,29 +109,28 @@ def gated_linear_attention(
     >>> o.flatten().tolist(), state.flatten().tolist()
     ([2.0, 3.0, 3.5], [1.75, 1.75])
     """
-    call = prepare(
-        q,
-        k,
-        v,
-        g=g,
-        gk=gk,
-        gv=gv,
-        G=G,
-        A=A,
-        dt=dt,
-        scale=scale,
-        initial_state=initial_state,
-        output_final_state=output_final_state,
-        form=form,
-        chunk_size=chunk_size,
-        read=read,
-        bonus=bonus,
-        cu_seqlens=cu_seqlens,
-        check_values=check_values,
-        inplace=inplace,
-    )
-    warn_layout(call.k, call.heads)
-    return run_call(call, backend, initial_state)
+    given = {
+        "q": q,
+        "k": k,
+        "v": v,
+        "g": g,
+        "gk": gk,
+        "gv": gv,
+        "G": G,
+        "A": A,
+        "dt": dt,
+        "scale": scale,
+        "initial_state": initial_state,
+        "output_final_state": output_final_state,
+        "form": form,
+        "chunk_size": chunk_size,
+        "read": read,
+        "bonus": bonus,
+        "cu_seqlens": cu_seqlens,
+        "check_values": check_values,
+        "inplace": inplace,
+    }
+    return _run(given, backend, known_layout=False)
 
 
 def gated_delta_rule(
@@ -207,27 +210,26 @@ def gated_delta_rule(
     """
     if not isinstance(beta, Tensor):
         raise TypeError(f"beta is {type(beta).__name__}; it must be a torch.Tensor of write strengths, [B, T, heads]")
-    call = prepare(
-        q,
-        k,
-        v,
-        g=g,
-        gk=gk,
-        beta=beta,
-        erase=erase,
-        erase_keys=erase_keys,
-        scale=scale,
-        initial_state=initial_state,
-        output_final_state=output_final_state,
-        form=form,
-        chunk_size=chunk_size,
-        read=read,
-        cu_seqlens=cu_seqlens,
-        check_values=check_values,
-        inplace=inplace,
-    )
-    warn_layout(call.k, call.heads)
-    return run_call(call, backend, initial_state)
+    given = {
+        "q": q,
+        "k": k,
+        "v": v,
+        "g": g,
+        "gk": gk,
+        "beta": beta,
+        "erase": erase,
+        "erase_keys": erase_keys,
+        "scale": scale,
+        "initial_state": initial_state,
+        "output_final_state": output_final_state,
+        "form": form,
+        "chunk_size": chunk_size,
+        "read": read,
+        "cu_seqlens": cu_seqlens,
+        "check_values": check_values,
+        "inplace": inplace,
+    }
+    return _run(given, backend, known_layout=False)
 
 
 def generalized_delta_rule(
@@ -300,42 +302,51 @@ def generalized_delta_rule(
     for name, x in (("a", a), ("b", b)):
         if not isinstance(x, Tensor):
             raise TypeError(f"{name} is {type(x).__name__}; it must be a torch.Tensor, [B, T, heads, K]")
-    call = prepare(
-        q,
-        k,
-        v,
-        a=a,
-        b=b,
-        g=g,
-        gk=gk,
-        scale=scale,
-        initial_state=initial_state,
-        output_final_state=output_final_state,
-        form=form,
-        chunk_size=chunk_size,
-        read=read,
-        cu_seqlens=cu_seqlens,
-        check_values=check_values,
-        inplace=inplace,
-    )
-    warn_layout(call.k, call.heads)
-    return run_call(call, backend, initial_state)
+    given = {
+        "q": q,
+        "k": k,
+        "v": v,
+        "a": a,
+        "b": b,
+        "g": g,
+        "gk": gk,
+        "scale": scale,
+        "initial_state": initial_state,
+        "output_final_state": output_final_state,
+        "form": form,
+        "chunk_size": chunk_size,
+        "read": read,
+        "cu_seqlens": cu_seqlens,
+        "check_values": check_values,
+        "inplace": inplace,
+    }
+    return _run(given, backend, known_layout=False)
 
 
 def operate(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    backend: Backend = "auto",
-    initial_state: Tensor | None = None,
-    **options: Any,
+    q: Tensor, k: Tensor, v: Tensor, *, backend: Backend = "auto", **options: Any
 ) -> tuple[Tensor, Tensor | None]:
     """What the public operators do, a delta rule if `beta` or `a` is given, for callers that know their layout.
 
     A prompt may have fewer tokens than a layer has heads, so that a `LayoutWarning` would be a false alarm.
     """
-    return run_call(prepare(q, k, v, initial_state=initial_state, **options), backend, initial_state)
+    return _run({"q": q, "k": k, "v": v, **options}, backend, known_layout=True)
+
+
+def _run(given: dict[str, Any], backend: Backend, known_layout: bool) -> tuple[Tensor, Tensor | None]:
+    alike = likeness(given, backend) if run_call is _run_call else None  # else someone listens to all calls
+    if alike is not None and (step := _steps.get(alike)):
+        o, final = step(given)
+        return o, final if given.get("output_final_state") else None
+    call = prepare(**given)
+    if not known_layout:
+        warn_layout(call.k, call.heads)
+    found = run_call(call, backend, given.get("initial_state"))
+    if alike is not None and alike not in _steps and first_willing(call, backend) == "native":
+        if len(_steps) == _MOST_STEPS:
+            _steps.clear()
+        _steps[alike] = repeated(call, given)
+    return found
 
 
 def run_call(call: Call, backend: str, initial_state: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -382,3 +393,6 @@ def first_willing(call: Call, backend: str) -> str:
     if obstacle:
         raise RuntimeError(f"backend={backend!r} cannot run this: {obstacle}; use backend='auto'")
     return backend
+
+
+_run_call = run_call

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from gladient.ops.native.build import library
 
-__all__ = ["call"]
+__all__ = ["call", "prepared"]
 
 _NUMBERS = {torch.float32: "float", torch.float64: "double"}
 
@@ -22,6 +23,21 @@ def call(kernel: str, dtype: torch.dtype, *flags: int, **fields: int | float) ->
         raise TypeError(f"kernel {kernel!r} has no field {', '.join(values.keys() - zeros)}; it has {', '.join(zeros)}")
     # `zeros` has the struct's order, which `|` keeps; every field has eight bytes, so that there is no padding between.
     function(pack(*values.values()), *flags)
+
+
+def prepared(kernel: str, dtype: torch.dtype, names: Sequence[str], **fields: int | float) -> Callable[..., None]:
+    """The same as a function of the addresses of those names, for many calls whose other fields are these."""
+    function, zeros, pack = _kernel(kernel, dtype)
+    order, values = [*zeros], [*(zeros | fields).values()]
+    places = [order.index(name) for name in names]
+
+    def run(*addresses: int) -> None:
+        own = values.copy()  # other threads may run it at the same time
+        for place, address in zip(places, addresses, strict=True):
+            own[place] = address
+        function(pack(*own))
+
+    return run
 
 
 @functools.cache
