@@ -176,6 +176,7 @@ def test_the_rotating_rule_at_the_floor_is_found_again_and_isotropic() -> None:
     assert found.explained_isotropic == pytest.approx(1, abs=1e-12)
     assert rule.angles is not None
     assert best.gain is not None
+    assert best.turns is not None
     np.testing.assert_allclose(rule.angles[list(sampler.layout.delimiter_places), 0], best.turns, atol=1e-12)
     np.testing.assert_allclose(rule.P_q[:, 1::2], -best.gain * np.eye(4), atol=1e-9)
     np.testing.assert_allclose(rule.P_q[:, 0::2], 0, atol=1e-9)
