@@ -36,9 +36,9 @@ def count(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Every compilation from now on."""
     done, real = [], compiler.build
 
-    def counted(folder: Path, target: Path, *rest: object) -> bool:
+    def counted(folder: Path, target: Path, *rest: object) -> None:
         done.append(target)
-        return real(folder, target, *rest)  # type: ignore[arg-type]
+        real(folder, target, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(compiler, "build", counted)
     return done

@@ -80,5 +80,4 @@ def _compile(path: Path, name: str, extra: list[str]) -> None:
     _log.info("compiling %s into %s (once, half a minute)", _KERNELS, path)
     if sys.stderr.isatty():  # a person waits
         print("gladient: compiling its CPU kernels, once, about half a minute …", file=sys.stderr, flush=True)
-    if not compiler.build(_KERNELS, path, name, extra):
-        _log.warning("the compiler has no OpenMP: the native kernels run on one thread")
+    compiler.build(_KERNELS, path, name, extra)

@@ -17,7 +17,7 @@ __all__ = ["FLAGS", "build", "compiler", "march"]
 # No exceptions: none may leave a function that ctypes calls, and their machinery needs a young glibc.
 FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fno-exceptions", "-fno-math-errno", "-fno-trapping-math"]
 """What the compiler is given beside the level of the CPU."""
-# C++'s runtime inside, and bound inside: the object needs libgomp, libm and libc, whatever else the process has loaded.
+# Bound inside, whatever else the process has loaded; and what a compiler may still want of C++'s runtime stands inside.
 _ALONE = ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL", "-Wl,--gc-sections"]
 _ALONE += ["-Wl,-Bsymbolic-functions"]
 
@@ -55,11 +55,8 @@ def march(level: str) -> str:
     return "-march=native" if level == "native" else f"-march=x86-64-{level}"
 
 
-def build(folder: Path, target: Path, level: str, extra: Sequence[str] = ()) -> bool:
+def build(folder: Path, target: Path, level: str, extra: Sequence[str] = ()) -> None:
     """Compiles every .cpp of `folder` into the shared object `target`; its objects are left beside it.
-
-    Returns:
-        Whether it has OpenMP; a compiler without it still gives kernels, for one thread.
 
     Raises:
         OSError: with the compiler's first complaint.
@@ -68,17 +65,6 @@ def build(folder: Path, target: Path, level: str, extra: Sequence[str] = ()) -> 
     if not sources:
         raise OSError(f"no C++ sources in {folder}: the package is not whole, install it again")
     command = [*compiler(), *FLAGS, march(level), *extra]
-    for threads in (["-fopenmp"], []):
-        try:
-            _build([*command, *threads], sources, target)
-        except OSError as error:
-            problem = error
-        else:
-            return bool(threads)
-    raise problem
-
-
-def _build(command: list[str], sources: Sequence[Path], target: Path) -> None:
     objects = [target.with_name(f"{source.stem}.o") for source in sources]
     with ThreadPoolExecutor(min(len(sources), os.cpu_count() or 1)) as pool:
         jobs = [

@@ -2,6 +2,9 @@
 
 import ctypes
 import functools
+import logging
+import os
+import sys
 from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Any
@@ -13,6 +16,7 @@ from gladient.ops.native.build import library
 __all__ = ["call", "prepared"]
 
 _NUMBERS = {torch.float32: "float", torch.float64: "double"}
+_log = logging.getLogger(__name__)
 
 
 def call(kernel: str, dtype: torch.dtype, *flags: int, **fields: int | float) -> None:
@@ -42,10 +46,33 @@ def prepared(kernel: str, dtype: torch.dtype, names: Sequence[str], **fields: in
 
 @functools.cache
 def _kernel(kernel: str, dtype: torch.dtype) -> tuple[Any, dict[str, int], Any]:
-    loaded = library()
+    loaded = _threaded()
     described = getattr(loaded, f"{kernel}_fields")
     described.restype = ctypes.c_char_p
     names, codes = zip(*(field.split(":") for field in described().decode().split()), strict=True)
     function = getattr(loaded, f"{kernel}_{_NUMBERS[dtype]}")
     function.restype = None
     return function, dict.fromkeys(names, 0), Struct("".join(codes)).pack
+
+
+@functools.cache
+def _threaded() -> ctypes.CDLL:
+    """The library with PyTorch's loop over threads, which torch.set_num_threads and torch's own operators share."""
+    loaded = library()
+    take = loaded.take_loop
+    take.argtypes, take.restype = [ctypes.c_void_p], None
+    take(_loop())
+    if hasattr(os, "register_at_fork"):  # a forked process has none of the pool's threads, and would wait for them
+        os.register_at_fork(after_in_child=lambda: take(None))
+    return loaded
+
+
+def _loop() -> Any:
+    """`torch_parallel_for`, which PyTorch has since 2.10; None where it is missing."""
+    # By the module that needs it, wherever its library lies; Windows looks in no other library than the one that is named.
+    name = "torch_cpu.dll" if sys.platform == "win32" else torch._C.__file__
+    try:
+        return ctypes.cast(ctypes.CDLL(name).torch_parallel_for, ctypes.c_void_p)
+    except (AttributeError, OSError) as error:
+        _log.warning("the native kernels run on one thread: PyTorch %s lends no others (%s)", torch.__version__, error)
+        return None

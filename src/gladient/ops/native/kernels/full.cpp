@@ -5,8 +5,6 @@
 // memory once, rates never. The gradients of queries, keys and bonus are sums over all value channels: each tile
 // writes its share, and a second loop adds the shares in the order of the tiles.
 
-#include <memory>
-
 #include "gate.h"
 #include "problem.h"
 
@@ -31,15 +29,15 @@ template <class F, bool Rates> struct Tile {
 
   const Problem<F> &p;
   const Int vectors;                   // of a tile's value channels, n below
-  std::vector<Vec> memory;
+  Buffer<Vec> memory;
   Vec *S, *rest;                       // [K, n]: the state, and what rounding took from it
   Vec *v, *dt, *o;                     // [C, n]: a chunk's values, steps and outputs
   Vec *A;                              // [K, n]: rates
   Vec *starts, *dS, *d_rest;           // [span, K, n]: states before the chunks of a span; [K, n]
   Vec *d_o, *d_v, *d_dt;               // [C, n]
   Vec *slope, *d_A, *d_A_rest;         // [K, n]: what dt's gradient takes for A, 0 where A is -∞
-  std::vector<F> own;                  // [C]: Σ q u k of a token, the weight of its own value
-  std::vector<double> d_bonus;         // [K]
+  Buffer<F> own;                       // [C]: Σ q u k of a token, the weight of its own value
+  Buffer<double> d_bonus;              // [K]
   Int n = 0, h = 0, first = 0, t0 = 0, steps = 0;  // sequence, head, first value channel; the chunk's tokens
   Head at, at_q, at_k, at_v, at_G, at_dt;
 
@@ -58,7 +56,7 @@ template <class F, bool Rates> struct Tile {
       if (Rates) take(&slope, state), take(&d_A, state), take(&d_A_rest, state), take(&d_dt, chunk);
     };
     lay([&](Vec **, Int size) { used += size; });
-    memory.resize(used);
+    memory = Buffer<Vec>(used);
     used = 0;
     lay([&](Vec **x, Int size) { *x = memory.data() + used, used += size; });
   }
@@ -170,7 +168,7 @@ template <class F, bool Rates> struct Tile {
     const Int begin = p.offsets[n], end = p.offsets[n + 1], size = p.K * vectors;
     take(state(p.d_final, n), p.V, p.K, dS);
     std::fill_n(d_rest, size, Vec{});
-    std::fill(d_bonus.begin(), d_bonus.end(), 0.0);
+    std::fill_n(d_bonus.data(), p.K, 0.0);
     if (Rates) {
       const Vec infinite = Vec{} + std::numeric_limits<F>::lowest();
       for (Int i = 0; i < size; ++i) slope[i] = A[i] == infinite ? Vec{} : A[i], d_A[i] = d_A_rest[i] = Vec{};
@@ -282,12 +280,14 @@ template <class F, bool Rates> struct Tile {
 template <class F> struct Sum {
   F *sum;
   Int size, tiles;
-  std::unique_ptr<F[]> shares;
-  Sum(F *sum, Int size, Int tiles) : sum(sum), size(size), tiles(tiles), shares(sum && tiles > 1 ? new F[size * tiles] : nullptr) {}
-  F *share(Int tile) const { return shares ? shares.get() + tile * size : sum; }
+  bool apart;
+  Buffer<F> shares;
+  Sum(F *sum, Int size, Int tiles)
+      : sum(sum), size(size), tiles(tiles), apart(sum && tiles > 1), shares(apart ? size * tiles : 0, false) {}
+  F *share(Int tile) const { return apart ? shares.data() + tile * size : sum; }
   void add(Int threads) const {
     constexpr Int block = 4096;  // 16 KiB in float: the sum stays in the nearest cache while the shares pass
-    if (shares) parallel((size + block - 1) / block, threads, [&] {
+    if (apart) parallel((size + block - 1) / block, threads, [&] {
       return [&](Int job) {
         const Int begin = job * block, end = std::min(begin + block, size);
         std::copy(share(0) + begin, share(0) + end, sum + begin);

@@ -32,7 +32,7 @@ template <class F, Rule rule> template <class Take> void Lane<F, rule>::lay_move
     if (r + w == 0) return;
     for (Vec **y : {&k.d_read, &k.d_write}) take(y, of_key);
     for (Vec **y : {&key_pairs[r][w], &value_pairs[r][w]}) take(y, C * CN);
-    if (memory.empty() || !r) return;  // empty: sizes are being counted, and a null pointer stays where it is
+    if (!memory.data() || !r) return;  // null: sizes are being counted, and a null pointer stays where it is
     Side<F> &v = values[r][w];
     k.ahead = true, k.read = a + key.n, k.early = early_a + key.n, k.d_read += key.n;
     v.read = x + value.n, v.early = early_x + value.n;

@@ -10,7 +10,7 @@ namespace {
 template <class F> struct GeneralRecall : Recall<F> {
   using Base = Recall<F>;
   using Base::L, Base::p, Base::T, Base::reads, Base::rows, typename Base::Rows, typename Base::Vec;
-  std::vector<Vec> moves;  // [T]: b·y
+  Buffer<Vec> moves;  // [T]: b·y
 
   explicit GeneralRecall(const Problem<F> &p) : Base(p), moves(p.offsets[1]) {}
 

@@ -19,7 +19,7 @@ template <class F, Rule rule> struct Lane {
   const bool backwards, scalar;           // scalar gates alone
   const Int shift;                        // chunks read `shift` tokens behind their writes
   Int rows;                               // key channels with padding
-  std::vector<Vec> memory;
+  Buffer<Vec> memory;
   Side<F> key{}, value{};
   Side<F> error{}, missed{};              // correct: the same gates and writes, read by the keys that erase and by -dL/du
   Side<F> keys[2][2]{}, values[2][2]{};   // move: reads by q and -a, d_o and -dL/du, of writes k and b, v and u
@@ -50,7 +50,7 @@ template <class F, Rule rule> struct Lane {
     value.until_row = scalar ? until : ones, value.since_row = scalar ? since : ones;
     Int used = 0;
     lay([&](Vec **, Int size) { used += size; });
-    memory.resize(used);
+    memory = Buffer<Vec>(used);
     used = 0;
     lay([&](Vec **x, Int size) { *x = memory.data() + used, used += size; });
     for (Side<F> *side : {&key, &value})

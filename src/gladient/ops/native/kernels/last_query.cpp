@@ -226,10 +226,16 @@ template <class F> struct Worker {
   using Vec = typename Vector<F>::type;
   static constexpr Int L = LANES<F>;
   const LastQuery<F> &p;
-  std::vector<Vec> weights, keys, values;
+  Buffer<Vec> weights, keys, values;  // of `head`
+  Buffer<Vec> q, d_q, each;           // of `all_heads`: [K], [K]; [T], the weights
 
-  explicit Worker(const LastQuery<F> &p)
-      : p(p), weights((p.T + L - 1) / L), keys(Side<F>::memory(p.T, p.K)), values(Side<F>::memory(p.T, p.V)) {}
+  explicit Worker(const LastQuery<F> &p) : p(p) {
+    if (shared()) q = Buffer<Vec>(p.K), d_q = Buffer<Vec>(p.K), each = Buffer<Vec>(p.T);
+    else {
+      weights = Buffer<Vec>((p.T + L - 1) / L);
+      keys = Buffer<Vec>(Side<F>::memory(p.T, p.K)), values = Buffer<Vec>(Side<F>::memory(p.T, p.V));
+    }
+  }
 
   template <bool BACKWARD> void head(Int n, Int h) {
     const auto rows = [&](const F *x, Int heads, Int channels) { return Rows<F>(p, x, n, h, heads, channels); };
@@ -259,13 +265,12 @@ template <class F> struct Worker {
   }
 
   // Lanes are the value channels of all heads, for keys that all heads share; the gates are value gates [N, T, H, V].
-  std::vector<Vec> q, d_q, each;  // [K], [K]; [T], the weights
   bool shared() const {
     return p.hk == 1 && p.H > 1 && p.V < L && p.hv == p.H && (!p.gv || p.hgv == p.H) && !p.g && !p.gk && !p.d_k;
   }
   void all_heads(Int n) {
     const Int width = p.H * p.V;
-    q.resize(p.K), d_q.resize(p.K), each.assign(p.T, Vec{} + F(1));
+    std::fill_n(each.data(), p.T, Vec{} + F(1));
     for (Int first = 0; first < width; first += L) {
       const Int count = std::min(L, width - first);
       const auto at = [&](Int t) { return (n * p.T + t) * width + first; };

@@ -13,8 +13,8 @@ template <class F> struct Recall {
   static constexpr Int L = LANES<F>;
   const Problem<F> &p;
   const Int T, nk, nv;
-  std::vector<Vec> a, d_a;     // [T + 1, L, nk], or [L, nk] where none are kept; [L, nk]: the query on its way, its gradient
-  std::vector<Vec> o, reads;   // [L, nv]; [T], the weights of the tokens' values
+  Buffer<Vec> a, d_a;     // [T + 1, L, nk], or [L, nk] where none are kept; [L, nk]: the query on its way, its gradient
+  Buffer<Vec> o, reads;   // [L, nv]; [T], the weights of the tokens' values
   Int first = 0, count = 0;    // the heads of this job
 
   // One tensor [N, T, heads, channels], for the heads of the job.

@@ -1,20 +1,15 @@
-// What the kernels share: vectors as wide as the machine's registers, sums over lanes, the exponential, threads, and the
-// structs that Python fills.
+// What the kernels share: vectors as wide as the machine's registers, sums over lanes, the exponential, and the structs
+// that Python fills.
 
 #pragma once
 
-#include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <utility>
-#include <vector>
 
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
-using Int = int64_t;
+#include "machine.h"
 
 // Fields of a struct, and their names for Python: q whole numbers, d reals, Q addresses.
 #define INTEGER_FIELD(name) Int name;
@@ -39,18 +34,6 @@ constexpr int BYTES = 16;  // SSE, NEON
 template <class F> struct Vector { typedef F type __attribute__((vector_size(BYTES))); };
 template <class F> constexpr int LANES = BYTES / sizeof(F);
 template <class F> using Lanes = std::make_integer_sequence<int, LANES<F>>;
-
-// Every thread makes itself a worker and calls it with the jobs that it gets. OpenMP, because torch's own pool of threads
-// then stands ready; without it one thread does the work.
-template <class Make> static void parallel(Int jobs, Int threads, Make make) {
-  const Int together = std::max<Int>(1, jobs / (8 * threads));  // so that the last to finish is late by an eighth
-#pragma omp parallel num_threads(threads) if (threads > 1 && jobs > 1)
-  {
-    auto worker = make();
-#pragma omp for schedule(dynamic, together)
-    for (Int i = 0; i < jobs; ++i) worker(i);
-  }
-}
 
 // The first `count` lanes from memory, zeros behind them; and back.
 template <class F> INLINE static inline typename Vector<F>::type load(const F *x, Int count) {

@@ -23,14 +23,15 @@ template <class F> struct Token {
   static constexpr int wide = 4;  // vectors of value channels in a tile
 
   const Problem<F> &p;
-  std::vector<F> rows, keep, change;  // [K] filled up to whole vectors: log gates that all value channels share, and their exponentials
-  std::vector<F> error;               // [K]: m
+  Buffer<F> rows, keep, change;  // [K] filled up to whole vectors: log gates that all value channels share, and their exponentials
+  Buffer<F> error;               // [K]: m
   Int head = -1, n = 0, h = 0;        // the head of all rows that they belong to
   F own = 0;                          // Σ q u k, the weight of the token's own value
   F beta = 1;
   const F *q = nullptr, *k = nullptr, *a = nullptr, *b = nullptr;
 
-  explicit Token(const Problem<F> &p) : p(p), rows((p.K + L - 1) / L * L), keep(rows), change(rows), error(rows) {}
+  explicit Token(const Problem<F> &p) : p(p), rows(padded(p)), keep(padded(p)), change(padded(p)), error(padded(p)) {}
+  static Int padded(const Problem<F> &p) { return (p.K + L - 1) / L * L; }
   static Int tiles(const Problem<F> &p) { return (p.V + wide * L - 1) / (wide * L); }
 
   void operator()(Int job) {
