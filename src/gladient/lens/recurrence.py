@@ -232,8 +232,13 @@ class Recurrence:
 
     def double(self) -> "Recurrence":
         """The same in float64, log gates multiplied out; those of a single key channel are the head's."""
-        changed: dict[str, Any] = {name: change_each(tensor, Tensor.double) for name, tensor in self._tensors()}
-        return replace(self, **changed | {"log_gates": self.log_decay, "rate": None})
+        return replace(self.cast(torch.float64), log_gates=self.log_decay, rate=None)
+
+    def cast(self, dtype: torch.dtype) -> "Recurrence":
+        """The same in `dtype`; phases, whose sums are long, stay in float64."""
+        named = [(name, tensor) for name, tensor in self._tensors() if name != "phase" or dtype == torch.float64]
+        changed: dict[str, Any] = {name: change_each(tensor, lambda y: y.to(dtype)) for name, tensor in named}
+        return replace(self, **changed)
 
     def gates_alone(self) -> "Recurrence":
         """The same with zeros, which take no memory, for all that gate weights do not depend on."""
@@ -244,12 +249,16 @@ class Recurrence:
     @property
     def log_decay(self) -> Tensor | None:
         """Log gates in float64, multiplied by their rates: [B, T, H], or [B, T, H, K] of more key channels than one."""
+        return self.log_decay_in(torch.float64)
+
+    def log_decay_in(self, dtype: torch.dtype) -> Tensor | None:
+        """`log_decay` in another dtype."""
         if self.log_gates is None:
             return None
-        gates, rate = self.log_gates.double(), self.rate
+        gates, rate = self.log_gates.to(dtype), self.rate
         if rate is not None:
             gates = gates[..., None] if rate.ndim == 2 and gates.ndim == 3 else gates
-            gates = gates * (rate[:, None] if gates.ndim == 4 and rate.ndim == 1 else rate).double()
+            gates = gates * (rate[:, None] if gates.ndim == 4 and rate.ndim == 1 else rate).to(dtype)
         return gates[..., 0] if gates.ndim == 4 and self.q.shape[3] == 1 else gates
 
     def operands(self) -> list[Tensor]:
