@@ -122,7 +122,9 @@ def _run_with_own(x: Recurrence, k: Tensor, v: Tensor, gates: Tensor | None, sta
     assert x.own is not None
     first = x.positions - x.ranks + 1
     decay = _decay(None if gates is None else gates[:, first])
-    before, last = _run(replace(x, q=x.q * decay, positions=first, own=None, ranks=1, read="before"), k, v, gates, state)
+    before, last = _run(
+        replace(x, q=x.q * decay, positions=first, own=None, ranks=1, read="before"), k, v, gates, state
+    )
     step = first[:, None] + torch.arange(x.ranks, device=k.device)
     scores = torch.einsum("bqhk,bqrhk,bqrh->bqrh", x.q, k[:, step], x.own[:, step])
     return before + torch.einsum("bqrh,bqrhv->bqhv", scores, v[:, step]), last

@@ -11,7 +11,7 @@ from torch import Tensor
 from gladient._autocast import casts
 from gladient.ops.rotation import join_pairs, split_pairs, turned
 
-__all__ = ["Recurrence", "Selection", "autocast_dtype", "change_each", "resolve"]
+__all__ = ["HEAD_DIMS", "Recurrence", "Selection", "autocast_dtype", "change_each", "resolve"]
 
 Selection = int | slice | Sequence[int] | None  # of heads or positions: one, a range, some, all
 
@@ -19,7 +19,8 @@ Selection = int | slice | Sequence[int] | None  # of heads or positions: one, a 
 _QUERY_FIELDS = ("q", "skip", "output_gate", "output")
 _READS, _NORMALISERS, _PAIRS = ("after", "before"), ("none", "sum", "mlstm"), ("adjacent", "halves")
 _TURNING = ("q", "k", "erase_query", "erase_key")
-_HEAD_DIM = {"rate": 0, "bonus": 0, "initial_state": 1, "initial_normaliser": 1, "initial_log_scale": 1}
+HEAD_DIMS = {"rate": 0, "bonus": 0, "initial_state": 1, "initial_normaliser": 1, "initial_log_scale": 1}
+"""The dimension that counts heads, where it is not 2."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,7 +227,7 @@ class Recurrence:
         rows = [where[position] for position in wanted]
         changed: dict[str, Any] = {"positions": _take(self.positions, 0, rows)}
         for name, tensor in self._tensors():
-            tensor = _take(tensor, _HEAD_DIM.get(name, 2), chosen)
+            tensor = _take(tensor, HEAD_DIMS.get(name, 2), chosen)
             changed[name] = _take(tensor, 1, rows) if name in _QUERY_FIELDS else tensor
         return replace(self, **changed)
 
