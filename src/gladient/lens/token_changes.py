@@ -57,7 +57,7 @@ def knock_out(sources: Selection, targets: Selection = None) -> Change:
 
 
 def keep_window(width: int) -> Change:
-    r"""Each query gets values of its own token and the `width` - 1 before it alone: $A_{ti} \to 0$ for $t - i \ge$ width.
+    r"""Each query gets values of its last `width` tokens alone, of its own too: $A_{ti} \to 0$ for $t - i \ge$ width.
 
     Gates, keys, erasing and normaliser stay, and so do the state and the skip. The time is quadratic in the tokens, the
     memory linear; gradients do not pass.
