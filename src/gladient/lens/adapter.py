@@ -1,21 +1,55 @@
-"""What an adapter is: which modules it reads, and how it turns their calls into recurrences."""
+"""What an adapter is: which modules it reads, and how it turns their calls into recurrences, and back."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
+from gladient.lens.answer import Answer
 from gladient.lens.recurrence import Recurrence
+from gladient.seams import Listener
 
-__all__ = ["Adapter", "Emit"]
+__all__ = ["Adapter", "Emit", "Given", "Read", "Write"]
 
-Emit = Callable[[Recurrence], None]
+Given = dict[str, Any]
+"""The arguments of a call, by name."""
+Read = Callable[[Given, Any], Recurrence]
+"""From a call and its result to the recurrence that it is."""
+Write = Callable[[Given, Any, Answer], Any]
+"""From a call, its result and what its changed recurrence computes to the result to hand on."""
+
+
+@dataclass(frozen=True)
+class Emit:
+    """Where an adapter's recurrences go: to a capture, or to an intervention, which may answer.
+
+    Attributes:
+        hear: is told of each recurrence; returns the answer to hand on, None for no change.
+        replace: whether it may answer; seams are opened with it, `on_function(…, replace=emit.replace)`.
+    """
+
+    hear: Callable[[Recurrence], Answer | None]
+    replace: bool = False
+
+    def __call__(self, x: Recurrence) -> Answer | None:
+        """Tells of one recurrence."""
+        return self.hear(x)
+
+    def listener(self, read: Read, write: Write) -> Listener:
+        """What hears a seam: it reads each call, and writes the answer, if there is one, into what is handed on."""
+
+        def listen(call: Given, result: Any) -> Any:
+            answer = self(read(call, result))
+            return result if answer is None else write(call, result, answer)
+
+        return listen
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """How the lens reads one kind of layer; see `register` and `gladient.seams`.
+    """How the lens reads one kind of layer, and changes it; see `register` and `gladient.seams`.
 
     Attributes:
         name: the architecture, for records and lists.

@@ -1,20 +1,17 @@
 """Looks into a model while it runs: one record for every call of a gated layer."""
 
-import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from gladient.lens.adapter import Emit
-from gladient.lens.layers import Ungated, gated_layers, ungated_layers
+from gladient.lens.attaching import attached, ran_elsewhere
+from gladient.lens.layers import Ungated, ungated_layers
 from gladient.lens.records import Record
 from gladient.lens.recurrence import Recurrence, Selection, resolve
-from gladient.seams import SeamError, in_this_thread, recomputing, this_thread
-from gladient.seams.architectures import TESTED
+from gladient.seams import SeamError
 
 __all__ = ["SeamError", "Trace", "capture"]
 
@@ -114,52 +111,23 @@ def capture(
             `max_bytes` (said when the first layer has run).
         SeamError: if the installed transformers lacks a function that an adapter reads, or a layer ran without it.
     """
-    found, ungated = gated_layers(model), ungated_layers(model)
-    _check_transformers(model)
-    numbers = sorted({number for _, number, _, _ in found})
-    if layers is not None:
-        wanted = _choose_layers(layers, numbers, ungated)
-        found = [entry for entry in found if entry[1] in wanted]
-    trace, calls, elsewhere = Trace(ungated=ungated), Counter[str](), set[str]()
-    with ExitStack() as attached:
-        for name, number, module, adapter in found:
-            emit = _emitter(trace, calls, (name, number, adapter.name), positions, len(found), max_bytes, on_record)
-            try:
-                attached.enter_context(adapter.attach(module, emit))
-            except SeamError as error:
-                raise SeamError(f"{name}: {error}; {_tested()}") from None
-            if adapter.modules:  # others are read off their code, which may not call the operators every time
-                attached.enter_context(_watched(name, module, calls, elsewhere))
-        yield trace
-    _check_threads(elsewhere - calls.keys())
+    trace = Trace(ungated=ungated_layers(model))
 
-
-def _emitter(
-    trace: Trace,
-    calls: Counter[str],
-    who: tuple[str, int, str],
-    positions: Selection,
-    layers: int,
-    max_bytes: int,
-    on_record: Callable[[Record], None] | None,
-) -> Emit:
-    name, number, architecture = who
-
-    def emit(recurrence: Recurrence) -> None:
-        kept = _detached(recurrence)
+    def hear(record: Record) -> None:
+        kept = _detached(record.recurrence)
         if positions is not None:
             kept = kept.select(None, resolve(positions, kept.tokens, "position"))
-        need = kept.nbytes if on_record else trace.nbytes + kept.nbytes * (layers - len(trace.layers))
+        need = kept.nbytes if on_record else trace.nbytes + kept.nbytes * (len(sites) - len(trace.layers))
         if need > max_bytes:
             raise ValueError(
-                f"capturing {layers} layers keeps about {need / 2**20:,.0f} MiB, more than max_bytes allows "
+                f"capturing {len(sites)} layers keeps about {need / 2**20:,.0f} MiB, more than max_bytes allows "
                 f"({max_bytes / 2**20:,.0f} MiB); capture fewer layers (layers=), shorter input, or raise max_bytes"
             )
-        record = Record(name, number, architecture, calls[name], kept, max_bytes)
-        calls[name] += 1
-        (on_record or trace.records.append)(record)
+        (on_record or trace.records.append)(replace(record, recurrence=kept, max_bytes=max_bytes))
 
-    return in_this_thread(emit)  # adapters may hear by hooks of their own, which every thread runs
+    with attached(model, layers, hear) as sites:
+        yield trace
+    ran_elsewhere(sites, "captured")
 
 
 def _detached(recurrence: Recurrence) -> Recurrence:
@@ -169,67 +137,3 @@ def _detached(recurrence: Recurrence) -> Recurrence:
     }
     copies = {name: value.clone() for name, value in tensors.items() if name.startswith("initial_")}
     return replace(recurrence, **tensors | copies | {"positions": recurrence.positions.to(recurrence.k.device)})
-
-
-@contextmanager
-def _watched(name: str, module: nn.Module, calls: Counter[str], elsewhere: set[str]) -> Iterator[None]:
-    """Notices a layer that ran and told nothing, since its library has another path now, or in another thread."""
-    counts: list[int] = []  # how many calls there were when the forwards began that run now
-    thread = this_thread()
-
-    def enter(*_: object) -> None:
-        if this_thread() == thread:
-            counts.append(calls.get(name, 0))
-        elif not recomputing():  # what a backward pass runs again was heard by the thread that ran it first
-            elsewhere.add(name)
-
-    def leave(_module: nn.Module, _args: object, output: object) -> None:
-        told = not counts or calls.get(name, 0) > counts.pop()  # no count: it was entered before the capture
-        if not told and output is not None and not recomputing():
-            raise SeamError(f"{name} ran without calling the function that the lens reads; {_tested()}")
-
-    first = module.register_forward_pre_hook(enter)
-    with first, module.register_forward_hook(in_this_thread(leave), always_call=True):
-        yield
-
-
-def _check_threads(unheard: set[str]) -> None:
-    if unheard:
-        warnings.warn(
-            f"{min(unheard)} ran in another thread and was not captured ({len(unheard)} such layers); a capture hears "
-            "its own thread alone: open it in the thread that runs the model",
-            stacklevel=4,
-        )
-
-
-def _choose_layers(layers: Selection, numbers: Sequence[int], ungated: Sequence[Ungated]) -> list[int]:
-    if isinstance(layers, slice):
-        return list(numbers)[layers]
-    wanted = [layers] if isinstance(layers, int) else list(layers or ())
-    wrong = [number for number in wanted if number not in numbers]
-    if wrong:
-        kind = next((f" but attention ({each.kind})" for each in ungated if each.layer == wrong[0]), "")
-        raise ValueError(f"layer {wrong[0]} is not a gated layer{kind}; gated layers are {list(numbers)}")
-    return wanted
-
-
-def _check_transformers(model: nn.Module) -> None:
-    if not any(cls.__module__.startswith("transformers.") for m in model.modules() for cls in type(m).__mro__):
-        return
-    import transformers
-
-    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-    oldest, newest = TESTED
-    if version < oldest:
-        raise SeamError(f"transformers {transformers.__version__} has its scans elsewhere; {_tested()}")
-    if version > newest:
-        warnings.warn(
-            f"transformers {transformers.__version__} is newer than the lens was tested with; {_tested()}; "
-            "look at each record's reconstruction_error",
-            stacklevel=3,
-        )
-
-
-def _tested() -> str:
-    oldest, newest = (".".join(map(str, version)) for version in TESTED)
-    return f"the lens was tested with transformers {oldest} to {newest}"

@@ -15,7 +15,7 @@ from gladient.ops.dispatch import operate
 from gladient.ops.gates import to_heads
 from gladient.ops.sequences import accumulation, strengthened
 
-__all__ = ["record", "recurrence_of", "unpacked"]
+__all__ = ["packed", "record", "recurrence_of", "unpacked"]
 
 
 def record(
@@ -162,12 +162,28 @@ def unpacked(x: Tensor, borders: Tensor | tuple[int, ...] | None) -> Tensor:
     >>> unpacked(torch.tensor([[1, 2, 3]]), (0, 1, 3)).tolist()
     [[0, 1], [2, 3]]
     """
-    edges = borders.tolist() if isinstance(borders, Tensor) else borders or ()
-    lengths = [stop - start for start, stop in pairwise(edges)]
+    lengths = _lengths(borders)
     if len(lengths) < 2:
         return x
     rows = x[0].split(lengths)
     return torch.stack([functional.pad(row, (0, 0) * (x.ndim - 2) + (max(lengths) - len(row), 0)) for row in rows])
+
+
+def packed(x: Tensor, borders: Tensor | tuple[int, ...] | None) -> Tensor:
+    """The inverse of `unpacked`.
+
+    >>> packed(torch.tensor([[0, 1], [2, 3]]), (0, 1, 3)).tolist()
+    [[1, 2, 3]]
+    """
+    lengths = _lengths(borders)
+    if len(lengths) < 2:
+        return x
+    return torch.cat([row[len(row) - length :] for row, length in zip(x, lengths, strict=True)])[None]
+
+
+def _lengths(borders: Tensor | tuple[int, ...] | None) -> list[int]:
+    edges = borders.tolist() if isinstance(borders, Tensor) else borders or ()
+    return [stop - start for start, stop in pairwise(edges)]
 
 
 def _same(bonus: Tensor) -> bool:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gladient.lens import weights
 from gladient.lens.exact import compute_exact, half_step
+from gladient.lens.linear import arithmetic
 from gladient.lens.recurrence import Recurrence
 
 __all__ = ["Distances", "Reconstruction", "judge", "measure"]
@@ -107,17 +108,12 @@ def measure(x: Recurrence, rows: Sequence[int]) -> Distances:
     chosen = torch.tensor([where[position] for position in rows], device=x.k.device)
     rebuilt = weights.rebuild(doubled.select(None, rows))
     row_exact, row_rounding = exact.output[:, chosen], 2 * exact.rounding(torch.float64)[:, chosen]
-    allowed = exact.rounding(_arithmetic(x)) + _ROUNDINGS * half_step(exact.size, x.output.dtype)
+    allowed = exact.rounding(arithmetic(x)) + _ROUNDINGS * half_step(exact.size, x.output.dtype)
     if x.products is not None and torch.finfo(x.products).eps > torch.finfo(x.output.dtype).eps:
         # An output as coarse as the products has their roundings in its own: a third of the bound at most was seen.
         allowed = allowed + _PRODUCT_ROUNDINGS * half_step(exact.size, x.products)
     pairs = (exact.output, x.output.double() - exact.output, allowed, row_exact, rebuilt - row_exact, row_rounding)
     return Distances(*(each.square().sum((0, 1, 3)).cpu() for each in pairs))
-
-
-def _arithmetic(x: Recurrence) -> torch.dtype:
-    """The dtype that the layer computes in: float64 if all its operands are, else float32."""
-    return torch.float64 if all(tensor.dtype == torch.float64 for tensor in x.operands()) else torch.float32
 
 
 def _worst(error: Tensor, allowed: Tensor) -> int:

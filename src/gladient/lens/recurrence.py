@@ -11,7 +11,7 @@ from torch import Tensor
 from gladient._autocast import casts
 from gladient.ops.rotation import join_pairs, split_pairs, turned
 
-__all__ = ["Recurrence", "Selection", "autocast_dtype", "change_each", "resolve"]
+__all__ = ["HEAD_DIMS", "Recurrence", "Selection", "autocast_dtype", "change_each", "resolve"]
 
 Selection = int | slice | Sequence[int] | None  # of heads or positions: one, a range, some, all
 
@@ -19,7 +19,8 @@ Selection = int | slice | Sequence[int] | None  # of heads or positions: one, a 
 _QUERY_FIELDS = ("q", "skip", "output_gate", "output")
 _READS, _NORMALISERS, _PAIRS = ("after", "before"), ("none", "sum", "mlstm"), ("adjacent", "halves")
 _TURNING = ("q", "k", "erase_query", "erase_key")
-_HEAD_DIM = {"rate": 0, "bonus": 0, "initial_state": 1, "initial_normaliser": 1, "initial_log_scale": 1}
+HEAD_DIMS = {"rate": 0, "bonus": 0, "initial_state": 1, "initial_normaliser": 1, "initial_log_scale": 1}
+"""The dimension that counts heads, where it is not 2."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,14 +227,19 @@ class Recurrence:
         rows = [where[position] for position in wanted]
         changed: dict[str, Any] = {"positions": _take(self.positions, 0, rows)}
         for name, tensor in self._tensors():
-            tensor = _take(tensor, _HEAD_DIM.get(name, 2), chosen)
+            tensor = _take(tensor, HEAD_DIMS.get(name, 2), chosen)
             changed[name] = _take(tensor, 1, rows) if name in _QUERY_FIELDS else tensor
         return replace(self, **changed)
 
     def double(self) -> "Recurrence":
         """The same in float64, log gates multiplied out; those of a single key channel are the head's."""
-        changed: dict[str, Any] = {name: change_each(tensor, Tensor.double) for name, tensor in self._tensors()}
-        return replace(self, **changed | {"log_gates": self.log_decay, "rate": None})
+        return replace(self.cast(torch.float64), log_gates=self.log_decay, rate=None)
+
+    def cast(self, dtype: torch.dtype) -> "Recurrence":
+        """The same in `dtype`; phases, whose sums are long, stay in float64."""
+        named = [(name, tensor) for name, tensor in self._tensors() if name != "phase" or dtype == torch.float64]
+        changed: dict[str, Any] = {name: change_each(tensor, lambda y: y.to(dtype)) for name, tensor in named}
+        return replace(self, **changed)
 
     def gates_alone(self) -> "Recurrence":
         """The same with zeros, which take no memory, for all that gate weights do not depend on."""
@@ -244,12 +250,16 @@ class Recurrence:
     @property
     def log_decay(self) -> Tensor | None:
         """Log gates in float64, multiplied by their rates: [B, T, H], or [B, T, H, K] of more key channels than one."""
+        return self.log_decay_in(torch.float64)
+
+    def log_decay_in(self, dtype: torch.dtype) -> Tensor | None:
+        """`log_decay` in another dtype."""
         if self.log_gates is None:
             return None
-        gates, rate = self.log_gates.double(), self.rate
+        gates, rate = self.log_gates.to(dtype), self.rate
         if rate is not None:
             gates = gates[..., None] if rate.ndim == 2 and gates.ndim == 3 else gates
-            gates = gates * (rate[:, None] if gates.ndim == 4 and rate.ndim == 1 else rate).double()
+            gates = gates * (rate[:, None] if gates.ndim == 4 and rate.ndim == 1 else rate).to(dtype)
         return gates[..., 0] if gates.ndim == 4 and self.q.shape[3] == 1 else gates
 
     def operands(self) -> list[Tensor]:

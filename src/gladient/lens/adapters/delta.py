@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.adapter import Adapter, Emit, Given
+from gladient.lens.answer import Answer
 from gladient.lens.recurrence import Recurrence, autocast_dtype
 from gladient.ops.formulas import unit
 from gladient.seams import on_function
@@ -21,16 +21,22 @@ def attach_delta(architecture: Architecture) -> Callable[[nn.Module, Emit], Abst
 
     @contextmanager
     def attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
-        def listen(call: dict[str, Any], result: tuple[Tensor, Tensor | None]) -> None:
-            emit(_read(call, result[0]))
-
-        with on_function(layer, architecture.scan, listen), on_function(layer, architecture.step, listen):
+        heard = emit.listener(lambda call, result: _read(call, result[0]), _write)
+        with (
+            on_function(layer, architecture.scan, heard, replace=emit.replace),
+            on_function(layer, architecture.step, heard, replace=emit.replace),
+        ):
             yield
 
     return attach
 
 
-def _read(call: dict[str, Any], output: Tensor) -> Recurrence:
+def _write(_: Given, result: tuple[Tensor, Tensor | None], answer: Answer) -> tuple[Tensor, Tensor | None]:
+    output, state = result
+    return answer.put(output, answer.output, 2), None if state is None else answer.put(state, answer.state, 1)
+
+
+def _read(call: Given, output: Tensor) -> Recurrence:
     """Both functions take the same arguments; they compute in float32 and divide queries by √K, after normalising."""
     q, k, v, state = (call[name] for name in ("query", "key", "value", "initial_state"))
     q, k = q.float(), k.float()

@@ -12,36 +12,51 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gladient.lens.adapter import Adapter, Emit
-from gladient.lens.operands import unpacked
+from gladient.lens.adapter import Adapter, Emit, Given
+from gladient.lens.answer import Answer
+from gladient.lens.operands import packed, unpacked
 from gladient.lens.recurrence import Recurrence
 from gladient.ops.formulas import unit
 from gladient.seams import SeamError, on_function
 
 __all__ = ["ADAPTER"]
 
-Given = dict[str, Any]
 _EPS = 1e-10  # added to the normaliser of linear attention
 
 
 @contextmanager
 def _attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
     """Some releases lack some of the kernels; a layer that runs another one is noticed."""
-
-    def listen(read: Callable[[Given, Tensor], Recurrence], call: Given, result: Any) -> None:
-        emit(read(call, result[0]))
-
     heard, missing = 0, ""
     with ExitStack() as seams:
         for name, read in _KERNELS.items():
             try:
-                seams.enter_context(on_function(layer, name, partial(listen, read)))
+                heard_by = emit.listener(partial(_of_output, read), _write)
+                seams.enter_context(on_function(layer, name, heard_by, replace=emit.replace))
                 heard += 1
             except SeamError as error:
                 missing = str(error)
         if not heard:
             raise SeamError(missing)
         yield
+
+
+def _of_output(read: Callable[[Given, Tensor], Recurrence], call: Given, result: Any) -> Recurrence:
+    return read(call, result[0])
+
+
+def _write(call: Given, result: Any, answer: Answer) -> Any:
+    """HGRN has channels where the others have heads; normalised linear attention keeps two states."""
+    output, state, *rest = result
+    ours, last, total = packed(answer.output, call.get("cu_seqlens")), answer.state, answer.linear.total
+    output = answer.put(output, ours if output.ndim == 4 else ours[..., 0], 2)
+    if isinstance(state, tuple):
+        keys = state[1] if total is None else answer.put(state[1], total[:, None], 2)
+        return output, (answer.put(state[0], last, 1), keys), *rest
+    if state is not None:
+        last = last[..., 0, 0] if state.ndim == 2 else last.mT if call.get("state_v_first") else last
+        state = answer.put(state, last, 1)
+    return output, state, *rest
 
 
 def _read(call: Given, output: Tensor, **special: Any) -> Recurrence:

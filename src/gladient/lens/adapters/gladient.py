@@ -11,8 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.adapter import Adapter, Emit, Given
+from gladient.lens.handing import write_call, write_mamba3
 from gladient.lens.operands import recurrence_of
+from gladient.lens.recurrence import Recurrence
 from gladient.lens.turning import Turn, mamba3_recurrence, unturned
 from gladient.ops import dispatch, rotation
 from gladient.seams import on_function, on_method
@@ -27,26 +29,29 @@ _PAST_FORWARD = ("scan", "read_last", "written")
 def _attach(module: nn.Module, emit: Emit) -> Iterator[None]:
     turns = deque[Turn](maxlen=_TURNS)
 
-    def turn(heard: dict[str, Any], result: list[Tensor]) -> None:
+    def turn(heard: Given, result: list[Tensor]) -> list[Tensor]:
         pairs = zip(result, heard["given"], strict=True)
         turns.extend(Turn(after, before, heard["phase"], heard["pairs"]) for after, before in pairs)
+        return result
 
-    def listen(heard: dict[str, Any], result: Any) -> None:
+    def listen(heard: Given, result: Any) -> Any:
         call = heard["call"]
         state = heard["initial_state"] if call.inplace else call.initial_state
         call, phase, pairs = unturned(call, turns)
         turns.clear()
         found = recurrence_of(call, result[0], state, phase)
-        emit(found if phase is None else replace(found, pairs=pairs))
+        answer = emit(found if phase is None else replace(found, pairs=pairs))
+        return result if answer is None else write_call(heard, result, answer)
 
-    def listen_mamba3(heard: dict[str, Any], result: Any) -> None:
+    def read_mamba3(heard: Given, result: Any) -> Recurrence:
         turns.clear()
-        emit(mamba3_recurrence(heard["call"], result[0]))
+        return mamba3_recurrence(heard["call"], result[0])
 
+    options: Any = {"replace": emit.replace}
     with (
-        on_function(module, "run_call", listen, home=dispatch, changes=("initial_state",)),
-        on_function(module, "turned", turn, home=rotation),
-        on_function(module, "run_mamba3", listen_mamba3, home=rotation),
+        on_function(module, "run_call", listen, home=dispatch, changes=("initial_state",), **options),
+        on_function(module, "turned", turn, home=rotation, **options),
+        on_function(module, "run_mamba3", emit.listener(read_mamba3, write_mamba3), home=rotation, **options),
     ):
         yield
 

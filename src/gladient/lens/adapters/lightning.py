@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.adapter import Adapter, Emit, Given
+from gladient.lens.answer import Answer
 from gladient.lens.recurrence import Recurrence
 from gladient.seams import SeamError, on_enter, on_forward
 from gladient.seams.architectures import LIGHTNING
@@ -31,12 +32,37 @@ def _attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
     def enter(call: dict[str, Any]) -> None:
         cache = call["past_key_values"]
         state = None if cache is None else cache.get_linear_cache(layer.layer_idx)
-        seen.update(mask=call["attention_mask"], state=state)
+        seen.update(mask=call["attention_mask"], state=state, answer=None)
+
+    def hold(_: Given, result: Tensor) -> Tensor:
+        """On the graph, where it may be changed."""
+        seen["qkv"] = result
+        return result
+
+    def leave(call: Given, result: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The state is returned, and kept, at the end."""
+        changed: Answer | None = seen.pop("answer", None)
+        if changed is None:
+            return result
+        state, cache = changed.put(result[1], changed.state, 1), call["past_key_values"]
+        if cache is not None:
+            cache.set_linear_cache(layer.layer_idx, state)
+        return result[0], state
+
+    def normed(call: Given, _: Tensor, answer: Answer) -> Tensor:
+        """What is to be changed went into the norm: its forward again, past this hook."""
+        seen["answer"], given = answer, call["hidden_states"]
+        ours = answer.put(given.unflatten(2, (layer.num_attention_heads, -1)), answer.output, 2)
+        return type(norm).forward(norm, ours.flatten(2))
+
+    def read(call: Given, _: Tensor) -> Recurrence:
+        return _read(layer, call["hidden_states"], *(seen[name] for name in ("qkv", "mask", "state")))
 
     with (
         on_enter(layer, enter),
-        on_forward(projection, lambda call, result: seen.update(qkv=result)),
-        on_forward(norm, lambda call, result: emit(_read(layer, call["hidden_states"], **seen))),
+        on_forward(projection, hold, replace=emit.replace),
+        on_forward(norm, emit.listener(read, normed), replace=emit.replace),
+        on_forward(layer, leave, replace=emit.replace),
     ):
         yield
 

@@ -3,16 +3,17 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.adapter import Adapter, Emit, Given
+from gladient.lens.answer import Answer
 from gladient.lens.recurrence import Recurrence
 from gladient.ops.formulas import step_sizes
-from gladient.seams import on_enter, on_function
+from gladient.seams import WRITTEN, on_enter, on_function
 from gladient.seams.architectures import MAMBA
 
 __all__ = ["ADAPTER"]
@@ -23,25 +24,66 @@ _OVER_CHANNELS = ("v", "output", "log_gates", "skip", "output_gate")
 @contextmanager
 def _attach(mixer: nn.Module, emit: Emit) -> Iterator[None]:
     """Zamba scans its heads one after the other: their calls make one record."""
-    parts: list[Recurrence] = []  # what the forward has scanned so far
+    parts: list[_Part] = []  # what the forward has scanned so far
 
-    def collect(part: Recurrence) -> None:
+    def collect(part: _Part) -> _Made | None:
         parts.append(part)
-        if len(parts) == getattr(mixer, "n_mamba_heads", 1):
-            emit(_side_by_side(parts))
-            parts.clear()
+        if len(parts) < getattr(mixer, "n_mamba_heads", 1):
+            return None
+        answer = emit(_side_by_side([each.x for each in parts]))
+        made = None if answer is None else _write(parts, answer)
+        parts.clear()
+        return made
+
+    def scanned(call: Given, result: Any) -> Any:
+        output, state = result if isinstance(result, tuple) else (result, None)
+        made = collect(_Part(_read_scan(call, result), output.mT, state))
+        if made is None:
+            return result
+        return made.output.mT if state is None else (made.output.mT, made.state)
+
+    def updated(call: Given, result: Tensor) -> Tensor:
+        state = call[WRITTEN]["state"]
+        made = collect(_Part(_read_update(call, result), result[:, None], state))
+        if made is None:
+            return result
+        state.copy_(made.state)
+        return made.output[:, 0]
 
     with (
         on_enter(mixer, lambda _: parts.clear()),  # an exception may have left some
-        on_function(mixer, MAMBA.scan, lambda call, result: collect(_read_scan(call, result))),
-        on_function(
-            mixer,
-            MAMBA.step,
-            lambda call, result: collect(_read_update(call, result)),
-            changes=("state",),
-        ),
+        on_function(mixer, MAMBA.scan, scanned, replace=emit.replace),
+        on_function(mixer, MAMBA.step, updated, changes=("state",), replace=emit.replace),
     ):
         yield
+
+
+class _Part(NamedTuple):
+    """One scan: its recurrence, its outputs, [B, T, C], and the state after it, [B, C, N]."""
+
+    x: Recurrence
+    output: Tensor
+    state: Tensor | None
+
+
+class _Made(NamedTuple):
+    """What the last scan of a forward is to return."""
+
+    output: Tensor
+    state: Tensor | None
+
+
+def _write(parts: list[_Part], answer: Answer) -> _Made:
+    """In place for all but the last scan: the layer holds their results already."""
+    n = len(parts)
+    outputs = answer.put(torch.cat([part.output for part in parts], 2), answer.output[..., 0], 2).chunk(n, 2)
+    states = [part.state for part in parts if part.state is not None]
+    kept = answer.put(torch.cat(states, 1), answer.state[..., 0], 1).chunk(n, 1) if states else [None] * n
+    for part, output, state in list(zip(parts, outputs, kept, strict=True))[:-1]:
+        part.output.copy_(output)
+        if part.state is not None and state is not None:
+            part.state.copy_(state)
+    return _Made(outputs[-1], kept[-1])
 
 
 def _read_scan(call: dict[str, Any], result: Any) -> Recurrence:

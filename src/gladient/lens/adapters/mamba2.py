@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.adapter import Adapter, Emit, Given
+from gladient.lens.answer import Answer
 from gladient.lens.recurrence import Recurrence, autocast_dtype
 from gladient.ops.formulas import step_sizes
-from gladient.seams import on_function
+from gladient.seams import WRITTEN, on_function
 from gladient.seams.architectures import MAMBA2
 
 __all__ = ["ADAPTER"]
@@ -19,16 +20,23 @@ __all__ = ["ADAPTER"]
 
 @contextmanager
 def _attach(mixer: nn.Module, emit: Emit) -> Iterator[None]:
+    scanned, updated = emit.listener(_read_scan, _write_scan), emit.listener(_read_update, _write_update)
     with (
-        on_function(mixer, MAMBA2.scan, lambda call, result: emit(_read_scan(call, result))),
-        on_function(
-            mixer,
-            MAMBA2.step,
-            lambda call, result: emit(_read_update(call, result)),
-            changes=("state",),
-        ),
+        on_function(mixer, MAMBA2.scan, scanned, replace=emit.replace),
+        on_function(mixer, MAMBA2.step, updated, changes=("state",), replace=emit.replace),
     ):
         yield
+
+
+def _write_scan(_: Given, result: Any, answer: Answer) -> Any:
+    output, state = result if isinstance(result, tuple) else (result, None)
+    output = answer.put(output, answer.output, 2)
+    return output if state is None else (output, answer.put(state, answer.state.mT, 1))
+
+
+def _write_update(call: Given, result: Tensor, answer: Answer) -> Tensor:
+    answer.overwrite(call[WRITTEN]["state"], answer.state.mT, 1)
+    return answer.put(result, answer.output[:, 0], 1)
 
 
 def _read_scan(call: dict[str, Any], result: Any) -> Recurrence:

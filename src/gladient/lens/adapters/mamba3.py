@@ -10,16 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gladient.lens.adapter import Adapter, Emit
-from gladient.lens.operands import unpacked
+from gladient.lens.adapter import Adapter, Emit, Given
+from gladient.lens.answer import Answer
+from gladient.lens.operands import packed, unpacked
 from gladient.lens.recurrence import Recurrence
 from gladient.lens.turning import mamba3_recurrence
 from gladient.ops.rotation import Mamba3Call, Mamba3State, cumulative_angles
-from gladient.seams import SeamError, on_function, on_method
+from gladient.seams import WRITTEN, SeamError, on_function, on_method
 
 __all__ = ["ADAPTER", "FLA"]
-
-Given = dict[str, Any]
 
 
 @contextmanager
@@ -32,19 +31,48 @@ def _attach(layer: Any, emit: Emit) -> Iterator[None]:
         )
     turn: list[tuple[Given, Any]] = []
 
-    def listen(call: Given, _: Any) -> None:
-        emit(_read_step(call, *turn.pop()))
+    def hold(call: Given, result: Any) -> Any:
+        turn.append((call, result))
+        return result
 
+    def read_step(call: Given, _: Any) -> Recurrence:
+        return _read_step(call, *turn.pop())
+
+    heard, stepped = emit.listener(_read, _write), emit.listener(read_step, _write_step)
     with ExitStack() as seams:
         # Hears nothing: who calls `step` past the layer's forward calls the layer, too.
         seams.enter_context(on_method(layer, "step", lambda call, result: None))
-        seams.enter_context(on_function(layer, "mamba3_siso_combined", lambda call, result: emit(_read(call, result))))
+        seams.enter_context(on_function(layer, "mamba3_siso_combined", heard, replace=emit.replace))
         with suppress(SeamError):  # kernels of their own, which few machines have; without them no layer decodes
-            seams.enter_context(on_function(layer, "mamba3_step_fn", listen, changes=("state",)))
-            seams.enter_context(
-                on_function(layer, "apply_rotary_qk_inference_fwd", lambda call, result: turn.append((call, result)))
-            )
+            seams.enter_context(on_function(layer, "mamba3_step_fn", stepped, changes=("state",), replace=emit.replace))
+            seams.enter_context(on_function(layer, "apply_rotary_qk_inference_fwd", hold, replace=emit.replace))
         yield
+
+
+def _write(call: Given, result: Any, answer: Answer) -> Any:
+    """What the last token wrote is kept, too, for the next one to add to."""
+    output, *states = result if isinstance(result, tuple) else (result,)
+    output = answer.put(output, packed(answer.output, call["cu_seqlens"]), 2)
+    if not states:
+        return output
+    phase, state, key, value = states
+    given, made = answer.given, answer.made
+    key = key if made.k is given.k else made.turned.k[:, -1].to(key.dtype)
+    value = value if made.v is given.v else _last_value(call, made.v, value)
+    return output, phase, answer.put(state, answer.state.mT, 1), key, value
+
+
+def _last_value(call: Given, v: Tensor, like: Tensor) -> Tensor:
+    """The last token weighs λ Δ in the state that it leaves."""
+    weight = (call["Trap"].float().sigmoid() * call["DT"].float())[:, :, -1, None]
+    return torch.where(weight == 0, 0.0, v[:, -1] / weight).to(like.dtype)
+
+
+def _write_step(call: Given, result: None, answer: Answer) -> None:
+    """All of it in place; None is what their function returns."""
+    answer.overwrite(call[WRITTEN]["state"], answer.state.mT, 1)
+    out = call["out"] if call["outproj"] is not None else call["out"][:, 0]
+    answer.overwrite(out, answer.output[:, 0], 1)
 
 
 def _read(call: Given, result: Any) -> Recurrence:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.adapter import Adapter, Emit, Given
+from gladient.lens.answer import Answer
 from gladient.lens.recurrence import Recurrence
 from gladient.seams import on_method
 from gladient.seams.architectures import RGLRU
@@ -17,8 +18,14 @@ __all__ = ["ADAPTER"]
 
 @contextmanager
 def _attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
-    with on_method(layer, RGLRU.scan, lambda call, result: emit(_read(call, result[0]))):
+    heard = emit.listener(lambda call, result: _read(call, result[0]), _write)
+    with on_method(layer, RGLRU.scan, heard, replace=emit.replace):
         yield
+
+
+def _write(_: Given, result: tuple[Tensor, Tensor], answer: Answer) -> tuple[Tensor, Tensor]:
+    output, state = result
+    return answer.put(output, answer.output[..., 0], 2), answer.put(state, answer.state[..., 0, 0], 1)
 
 
 def _read(call: dict[str, Any], output: Tensor) -> Recurrence:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.adapter import Adapter, Emit, Given
+from gladient.lens.answer import Answer
 from gladient.lens.recurrence import Recurrence
 from gladient.seams import on_function
 from gladient.seams.architectures import RWKV
@@ -17,8 +18,18 @@ __all__ = ["ADAPTER"]
 
 @contextmanager
 def _attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
-    with on_function(layer, RWKV.scan, lambda call, result: emit(_read(call, result[0]))):
+    heard = emit.listener(lambda call, result: _read(call, result[0]), _write)
+    with on_function(layer, RWKV.scan, heard, replace=emit.replace):
         yield
+
+
+def _write(_: Given, result: tuple[Tensor, list[Tensor] | None], answer: Answer) -> tuple[Tensor, list[Tensor] | None]:
+    (output, states), found = result, answer.linear
+    assert found.total is not None
+    assert found.log_scale is not None
+    ours = (found.state[..., 0, 0], found.total[..., 0], found.log_scale)
+    after = states and [answer.put(*pair, 1) for pair in zip(states, ours, strict=True)]
+    return answer.put(output, answer.output[..., 0], 2), after
 
 
 def _read(call: dict[str, Any], output: Tensor) -> Recurrence:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.adapter import Adapter, Emit, Given
+from gladient.lens.answer import Answer
 from gladient.lens.recurrence import Recurrence, autocast_dtype
 from gladient.seams import on_function
 
@@ -16,8 +17,14 @@ __all__ = ["ADAPTER"]
 
 @contextmanager
 def _attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
-    with on_function(layer, "rwkv7_recurrent", lambda call, result: emit(_read(call, result[0]))):
+    heard = emit.listener(lambda call, result: _read(call, result[0]), _write)
+    with on_function(layer, "rwkv7_recurrent", heard, replace=emit.replace):
         yield
+
+
+def _write(_: Given, result: tuple[Tensor, Tensor], answer: Answer) -> tuple[Tensor, Tensor]:
+    output, state = result
+    return answer.put(output, answer.output, 2), answer.put(state, answer.state, 1)
 
 
 def _read(call: dict[str, Any], output: Tensor) -> Recurrence:

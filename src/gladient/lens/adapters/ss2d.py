@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.adapter import Adapter, Emit, Given
+from gladient.lens.answer import Answer
 from gladient.lens.recurrence import Recurrence
 from gladient.ops.formulas import step_sizes
 from gladient.seams import on_method
@@ -16,7 +17,13 @@ __all__ = ["ADAPTER"]
 
 
 def _attach(mixer: nn.Module, emit: Emit) -> AbstractContextManager[None]:
-    return on_method(mixer, "selective_scan", lambda call, result: emit(_read(call, result)))
+    return on_method(mixer, "selective_scan", emit.listener(_read, _write), replace=emit.replace)
+
+
+def _write(_: Given, result: Any, answer: Answer) -> Any:
+    output, *states = result if isinstance(result, tuple) else (result,)
+    output = answer.put(output, answer.output[..., 0].mT, 1)
+    return (output, *(answer.put(state, answer.state[..., 0], 1) for state in states)) if states else output
 
 
 def _read(call: dict[str, Any], result: Any) -> Recurrence:

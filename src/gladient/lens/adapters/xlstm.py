@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gladient.lens.adapter import Adapter, Emit
+from gladient.lens.adapter import Adapter, Emit, Given
+from gladient.lens.answer import Answer
 from gladient.lens.recurrence import Recurrence
 from gladient.seams import SeamError, on_forward
 from gladient.seams.architectures import XLSTM
@@ -22,8 +23,20 @@ def _attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
     backend = getattr(layer, part, None)
     if backend is None:
         raise SeamError(f"{type(layer).__name__} has no {part}")
-    with on_forward(backend, lambda call, result: emit(_read(call, result, backend.config.eps))):
+    heard = emit.listener(lambda call, result: _read(call, result, backend.config.eps), _write)
+    with on_forward(backend, heard, replace=emit.replace):
         yield
+
+
+def _write(_: Given, result: Any, answer: Answer) -> Any:
+    output, states = result if isinstance(result, tuple) else (result, None)
+    output, found = answer.put(output, answer.output.transpose(1, 2), 1), answer.linear
+    if states is None:
+        return output
+    assert found.total is not None
+    assert found.log_scale is not None
+    ours = (found.state, found.total, found.log_scale[..., None])
+    return output, tuple(answer.put(*pair, 1) for pair in zip(states, ours, strict=True))
 
 
 def _read(call: dict[str, Any], result: Any, eps: float) -> Recurrence:
