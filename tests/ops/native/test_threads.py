@@ -105,7 +105,7 @@ def test_a_call_inside_pytorchs_own_loop(threads: Callable[[int], None]) -> None
     expected, found = CALLS["scalar, chunked"](), []
     threads(2)
     run_loop = ctypes.CDLL(torch._C.__file__).torch_parallel_for
-    run_loop.argtypes = LOOP._argtypes_  # type: ignore[attr-defined]
+    run_loop.argtypes = [*3 * [ctypes.c_int64], WORK, ctypes.c_void_p]
     assert run_loop(0, 2, 1, WORK(lambda *_: found.append(CALLS["scalar, chunked"]())), None) == 0
     assert found
     for each in found:

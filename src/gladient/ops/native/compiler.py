@@ -22,10 +22,8 @@ FLAGS += [] if sys.platform == "win32" else ["-fPIC"]  # Windows has no other co
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 """How the names of shared objects end here."""
 # Bound inside, whatever else the process has loaded; and what a compiler may still want of C++'s runtime stands inside.
-_ALONE = {
-    "linux": "-static-libstdc++ -static-libgcc -Wl,--exclude-libs,ALL -Wl,--gc-sections -Wl,-Bsymbolic-functions".split(),
-    "win32": ["-static"],
-}
+_ALONE = {"linux": ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"], "win32": ["-static"]}
+_ALONE["linux"] += ["-Wl,--gc-sections", "-Wl,-Bsymbolic-functions"]
 
 
 def compiler() -> list[str]:
@@ -62,7 +60,7 @@ def march(level: str) -> list[str]:
         return [f"-march=x86-64-{level}"]
     if platform.machine() not in ("arm64", "aarch64"):
         return ["-march=native"]
-    # For ARM, clang knows a CPU by -mcpu alone, and Apple's older one does not know "native": it compiles for Apple's CPUs.
+    # For ARM, clang takes -mcpu alone, and Apple's older one does not know "native": it compiles for Apple's CPUs anyway.
     return [] if sys.platform == "darwin" else ["-mcpu=native"]
 
 
