@@ -51,13 +51,31 @@ def test_the_kernels_are_found_where_the_locale_is_ascii() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
-@pytest.mark.parametrize("command", ["--help", "reproduce --help", "risk --n 5 5 --r 0.2 0.8 --d 4 --json"])
-def test_what_a_terminal_cannot_show_is_spelled_out(command: str, encoding: str) -> None:
+PLACES_WITHOUT_GAMMA = {
+    "cp1252": {"PYTHONIOENCODING": "cp1252"},  # Windows, where output goes into a pipe
+    "ascii": {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+}
+COMMANDS = [
+    "--help",
+    "help risk",
+    "reproduce --help",
+    "data --help",
+    "lens --help",
+    "data TABLE --target y --show-prompts",
+]
+COMMANDS += [f"{name} --n 5 5 --r 0.2 0.8 --d 4" for name in ("risk", "certify", "risk --json")]
+
+
+@pytest.mark.parametrize("encoding", PLACES_WITHOUT_GAMMA)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_a_terminal_cannot_show_is_spelled_out(command: str, encoding: str, tmp_path: Path) -> None:
     """γ and ω stand in nearly every text of the command; spelled out, JSON stays JSON."""
-    run = [sys.executable, "-m", "gladient", *command.split()]
-    done = subprocess.run(run, env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
+    rows = "".join(f"ω{i % 6},{i // 6},{i % 7},{i % 5}\n" for i in range(90))
+    (tmp_path / "table.csv").write_text(f"task,time,x,y\n{rows}", "utf-8")
+    words = command.replace("TABLE", f"{tmp_path / 'table.csv'} --group task --time time --features x").split()
+    environment = os.environ | PLACES_WITHOUT_GAMMA[encoding]
+    done = subprocess.run([sys.executable, "-m", "gladient", *words], env=environment, capture_output=True, check=False)
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
     assert done.stdout.decode(encoding)
     if "--json" in command:
         json.loads(done.stdout)

@@ -197,6 +197,8 @@ def require_memory(floats: float, what: str) -> None:
     Raises:
         ValueError: if they do not.
     """
+    if not hasattr(os, "sysconf"):  # Windows: what does not fit ends in a MemoryError
+        return
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if 8.0 * floats > memory:
         raise ValueError(

@@ -109,7 +109,35 @@ def test_levels_follow_from_the_features(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(levels.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(levels, "_CPUINFO", tmp_path / "absent")
     levels.cpu.cache_clear()
+    for asked, expected in (({}, []), ({"X86_V3": True, "X86_V4": False}, ["v3"])):
+        monkeypatch.setattr(levels, "_asked", lambda asked=asked: asked)
+        assert levels.available() == expected
+
+
+@pytest.mark.skipif(not levels.available(), reason="an x86-64 CPU of no level")
+def test_numpy_and_linux_see_the_same_levels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    expected = levels.available()
+    monkeypatch.setattr(levels, "_CPUINFO", tmp_path / "absent")  # as on Windows and macOS
+    levels.cpu.cache_clear()
+    assert levels.available() == expected
+    levels.cpu.cache_clear()
+    monkeypatch.setitem(sys.modules, "numpy._core._multiarray_umath", None)
     assert levels.available() == []
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "flags"),
+    [
+        ("linux", "x86_64", ["-march=native"]),
+        ("win32", "AMD64", ["-march=native"]),
+        ("linux", "aarch64", ["-mcpu=native"]),
+        ("darwin", "arm64", []),
+    ],
+)
+def test_the_machines_own_cpu(system: str, machine: str, flags: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler.sys, "platform", system)
+    monkeypatch.setattr(compiler.platform, "machine", lambda: machine)
+    assert compiler.march("native") == flags
 
 
 @pytest.mark.usefixtures("kernels")

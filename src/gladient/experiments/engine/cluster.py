@@ -18,6 +18,7 @@ _CONNECT_WITHIN = 10.0  # seconds
 _ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1)
 # A terminal sends Ctrl-C to all its processes; the client alone decides what becomes of it.
 _DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has no SIGKILL; there SIGTERM ends a process at once
 
 
 class _Scheduler(Scheduler):
@@ -58,7 +59,7 @@ def connected(workers: int, scheduler: str | None) -> Iterator[Client]:
         finally:
             for nanny in cluster.workers.values():  # asked to end, a worker would finish its step, or its test, first
                 nanny.auto_restart = False
-                os.kill(nanny.pid, signal.SIGKILL)
+                os.kill(nanny.pid, _KILL)
 
 
 @contextmanager

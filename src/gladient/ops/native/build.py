@@ -54,7 +54,7 @@ def level() -> str:
 def _loaded() -> tuple[str, ctypes.CDLL]:
     asked, extra = levels.forced(), shlex.split(os.environ.get("GLADIENT_CXXFLAGS", ""))
     for name in [asked] if asked else levels.available():
-        path = (_PREBUILT / f"kernels-{name}.so").resolve()
+        path = (_PREBUILT / f"kernels-{name}{compiler.SUFFIX}").resolve()
         if extra or not path.exists():
             continue
         try:
@@ -73,7 +73,8 @@ def _file_name(name: str, extra: list[str]) -> str:
     identity = [*sources, os.environ.get("CXX", ""), *compiler.FLAGS, *extra, platform.machine()]
     identity += [levels.cpu()] if name == "native" else []
     digest = hashlib.sha256("\n".join(identity).encode()).hexdigest()
-    return f"kernels-{name}-{digest[:16]}.so"  # a name, not a proof: the file has a record of its own (cache.py)
+    # a name, not a proof: the file has a record of its own (cache.py)
+    return f"kernels-{name}-{digest[:16]}{compiler.SUFFIX}"
 
 
 def _compile(path: Path, name: str, extra: list[str]) -> None:

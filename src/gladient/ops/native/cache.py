@@ -1,6 +1,6 @@
 """Compiled libraries on disk: kept in the user's cache, written whole, and loaded only where no one else could write.
 
-Beside each library NAME.so stands NAME.so.sha256, which `sha256sum --check` reads.
+Beside each library NAME stands NAME.sha256, which `sha256sum --check` reads.
 """
 
 import atexit
@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -160,7 +161,9 @@ def _make_in_cache(path: Path, make: Callable[[Path], None]) -> None:
 
 
 def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    if path.is_dir() and sys.platform == "win32":  # opens no folder, and flushes only what could be written
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

@@ -4,6 +4,7 @@ It needs the standard library alone: hatch_build.py loads this file by its path,
 """
 
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -12,14 +13,17 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-__all__ = ["FLAGS", "build", "compiler", "march"]
+__all__ = ["FLAGS", "SUFFIX", "build", "compiler", "march"]
 
 # No exceptions: none may leave a function that ctypes calls, and their machinery needs a young glibc.
-FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fno-exceptions", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS = ["-O3", "-std=c++17", "-fno-exceptions", "-fno-math-errno", "-fno-trapping-math"]
 """What the compiler is given beside the level of the CPU."""
+FLAGS += [] if sys.platform == "win32" else ["-fPIC"]  # Windows has no other code, and compilers for it refuse the flag
+SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+"""How the names of shared objects end here."""
 # Bound inside, whatever else the process has loaded; and what a compiler may still want of C++'s runtime stands inside.
-_ALONE = ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL", "-Wl,--gc-sections"]
-_ALONE += ["-Wl,-Bsymbolic-functions"]
+_ALONE = {"linux": ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"], "win32": ["-static"]}
+_ALONE["linux"] += ["-Wl,--gc-sections", "-Wl,-Bsymbolic-functions"]
 
 
 def compiler() -> list[str]:
@@ -46,13 +50,18 @@ def compiler() -> list[str]:
     return [found, *rest]
 
 
-def march(level: str) -> str:
-    """The compiler's flag for a level of CPU.
+def march(level: str) -> list[str]:
+    """The compiler's flags for a level of CPU.
 
-    >>> march("v3"), march("native")
-    ('-march=x86-64-v3', '-march=native')
+    >>> march("v3")
+    ['-march=x86-64-v3']
     """
-    return "-march=native" if level == "native" else f"-march=x86-64-{level}"
+    if level != "native":
+        return [f"-march=x86-64-{level}"]
+    if platform.machine() not in ("arm64", "aarch64"):
+        return ["-march=native"]
+    # For ARM, clang takes -mcpu alone, and Apple's older one does not know "native": it compiles for Apple's CPUs anyway.
+    return [] if sys.platform == "darwin" else ["-mcpu=native"]
 
 
 def build(folder: Path, target: Path, level: str, extra: Sequence[str] = ()) -> None:
@@ -64,7 +73,7 @@ def build(folder: Path, target: Path, level: str, extra: Sequence[str] = ()) -> 
     sources = sorted(folder.glob("*.cpp"))
     if not sources:
         raise OSError(f"no C++ sources in {folder}: the package is not whole, install it again")
-    command = [*compiler(), *FLAGS, march(level), *extra]
+    command = [*compiler(), *FLAGS, *march(level), *extra]
     objects = [target.with_name(f"{source.stem}.o") for source in sources]
     with ThreadPoolExecutor(min(len(sources), os.cpu_count() or 1)) as pool:
         jobs = [
@@ -73,9 +82,9 @@ def build(folder: Path, target: Path, level: str, extra: Sequence[str] = ()) -> 
     for job in jobs:
         job.result()
     link = [*command, "-shared", *map(str, objects), "-o", str(target)]
-    if sys.platform == "linux":
+    if sys.platform in _ALONE:
         try:
-            return _run([*link, *_ALONE])
+            return _run([*link, *_ALONE[sys.platform]])
         except OSError:  # a machine without static libraries: the shared ones of the same machine do as well
             pass
     return _run(link)

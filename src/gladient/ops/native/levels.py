@@ -1,6 +1,7 @@
 """Levels of x86-64: which of them this machine's CPU has, and which one the environment asks for."""
 
 import functools
+import importlib
 import os
 import platform
 from pathlib import Path
@@ -61,4 +62,14 @@ def _missing(level: str) -> list[str]:
     """What the CPU lacks for a level, by Linux's names."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return ["x86-64"]
-    return sorted(LEVELS[level] - set(cpu().partition(":")[2].split()))
+    if has := set(cpu().partition(":")[2].split()):
+        return sorted(LEVELS[level] - has)
+    return [] if _asked().get(f"X86_{level.upper()}") else [f"x86-64-{level}"]
+
+
+def _asked() -> dict[str, bool]:
+    """What NumPy found when it asked the CPU itself, on any system; since 2.4 the psABI's levels are among it."""
+    try:
+        return importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
+    except (ImportError, AttributeError):  # it is not public: without it no level is known, and nothing worse
+        return {}

@@ -62,14 +62,14 @@ def _threaded() -> ctypes.CDLL:
     take = loaded.take_loop
     take.argtypes, take.restype = [ctypes.c_void_p], None
     take(_loop())
-    if hasattr(os, "register_at_fork"):  # a forked process has none of the pool's threads, and would wait for them
+    if hasattr(os, "register_at_fork"):  # a forked process would wait for the pool's threads, which it does not have
         os.register_at_fork(after_in_child=lambda: take(None))
     return loaded
 
 
 def _loop() -> Any:
     """`torch_parallel_for`, which PyTorch has since 2.10; None where it is missing."""
-    # By the module that needs it, wherever its library lies; Windows looks in no other library than the one that is named.
+    # By the module that needs it, wherever its library lies; Windows looks in no library but the one that is named.
     name = "torch_cpu.dll" if sys.platform == "win32" else torch._C.__file__
     try:
         return ctypes.cast(ctypes.CDLL(name).torch_parallel_for, ctypes.c_void_p)
