@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gladient import lens
 
-__all__ = ["CASES", "run_case"]
+__all__ = ["CASES", "applies", "run_calls", "run_case"]
 
 Run = Callable[[nn.Module, Tiny], list[dict[str, Any]]]  # the inputs of successive calls
 
@@ -74,14 +74,14 @@ def run_case(name: str, case: str, *, seed: int = 0) -> tuple[bool, list[lens.Re
     tiny = MODELS[name]
     make, _, _, dtype = CASES[case]
     model = tiny.build(seed).to(dtype)
-    plain = _run(model, tiny, make(tiny))
+    plain = run_calls(model, tiny, make(tiny))
     with lens.capture(model) as trace:
-        seen = _run(model, tiny, make(tiny))
+        seen = run_calls(model, tiny, make(tiny))
     same = all(torch.equal(a, b) for a, b in zip(plain, seen, strict=True))
     return same, trace.records
 
 
-def _run(model: nn.Module, tiny: Tiny, calls: list[dict[str, Any]]) -> list[Tensor]:
+def run_calls(model: nn.Module, tiny: Tiny, calls: list[dict[str, Any]]) -> list[Tensor]:
     outputs, cache = [], dict[str, Any]()
     for inputs in calls:
         output = model(**inputs, **cache)

@@ -145,6 +145,7 @@ def test_weights_by_hand(kind: str) -> None:
 def test_an_ablated_recurrence_leaves_skip_and_output_gate(kind: str) -> None:
     x = make(kind=kind, initial=True, extras=True)
     assert x.skip is not None
+    assert x.output_gate is not None
     assert_same(changed(x, lens.ablate()), x.skip * x.output_gate)
 
 

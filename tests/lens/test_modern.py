@@ -220,6 +220,27 @@ def test_mamba3_is_read_whole_and_in_steps(options: dict[str, Any], theirs: Modu
             assert not replace(record, recurrence=replace(x, **{name: wrong})).reconstruction_error.passed, name
 
 
+@torch.no_grad()
+def test_changed_mamba3_goes_on_in_steps(theirs: ModuleType) -> None:
+    """Computed anew it is itself; a change of the gates is the same whole and in steps, and packed."""
+    layer, tokens = layer_of(theirs), torch.randn(B, T, 8)
+    wanted = layer(tokens)[0]
+
+    def in_steps() -> Tensor:
+        o, state = layer(tokens[:, : T - 2])
+        return torch.cat([o, *(layer(tokens[:, t, None], state)[0] for t in (T - 2, T - 1))], 1)
+
+    with lens.intervene(layer, lambda record: replace(record.recurrence)):
+        torch.testing.assert_close(in_steps(), wanted)
+    with lens.intervene(layer, lens.scale_gates(2.0)), lens.capture(layer) as trace:
+        whole = layer(tokens)[0]
+        torch.testing.assert_close(in_steps(), whole)
+        row = layer(tokens.flatten(0, 1)[None], cu_seqlens=torch.tensor([0, T, 2 * T]))[0]
+    torch.testing.assert_close(row.view(whole.shape), whole)
+    assert trace.passed
+    assert not torch.allclose(whole, wanted)
+
+
 def test_packed_rows_of_mamba3_are_rows_again(theirs: ModuleType) -> None:
     layer, x = layer_of(theirs), torch.randn(1, T, 8)
     record = caught(layer, x=x, cu_seqlens=torch.tensor([0, 3, T]))
