@@ -66,7 +66,7 @@ EDGES = {
     "huge": (lambda: changed(draw(0), lambda i, X, y: (X * 1e200, y)), r"feature 1 of 2 has the size .*within 1e-100"),
     "tiny": (lambda: changed(draw(0), lambda i, X, y: (X, y * 1e-200)), "the label has the size"),
     "noise": (lambda: changed(draw(0), lambda i, X, y: (X, np.cos(1e6 * X[:, 0]))), "do not differ"),
-    "two prompts": (lambda: draw(0, prompts=2), "folds is 5 with 2 clusters"),
+    "two prompts": (lambda: draw(0, prompts=2), "with fold 1 held out, 1 of 2 prompts are left to fit"),
     "units far apart": (lambda: changed(draw(0), units), None),
     "one outlier": (lambda: changed(draw(0), lambda i, X, y: (X, y + 1e9 * (i == 7))), "do not differ"),
     "features per prompt": (

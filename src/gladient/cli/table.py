@@ -67,6 +67,8 @@ class TableOptions:
     """Encoding of the text: utf-8, cp1252, utf-16 …"""
     na: tuple[str, ...] = ()
     """Cells that mean missing, such as -999."""
+    sheet: str | None = None
+    """Sheet of an Excel file, by its name or its number from 1; the first if not given."""
     show_prompts: bool = False
     """Show what became of the table, the first prompts with their rows, and stop."""
 
@@ -82,6 +84,7 @@ class TableOptions:
             thousands=self.thousands,
             encoding=self.encoding,
             na=self.na,
+            sheet=self.sheet,
         )
         common: dict[str, Any] = {
             "target": self.target,
@@ -112,7 +115,7 @@ class TableOptions:
             given += _typed(name, getattr(self, name))
         if not self._is_panel():
             given += ["--query", self.query, *(_typed("seed", self.seed) if self.n else [])]
-        for name in ("sep", "decimal", "thousands", "encoding", "na"):
+        for name in ("sep", "decimal", "thousands", "encoding", "na", "sheet"):
             given += _typed(name, getattr(self, name))
         return [*given, "--drop-missing"] if self.drop_missing else given
 

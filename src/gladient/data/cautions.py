@@ -8,6 +8,7 @@ import numpy as np
 
 from gladient._types import Array
 from gladient.data.prompt import Prompts, RoleExamples
+from gladient.data.refusal import RefusedError
 from gladient.data.transform import Transform
 
 __all__ = [
@@ -97,28 +98,33 @@ def about_tasks(strength: Array, errors: Array) -> list[Caution]:
     ]
 
 
-def about_no_spread(white: Prompts, role: int, variance: float, names: Sequence[str] = (), *, intercept: bool) -> str:
-    """What is known where the estimated variance of a role's coefficients is not above 0.
+def about_no_spread(
+    white: Prompts, variance: float, error: float, names: Sequence[str] = (), *, intercept: bool
+) -> RefusedError:
+    """What is known where the estimated variance of the tasks' coefficients is not above 0.
 
     Args:
         white: prompts with white features and labels of mean square 1.
-        role: its place from 0.
-        variance: the estimate.
+        variance: the estimate, a mean over the roles.
+        error: its standard error.
         names: what each prompt is called.
         intercept: whether tasks have levels.
     """
-    examples = white.roles[role]
-    place, share = outlier(examples.totals(examples.y**2))
+    place, share = outlier(np.sum([role.totals(role.y**2) for role in white.roles], axis=0))
+    plain = False
     if share > max(SHARE, 4.0 / len(white)):  # of a few prompts each has a large share
-        holds = f"{called(names, place)} holds {share:.0%} of the squares of that role's labels"
-        cause = f"{holds}: look at it, or leave it out"
+        cause = f"{called(names, place)} holds {share:.0%} of the labels' squares: look at it, or leave it out"
     elif not intercept and about_levels(white):
         cause = "tasks differ in level, which features do not carry: estimate with an intercept (--intercept)"
     else:
         cause = "if they are all alike, the one fit to all examples is what the data support; more prompts would tell"
-    return (
-        f"it cannot be told whether weights help: the tasks of role {role + 1} of {len(white.roles)} do not differ as "
-        f"far as these prompts tell (the estimated variance of their coefficients is {variance:.3g}); {cause}"
+        plain = True
+    return RefusedError(
+        f"the tasks do not differ as far as these prompts tell (the estimated variance of their coefficients is "
+        f"{variance:.3g} ± {error:.2g} of the labels' mean square); {cause}",
+        variance=variance,
+        error=error,
+        plain=plain,
     )
 
 

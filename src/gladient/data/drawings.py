@@ -83,7 +83,7 @@ def draw_errors(found: CrossFit) -> "Figure":
         ranks = np.unique(np.geomspace(1, len(errors), _POINTS).astype(int))
         axis.plot(ranks, errors[ranks - 1].clip(1e-12), ".-", color=look.colour, label=look.title, markersize=4)
     errors = found.errors["value_gate"]
-    worst = [printable(called(found.of.names, place)) for place in np.argsort(-errors)[:_NAMED].tolist()]
+    worst = [printable(called(found.of.split.names, place)) for place in np.argsort(-errors)[:_NAMED].tolist()]
     axis.annotate(
         ", ".join(worst), (1, max(float(errors.max()), 1e-12)), (4, 4), textcoords="offset points", fontsize=7
     )

@@ -11,13 +11,13 @@ from gladient._types import Array, ArrayLike, Float
 from gladient.data import cautions
 from gladient.data.cautions import Caution
 from gladient.data.moments import moments
-from gladient.data.nearest import Nearest, NoSpreadError, nearest
+from gladient.data.nearest import Nearest, nearest, strengths
 from gladient.data.prompt import Prompt, Prompts
 from gladient.data.transform import Transform, standardise
 from gladient.landscape import KeyGate, Reduced, Rung, ladder, reduce
 from gladient.prompts import MultitaskSetting, PromptLayout
 
-__all__ = ["GATES", "Estimated", "Features", "PredictedGate", "estimate_setting"]
+__all__ = ["GATES", "Estimated", "Features", "PredictedGate", "counts_shown", "estimate_setting"]
 
 GATES = ("linear_attention", "fixed_decay", "scalar_gate", "value_gate", "key_gate")
 Features = Literal["own", "gaussian"]
@@ -157,7 +157,9 @@ def estimate_setting(
 
     Raises:
         ValueError: if prompts have different roles, features or (without n) counts, there are fewer than two clusters,
-            a feature is constant or follows from others, examples are too few, or tasks do not differ.
+            a feature is constant or follows from others, or examples are too few.
+        RefusedError: a ValueError, if the prompts are well formed and do not tell a setting: tasks do not differ as far
+            as they tell, or a role's examples do not reach all features.
 
     Source: Haseman and Elston (1972) for one task; derived for pairs of tasks and the nearest setting.
 
@@ -174,18 +176,17 @@ def estimate_setting(
     if len(prompts) < 2:
         raise ValueError(f"{len(prompts)} prompt came: each role has one task; give many prompts, with new tasks each")
     gathered = Prompts.of(prompts)
-    counts = _check_prompts(gathered, n)
+    counts = counts_shown(gathered, n)
     labels = list(range(len(prompts)) if clusters is None else clusters)
     block, number = _blocks(labels, len(prompts))
     first = standardise(gathered, intercept=intercept)
     white = first.prompts(gathered)
     found = moments(white, block)
-    try:
-        points = tuple(nearest(found, b, counts) for b in range(len(found.yy)))
-    except NoSpreadError as error:
-        raise ValueError(
-            cautions.about_no_spread(white, error.role, error.variance, names, intercept=intercept)
-        ) from None
+    own = strengths(found)
+    mean = np.nanmean(own, axis=1)
+    if (mean <= 0.0).any():  # with a block left out, too: then the estimate itself is within its error of 0
+        raise cautions.about_no_spread(white, float(mean[0]), float(jackknife(mean)), names, intercept=intercept)
+    points = tuple(nearest(found, b, counts) for b in range(len(found.yy)))
     point = points[0]
     transform = replace(first, map=point.map, scale=first.scale * point.scale)
     return Estimated(
@@ -199,7 +200,7 @@ def estimate_setting(
         },
         points=points,
         clusters=number,
-        seen=tuple(_seen(white, points, number, intercept=intercept)),
+        seen=tuple(_seen(white, own, number, intercept=intercept)),
         kappa=_kappa(white),
     )
 
@@ -213,7 +214,12 @@ def jackknife(values: ArrayLike) -> Array:
     return np.asarray(np.sqrt((B - 1) / B * np.sum((left_out - left_out.mean(0)) ** 2, axis=0)))
 
 
-def _check_prompts(prompts: Prompts, n: Sequence[int] | None) -> np.ndarray:
+def counts_shown(prompts: Prompts, n: Sequence[int] | None) -> np.ndarray:
+    """Examples of each source in a prompt, as given or as all prompts have them.
+
+    Raises:
+        ValueError: if they do not fit the prompts, or there are too many features.
+    """
     if prompts.d > _MOST_FEATURES:
         raise ValueError(
             f"{prompts.d} features came; d² numbers per pair of tasks are estimated: {_MOST_FEATURES} at most"
@@ -243,8 +249,7 @@ def _blocks(labels: list[Hashable], prompts: int) -> tuple[np.ndarray, int]:
     return np.array([numbers[label] * blocks // len(numbers) for label in labels]), len(numbers)
 
 
-def _seen(white: Prompts, points: Sequence[Nearest], clusters: int, *, intercept: bool) -> list[Caution]:
-    strength = [point.traces for point in points]
+def _seen(white: Prompts, strength: Array, clusters: int, *, intercept: bool) -> list[Caution]:
     return [
         *cautions.about_clusters(clusters),
         *([] if intercept else cautions.about_levels(white)),

@@ -54,6 +54,7 @@ def read_table(
     thousands: str | None = None,
     encoding: str | None = None,
     na: Sequence[str] = (),
+    sheet: str | None = None,
 ) -> Any:
     """A table of pandas from a file: CSV and other text, Parquet, Feather or Excel; packed by gzip, bzip2, xz or zip.
 
@@ -67,6 +68,7 @@ def read_table(
         thousands: what separates thousands: ",", ".", a space or an apostrophe.
         encoding: of text; UTF-8, or what the file begins with, else cp1252 if not given.
         na: cells that mean missing, as they are written.
+        sheet: of a workbook of Excel, by its name or its number from 1; the first if not given.
 
     Returns:
         The table; its index is the row in the file, counted from 1 below the header. `attrs["assumed"]` lists what was
@@ -81,12 +83,14 @@ def read_table(
     content = _bytes(path)
     kind = next((kind for mark, kind in _KINDS.items() if content.startswith(mark)), None)
     kind = kind or _SUFFIXES.get(_suffix(path), "CSV")
+    if sheet is not None and not kind.endswith("Excel"):
+        raise ValueError(f"sheet is {sheet!r} and {path} is {kind}; only a workbook of Excel has sheets")
     assumed: list[str] = []
     try:
         if kind == "CSV":
             frame = _text(pandas, content, sep, encoding, assumed)
         else:
-            frame = _binary(pandas, content, kind, assumed)
+            frame = _binary(pandas, content, kind, sheet, assumed)
     except (ValueError, OSError, KeyError) as error:  # pandas' and pyarrow's own are among them
         raise ValueError(f"{path} cannot be read as {kind}: {' '.join(str(error).split())}") from None
     frame.columns = [str(name).strip() for name in frame.columns]
@@ -138,7 +142,7 @@ def _suffix(path: Path) -> str:
     return Path(path.stem if path.suffix.lower() in _UNPACK else path.name).suffix.lower()
 
 
-def _binary(pandas: Any, content: bytes, kind: str, assumed: list[str]) -> Any:
+def _binary(pandas: Any, content: bytes, kind: str, sheet: str | None, assumed: list[str]) -> Any:
     if kind == "old Excel":
         raise ValueError("it is a workbook of Excel 2003 or older; save it as .xlsx or CSV")
     file = io.BytesIO(content)
@@ -151,14 +155,24 @@ def _binary(pandas: Any, content: bytes, kind: str, assumed: list[str]) -> Any:
         warnings.simplefilter("ignore")  # openpyxl's, about styles that it leaves out
         try:
             book = pandas.ExcelFile(file, engine="openpyxl")
-            cells = book.parse(0, header=None, keep_default_na=False, na_values=[""])
+            place = _sheet(book.sheet_names, sheet)
+            cells = book.parse(place, header=None, keep_default_na=False, na_values=[""])
         except (ValueError, OSError):
             raise
         except Exception as error:  # a zip file of another kind
             raise ValueError(f"it is no workbook ({error}); save it as .xlsx or CSV") from None
-    if len(book.sheet_names) > 1:
-        assumed.append(f"took the first sheet, {book.sheet_names[0]!r}, of {len(book.sheet_names)}")
+    if sheet is None and len(book.sheet_names) > 1:
+        assumed.append(f"took the first sheet of {', '.join(map(repr, book.sheet_names))} (--sheet)")
     return _headed(cells.dropna(how="all")).infer_objects()
+
+
+def _sheet(names: Sequence[str], wanted: str | None) -> int:
+    """The place of a sheet from 0, by its name or its number from 1."""
+    if wanted is None or wanted in names:
+        return 0 if wanted is None else names.index(wanted)
+    if wanted.isdigit() and 1 <= int(wanted) <= len(names):
+        return int(wanted) - 1
+    raise ValueError(f"there is no sheet {wanted!r}; it has {', '.join(map(repr, names))}, or give a number from 1")
 
 
 def _text(pandas: Any, content: bytes, sep: str | None, encoding: str | None, assumed: list[str]) -> Any:
