@@ -68,8 +68,8 @@ def apart(found: CrossFit, gate: str) -> str:
     base, risk, gain = found.risks[BASE], found.risks[gate], found.gains[gate]
     named = {"the risk": risk, "the risk of linear attention": base}
     for what, each in named.items():
-        if _is_worse(each):
-            measured = f"{what} is measured {each.measured:.4g}, worse than one fit to all (1)"
+        if _is_worse(each, found.one_fit):
+            measured = f"{what} is measured {each.measured:.4g}, worse than one fit to all ({found.one_fit:.4g})"
             return f"{measured}, and predicted {each.predicted:.4g}"
     for what, each in (named | {"the gain": gain}).items():
         if abs(each.z) > Z and abs(each.predicted - each.measured) > SMALL * abs(base.measured):
@@ -79,9 +79,9 @@ def apart(found: CrossFit, gate: str) -> str:
     return ""
 
 
-def _is_worse(risk: Compared) -> bool:
+def _is_worse(risk: Compared, one_fit: float) -> bool:
     # without the measured one's own error, which the prompt that makes the risk large makes large as well
-    beyond = max(1.0, WORSE * risk.predicted, risk.predicted + 2.0 * risk.predicted_error)
+    beyond = max(1.0, one_fit, WORSE * risk.predicted, risk.predicted + 2.0 * risk.predicted_error)
     return risk.measured > beyond
 
 

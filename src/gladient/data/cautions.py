@@ -176,8 +176,30 @@ def about_gain(gains: Mapping[str, tuple[float, float]]) -> list[Caution]:
     ]
 
 
-def about_shift(transform: Transform, prompts: Prompts) -> list[Caution]:
-    """Other prompts whose features or labels have other second moments than those of the estimate."""
+def about_shift(parts: Sequence[tuple[Transform, Prompts]]) -> list[Caution]:
+    """Other prompts whose features or labels have other second moments than those of the estimate.
+
+    Args:
+        parts: the estimate's transform and other prompts; several pairs are folds.
+    """
+    found: dict[str, list[tuple[int, float]]] = {}
+    for fold, part in enumerate(parts, start=1):
+        for what, ratio in _shifts(*part):
+            found.setdefault(what, []).append((fold, ratio))
+    return [Caution("shift", _shifted(what, each, len(parts))) for what, each in found.items()]
+
+
+def _shifted(what: str, folds: Sequence[tuple[int, float]], of: int) -> str:
+    ratios = ", ".join(f"{ratio:.2f}" for _, ratio in folds)
+    where = f" in fold {', '.join(str(fold) for fold, _ in folds)} of {of}" if of > 1 else ""
+    return (
+        f"the mean square of {what} is {ratios} times that of the prompts of the estimate{where}: predictions for such "
+        "prompts are not to be believed"
+    )
+
+
+def _shifts(transform: Transform, prompts: Prompts) -> list[tuple[str, float]]:
+    """What has another mean square, and how many times that of the estimate."""
     moved = transform.unmapped.prompts(prompts)
     rows = np.sum([role.n for role in moved.roles], axis=0)
     features = np.sum([_outer(role) for role in moved.roles], axis=0) / rows[:, None, None]
@@ -190,13 +212,7 @@ def about_shift(transform: Transform, prompts: Prompts) -> list[Caution]:
     for what, each in (("a direction of the features", along), ("the labels", labels)):
         ratio, error = float(each.mean()), float(each.std(ddof=1) / np.sqrt(len(each))) if len(each) > 1 else np.inf
         if abs(ratio - 1.0) > SHIFTED and abs(ratio - 1.0) > Z * error:
-            found.append(
-                Caution(
-                    "shift",
-                    f"the mean square of {what} is {ratio:.2f} times that of the prompts of the estimate: the data "
-                    "drift, and predictions for these prompts are not to be believed",
-                )
-            )
+            found.append((what, ratio))
     return found
 
 

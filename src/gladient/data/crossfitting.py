@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from gladient._types import Array
-from gladient.data.cautions import Caution
+from gladient.data.cautions import Caution, about_shift
 from gladient.data.estimate import GATES, Estimated, PredictedGate, estimate_setting
 from gladient.data.folds import Split, clustered_error, split
 from gladient.data.intervals import mean_intervals
@@ -86,11 +86,8 @@ class HeldOut:
     @cached_property
     def warnings(self) -> tuple[Caution, ...]:
         """Cautions about the estimate, and about folds whose held-out prompts differ from the others."""
-        found = list(self.estimated.doubts)
-        for number, fold in enumerate(self.folds, start=1):
-            cautions = fold.estimated.check(self.prompts.take(fold.held_out))
-            found += [Caution(c.kind, f"fold {number} of {len(self.folds)}: {c.message}") for c in cautions]
-        return tuple(found)
+        parts = [(fold.estimated.transform, self.prompts.take(fold.held_out)) for fold in self.folds]
+        return (*self.estimated.doubts, *about_shift(parts))
 
     def compare(self, n: Sequence[int] | None = None) -> "CrossFit":
         """Every gate family's risk and gain, predicted and measured.
@@ -102,9 +99,12 @@ class HeldOut:
             ValueError: if a prompt has fewer.
         """
         errors, predicted = ({name: np.empty(len(self.prompts)) for name in GATES} for _ in range(2))
+        fit = np.empty(len(self.prompts))
         for fold in self.folds:
-            rungs = fold.estimated.rungs(n)
-            for name, found in fold.estimated.errors(self.prompts.take(fold.held_out), n).items():
+            rungs, held_out = fold.estimated.rungs(n), self.prompts.take(fold.held_out)
+            query = held_out.query
+            fit[fold.held_out] = query.means(fold.estimated.transform.labels(query.X, query.y) ** 2)
+            for name, found in fold.estimated.errors(held_out, n).items():
                 errors[name][fold.held_out] = found
                 predicted[name][fold.held_out] = rungs[name].risk
         gates, base = self.estimated.predict_ladder(n), "linear_attention"
@@ -118,6 +118,7 @@ class HeldOut:
             ),
             gains=self._compared(gains, [gates[name].gain_error for name in GATES]),
             gates=gates,
+            one_fit=float(fit.mean()),
         )
 
     def _compared(self, of: dict[str, tuple[Array, Array]], errors: Sequence[float]) -> dict[str, Compared]:
@@ -148,6 +149,7 @@ class CrossFit:
         risks: the risk of every gate family, in units of the labels' mean square after the fit to all.
         gains: the gain of every gate family over linear attention.
         gates: predictions from all prompts, with the weights.
+        one_fit: the risk of the fit to all examples, measured as the gates' are; 1 but for what prompts differ in.
     """
 
     of: HeldOut
@@ -156,6 +158,7 @@ class CrossFit:
     risks: dict[str, Compared]
     gains: dict[str, Compared]
     gates: dict[str, PredictedGate]
+    one_fit: float
 
     @property
     def prompts(self) -> int:

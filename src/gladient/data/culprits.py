@@ -40,7 +40,8 @@ def culprits(found: CrossFit, gate: str, drift: Drift | None) -> tuple[Culprit, 
     """Every assumption that these data break, the likeliest first.
 
     Where predicted and measured disagree, what can be removed is removed: levels by an intercept, outliers with their
-    prompts, a drift by folds of every fifth cluster. Those without which both agree come first.
+    prompts, a drift by folds of every fifth cluster. Those without which both agree come
+    first.
 
     Args:
         found: what was predicted and measured.
@@ -100,7 +101,10 @@ def _outliers(found: CrossFit, white: Prompts) -> Seen:
 
 def _drift(found: CrossFit, drift: Drift | None) -> Seen:
     if drift is not None:
-        yield Culprit("drift", f"{drift.text}; ask of changes, or of a shorter time"), _interleaved(found.of.split)
+        yield (
+            Culprit("drift", f"{drift.text}; ask of changes (--changes), or of a shorter time"),
+            _interleaved(found.of.split),
+        )
 
 
 def _features(white: Prompts) -> Iterator[Culprit]:
@@ -113,8 +117,8 @@ def _features(white: Prompts) -> Iterator[Culprit]:
     share = (sum(map(float, pairs)) / counts - float(np.sum(~varies))) / max(1, int(varies.sum()))
     if share > OWN_LEVEL:
         message = (
-            f"{share:.0%} of the features' variance is a level that a task's examples share, and the theory draws them "
-            "anew for each example; take off each task's own mean, or use changes instead of levels"
+            f"{min(share, 1.0):.0%} of the features' variance is a level that a task's examples share, and the theory "
+            "draws them anew for each example; ask of changes instead of levels (--changes)"
         )
         yield Culprit("features", message)
 
@@ -132,7 +136,7 @@ def _range(white: Prompts) -> Iterator[Culprit]:
     if worst > chance + BEYOND:
         message = (
             f"{worst:.0%} of the queries have a feature outside the range of their own sources, and chance puts "
-            f"{chance:.0%} there: the prediction is an extrapolation"
+            f"{chance:.0%} there: the prediction is an extrapolation (--changes cures a trend)"
         )
         yield Culprit("range", message)
 
@@ -140,7 +144,9 @@ def _range(white: Prompts) -> Iterator[Culprit]:
 def _single(white: Prompts) -> Iterator[Culprit]:
     single = [str(k) for k, role in enumerate(white.roles, start=1) if (role.n == 1).all()]
     if single:
-        message = f"role {', '.join(single)} has one example in each prompt, so the strength of its tasks is taken from others"
+        message = (
+            f"role {', '.join(single)} has one example in each prompt, so its tasks' strength is taken from others"
+        )
         yield Culprit("one example", message)
 
 

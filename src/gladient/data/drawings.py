@@ -85,7 +85,12 @@ def draw_errors(found: CrossFit) -> "Figure":
     errors = found.errors["value_gate"]
     worst = [printable(called(found.of.split.names, place)) for place in np.argsort(-errors)[:_NAMED].tolist()]
     axis.annotate(
-        ", ".join(worst), (1, max(float(errors.max()), 1e-12)), (4, 4), textcoords="offset points", fontsize=7
+        "\n".join(name if len(name) < 36 else f"{name[:34]}…" for name in worst),
+        (1.0, 1.0),
+        xycoords="axes fraction",
+        ha="right",
+        va="top",
+        fontsize=7,
     )
     axis.axhline(1.0, color=INK, linewidth=0.8, linestyle=":")  # one fit to all
     axis.set(xscale="log", yscale="log", xlabel="prompts, the largest error first", ylabel="squared error of a prompt")

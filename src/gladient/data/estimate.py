@@ -128,7 +128,7 @@ class Estimated:
 
     def check(self, prompts: Sequence[Prompt]) -> tuple[Caution, ...]:
         """Whether other prompts have the second moments of those that the setting was estimated from."""
-        return tuple(cautions.about_shift(self.transform, Prompts.of(prompts)))
+        return tuple(cautions.about_shift([(self.transform, Prompts.of(prompts))]))
 
 
 def estimate_setting(

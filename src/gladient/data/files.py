@@ -1,4 +1,4 @@
-"""Tables from files as people have them: text of any kind, Parquet, Feather, Excel, standard input."""
+"""Tables from files as people have them: text of any kind, Parquet, Feather, Excel, Stata, standard input."""
 
 import bz2
 import codecs
@@ -33,6 +33,7 @@ _KINDS = {  # how a file begins, whatever it is called
     b"ARROW1": "Feather",
     b"PK\x03\x04": "Excel",
     b"\xd0\xcf\x11\xe0": "old Excel",
+    b"<stata_dta>": "Stata",
 }
 _SUFFIXES = {
     ".parquet": "Parquet",
@@ -42,6 +43,7 @@ _SUFFIXES = {
     ".xlsx": "Excel",
     ".xlsm": "Excel",
     ".xls": "old Excel",
+    ".dta": "Stata",
 }
 _LOOK = 1 << 16  # characters in which the separator is looked for: hundreds of rows
 
@@ -56,7 +58,7 @@ def read_table(
     na: Sequence[str] = (),
     sheet: str | None = None,
 ) -> Any:
-    """A table of pandas from a file: CSV and other text, Parquet, Feather or Excel; packed by gzip, bzip2, xz or zip.
+    """A table of pandas from a file: text, Parquet, Feather, Excel or Stata; packed by gzip, bzip2, xz or zip.
 
     Columns of text in which every value is a number become numbers: 1,234.5, 1.234,5, 1 234, 12% and $5 are read as
     people mean them. Codes such as 0014 stay text. An empty cell is missing; NA and None are names where a name stands.
@@ -108,7 +110,9 @@ def _bytes(path: Path) -> bytes:
     if str(path) == "-":
         return sys.stdin.buffer.read()
     if not path.is_file():
-        raise ValueError(f"{path} does not exist, or is a folder; give a CSV, Parquet, Feather or Excel file, or -")
+        raise ValueError(
+            f"{path} does not exist, or is a folder; give a CSV, Parquet, Feather, Excel or Stata file, or - for standard input"
+        )
     content = path.read_bytes()
     unpack = _UNPACK.get(path.suffix.lower())
     if unpack is None:
@@ -146,6 +150,8 @@ def _binary(pandas: Any, content: bytes, kind: str, sheet: str | None, assumed: 
     if kind == "old Excel":
         raise ValueError("it is a workbook of Excel 2003 or older; save it as .xlsx or CSV")
     file = io.BytesIO(content)
+    if kind == "Stata":
+        return pandas.read_stata(file, convert_categoricals=False)
     if kind != "Excel":
         require("pyarrow", **PANDAS)
         frame = pandas.read_parquet(file) if kind == "Parquet" else pandas.read_feather(file)

@@ -106,7 +106,7 @@ def _refusal(refused: RefusedError, prompts: int) -> tuple[Kind, str]:
         return "cannot be told", f"It cannot be told from these data: {reason}."
     if variance < -Z * error:
         return "the model fails", f"Do not trust the model: a variance cannot be below 0, and {reason}."
-    if variance + 2.0 * error < SMALL:
+    if variance > -2.0 * error and variance + 2.0 * error < SMALL:
         most = max(0.0, variance + 2.0 * error)
         return "does not help", (
             f"No: coefficients that differ from task to task make at most {most:.2%} of the labels' mean square (95%), "
