@@ -30,8 +30,9 @@ def told(answer: "Answer", beside: "Mapping[str, Baseline]", roles: tuple[str, .
     rows = [_HEADS] if found is not None else [["without gates", "", "measured"]] if beside else []
     if found is not None:
         rows += [_row(found, name) for name in found.gates]
-    rows += [[name, "", each.text] for name, each in beside.items()]
+    rows += [[name, "", each.text] for name, each in beside.items() if not each.note]
     lines += ["", *_aligned(rows)] if rows else []
+    lines += [f"{name}: {each.note}" for name, each in beside.items() if each.note]
     if found is not None:
         lines += _below(answer, found, roles)
     lines.append("risk: of 1, the mean square that one fit to all examples leaves; gain: over linear attention")

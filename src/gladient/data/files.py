@@ -110,9 +110,8 @@ def _bytes(path: Path) -> bytes:
     if str(path) == "-":
         return sys.stdin.buffer.read()
     if not path.is_file():
-        raise ValueError(
-            f"{path} does not exist, or is a folder; give a CSV, Parquet, Feather, Excel or Stata file, or - for standard input"
-        )
+        kinds = "CSV, Parquet, Feather, Excel or Stata"
+        raise ValueError(f"{path} does not exist, or is a folder; give a {kinds} file, or - for standard input")
     content = path.read_bytes()
     unpack = _UNPACK.get(path.suffix.lower())
     if unpack is None:

@@ -208,8 +208,8 @@ class _Panel:
         if not whole.any():
             most = int((have > 0).sum(0).max(initial=0))
             raise ValueError(
-                f"no group has rows in all {len(have)} periods of a prompt, {most} of them at most; take longer windows, fewer "
-                "lags, or a column that tells times apart more finely"
+                f"no group has rows in all {len(have)} periods of a prompt, {most} of them at most; take longer "
+                "windows, fewer lags, or a column that tells times apart more finely"
             )
         n = tuple(np.quantile(have[:-1, whole], _SHORT, axis=1, method="lower").astype(int).tolist())
         self.said.append(f"a prompt shows {', '.join(map(str, n))} examples of its sources (--n sets another number)")
