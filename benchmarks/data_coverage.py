@@ -164,8 +164,8 @@ def judged(name: str, sets: int, count: int) -> str:
             *(method(errors[:, None], labels)[0] for method in (percentile, studentised)),
             (gain.low, gain.high),
         ]
-        known = abs(gain.predicted - best) <= 1.96 * gain.predicted_error
-        held.append([*(low <= truth <= high for low, high in ends), known])
+        gate = found.gates["value_gate"]
+        held.append([*(low <= truth <= high for low, high in ends), gate.gain_low <= best <= gate.gain_high])
         said = {gate: verdict.kind for gate, verdict in verdicts.gates.items()}
         wrong += any(said[gate] == "helps" and gains[gate] <= 0.0 for gate in GATES)
         missed += any(said[gate] == "does not help" and gains[gate] > 0.02 * risk for gate in GATES)

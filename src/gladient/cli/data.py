@@ -118,7 +118,12 @@ def _measured(found: "CrossFit", judged: "Verdicts") -> dict[str, Any]:
         "gates": {
             name: {
                 "risk": {**asdict(found.risks[name]), "z": found.risks[name].z},
-                "gain": {**asdict(found.gains[name]), "z": found.gains[name].z},
+                "gain": {
+                    **asdict(found.gains[name]),
+                    "z": found.gains[name].z,
+                    "predicted_low": gate.gain_low,
+                    "predicted_high": gate.gain_high,
+                },
                 **({"verdict": judged.gates[name].to_json()} if name in judged.gates else {}),
                 "certificate": asdict(gate.rung.certificate),
                 **(

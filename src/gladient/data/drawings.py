@@ -28,11 +28,14 @@ def draw_gains(found: CrossFit) -> "Figure":
     figure, axis = _axis(2.6)
     gates = [name for name in found.gains if name != BASE]
     gains = [found.gains[gate] for gate in gates]
+    both = list(zip(gains, (found.gates[gate] for gate in gates), strict=True))
     places = np.arange(len(gates))
     axis.errorbar(
         [gain.predicted for gain in gains],
         places - 0.12,
-        xerr=[1.96 * gain.predicted_error for gain in gains],
+        xerr=np.array([(gain.predicted - own.gain_low, own.gain_high - gain.predicted) for gain, own in both]).T.clip(
+            0
+        ),
         fmt="o",
         color=PALE,
         label="predicted",

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+from scipy.special import stdtrit
 
 from gladient._types import Array, ArrayLike, Float
 from gladient.data import cautions
@@ -34,6 +35,7 @@ class PredictedGate:
     Attributes:
         risk, risk_error: expected squared error and its standard error.
         gain, gain_error: how far the risk is below that of linear attention.
+        gain_low, gain_high: the ends of its 95% interval.
         omega: weight of one example of each task, the largest 1 (for a decay the mean), [K]; for the key gate of each
             task and direction with tasks in it, [K, directions].
         omega_error: its standard error; NaN for the key gate, whose directions change with the data.
@@ -44,6 +46,8 @@ class PredictedGate:
     risk_error: float
     gain: float
     gain_error: float
+    gain_low: float
+    gain_high: float
     omega: Array
     omega_error: Array
     rung: Best
@@ -280,15 +284,29 @@ def _predicted(ladders: Sequence[dict[str, Best]], name: str) -> PredictedGate:
     risks = np.array([rungs[name].risk for rungs in ladders])
     gains = np.array([rungs["linear_attention"].risk for rungs in ladders]) - risks
     omegas = [rungs[name].omega for rungs in ladders]
+    low, high = _gain_interval(gains)
     return PredictedGate(
         risk=float(risks[0]),
         risk_error=float(jackknife(risks)),
         gain=float(gains[0]),
         gain_error=float(jackknife(gains)),
+        gain_low=low,
+        gain_high=high,
         omega=omegas[0],
         omega_error=jackknife(omegas) if omegas[0].ndim == 1 else np.full_like(omegas[0], np.nan),
         rung=ladders[0][name],
     )
+
+
+def _gain_interval(gains: Array) -> tuple[float, float]:
+    """95%, by Student's quantile of as many blocks as there are, on the root of the gain.
+
+    A gain is about a square of what is estimated: small ones have small errors, and ± would miss the larger truth. The
+    jackknife of few blocks has an error of its own. `benchmarks.data_coverage` measures both.
+    """
+    roots = np.sqrt(gains.clip(0.0))
+    half = float(stdtrit(max(1, len(roots) - 2), 0.975) * jackknife(roots))
+    return max(0.0, float(roots[0]) - half) ** 2, (float(roots[0]) + half) ** 2
 
 
 def _check_shown(prompts: Prompts, n: tuple[int, ...]) -> None:
