@@ -116,7 +116,7 @@ def row(name: str) -> list[str]:
     risk, gain = found.risks[verdicts.gate], found.gains[verdicts.gate]
     cells = [f"{len(table.prompts)} / {found.estimated.clusters}", verdicts.gate.replace("_", " ")]
     cells += [f"{each.predicted + 0.0:.4f} → {each.measured + 0.0:.4f}" for each in (risk, gain)]
-    blamed = verdicts.gates[verdicts.gate].culprits
+    blamed = verdicts.culprits
     cells.append(verdicts.kind + (f" ({blamed[0].kind})" if blamed else ""))
     try:
         of_half = judge(compared(table, half(table, 0)))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-__all__ = ["did_you_mean", "finite", "json_text", "printable"]
+__all__ = ["did_you_mean", "finite", "json_text", "plus_minus", "printable"]
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
@@ -29,6 +29,17 @@ def printable(text: object) -> str:
     # Spaces of every width are fine to look at, though Python counts all but one of them as unprintable.
     shown = (c if c.isprintable() or unicodedata.category(c) == "Zs" else _spelled(c) for c in str(text))
     return "".join(shown)
+
+
+def plus_minus(value: float, error: float) -> str:
+    """A number and its standard error, with as many decimals as their size leaves readable.
+
+    >>> plus_minus(0.5, 0.01), plus_minus(-1234.5, 20.0), plus_minus(3.0e9, 2.0e8)
+    ('0.5000 ± 0.0100', '-1234.5 ± 20.0', '3.000e+09 ± 2.000e+08')
+    """
+    size = max(abs(value), abs(error))
+    form = ".4f" if size < 100.0 else ".1f" if size < 1e6 else ".3e"
+    return f"{value:{form}} ± {error:{form}}"
 
 
 def json_text(value: Any, **options: Any) -> str:

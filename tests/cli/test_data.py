@@ -41,7 +41,7 @@ def test_it_prints_what_python_returns(frame, tmp_path: Path, capsys: pytest.Cap
     found = cross_fit(table.prompts, clusters=table.clusters)
     assert printed["roles"] == ["old", "new"]
     verdicts = judge(found)
-    assert printed["verdict"] == {"kind": verdicts.kind, "text": verdicts.text, "gate": verdicts.gate}
+    assert printed["verdict"] == {"kind": verdicts.kind, "text": verdicts.text, "gate": verdicts.gate, "culprits": []}
     assert printed["baselines"]["ridge"]["risk"] > 0
     assert printed["setting"]["n"] == [6, 6]
     reduced = found.estimated.reduced()

@@ -37,19 +37,14 @@ def test_levels_and_their_cure() -> None:
 
 
 def test_tasks_that_hardly_differ() -> None:
-    """Labels of one role that are noise: a caution, or a refusal where the estimated variance is below 0."""
-    seen = set()
-    for seed in range(6):
+    """Labels of one role that are noise, also where its estimated variance is below 0."""
+    for seed in range(4):
         rng = np.random.default_rng(seed)
         prompts = [
             Prompt([(p.sources[0][0], rng.normal(size=8)), p.sources[1]], p.query)
             for p in simulated.prompts(SETTING, 60, rng)
         ]
-        try:
-            seen |= kinds(prompts) & {"tasks"}
-        except ValueError as error:
-            seen.add(str(error)[:40])
-    assert seen == {"tasks", "it cannot be told whether weights help: "}
+        assert "tasks" in kinds(prompts)
 
 
 def test_features_that_are_not_gaussian() -> None:

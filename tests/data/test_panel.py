@@ -289,3 +289,26 @@ def test_tasks_without_a_role_are_left_out_if_asked() -> None:
     table = table_prompts(frame, **columns, drop_missing=True)
     assert len(table.prompts) == 29
     assert table.said[-1] == "left out 1 of 30 tasks that lack a role: task 3"
+
+
+def test_changes_since_the_row_before() -> None:
+    """Against a loop, in rows of any order; features of a panel that trends are fresh then."""
+    frame = panel(years=13)
+    table = prompts_from_panel(frame, **USUAL, windows="3", changes=True)
+    assert "changes since the row before: 12 first rows have none" in table.said
+    for i in range(len(table.prompts)):
+        for (X, y), role, places in zip(table.prompts[i].tasks, table.prompts.roles, table.rows, strict=True):
+            for x, label, row in zip(X[:, 0], y, places[role.starts[i] : role.starts[i] + role.n[i]], strict=True):
+                now = frame.iloc[row]
+                before = frame[(frame.who == now.who) & (frame.year == now.year - 1)].iloc[0]
+                assert (x, label) == (now.x - before.x, now.y - before.y)
+
+
+def test_changes_want_one_row_of_each_time() -> None:
+    with pytest.raises(ValueError, match=r"a group has two rows of one time, 2000 .*is the second\); name the column"):
+        prompts_from_panel(panel(each=2), **USUAL, changes=True)
+
+
+def test_quarters() -> None:
+    frame = panel().assign(year=lambda f: [f"Q{t % 4 + 1} {2000 + (t - 2000) // 4}" for t in f.year])
+    assert prompts_from_panel(frame, **USUAL, windows="1y", lags=1).names[0] == "who g0, 2001-01-01–2001-10-01"

@@ -22,7 +22,7 @@ class TableOptions:
     """A table, and which of its rows make a prompt."""
 
     file: Annotated[Path, tyro.conf.Positional]
-    """A CSV, Parquet, Feather or Excel file, or - for standard input."""
+    """A CSV, Parquet, Feather, Excel or Stata file, or - for standard input."""
     target: str
     """Column of labels."""
     features: tuple[str, ...]
@@ -55,6 +55,8 @@ class TableOptions:
     """Of the draw for --n."""
     elapsed: tuple[str, ...] = ()
     """Features that are dates, to be taken as days since the earliest."""
+    changes: bool = False
+    """Of a panel: take features and labels as changes since the group's row before, so that levels and trends go."""
     drop_missing: bool = False
     """Leave out rows with a missing value, and tasks that lack a role then."""
     sep: str | None = None
@@ -67,6 +69,8 @@ class TableOptions:
     """Encoding of the text: utf-8, cp1252, utf-16 …"""
     na: tuple[str, ...] = ()
     """Cells that mean missing, such as -999."""
+    sheet: str | None = None
+    """Sheet of an Excel file, by its name or its number from 1; the first if not given."""
     show_prompts: bool = False
     """Show what became of the table, the first prompts with their rows, and stop."""
 
@@ -82,6 +86,7 @@ class TableOptions:
             thousands=self.thousands,
             encoding=self.encoding,
             na=self.na,
+            sheet=self.sheet,
         )
         common: dict[str, Any] = {
             "target": self.target,
@@ -91,7 +96,7 @@ class TableOptions:
             "elapsed": self._split(self.elapsed, frame),
             "drop_missing": self.drop_missing,
         }
-        names = ("group", "time", "lags", "windows") if panel else ("task", "role", "query", "roles", "seed")
+        names = ("group", "time", "lags", "windows", "changes") if panel else ("task", "role", "query", "roles", "seed")
         chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
         if panel:
             table = prompts_from_panel(frame, **chosen, bins=self._split(self.bins, frame), **common)
@@ -112,12 +117,14 @@ class TableOptions:
             given += _typed(name, getattr(self, name))
         if not self._is_panel():
             given += ["--query", self.query, *(_typed("seed", self.seed) if self.n else [])]
-        for name in ("sep", "decimal", "thousands", "encoding", "na"):
+        for name in ("sep", "decimal", "thousands", "encoding", "na", "sheet"):
             given += _typed(name, getattr(self, name))
-        return [*given, "--drop-missing"] if self.drop_missing else given
+        flags = [("--changes", self.changes), ("--drop-missing", self.drop_missing)]
+        return [*given, *(flag for flag, on in flags if on)]
 
     def _is_panel(self) -> bool:
-        panel = [f"--{name}" for name in ("group", "time", "lags", "windows", "bins") if getattr(self, name)]
+        names = ("group", "time", "lags", "windows", "bins", "changes")
+        panel = [f"--{name}" for name in names if getattr(self, name)]
         tasks = [f"--{name}" for name in ("task", "role", "roles") if getattr(self, name)]
         if panel and tasks:
             raise ValueError(

@@ -8,6 +8,7 @@ import numpy as np
 
 from gladient._types import Array
 from gladient.data.prompt import Prompts, RoleExamples
+from gladient.data.refusal import RefusedError
 from gladient.data.transform import Transform
 
 __all__ = [
@@ -97,28 +98,33 @@ def about_tasks(strength: Array, errors: Array) -> list[Caution]:
     ]
 
 
-def about_no_spread(white: Prompts, role: int, variance: float, names: Sequence[str] = (), *, intercept: bool) -> str:
-    """What is known where the estimated variance of a role's coefficients is not above 0.
+def about_no_spread(
+    white: Prompts, variance: float, error: float, names: Sequence[str] = (), *, intercept: bool
+) -> RefusedError:
+    """What is known where the estimated variance of the tasks' coefficients is not above 0.
 
     Args:
         white: prompts with white features and labels of mean square 1.
-        role: its place from 0.
-        variance: the estimate.
+        variance: the estimate, a mean over the roles.
+        error: its standard error.
         names: what each prompt is called.
         intercept: whether tasks have levels.
     """
-    examples = white.roles[role]
-    place, share = outlier(examples.totals(examples.y**2))
+    place, share = outlier(np.sum([role.totals(role.y**2) for role in white.roles], axis=0))
+    plain = False
     if share > max(SHARE, 4.0 / len(white)):  # of a few prompts each has a large share
-        holds = f"{called(names, place)} holds {share:.0%} of the squares of that role's labels"
-        cause = f"{holds}: look at it, or leave it out"
+        cause = f"{called(names, place)} holds {share:.0%} of the labels' squares: look at it, or leave it out"
     elif not intercept and about_levels(white):
         cause = "tasks differ in level, which features do not carry: estimate with an intercept (--intercept)"
     else:
         cause = "if they are all alike, the one fit to all examples is what the data support; more prompts would tell"
-    return (
-        f"it cannot be told whether weights help: the tasks of role {role + 1} of {len(white.roles)} do not differ as "
-        f"far as these prompts tell (the estimated variance of their coefficients is {variance:.3g}); {cause}"
+        plain = True
+    return RefusedError(
+        f"the tasks do not differ as far as these prompts tell (the estimated variance of their coefficients is "
+        f"{variance:.3g} ± {error:.2g} of the labels' mean square); {cause}",
+        variance=variance,
+        error=error,
+        plain=plain,
     )
 
 
@@ -170,8 +176,30 @@ def about_gain(gains: Mapping[str, tuple[float, float]]) -> list[Caution]:
     ]
 
 
-def about_shift(transform: Transform, prompts: Prompts) -> list[Caution]:
-    """Other prompts whose features or labels have other second moments than those of the estimate."""
+def about_shift(parts: Sequence[tuple[Transform, Prompts]]) -> list[Caution]:
+    """Other prompts whose features or labels have other second moments than those of the estimate.
+
+    Args:
+        parts: the estimate's transform and other prompts; several pairs are folds.
+    """
+    found: dict[str, list[tuple[int, float]]] = {}
+    for fold, part in enumerate(parts, start=1):
+        for what, ratio in _shifts(*part):
+            found.setdefault(what, []).append((fold, ratio))
+    return [Caution("shift", _shifted(what, each, len(parts))) for what, each in found.items()]
+
+
+def _shifted(what: str, folds: Sequence[tuple[int, float]], of: int) -> str:
+    ratios = ", ".join(f"{ratio:.2f}" for _, ratio in folds)
+    where = f" in fold {', '.join(str(fold) for fold, _ in folds)} of {of}" if of > 1 else ""
+    return (
+        f"the mean square of {what} is {ratios} times that of the prompts of the estimate{where}: predictions for such "
+        "prompts are not to be believed"
+    )
+
+
+def _shifts(transform: Transform, prompts: Prompts) -> list[tuple[str, float]]:
+    """What has another mean square, and how many times that of the estimate."""
     moved = transform.unmapped.prompts(prompts)
     rows = np.sum([role.n for role in moved.roles], axis=0)
     features = np.sum([_outer(role) for role in moved.roles], axis=0) / rows[:, None, None]
@@ -184,13 +212,7 @@ def about_shift(transform: Transform, prompts: Prompts) -> list[Caution]:
     for what, each in (("a direction of the features", along), ("the labels", labels)):
         ratio, error = float(each.mean()), float(each.std(ddof=1) / np.sqrt(len(each))) if len(each) > 1 else np.inf
         if abs(ratio - 1.0) > SHIFTED and abs(ratio - 1.0) > Z * error:
-            found.append(
-                Caution(
-                    "shift",
-                    f"the mean square of {what} is {ratio:.2f} times that of the prompts of the estimate: the data "
-                    "drift, and predictions for these prompts are not to be believed",
-                )
-            )
+            found.append((what, ratio))
     return found
 
 

@@ -8,13 +8,14 @@ from functools import cached_property
 import numpy as np
 
 from gladient._types import Array
-from gladient.data.cautions import Caution
+from gladient.data.cautions import Caution, about_shift
 from gladient.data.estimate import GATES, Estimated, PredictedGate, estimate_setting
-from gladient.data.folds import clustered_error, folds_of
+from gladient.data.folds import Split, clustered_error, split
 from gladient.data.intervals import mean_intervals
 from gladient.data.prompt import Prompt, Prompts
+from gladient.data.refusal import RefusedError
 
-__all__ = ["Compared", "CrossFit", "Fold", "HeldOut", "cross_fit", "held_out"]
+__all__ = ["Compared", "CrossFit", "Fold", "HeldOut", "cross_fit", "estimates", "held_out"]
 
 
 @dataclass(frozen=True)
@@ -63,31 +64,30 @@ class HeldOut:
     """Prompts in folds, and what is estimated from the others of each fold.
 
     Attributes:
-        prompts, clusters: all of them, and the cluster of each.
+        split: the prompts in blocks, every prompt held out once.
         estimated: the setting, from all of them.
-        folds: the blocks; every prompt is held out once.
-        names: what each prompt is called; empty if they have numbers alone.
+        folds: the blocks, each with the setting from the others.
     """
 
-    prompts: Sequence[Prompt]
-    clusters: Sequence[Hashable]
+    split: Split
     estimated: Estimated
     folds: tuple[Fold, ...]
-    names: Sequence[str] = ()
 
-    @cached_property
-    def gathered(self) -> Prompts:
-        """The prompts, with the examples of each role in one array."""
-        return Prompts.of(self.prompts)
+    @property
+    def prompts(self) -> Prompts:
+        """All of them, with the examples of each role in one array."""
+        return self.split.prompts
+
+    @property
+    def clusters(self) -> Sequence[Hashable]:
+        """The cluster of each prompt."""
+        return self.split.clusters
 
     @cached_property
     def warnings(self) -> tuple[Caution, ...]:
         """Cautions about the estimate, and about folds whose held-out prompts differ from the others."""
-        found = list(self.estimated.doubts)
-        for number, fold in enumerate(self.folds, start=1):
-            cautions = fold.estimated.check(self.gathered.take(fold.held_out))
-            found += [Caution(c.kind, f"fold {number} of {len(self.folds)}: {c.message}") for c in cautions]
-        return tuple(found)
+        parts = [(fold.estimated.transform, self.prompts.take(fold.held_out)) for fold in self.folds]
+        return (*self.estimated.doubts, *about_shift(parts))
 
     def compare(self, n: Sequence[int] | None = None) -> "CrossFit":
         """Every gate family's risk and gain, predicted and measured.
@@ -99,22 +99,26 @@ class HeldOut:
             ValueError: if a prompt has fewer.
         """
         errors, predicted = ({name: np.empty(len(self.prompts)) for name in GATES} for _ in range(2))
+        fit = np.empty(len(self.prompts))
         for fold in self.folds:
-            rungs = fold.estimated.rungs(n)
-            for name, found in fold.estimated.errors(self.gathered.take(fold.held_out), n).items():
+            rungs, held_out = fold.estimated.rungs(n), self.prompts.take(fold.held_out)
+            query = held_out.query
+            fit[fold.held_out] = query.means(fold.estimated.transform.labels(query.X, query.y) ** 2)
+            for name, found in fold.estimated.errors(held_out, n).items():
                 errors[name][fold.held_out] = found
                 predicted[name][fold.held_out] = rungs[name].risk
         gates, base = self.estimated.predict_ladder(n), "linear_attention"
         gains = {name: (predicted[base] - predicted[name], errors[base] - errors[name]) for name in GATES}
         return CrossFit(
             of=self,
-            n=tuple(self.estimated.setting.n.tolist() if n is None else n),
+            n=self.split.n if n is None else tuple(n),
             errors=errors,
             risks=self._compared(
                 {name: (predicted[name], errors[name]) for name in GATES}, [gates[name].risk_error for name in GATES]
             ),
             gains=self._compared(gains, [gates[name].gain_error for name in GATES]),
             gates=gates,
+            one_fit=float(fit.mean()),
         )
 
     def _compared(self, of: dict[str, tuple[Array, Array]], errors: Sequence[float]) -> dict[str, Compared]:
@@ -145,6 +149,7 @@ class CrossFit:
         risks: the risk of every gate family, in units of the labels' mean square after the fit to all.
         gains: the gain of every gate family over linear attention.
         gates: predictions from all prompts, with the weights.
+        one_fit: the risk of the fit to all examples, measured as the gates' are; 1 but for what prompts differ in.
     """
 
     of: HeldOut
@@ -153,6 +158,7 @@ class CrossFit:
     risks: dict[str, Compared]
     gains: dict[str, Compared]
     gates: dict[str, PredictedGate]
+    one_fit: float
 
     @property
     def prompts(self) -> int:
@@ -175,39 +181,47 @@ def held_out(
     *,
     clusters: Sequence[Hashable] | None = None,
     n: Sequence[int] | None = None,
-    folds: int = 5,
+    folds: int | None = None,
     gap: int = 0,
     intercept: bool = False,
     names: Sequence[str] = (),
-    done: Callable[[], None] = lambda: None,
 ) -> HeldOut:
     """Hold each block of clusters out, and estimate the setting from the others.
 
-    See `cross_fit` for the arguments; `done` is called after each estimate, of all prompts and for each fold.
+    See `cross_fit` for the arguments.
     """
-    labels = list(range(len(prompts))) if clusters is None else list(clusters)
-    gathered = Prompts.of(prompts)
+    return estimates(split(prompts, clusters=clusters, n=n, folds=folds, gap=gap, intercept=intercept, names=names))
+
+
+def estimates(of: Split, done: Callable[[], None] = lambda: None) -> HeldOut:
+    """The setting, from all prompts and with each block held out.
+
+    Args:
+        of: the prompts in blocks.
+        done: called after each estimate.
+
+    Raises:
+        ValueError: if the prompts are not well formed.
+        RefusedError: a ValueError, if they are and tell no setting, or those of a fold do not.
+    """
 
     def estimate(chosen: np.ndarray) -> Estimated:
-        some = [labels[i] for i in chosen.tolist()]
-        own = [names[i] for i in chosen.tolist()] if names else [f"prompt {i + 1}" for i in chosen.tolist()]
-        return estimate_setting(gathered.take(chosen), clusters=some, n=n, intercept=intercept, names=own)
+        names = [of.names[i] if of.names else f"prompt {i + 1}" for i in chosen.tolist()]
+        some = [of.clusters[i] for i in chosen.tolist()]
+        found = estimate_setting(of.prompts.take(chosen), clusters=some, n=of.n, intercept=of.intercept, names=names)
+        done()
+        return found
 
-    blocks = folds_of(labels, folds, gap)
-    whole, parts = estimate(np.arange(len(prompts))), []
-    done()
-    for number, (fitted, block) in enumerate(blocks, start=1):
-        if len(fitted) < 2:
-            raise ValueError(
-                f"folds is {folds} and gap {gap}: with fold {number} held out, {len(fitted)} of {len(prompts)} prompts "
-                "are left to fit; take more folds, a smaller gap, or more clusters"
-            )
+    whole, parts = estimate(np.arange(len(of.prompts))), []
+    for number, (fitted, block) in enumerate(of.folds, start=1):
+        where = f"with fold {number} of {len(of.folds)} held out"
         try:
             parts.append(Fold(estimate(fitted), fitted, block))
-            done()
-        except ValueError as error:
-            raise ValueError(f"with fold {number} of {folds} held out, {error}") from None
-    return HeldOut(prompts=prompts, clusters=labels, estimated=whole, folds=tuple(parts), names=names)
+        except RefusedError as error:
+            raise error.within(where) from None
+        except ValueError as error:  # all prompts together passed, so nothing is wrong with them
+            raise RefusedError(f"{where}, {error}") from None
+    return HeldOut(of, whole, tuple(parts))
 
 
 def cross_fit(
@@ -215,7 +229,7 @@ def cross_fit(
     *,
     clusters: Sequence[Hashable] | None = None,
     n: Sequence[int] | None = None,
-    folds: int = 5,
+    folds: int | None = None,
     gap: int = 0,
     intercept: bool = False,
     names: Sequence[str] = (),
@@ -227,7 +241,7 @@ def cross_fit(
         clusters: the cluster of each prompt; each prompt is its own if not given.
         n: examples of each source in a prompt, its first ones (`table_prompts(n=…)` draws them); not needed if all
             prompts have as many.
-        folds: contiguous blocks of clusters, each held out once.
+        folds: contiguous blocks of clusters, each held out once; 5 if not given, or the clusters if they are fewer.
         gap: clusters on either side of a held-out block that are left out too; for prompts that share examples with
             those of neighbouring clusters.
         intercept: see `estimate_setting`.
@@ -235,6 +249,6 @@ def cross_fit(
 
     Raises:
         ValueError: as `estimate_setting` does, or if folds are fewer than two or more than the clusters.
+        RefusedError: a ValueError, if the prompts are well formed and tell no setting; `ask` makes a verdict of it.
     """
-    found = held_out(prompts, clusters=clusters, n=n, folds=folds, gap=gap, intercept=intercept, names=names)
-    return found.compare()
+    return held_out(prompts, clusters=clusters, n=n, folds=folds, gap=gap, intercept=intercept, names=names).compare()

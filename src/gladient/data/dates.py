@@ -9,9 +9,9 @@ from gladient.data.numerals import MISSING
 __all__ = ["dates", "first_not_date"]
 
 _PARTS = re.compile(r"(\d{1,2})([/.\-])(\d{1,2})\2(\d{4}|\d{2})(\D.*)?")
-_QUARTER = re.compile(r"(\d{4})[ -]?[Qq]([1-4])")
+_QUARTER = re.compile(r"(?:(\d{4})[ -]?)?[Qq]([1-4])(?:[ -]?(\d{4}))?")
 _LIKE = re.compile(
-    r"(?i)\d{4}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2}|\d{4}[ -]?q[1-4]|"
+    r"(?i)\d{4}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2}|\d{4}[ -]?q[1-4]|q[1-4][ -]?\d{4}|"
     r".*\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
 )
 
@@ -19,7 +19,8 @@ _LIKE = re.compile(
 def dates(values: Any) -> Any:
     """A series of dates without time zones, NaT where a value is missing; None if a value is no date.
 
-    2010-01-31, 2010/1/31, 31.1.2010, 31/1/2010 or 1/31/2010, 31 Jan 2010 and 2010Q1 are dates; numbers are not.
+    2010-01-31, 2010/1/31, 31.1.2010, 31/1/2010 or 1/31/2010, 31 Jan 2010, 2010Q1 and Q1 2010 are dates, numbers are
+    none.
 
     Raises:
         ValueError: if no value tells which of 3/4/2010 is the month.
@@ -82,7 +83,7 @@ def _iso(texts: list[str]) -> list[str]:
 
 def _quarter(text: str) -> str:
     match = _QUARTER.fullmatch(text)
-    return f"{match[1]}-{3 * int(match[2]) - 2:02}-01" if match else text
+    return f"{match[1] or match[3]}-{3 * int(match[2]) - 2:02}-01" if match else text
 
 
 def _day_first(parts: list[re.Match[str]]) -> bool:

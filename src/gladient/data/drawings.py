@@ -28,11 +28,14 @@ def draw_gains(found: CrossFit) -> "Figure":
     figure, axis = _axis(2.6)
     gates = [name for name in found.gains if name != BASE]
     gains = [found.gains[gate] for gate in gates]
+    both = list(zip(gains, (found.gates[gate] for gate in gates), strict=True))
     places = np.arange(len(gates))
     axis.errorbar(
         [gain.predicted for gain in gains],
         places - 0.12,
-        xerr=[1.96 * gain.predicted_error for gain in gains],
+        xerr=np.array([(gain.predicted - own.gain_low, own.gain_high - gain.predicted) for gain, own in both]).T.clip(
+            0
+        ),
         fmt="o",
         color=PALE,
         label="predicted",
@@ -83,9 +86,14 @@ def draw_errors(found: CrossFit) -> "Figure":
         ranks = np.unique(np.geomspace(1, len(errors), _POINTS).astype(int))
         axis.plot(ranks, errors[ranks - 1].clip(1e-12), ".-", color=look.colour, label=look.title, markersize=4)
     errors = found.errors["value_gate"]
-    worst = [printable(called(found.of.names, place)) for place in np.argsort(-errors)[:_NAMED].tolist()]
+    worst = [printable(called(found.of.split.names, place)) for place in np.argsort(-errors)[:_NAMED].tolist()]
     axis.annotate(
-        ", ".join(worst), (1, max(float(errors.max()), 1e-12)), (4, 4), textcoords="offset points", fontsize=7
+        "\n".join(name if len(name) < 36 else f"{name[:34]}…" for name in worst),
+        (1.0, 1.0),
+        xycoords="axes fraction",
+        ha="right",
+        va="top",
+        fontsize=7,
     )
     axis.axhline(1.0, color=INK, linewidth=0.8, linestyle=":")  # one fit to all
     axis.set(xscale="log", yscale="log", xlabel="prompts, the largest error first", ylabel="squared error of a prompt")

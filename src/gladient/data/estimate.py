@@ -6,18 +6,19 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+from scipy.special import stdtrit
 
 from gladient._types import Array, ArrayLike, Float
 from gladient.data import cautions
 from gladient.data.cautions import Caution
 from gladient.data.moments import moments
-from gladient.data.nearest import Nearest, NoSpreadError, nearest
+from gladient.data.nearest import Nearest, nearest, strengths
 from gladient.data.prompt import Prompt, Prompts
 from gladient.data.transform import Transform, standardise
 from gladient.landscape import KeyGate, Reduced, Rung, ladder, reduce
 from gladient.prompts import MultitaskSetting, PromptLayout
 
-__all__ = ["GATES", "Estimated", "Features", "PredictedGate", "estimate_setting"]
+__all__ = ["GATES", "Estimated", "Features", "PredictedGate", "counts_shown", "estimate_setting"]
 
 GATES = ("linear_attention", "fixed_decay", "scalar_gate", "value_gate", "key_gate")
 Features = Literal["own", "gaussian"]
@@ -34,6 +35,7 @@ class PredictedGate:
     Attributes:
         risk, risk_error: expected squared error and its standard error.
         gain, gain_error: how far the risk is below that of linear attention.
+        gain_low, gain_high: the ends of its 95% interval.
         omega: weight of one example of each task, the largest 1 (for a decay the mean), [K]; for the key gate of each
             task and direction with tasks in it, [K, directions].
         omega_error: its standard error; NaN for the key gate, whose directions change with the data.
@@ -44,6 +46,8 @@ class PredictedGate:
     risk_error: float
     gain: float
     gain_error: float
+    gain_low: float
+    gain_high: float
     omega: Array
     omega_error: Array
     rung: Best
@@ -128,7 +132,7 @@ class Estimated:
 
     def check(self, prompts: Sequence[Prompt]) -> tuple[Caution, ...]:
         """Whether other prompts have the second moments of those that the setting was estimated from."""
-        return tuple(cautions.about_shift(self.transform, Prompts.of(prompts)))
+        return tuple(cautions.about_shift([(self.transform, Prompts.of(prompts))]))
 
 
 def estimate_setting(
@@ -157,7 +161,9 @@ def estimate_setting(
 
     Raises:
         ValueError: if prompts have different roles, features or (without n) counts, there are fewer than two clusters,
-            a feature is constant or follows from others, examples are too few, or tasks do not differ.
+            a feature is constant or follows from others, or examples are too few.
+        RefusedError: a ValueError, if the prompts are well formed and do not tell a setting: tasks do not differ as far
+            as they tell, or a role's examples do not reach all features.
 
     Source: Haseman and Elston (1972) for one task; derived for pairs of tasks and the nearest setting.
 
@@ -174,18 +180,17 @@ def estimate_setting(
     if len(prompts) < 2:
         raise ValueError(f"{len(prompts)} prompt came: each role has one task; give many prompts, with new tasks each")
     gathered = Prompts.of(prompts)
-    counts = _check_prompts(gathered, n)
+    counts = counts_shown(gathered, n)
     labels = list(range(len(prompts)) if clusters is None else clusters)
     block, number = _blocks(labels, len(prompts))
     first = standardise(gathered, intercept=intercept)
     white = first.prompts(gathered)
     found = moments(white, block)
-    try:
-        points = tuple(nearest(found, b, counts) for b in range(len(found.yy)))
-    except NoSpreadError as error:
-        raise ValueError(
-            cautions.about_no_spread(white, error.role, error.variance, names, intercept=intercept)
-        ) from None
+    own = strengths(found)
+    mean = np.nanmean(own, axis=1)
+    if (mean <= 0.0).any():  # with a block left out, too: then the estimate itself is within its error of 0
+        raise cautions.about_no_spread(white, float(mean[0]), float(jackknife(mean)), names, intercept=intercept)
+    points = tuple(nearest(found, b, counts) for b in range(len(found.yy)))
     point = points[0]
     transform = replace(first, map=point.map, scale=first.scale * point.scale)
     return Estimated(
@@ -199,7 +204,7 @@ def estimate_setting(
         },
         points=points,
         clusters=number,
-        seen=tuple(_seen(white, points, number, intercept=intercept)),
+        seen=tuple(_seen(white, own, number, intercept=intercept)),
         kappa=_kappa(white),
     )
 
@@ -213,7 +218,12 @@ def jackknife(values: ArrayLike) -> Array:
     return np.asarray(np.sqrt((B - 1) / B * np.sum((left_out - left_out.mean(0)) ** 2, axis=0)))
 
 
-def _check_prompts(prompts: Prompts, n: Sequence[int] | None) -> np.ndarray:
+def counts_shown(prompts: Prompts, n: Sequence[int] | None) -> np.ndarray:
+    """Examples of each source in a prompt, as given or as all prompts have them.
+
+    Raises:
+        ValueError: if they do not fit the prompts, or there are too many features.
+    """
     if prompts.d > _MOST_FEATURES:
         raise ValueError(
             f"{prompts.d} features came; d² numbers per pair of tasks are estimated: {_MOST_FEATURES} at most"
@@ -243,8 +253,7 @@ def _blocks(labels: list[Hashable], prompts: int) -> tuple[np.ndarray, int]:
     return np.array([numbers[label] * blocks // len(numbers) for label in labels]), len(numbers)
 
 
-def _seen(white: Prompts, points: Sequence[Nearest], clusters: int, *, intercept: bool) -> list[Caution]:
-    strength = [point.traces for point in points]
+def _seen(white: Prompts, strength: Array, clusters: int, *, intercept: bool) -> list[Caution]:
     return [
         *cautions.about_clusters(clusters),
         *([] if intercept else cautions.about_levels(white)),
@@ -275,15 +284,29 @@ def _predicted(ladders: Sequence[dict[str, Best]], name: str) -> PredictedGate:
     risks = np.array([rungs[name].risk for rungs in ladders])
     gains = np.array([rungs["linear_attention"].risk for rungs in ladders]) - risks
     omegas = [rungs[name].omega for rungs in ladders]
+    low, high = _gain_interval(gains)
     return PredictedGate(
         risk=float(risks[0]),
         risk_error=float(jackknife(risks)),
         gain=float(gains[0]),
         gain_error=float(jackknife(gains)),
+        gain_low=low,
+        gain_high=high,
         omega=omegas[0],
         omega_error=jackknife(omegas) if omegas[0].ndim == 1 else np.full_like(omegas[0], np.nan),
         rung=ladders[0][name],
     )
+
+
+def _gain_interval(gains: Array) -> tuple[float, float]:
+    """95%, by Student's quantile of as many blocks as there are, on the root of the gain.
+
+    A gain is about a square of what is estimated: small ones have small errors, and ± would miss the larger truth. The
+    jackknife of few blocks has an error of its own. `benchmarks.data_coverage` measures both.
+    """
+    roots = np.sqrt(gains.clip(0.0))
+    half = float(stdtrit(max(1, len(roots) - 2), 0.975) * jackknife(roots))
+    return max(0.0, float(roots[0]) - half) ** 2, (float(roots[0]) + half) ** 2
 
 
 def _check_shown(prompts: Prompts, n: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Tables from files as people have them: text of any kind, Parquet, Feather, Excel, standard input."""
+"""Tables from files as people have them: text of any kind, Parquet, Feather, Excel, Stata, standard input."""
 
 import bz2
 import codecs
@@ -33,6 +33,7 @@ _KINDS = {  # how a file begins, whatever it is called
     b"ARROW1": "Feather",
     b"PK\x03\x04": "Excel",
     b"\xd0\xcf\x11\xe0": "old Excel",
+    b"<stata_dta>": "Stata",
 }
 _SUFFIXES = {
     ".parquet": "Parquet",
@@ -42,6 +43,7 @@ _SUFFIXES = {
     ".xlsx": "Excel",
     ".xlsm": "Excel",
     ".xls": "old Excel",
+    ".dta": "Stata",
 }
 _LOOK = 1 << 16  # characters in which the separator is looked for: hundreds of rows
 
@@ -54,8 +56,9 @@ def read_table(
     thousands: str | None = None,
     encoding: str | None = None,
     na: Sequence[str] = (),
+    sheet: str | None = None,
 ) -> Any:
-    """A table of pandas from a file: CSV and other text, Parquet, Feather or Excel; packed by gzip, bzip2, xz or zip.
+    """A table of pandas from a file: text, Parquet, Feather, Excel or Stata; packed by gzip, bzip2, xz or zip.
 
     Columns of text in which every value is a number become numbers: 1,234.5, 1.234,5, 1 234, 12% and $5 are read as
     people mean them. Codes such as 0014 stay text. An empty cell is missing; NA and None are names where a name stands.
@@ -67,6 +70,7 @@ def read_table(
         thousands: what separates thousands: ",", ".", a space or an apostrophe.
         encoding: of text; UTF-8, or what the file begins with, else cp1252 if not given.
         na: cells that mean missing, as they are written.
+        sheet: of a workbook of Excel, by its name or its number from 1; the first if not given.
 
     Returns:
         The table; its index is the row in the file, counted from 1 below the header. `attrs["assumed"]` lists what was
@@ -81,12 +85,14 @@ def read_table(
     content = _bytes(path)
     kind = next((kind for mark, kind in _KINDS.items() if content.startswith(mark)), None)
     kind = kind or _SUFFIXES.get(_suffix(path), "CSV")
+    if sheet is not None and not kind.endswith("Excel"):
+        raise ValueError(f"sheet is {sheet!r} and {path} is {kind}; only a workbook of Excel has sheets")
     assumed: list[str] = []
     try:
         if kind == "CSV":
             frame = _text(pandas, content, sep, encoding, assumed)
         else:
-            frame = _binary(pandas, content, kind, assumed)
+            frame = _binary(pandas, content, kind, sheet, assumed)
     except (ValueError, OSError, KeyError) as error:  # pandas' and pyarrow's own are among them
         raise ValueError(f"{path} cannot be read as {kind}: {' '.join(str(error).split())}") from None
     frame.columns = [str(name).strip() for name in frame.columns]
@@ -104,7 +110,8 @@ def _bytes(path: Path) -> bytes:
     if str(path) == "-":
         return sys.stdin.buffer.read()
     if not path.is_file():
-        raise ValueError(f"{path} does not exist, or is a folder; give a CSV, Parquet, Feather or Excel file, or -")
+        kinds = "CSV, Parquet, Feather, Excel or Stata"
+        raise ValueError(f"{path} does not exist, or is a folder; give a {kinds} file, or - for standard input")
     content = path.read_bytes()
     unpack = _UNPACK.get(path.suffix.lower())
     if unpack is None:
@@ -138,10 +145,12 @@ def _suffix(path: Path) -> str:
     return Path(path.stem if path.suffix.lower() in _UNPACK else path.name).suffix.lower()
 
 
-def _binary(pandas: Any, content: bytes, kind: str, assumed: list[str]) -> Any:
+def _binary(pandas: Any, content: bytes, kind: str, sheet: str | None, assumed: list[str]) -> Any:
     if kind == "old Excel":
         raise ValueError("it is a workbook of Excel 2003 or older; save it as .xlsx or CSV")
     file = io.BytesIO(content)
+    if kind == "Stata":
+        return pandas.read_stata(file, convert_categoricals=False)
     if kind != "Excel":
         require("pyarrow", **PANDAS)
         frame = pandas.read_parquet(file) if kind == "Parquet" else pandas.read_feather(file)
@@ -151,14 +160,24 @@ def _binary(pandas: Any, content: bytes, kind: str, assumed: list[str]) -> Any:
         warnings.simplefilter("ignore")  # openpyxl's, about styles that it leaves out
         try:
             book = pandas.ExcelFile(file, engine="openpyxl")
-            cells = book.parse(0, header=None, keep_default_na=False, na_values=[""])
+            place = _sheet(book.sheet_names, sheet)
+            cells = book.parse(place, header=None, keep_default_na=False, na_values=[""])
         except (ValueError, OSError):
             raise
         except Exception as error:  # a zip file of another kind
             raise ValueError(f"it is no workbook ({error}); save it as .xlsx or CSV") from None
-    if len(book.sheet_names) > 1:
-        assumed.append(f"took the first sheet, {book.sheet_names[0]!r}, of {len(book.sheet_names)}")
+    if sheet is None and len(book.sheet_names) > 1:
+        assumed.append(f"took the first sheet of {', '.join(map(repr, book.sheet_names))} (--sheet)")
     return _headed(cells.dropna(how="all")).infer_objects()
+
+
+def _sheet(names: Sequence[str], wanted: str | None) -> int:
+    """The place of a sheet from 0, by its name or its number from 1."""
+    if wanted is None or wanted in names:
+        return 0 if wanted is None else names.index(wanted)
+    if wanted.isdigit() and 1 <= int(wanted) <= len(names):
+        return int(wanted) - 1
+    raise ValueError(f"there is no sheet {wanted!r}; it has {', '.join(map(repr, names))}, or give a number from 1")
 
 
 def _text(pandas: Any, content: bytes, sep: str | None, encoding: str | None, assumed: list[str]) -> Any:

@@ -46,8 +46,10 @@ def studentised(values: Float[Array, "G Q"], labels: Sequence[Hashable]) -> Floa
     crossed = 2.0 * shifts * (drawn @ (sums * counts[:, None]))
     squares = drawn @ sums**2 - crossed + shifts**2 * (drawn @ counts**2)[:, None]
     errors, error = _error(squares, rows[:, None], len(counts)), _error((sums**2).sum(0), counts.sum(), len(counts))
-    # Draws of one cluster alone have no spread, nor has a column of one number: their t is 0.
-    t = np.where(errors > 1e-9 * error, shifts / np.where(errors > 0, errors, 1.0), 0.0)
+    # A draw that misses the one cluster of most of the spread has next to no error, and its t would reach 10⁶: a tenth
+    # of the error is the least. A column of one number has none; its t is 0.
+    errors = np.maximum(errors, 0.1 * error)
+    t = np.where(errors > 0, shifts / np.where(errors > 0, errors, 1.0), 0.0)
     high, low = np.quantile(t, [_SIDE, 1.0 - _SIDE], axis=0)
     return np.column_stack([mean - low * error, mean - high * error])
 

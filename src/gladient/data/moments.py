@@ -19,6 +19,7 @@ import numpy as np
 
 from gladient._types import Array, Float
 from gladient.data.prompt import Prompts, RoleExamples
+from gladient.data.refusal import RefusedError
 
 __all__ = ["FeatureMoments", "moments"]
 
@@ -48,7 +49,7 @@ def moments(prompts: Prompts, block: np.ndarray) -> FeatureMoments:
         block: the block of each prompt, whole numbers from 0, [G].
 
     Raises:
-        ValueError: if the features of a role leave a direction without examples.
+        RefusedError: if the features of a role leave a direction without examples.
     """
     # Blocks of prompts one after another: what is summed over a block is then one product of matrices of its rows, and
     # x xᵀ of an example exists for one block at a time.
@@ -145,7 +146,8 @@ def _solve(left: Array, right: Array, *, symmetric: bool = False) -> Array:
             raise np.linalg.LinAlgError
         return np.asarray(np.linalg.solve(A, b).reshape(-1, d, d))
     except np.linalg.LinAlgError:
-        raise ValueError(
+        raise RefusedError(
             f"the examples of a role do not reach all {d} features (with one block of clusters left out); give more "
-            "prompts, or leave out features that are one number for all examples of a prompt"
+            "prompts or more examples of a role (longer windows), or leave out features that are one number for all "
+            "examples of a prompt"
         ) from None

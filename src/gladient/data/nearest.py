@@ -6,27 +6,15 @@ import numpy as np
 
 from gladient._types import Array, Float
 from gladient.data.moments import FeatureMoments
+from gladient.data.refusal import RefusedError
 from gladient.prompts import MultitaskSetting
 
-__all__ = ["Nearest", "NoSpreadError", "nearest"]
+__all__ = ["Nearest", "nearest", "strengths"]
 
 _FLAT = 1e-9  # variance of white features that is rounding; it is 1 with all blocks
-# Least variance of a role with a block left out, as a part of the strongest one's: so small that the jackknife sees how
-# little is known, and above 0, so that there is a setting at all.
-_LEAST = 1e-3
-
-
-class NoSpreadError(ValueError):
-    """The tasks of a role do not differ as far as the prompts tell.
-
-    Attributes:
-        role: its place from 0.
-        variance: the estimated one of its coefficients, 0 or below.
-    """
-
-    def __init__(self, role: int, variance: float) -> None:
-        super().__init__(f"the tasks of role {role + 1} have an estimated variance of {variance:.3g}")
-        self.role, self.variance = role, variance
+# Least strength of a role's tasks, as a part of the mean role's. A correlation is divided by its root: with less than
+# this the noise of a role whose tasks hardly differ would pass for a correlation of 1.
+_LEAST = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,14 +26,27 @@ class Nearest:
         map: Ω^½ S^-½, [d, d].
         scale: root mean square of the labels.
         yyxx: E[y² x xᵀ] in the setting's units, [d, d]; (2 Sigma² + M Sigma) for Gaussian features.
-        traces: E[|β_k|²] of each role before it is made one for all, [K + 1].
     """
 
     setting: MultitaskSetting
     map: Float[Array, "d d"]
     scale: float
     yyxx: Float[Array, "d d"]
-    traces: Float[Array, " K1"]
+
+
+def strengths(found: FeatureMoments) -> Float[Array, "B1 K1"]:
+    """E[|β_k|²] of each role where features are white and E[y²] is 1; NaN where no prompt has two examples of it.
+
+    Raises:
+        RefusedError: if that is so of every role.
+    """
+    own = np.einsum("bkkij,bji->bk", found.C, found.xx) / found.yy[:, None]
+    if np.isnan(own).all():
+        raise RefusedError(
+            "no prompt has two examples of a role, so tasks cannot be told from noise; join rows into roles of several "
+            "examples, which for a panel --group and --time do (`prompts_from_panel`)"
+        )
+    return np.asarray(own)
 
 
 def nearest(found: FeatureMoments, b: int, n: np.ndarray) -> Nearest:
@@ -55,33 +56,24 @@ def nearest(found: FeatureMoments, b: int, n: np.ndarray) -> Nearest:
     $R_{kl} = \operatorname{tr} C_{kl} / \sqrt{\operatorname{tr} C_{kk} \operatorname{tr} C_{ll}}$, made a correlation
     matrix, where features are white and E[y²] = 1.
 
+    The mean strength tr C_kk of the roles must be above 0. A role whose own is less than a quarter of it is taken to
+    have a quarter, one that has a single example in each prompt the mean.
+
     Raises:
-        NoSpreadError: if the tasks of a role do not differ at all as far as the prompts can tell.
-        ValueError: if no prompt has two examples of a role, or a feature varies in one block alone.
+        RefusedError: if a feature varies in one block alone.
     """
     values, vectors = np.linalg.eigh(found.xx[b])
     if values[0] <= _FLAT:
-        raise ValueError(
+        raise RefusedError(
             "with one block of clusters left out the features follow from one another: one of them hardly ever varies; "
             "leave it out, or join rare categories"
         )
     root, inverse = ((vectors * power) @ vectors.T for power in (np.sqrt(values), 1.0 / np.sqrt(values)))
     C = root @ found.C[b] @ root / found.yy[b]
     traces = np.trace(C, axis1=2, axis2=3)
-    # NaN where prompts have one example of a role: the query's, as a rule. It is taken for as strong as the others'
-    # mean.
     own = np.diag(traces)
-    if np.isnan(own).all():
-        raise ValueError(
-            "no prompt has two examples of a role, so tasks cannot be told from noise; join rows into roles of several "
-            "examples, which for a panel --group and --time do (`prompts_from_panel`)"
-        )
-    strength = np.where(np.isnan(own), np.nanmean(own), own)
-    if b > 0:  # a block left out may take a weak role below 0
-        strength = strength.clip(_LEAST * strength.max())
-    if (strength <= 0).any():
-        k = int(np.argmin(strength))
-        raise NoSpreadError(k, float(strength[k]))
+    mean = float(np.nanmean(own))
+    strength = np.where(np.isnan(own), mean, own).clip(_LEAST * mean)
     np.fill_diagonal(traces, strength)
     R = _correlations(traces / np.sqrt(strength[:, None] * strength))
     Omega = np.nanmean(C[np.diag_indices(len(C))], axis=0)
@@ -90,7 +82,7 @@ def nearest(found: FeatureMoments, b: int, n: np.ndarray) -> Nearest:
     sigma2 = max(0.0, 1.0 - float(np.trace(Omega)))
     setting = MultitaskSetting(n, R[:-1, :-1], R[:-1, -1], Omega, sigma2)
     map = half @ inverse
-    return Nearest(setting, map, float(np.sqrt(found.yy[b])), map @ found.yyxx[b] @ map.T / found.yy[b], strength)
+    return Nearest(setting, map, float(np.sqrt(found.yy[b])), map @ found.yyxx[b] @ map.T / found.yy[b])
 
 
 def _positive(A: Array) -> tuple[Array, Array]:

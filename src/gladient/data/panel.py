@@ -1,6 +1,7 @@
 """Prompts from a panel, one row per group and time: periods of the past are the sources, the next one is the query."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ def prompts_from_panel(
     cluster: str | None = None,
     n: Sequence[int] = (),
     elapsed: Sequence[str] = (),
+    changes: bool = False,
     drop_missing: bool = False,
 ) -> Table:
     """Prompts in which the past of a group is shown and what follows is asked: no row is later than a query's.
@@ -55,6 +57,8 @@ def prompts_from_panel(
         n: examples that a prompt shows of each source, its latest; one number for all or one each. If not given as
             many as nine in ten prompts have; those with fewer are left out.
         elapsed: features that are dates, to be taken as days since the earliest.
+        changes: whether features and labels are changes since the group's row before, so that levels and trends go; a
+            group has one row of each time then.
         drop_missing: whether rows with a missing value are left out.
 
     Raises:
@@ -83,6 +87,8 @@ def prompts_from_panel(
         drop_missing=drop_missing,
         missing_too=lambda frame: {time: np.isnan(clock(frame, time).t)},
     )
+    if changes:
+        rows = _changes(rows, rows.columns[group].codes if group else np.zeros(len(rows.y)), clock(rows.frame, time))
     panel = _Panel(rows, group, clock(rows.frame, time))
     if bins:
         periods = bins_of(panel.clock, bins)
@@ -93,6 +99,33 @@ def prompts_from_panel(
     else:
         periods, lags = panel.periods(lags)
     return panel.table(periods, lags, once=bool(bins), n=n, cluster=cluster)
+
+
+def _changes(rows: Rows, group: np.ndarray, clock: Clock) -> Rows:
+    """The rows with a row before them in their group, less that one."""
+    order = np.lexsort((clock.t, group))
+    follows = np.diff(group[order]) == 0
+    later, before = order[1:][follows], order[:-1][follows]
+    same = clock.t[later] == clock.t[before]
+    if same.any():
+        i = int(later[np.argmax(same)])
+        raise ValueError(
+            f"changes are asked for and a group has two rows of one time, {clock.text(clock.t[i])} (row "
+            f"{rows.frame.index[i]} is the second); name the column of groups that tells them apart (--group)"
+        )
+    X, y = rows.features.X.copy(), rows.y.copy()
+    X[later] -= rows.features.X[before]
+    y[later] -= rows.y[before]
+    kept = np.sort(later)
+    return replace(
+        rows,
+        frame=rows.frame.iloc[kept],
+        places=rows.places[kept],
+        features=replace(rows.features, X=X[kept]),
+        y=y[kept],
+        columns={name: replace(each, codes=each.codes[kept]) for name, each in rows.columns.items()},
+        said=(*rows.said, f"changes since the row before: {len(order) - len(kept)} first rows have none"),
+    )
 
 
 class _Panel:
@@ -173,7 +206,11 @@ class _Panel:
         """Examples of each source that nine in ten prompts have."""
         whole = (have > 0).all(0)
         if not whole.any():
-            raise ValueError("no group has rows in all periods of a prompt; take longer windows, or fewer lags")
+            most = int((have > 0).sum(0).max(initial=0))
+            raise ValueError(
+                f"no group has rows in all {len(have)} periods of a prompt, {most} of them at most; take longer "
+                "windows, fewer lags, or a column that tells times apart more finely"
+            )
         n = tuple(np.quantile(have[:-1, whole], _SHORT, axis=1, method="lower").astype(int).tolist())
         self.said.append(f"a prompt shows {', '.join(map(str, n))} examples of its sources (--n sets another number)")
         return n

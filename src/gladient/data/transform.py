@@ -118,7 +118,7 @@ def _spread(X: Array) -> Array:
     still = np.flatnonzero(spread <= 1e-9 * np.abs(X).max(0))
     if len(still):
         raise ValueError(
-            f"feature {still[0] + 1} of {X.shape[1]} is {X[0, still[0]]:g} in every example; leave it out (an "
+            f"feature {still[0] + 1} of {X.shape[1]} is {X[0, still[0]] + 0.0:g} in every example; leave it out (an "
             "intercept gives each task a level)"
         )
     return np.asarray(spread)

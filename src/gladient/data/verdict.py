@@ -4,18 +4,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from gladient.data.agreement import BASE, SMALL, Drift, Z, apart, drift_of
 from gladient.data.cautions import FEW
 from gladient.data.crossfitting import Compared, CrossFit
 from gladient.data.culprits import Culprit, culprits
+from gladient.data.refusal import RefusedError
 
-__all__ = ["GateVerdict", "Kind", "Verdicts", "judge"]
+__all__ = ["GateVerdict", "Kind", "Verdicts", "judge", "judge_refusal"]
 
 Kind = Literal["helps", "does not help", "cannot be told", "the model fails"]
 
-BASE = "linear_attention"
-SMALL = 0.01  # part of the risk of linear attention: nobody chooses a gate to lower an error by less
-Z = 3.0  # standard errors between predicted and measured: ten such numbers are looked at, and two would cry wolf
-WORSE = 1.25  # times the prediction: with 1 + few standard errors alone a risk near 1 would cross 1 by chance
 # An interval of 95% leaves 0 out in four of five repetitions if the truth is 1.96 + 0.84 standard errors from 0.
 POWER = 2.8
 
@@ -28,13 +26,11 @@ class GateVerdict:
         kind: helps, does not help, cannot be told, or the model fails.
         text: the verdict in a sentence, with its numbers.
         prompts: about how many would tell, where it cannot be told.
-        culprits: the assumptions that the data break, where the model fails.
     """
 
     kind: Kind
     text: str
     prompts: int | None = None
-    culprits: tuple[Culprit, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Its parts."""
@@ -48,14 +44,16 @@ class Verdicts:
     Attributes:
         kind: of the answer.
         text: the answer in a sentence or two.
-        gate: the family that it speaks of; the last if of all.
-        gates: verdicts by gate family.
+        gate: the family that it speaks of; the last if of all, "" if none was measured.
+        gates: verdicts by gate family; none if the prompts tell no setting.
+        culprits: the assumptions that the data break, the likeliest first.
     """
 
     kind: Kind
     text: str
     gate: str
     gates: Mapping[str, GateVerdict]
+    culprits: tuple[Culprit, ...] = ()
 
 
 def judge(found: CrossFit) -> Verdicts:
@@ -64,8 +62,8 @@ def judge(found: CrossFit) -> Verdicts:
     A gate *helps* if the interval of its measured gain lies above 0 and reaches a hundredth of linear attention's risk;
     it *does not help* if the interval ends below that; it *cannot be told* if the interval holds both. *The model
     fails* where predicted and measured differ by more than three standard errors, in the risk or the gain of the gate
-    or in the risk of linear attention, or where the measured risk is above 1, worse than one fit to all, and not
-    predicted to be.
+    or in the risk of linear attention, where the measured risk is above 1, worse than one fit to all, and not predicted
+    to be, or where it cannot be told and measured risks move away from the predicted ones with the order of clusters.
 
     >>> import numpy as np
     >>> from gladient.data import Prompt, cross_fit
@@ -78,48 +76,64 @@ def judge(found: CrossFit) -> Verdicts:
     >>> judge(cross_fit([prompt() for _ in range(100)])).kind
     'helps'
     """
-    gates = {name: _verdict(found, name) for name in found.gains if name != BASE}
-    return Verdicts(*_answer(found, gates), gates)
+    drift = drift_of(found)
+    gates = {name: _verdict(found, name, drift) for name in found.gains if name != BASE}
+    kind, text, gate = _answer(found, gates)
+    blamed = culprits(found, gate, drift)
+    return Verdicts(kind, " ".join([text, *_blamed(kind, blamed)]), gate, gates, blamed)
 
 
-def _verdict(found: CrossFit, name: str) -> GateVerdict:
+def judge_refusal(refused: RefusedError, prompts: int) -> Verdicts:
+    """The answer where the prompts tell no setting.
+
+    That no weights help is said where it is shown: no step gains more over the one fit to all than the variance of the
+    tasks' coefficients, so an upper end of that variance below a hundredth shows it.
+
+    Args:
+        refused: why.
+        prompts: how many there are.
+
+    >>> judge_refusal(RefusedError("tasks do not differ", variance=-0.001, error=0.002), 1000).kind
+    'does not help'
+    """
+    kind, text = _refusal(refused, prompts)
+    return Verdicts(kind, text, "", {})
+
+
+def _refusal(refused: RefusedError, prompts: int) -> tuple[Kind, str]:
+    variance, error, reason = refused.variance, refused.error, refused.reason
+    if variance is None or not refused.plain:
+        return "cannot be told", f"It cannot be told from these data: {reason}."
+    if variance < -Z * error:
+        return "the model fails", f"Do not trust the model: a variance cannot be below 0, and {reason}."
+    if variance > -2.0 * error and variance + 2.0 * error < SMALL:
+        most = max(0.0, variance + 2.0 * error)
+        return "does not help", (
+            f"No: coefficients that differ from task to task make at most {most:.2%} of the labels' mean square (95%), "
+            "and no weights gain more than that over one fit to all."
+        )
+    needed = _rounded(max(2.0 * prompts, prompts * (2.0 * error / SMALL) ** 2))
+    return "cannot be told", f"It cannot be told from these data: {reason} (about {needed})."
+
+
+def _verdict(found: CrossFit, name: str, drift: Drift | None) -> GateVerdict:
     gain, small = found.gains[name], SMALL * abs(found.risks[BASE].measured)
-    broken = _broken(found, name)
-    if broken:
-        return GateVerdict("the model fails", f"{broken}. The {_measured(gain)}", culprits=culprits(found, name))
     share = gain.measured / found.risks[BASE].measured
+    broken = apart(found, name)
+    if broken:
+        return GateVerdict("the model fails", f"{broken}. The {_measured(gain)}")
     if gain.low > 0.0 and gain.high >= small:
         return GateVerdict("helps", f"lowers the risk by {gain.measured:.4g} ({_interval(gain)}), {share:.1%} of it")
     if gain.high < small:
         return GateVerdict("does not help", f"changes the risk by less than {SMALL:.0%} of it. The {_measured(gain)}")
+    if drift is not None:  # last: what was measured over all the clusters stands, though no prediction does
+        return GateVerdict("the model fails", f"{drift.text}. The {_measured(gain)}")
     needed = _needed(gain, small, found.prompts)
     few = f", and {found.estimated.clusters} clusters are few" if found.estimated.clusters < FEW else ""
     why = (
         f"the {_measured(gain)}, which holds both 0 and {SMALL:.0%} of the risk{few}; about {needed} prompts would tell"
     )
     return GateVerdict("cannot be told", why, prompts=needed)
-
-
-def _broken(found: CrossFit, name: str) -> str:
-    """In which way predicted and measured disagree, the worst first; nothing if they do not."""
-    base, risk, gain = found.risks[BASE], found.risks[name], found.gains[name]
-    named = {"the risk": risk, "the risk of linear attention": base}
-    for what, each in named.items():
-        if _is_worse(each):
-            measured = f"{what} is measured {each.measured:.4g}, worse than one fit to all (1)"
-            return f"{measured}, and predicted {each.predicted:.4g}"
-    for what, each in (named | {"the gain": gain}).items():
-        if abs(each.z) > Z and abs(each.predicted - each.measured) > SMALL * abs(base.measured):
-            predicted = f"{each.predicted:.4g} ± {each.predicted_error:.2g}"
-            measured = f"{each.measured:.4g} ± {each.measured_error:.2g}"
-            return f"{what} is predicted {predicted} and measured {measured}, {abs(each.z):.1f} standard errors apart"
-    return ""
-
-
-def _is_worse(risk: Compared) -> bool:
-    # without the measured one's own error, which the prompt that makes the risk large makes large as well
-    beyond = max(1.0, WORSE * risk.predicted, risk.predicted + 2.0 * risk.predicted_error)
-    return risk.measured > beyond
 
 
 def _needed(gain: Compared, small: float, prompts: int) -> int:
@@ -147,9 +161,7 @@ def _answer(found: CrossFit, gates: Mapping[str, GateVerdict]) -> tuple[Kind, st
         but = f" The model fails for the {_listed(failing)}." if failing else ""
         return "helps", f"Yes: a {_title(best)} {gates[best].text}.{but}", best
     if failing:
-        worst = gates[failing[0]]
-        blamed = _blamed(worst.culprits)
-        return "the model fails", f"Do not trust the prediction: {worst.text}. {blamed}", failing[0]
+        return "the model fails", f"Do not trust the prediction: {gates[failing[0]].text}.", failing[0]
     unknown = by_kind["cannot be told"]
     if unknown:
         most = max(unknown, key=lambda name: found.gains[name].measured)
@@ -157,10 +169,17 @@ def _answer(found: CrossFit, gates: Mapping[str, GateVerdict]) -> tuple[Kind, st
     return "does not help", f"No: no gate lowers the risk of linear attention by {SMALL:.0%} of it.", list(gates)[-1]
 
 
-def _blamed(found: tuple[Culprit, ...]) -> str:
-    if not found:
-        return "No known culprit was found; noise that a task's examples share would be one."
-    return f"The likely culprit: {found[0]}."
+def _blamed(kind: Kind, found: tuple[Culprit, ...]) -> list[str]:
+    """What the answer says of the assumptions that the data break."""
+    if kind == "the model fails":
+        return [
+            f"The likely culprit: {found[0]}."
+            if found
+            else "No known culprit was found; noise that a task's examples share would be one."
+        ]
+    if kind == "cannot be told":
+        return [f"A likely reason: {found[0]}." for _ in found[:1]]
+    return [f"But the data drift: {each.message}." for each in found if each.kind == "drift"]
 
 
 def _title(name: str) -> str:
