@@ -60,7 +60,7 @@ def march(level: str) -> list[str]:
         return [f"-march=x86-64-{level}"]
     if platform.machine() not in ("arm64", "aarch64"):
         return ["-march=native"]
-    # For ARM, clang takes -mcpu alone, and Apple's older one does not know "native": it compiles for Apple's CPUs anyway.
+    # For ARM, clang takes -mcpu alone, and Apple's older one does not know "native": it knows Apple's CPUs.
     return [] if sys.platform == "darwin" else ["-mcpu=native"]
 
 
