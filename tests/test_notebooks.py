@@ -10,7 +10,7 @@ pytest.importorskip("nbclient")
 from doctools.notebooks import FOLDER, execute, page, shown  # noqa: E402
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-SLOW = {"run", "see", "train"}
+SLOW = {"change", "run", "see", "train"}
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_a_notebook_shows_what_is_stored(path: Path, tmp_path: Path) -> None:
 
 
 def test_there_is_one_for_each_job() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["predict", "run", "see", "train"]
+    assert [path.stem for path in NOTEBOOKS] == ["change", "predict", "run", "see", "train"]
 
 
 def test_a_page_holds_text_code_and_pictures() -> None:
