@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gladient._optional import have
-from gladient.data import CrossFit, Table, Verdicts, cross_fit, estimate_setting, judge, prompts_from_panel
+from gladient.data import Answer, Table, Verdicts, ask, estimate_setting, prompts_from_panel
 from gladient.data.intervals import mean_intervals
 
 BASE = "linear_attention"
@@ -65,13 +65,10 @@ def half(table: Table, start: int) -> list[int]:
     return [i for i, label in enumerate(table.clusters) if numbers[label] % step == start * (table.gap + 1)]
 
 
-def compared(table: Table, chosen: Sequence[int]) -> CrossFit:
-    """Some of the prompts, cross-fitted."""
+def answer(table: Table, chosen: Sequence[int]) -> Answer:
+    """The answer of some of the prompts."""
     labels, names = [table.clusters[i] for i in chosen], [table.names[i] for i in chosen]
-    folds = min(5, len(set(labels)))
-    return cross_fit(
-        table.prompts.take(chosen), clusters=labels, n=table.n, folds=folds, gap=table.gap, intercept=True, names=names
-    )
+    return ask(table.prompts.take(chosen), clusters=labels, n=table.n, gap=table.gap, intercept=True, names=names)
 
 
 def again(table: Table, verdicts: Verdicts) -> tuple[str, str]:
@@ -104,25 +101,21 @@ def again(table: Table, verdicts: Verdicts) -> tuple[str, str]:
 def row(name: str) -> list[str]:
     """A row of the table."""
     panel = PANELS[name]
-    frame = frame_of(name)
-    try:
-        table = prompts_from_panel(
-            frame, target=panel.target, features=panel.features, group=panel.group, time=panel.time
-        )
-        found = compared(table, range(len(table.prompts)))
-    except ValueError as error:
-        return [name, "", "", "", "", f"refused: {error}", "", "", ""]
-    verdicts = judge(found)
+    table = prompts_from_panel(
+        frame_of(name), target=panel.target, features=panel.features, group=panel.group, time=panel.time
+    )
+    of_all = answer(table, range(len(table.prompts)))
+    verdicts, found, size = of_all.verdicts, of_all.found, f"{len(table.prompts)} / {len(set(table.clusters))}"
+    if found is None:
+        return [name, size, "", "", "", f"{verdicts.kind}: {verdicts.text}", "", "", ""]
     risk, gain = found.risks[verdicts.gate], found.gains[verdicts.gate]
-    cells = [f"{len(table.prompts)} / {found.estimated.clusters}", verdicts.gate.replace("_", " ")]
+    cells = [size, verdicts.gate.replace("_", " ")]
     cells += [f"{each.predicted + 0.0:.4f} → {each.measured + 0.0:.4f}" for each in (risk, gain)]
     blamed = verdicts.culprits
     cells.append(verdicts.kind + (f" ({blamed[0].kind})" if blamed else ""))
-    try:
-        of_half = judge(compared(table, half(table, 0)))
-        return [name, *cells, of_half.kind, *again(table, of_half)]
-    except ValueError as error:
-        return [name, *cells, f"refused: {error}", "", ""]
+    of_half = answer(table, half(table, 0))
+    judged = again(table, of_half.verdicts) if of_half.found else ("", "")
+    return [name, *cells, of_half.verdicts.kind, *judged]
 
 
 def main() -> None:

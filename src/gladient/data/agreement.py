@@ -26,10 +26,12 @@ class Drift:
 
     Attributes:
         factors: the measured over the predicted risk of linear attention in each fold.
+        rises: whether they rise or fall all the way; else they differ from fold to fold, as seasons do.
         text: what is seen.
     """
 
     factors: tuple[float, ...]
+    rises: bool
     text: str
 
 
@@ -54,13 +56,15 @@ def drift_of(found: CrossFit) -> Drift | None:
     own, proof = _trend(by_error), _trend(by_label)
     root, least = np.sqrt(len(by_error) - 1.0), _LEAST
     proved = max(abs(own), abs(proof)) * root > _PROOF and own * proof > 0
-    rising = proved and abs(own) * root > _FOLLOWS and min(abs(own), abs(proof)) > least
+    rising = bool(proved and abs(own) * root > _FOLLOWS and min(abs(own), abs(proof)) > least)
     if not rising and not _differ(by_error, of_fold.round().astype(int)):
         return None
     factors = tuple(float(errors[fold == k].mean()) for k in range(len(found.of.folds)))
     how = ("rise" if own > 0 else "fall") if rising else "differ"
     listed = ", ".join(f"{factor:.2f}" for factor in factors)
-    return Drift(factors, f"held-out errors {how} from fold to fold: they are {listed} times the predicted ones")
+    return Drift(
+        factors, rising, f"held-out errors {how} from fold to fold: they are {listed} times the predicted ones"
+    )
 
 
 def apart(found: CrossFit, gate: str) -> str:
@@ -68,9 +72,10 @@ def apart(found: CrossFit, gate: str) -> str:
     base, risk, gain = found.risks[BASE], found.risks[gate], found.gains[gate]
     named = {"the risk": risk, "the risk of linear attention": base}
     for what, each in named.items():
-        if _is_worse(each, found.one_fit):
-            measured = f"{what} is measured {each.measured:.4g}, worse than one fit to all ({found.one_fit:.4g})"
-            return f"{measured}, and predicted {each.predicted:.4g}"
+        if _is_worse(each):
+            worse = "worse than" if each.measured > found.one_fit else "which is no worse than"
+            measured = f"measured {each.measured:.4g}, {worse} one fit to all ({found.one_fit:.4g})"
+            return f"{what} is predicted {each.predicted:.4g} and {measured}"
     for what, each in (named | {"the gain": gain}).items():
         if abs(each.z) > Z and abs(each.predicted - each.measured) > SMALL * abs(base.measured):
             predicted = f"{each.predicted:.4g} ± {each.predicted_error:.2g}"
@@ -79,9 +84,9 @@ def apart(found: CrossFit, gate: str) -> str:
     return ""
 
 
-def _is_worse(risk: Compared, one_fit: float) -> bool:
+def _is_worse(risk: Compared) -> bool:
     # without the measured one's own error, which the prompt that makes the risk large makes large as well
-    beyond = max(1.0, one_fit, WORSE * risk.predicted, risk.predicted + 2.0 * risk.predicted_error)
+    beyond = max(1.0, WORSE * risk.predicted, risk.predicted + 2.0 * risk.predicted_error)
     return risk.measured > beyond
 
 

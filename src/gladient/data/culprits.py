@@ -14,6 +14,7 @@ from gladient.data.prompt import Prompts
 __all__ = ["Culprit", "culprits"]
 
 OWN_LEVEL = 0.25  # share of the features' variance that a task's examples share; 0 where every example is fresh
+MANY = 0.25  # of the prompts: without more of them these would be other data
 BEYOND = 0.25  # share of queries outside the range of their sources beyond what chance puts there
 TOP, HELD = 0.01, 0.3  # of the examples, and of the labels' squares: Gaussian tasks and noise put 11% to 15% there
 
@@ -51,7 +52,7 @@ def culprits(found: CrossFit, gate: str, drift: Drift | None) -> tuple[Culprit, 
     white = found.estimated.transform.unmapped.prompts(found.of.prompts)
     removable = (*_levels(found), *_outliers(found, white), *_drift(found, drift))
     seen = [*removable, *((culprit, None) for culprit in (*_features(white), *_range(white), *_single(white)))]
-    if drift is not None or apart(found, gate):
+    if (drift is not None and drift.rises) or apart(found, gate):
         seen = [(_tried(culprit, without, gate), without) for culprit, without in seen]
     order = {True: 0, None: 1, False: 2}
     return tuple(sorted((culprit for culprit, _ in seen), key=lambda each: order[each.explains]))
@@ -65,7 +66,8 @@ def _tried(culprit: Culprit, without: Split | None, gate: str) -> Culprit:
         return culprit
     try:
         again = estimates(without).compare()
-        explains = not apart(again, gate) and drift_of(again) is None
+        left = drift_of(again)
+        explains = not apart(again, gate) and (left is None or not left.rises)
     except ValueError:
         explains = False
     told = "; without it predicted and measured agree" if explains else ""
@@ -96,7 +98,8 @@ def _outliers(found: CrossFit, white: Prompts) -> Seen:
         told.append(f"{which} {held:.0%} of the labels' squares, the largest in {called(names, int(prompt[top[0]]))}")
     out = np.union1d([place] * alone, prompt[top] if many else []).astype(int)
     message = f"{' and '.join(told)}; look at these rows, or take logarithms of labels that are never below 0"
-    yield Culprit("outliers", message), _kept(of, np.setdiff1d(np.arange(len(of.prompts)), out))
+    few = len(out) <= MANY * len(of.prompts)
+    yield Culprit("outliers", message), _kept(of, np.setdiff1d(np.arange(len(of.prompts)), out)) if few else None
 
 
 def _drift(found: CrossFit, drift: Drift | None) -> Seen:

@@ -62,8 +62,9 @@ def judge(found: CrossFit) -> Verdicts:
     A gate *helps* if the interval of its measured gain lies above 0 and reaches a hundredth of linear attention's risk;
     it *does not help* if the interval ends below that; it *cannot be told* if the interval holds both. *The model
     fails* where predicted and measured differ by more than three standard errors, in the risk or the gain of the gate
-    or in the risk of linear attention, where the measured risk is above 1, worse than one fit to all, and not predicted
-    to be, or where it cannot be told and measured risks move away from the predicted ones with the order of clusters.
+    or in the risk of linear attention; where the measured risk is above 1, what one fit leaves of its own prompts, and
+    not predicted to be; or where it cannot be told and measured risks rise or fall beside the predicted ones along the
+    clusters.
 
     >>> import numpy as np
     >>> from gladient.data import Prompt, cross_fit
@@ -126,7 +127,9 @@ def _verdict(found: CrossFit, name: str, drift: Drift | None) -> GateVerdict:
         return GateVerdict("helps", f"lowers the risk by {gain.measured:.4g} ({_interval(gain)}), {share:.1%} of it")
     if gain.high < small:
         return GateVerdict("does not help", f"changes the risk by less than {SMALL:.0%} of it. The {_measured(gain)}")
-    if drift is not None:  # last: what was measured over all the clusters stands, though no prediction does
+    # Last: what was measured over all the clusters stands, though no prediction does. Seasons, which come again, leave
+    # those for whole years right.
+    if drift is not None and drift.rises:
         return GateVerdict("the model fails", f"{drift.text}. The {_measured(gain)}")
     needed = _needed(gain, small, found.prompts)
     few = f", and {found.estimated.clusters} clusters are few" if found.estimated.clusters < FEW else ""
