@@ -165,12 +165,14 @@ def judged(name: str, sets: int, count: int) -> str:
             (gain.low, gain.high),
         ]
         gate = found.gates["value_gate"]
-        held.append([*(low <= truth <= high for low, high in ends), gate.gain_low <= best <= gate.gain_high])
+        known = gate.gain_low <= best <= gate.gain_high if np.isfinite(best) else np.nan
+        held.append([*(low <= truth <= high for low, high in ends), known])
         said = {gate: verdict.kind for gate, verdict in verdicts.gates.items()}
         wrong += any(said[gate] == "helps" and gains[gate] <= 0.0 for gate in GATES)
         missed += any(said[gate] == "does not help" and gains[gate] > 0.02 * risk for gate in GATES)
         true.append(truth / risk)
-    coverage = [f"{share:.0%}" for share in np.mean(held, axis=0)] if held else ["–"] * 5
+    shares = np.mean(held, axis=0) if held else np.full(5, np.nan)
+    coverage = [f"{share:.0%}" if np.isfinite(share) else "–" for share in shares]
     cells = [f"{np.mean(true):.1%}" if true else "–", *coverage, f"{wrong / sets:.0%}", f"{missed / sets:.0%}"]
     counted = [f"{number / sets:.0%}" for number in (*(kinds[kind] for kind in KINDS), refused)]
     blamed = ", ".join(f"{kind} {number / sets:.0%}" for kind, number in named.most_common())

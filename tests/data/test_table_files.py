@@ -170,12 +170,6 @@ def excel(*frames: pd.DataFrame, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def stata(frame: pd.DataFrame) -> bytes:
-    file = io.BytesIO()
-    frame.to_stata(file, write_index=False, version=118)
-    return file.getvalue()
-
-
 TYPED: dict[str, tuple[Callable[[], bytes], str]] = {
     "parquet": (lambda: stored(FRAME, "parquet"), "t.parquet"),
     "PARQUET": (lambda: stored(FRAME, "parquet"), "t.PARQUET"),
@@ -194,8 +188,6 @@ TYPED: dict[str, tuple[Callable[[], bytes], str]] = {
     "float32": (lambda: stored(FRAME.astype({"x": "float32"}), "parquet"), "t.parquet"),
     "feather": (lambda: stored(FRAME, "feather"), "t.feather"),
     "arrow": (lambda: stored(FRAME, "feather"), "t.arrow"),
-    "stata": (lambda: stata(FRAME), "t.dta"),
-    "stata called csv": (lambda: stata(FRAME), "t.csv"),
     "excel": (lambda: excel(FRAME), "t.xlsx"),
     "XLSX": (lambda: excel(FRAME), "t.XLSX"),
     "excel called csv": (lambda: excel(FRAME), "t.csv"),
@@ -213,22 +205,6 @@ def test_files_with_types(name: str, tmp_path: Path) -> None:
     frame = read_table(tmp_path / path)
     right(frame, rtol=1e-6 if name == "float32" else 1e-12)
     assert bool(frame.attrs["assumed"]) == (name in ("two sheets", "text with a comma"))
-
-
-@pytest.mark.parametrize("sheet", ["sheet 1", "2"])
-def test_a_sheet_by_name_or_number(sheet: str, tmp_path: Path) -> None:
-    path = tmp_path / "t.xlsx"
-    path.write_bytes(excel(FRAME[["x"]], FRAME))
-    frame = read_table(path, sheet=sheet)
-    right(frame)
-    assert frame.attrs["assumed"] == ()
-    with pytest.raises(ValueError, match=r"no sheet '3'; it has 'sheet 0', 'sheet 1', or give a number from 1"):
-        read_table(path, sheet="3")
-    path.write_bytes(excel(FRAME, FRAME[["x"]]))
-    assert read_table(path).attrs["assumed"] == ("took the first sheet of 'sheet 0', 'sheet 1' (--sheet)",)
-    (tmp_path / "t.csv").write_text(text())
-    with pytest.raises(ValueError, match=r"sheet is '1' and .* is CSV; only a workbook of Excel has sheets"):
-        read_table(tmp_path / "t.csv", sheet="1")
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
