@@ -8,7 +8,7 @@ CONSTRAINT ?= --constraint constraints.txt # empty: the newest of everything
 
 BROWSERS := command -v chromium || command -v chromium-browser || command -v google-chrome
 
-.PHONY: reproduce test browser lint docs bench dist check-dist clean
+.PHONY: reproduce test browser lint docs bench dist matrix check-dist clean
 
 reproduce: $(VENV)/.installed
 	$(BIN)/gladient reproduce --resume $(ARGS)
@@ -42,6 +42,9 @@ dist: $(VENV)/.installed # what a release uploads: the sdist, and of it the whee
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/twine check --strict dist/*
 
+matrix: # the core tests in fresh environments, with PyTorch from the oldest to the newest; after `make dist`
+	$(BIN)/python .ci/versions.py $(ARGS)
+
 check-dist: # the wheel in fresh environments, with the versions that the tests run with
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python .ci/fresh_install.py $(ARGS)
 
@@ -49,6 +52,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(CONSTRAINT) --editable '.[dev]'
 	$(BIN)/pip install --quiet --no-deps opensr-mamba==0.0.1 # docs/super-resolution.md; its requirements are for a GPU
+	$(BIN)/python -c "from gladient.ops.native import build; build.why_unavailable()" # compiled now, no first call waits
 	touch $@
 
 clean: # keeps results

@@ -74,7 +74,8 @@ def test_what_a_terminal_cannot_show_is_spelled_out(command: str, encoding: str,
     (tmp_path / "table.csv").write_text(f"task,time,x,y\n{rows}", "utf-8")
     words = command.replace("TABLE", f"{tmp_path / 'table.csv'} --group task --time time --features x").split()
     environment = os.environ | PLACES_WITHOUT_GAMMA[encoding]
-    done = subprocess.run([sys.executable, "-m", "gladient", *words], env=environment, capture_output=True, check=False)
+    run = [sys.executable, "-m", "gladient", *words]
+    done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, check=False)
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
     assert done.stdout.decode(encoding)
     if "--json" in command:

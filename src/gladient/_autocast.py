@@ -16,7 +16,15 @@ _DEVICES = ("cpu", "cuda", "mps", "xpu")  # each has a switch of its own
 
 def casts(device: str) -> bool:
     """Whether an autocast region is open for such a device; some, as meta, have none, and PyTorch raises for those."""
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return _available(device) and torch.is_autocast_enabled(device)
+
+
+def _available(device: str) -> bool:
+    return torch.amp.is_autocast_available(device)
+
+
+# What torch.compiler.assume_constant_result does (gladient.ops.tracing): PyTorch 2.10 does not follow that question.
+_available._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def unrounded(device: str) -> AbstractContextManager[Any]:

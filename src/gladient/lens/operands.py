@@ -125,7 +125,7 @@ def _delta(call: Call, k: Tensor, v: Tensor) -> dict[str, Tensor]:
     found = {"beta": beta} if beta.ndim == 3 else {"beta": k.new_ones(k.shape[:3]), "v": beta * v}
     if call.erase is None and call.erase_keys is None:
         return found
-    return found | {"erase_query": strengthened(*call.erasing, call.heads)}
+    return found | {"erase_query": strengthened(*call.erasing(), call.heads)}
 
 
 def _moves(call: Call, k: Tensor) -> dict[str, Tensor]:

@@ -57,7 +57,7 @@ def mamba3_recurrence(call: Mamba3Call, output: Tensor, **others: Any) -> Recurr
 
     Of r ranks, each that reads is a head, and each that writes a token. `others` are further fields.
     """
-    r, written = call.v.shape[3], call.written
+    r, written = call.v.shape[3], call.written()
 
     def tokens(x: Tensor) -> Tensor:
         """[B, T, H, r, C] to [B, T r, H r, C]."""
@@ -75,13 +75,13 @@ def mamba3_recurrence(call: Mamba3Call, output: Tensor, **others: Any) -> Recurr
         q=call.scale * call.q.flatten(2, 3),
         k=tokens(call.k),
         v=tokens(written[..., None, None] * call.v),
-        output=output.flatten(2, 3) if call.many else output,
+        output=output.flatten(2, 3) if call.many() else output,
         positions=torch.arange(r - 1, r * call.v.shape[1], r)[-call.q.shape[1] :],
         log_gates=steps(call.g).masked_fill(~first[:, None], 0.0),
         phase=steps(call.phase) if call.phase.shape[3] else None,
         pairs=call.pairs,
         own=steps(torch.where(written == 0, 1.0, call.own / written)),
         ranks=r,
-        initial_state=call.initial if r == 1 else call.initial.repeat_interleave(r, 1),
+        initial_state=call.initial() if r == 1 else call.initial().repeat_interleave(r, 1),
         **others,
     )

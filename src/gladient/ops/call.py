@@ -25,6 +25,8 @@ Read: TypeAlias = Literal["after", "before"]
 class Call(NamedTuple):
     """What is to be computed, for checked arguments.
 
+    Its methods are no properties, which torch.compile of PyTorch 2.10 does not follow in a tuple.
+
     Attributes:
         q: queries, [B, T, heads, K], with a divisor of H heads, as k and v; or one query for all tokens.
         k: keys, [B, T, heads, K].
@@ -69,28 +71,23 @@ class Call(NamedTuple):
     output_final_state: bool
     inplace: bool
 
-    @property
     def state_shape(self) -> tuple[int, int, int, int]:
         """[B · sequences, H, K, V]."""
         return (self.k.shape[0] * (len(self.offsets) - 1), self.heads, self.k.shape[3], self.v.shape[3])
 
-    @property
     def wants_final(self) -> bool:
         """Whether the backend is to return the final state."""
         return self.output_final_state or self.inplace
 
-    @property
     def erasing(self) -> tuple[Tensor, Tensor]:
         """The delta rule's keys to erase by, and their strengths."""
         erase = self.beta if self.erase is None else self.erase
         return self.k if self.erase_keys is None else self.erase_keys, cast(Tensor, erase)
 
-    @property
     def differentiable(self) -> bool:
         """Whether a backward pass may follow."""
         return torch.is_grad_enabled() and any(x.requires_grad for x in self.tensors())
 
-    @property
     def has_tangents(self) -> bool:
         """Whether a forward-mode derivative is being taken."""
         if forward_ad._current_level < 0:  # no dual level is open; there is no public way to ask
@@ -225,5 +222,5 @@ def _check_delta(beta: Tensor, erase: Tensor | None) -> None:
 def _check_inplace(call: Call) -> None:
     if call.form != "step" or call.initial_state is None:
         raise ValueError(f"inplace=True came with form {call.form!r}; it updates the initial_state of one step")
-    if call.differentiable:
+    if call.differentiable():
         raise ValueError("inplace=True came with tensors that require gradients; use torch.no_grad() or inplace=False")

@@ -365,7 +365,7 @@ def _spoilt(call: Call, found: Tensor) -> bool:
     A form that multiplies it by that gate gets 0 · inf = NaN, which no later token removes: the last state tells. One
     step alone is not asked: it may have overwritten the state that `_mended` would need, and it drops it by itself.
     """
-    single = call.form == "step" and len(call.offsets) == 2 and not call.differentiable
+    single = call.form == "step" and len(call.offsets) == 2 and not call.differentiable()
     if single or call.gates.family == "none" or not visible(found):
         return False
     # The sum first: it reads one state, `forget` all gates. A sum of finite numbers that overflows costs that reading.
@@ -375,7 +375,7 @@ def _spoilt(call: Call, found: Tensor) -> bool:
 def _mended(call: Call, o: Tensor, final: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """The results with what is not finite replaced by the recurrence's."""
     found = eager.exact(call)
-    if call.differentiable or call.has_tangents:
+    if call.differentiable() or call.has_tangents():
         return found  # all of it: a choice between both would send derivatives back through the NaN, and 0 · NaN is NaN
     pairs = zip((o, final), found, strict=True)
     o, final = (x if x is None or y is None else torch.where(x.isfinite(), x, y) for x, y in pairs)  # type: ignore[assignment]

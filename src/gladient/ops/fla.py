@@ -96,11 +96,11 @@ def not_held(call: Call) -> str | None:
     >>> not_held(prepare(x, x, x, beta=x[..., 0], read="before"))
     "no kernel for write 'delta', form 'chunked', gates 'none', read 'before'"
     """
-    name, (K, V) = kernel(call), call.state_shape[2:]
+    name, (K, V) = kernel(call), call.state_shape()[2:]
     if name is None:
         wanted = {"write": _write(call), "form": call.form, "gates": call.gates.family, "read": call.read}
         return "no kernel for " + ", ".join(f"{kind} {value!r}" for kind, value in wanted.items())
-    if _write(call) != "plain" and call.form != "chunked" and call.differentiable:
+    if _write(call) != "plain" and call.form != "chunked" and call.differentiable():
         return f"{name} has no gradients; form='chunked' has them"
     if call.chunk_size is not None:
         return f"chunk_size={call.chunk_size} is for the eager backend; the kernels have chunks of their own"
@@ -146,7 +146,7 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
     module = _optional.require(TABLE[_key(call)].module, needed_for="backend='fla'", install=_INSTALL)
     initial = None if call.initial_state is None else call.initial_state.float()
     options: dict[str, Any] = {"scale": call.scale, "initial_state": initial}
-    options["output_final_state"] = call.wants_final
+    options["output_final_state"] = call.wants_final()
     if len(call.offsets) > 2:
         options["cu_seqlens"] = torch.tensor(call.offsets, device=call.q.device)
     return getattr(module, name)(**arguments(call, name), **options)

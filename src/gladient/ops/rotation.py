@@ -69,20 +69,17 @@ class Mamba3Call(NamedTuple):
     pairs: Pairs
     scale: float
 
-    @property
     def many(self) -> bool:
         """Whether ranks were given."""
         return self.state.key.ndim == 4
 
-    @property
     def written(self) -> Tensor:
         """What later tokens read of each, which the next one adds to: [B, T, H]."""
         return self.own + earlier(self.former)
 
-    @property
     def initial(self) -> Tensor:
         """The state before the first token, with what that writes of the one before: [B, H, K, V]."""
-        key, value = (x if self.many else x[:, :, None] for x in (self.state.key, self.state.value))
+        key, value = (x if self.many() else x[:, :, None] for x in (self.state.key, self.state.value))
         return self.state.S + self.former[:, :1].sum(1)[..., None, None] * torch.einsum("bhrk,bhrv->bhkv", key, value)
 
 
@@ -229,18 +226,20 @@ def run_mamba3(
         q, k = turned(phase, call.pairs, call.q, call.k)
     else:
         (q,), (k,) = turned(phase[:, -1:], call.pairs, call.q), turned(phase, call.pairs, call.k)
-    options = {"initial_state": call.initial, "scale": call.scale, "form": form}
+    options = {"initial_state": call.initial(), "scale": call.scale, "form": form}
     options["output_final_state"] = output_final_state
-    o, S = _outputs(q, call.written[..., None, None] * k, call.v, call.g, backend, options)
+    o, S = _outputs(q, call.written()[..., None, None] * k, call.v, call.g, backend, options)
     if form != "last_query":  # whose last write is the token's own alone, and may be read at once
         met = call.scale * call.own[..., None, None] * (q @ k.mT)
-        o = o + (met @ call.v if call.many else met * call.v)  # products of one row would take longer than all the rest
-    o = o if call.many else o[:, :, :, 0]
+        o = o + (
+            met @ call.v if call.many() else met * call.v
+        )  # products of one row would take longer than all the rest
+    o = o if call.many() else o[:, :, :, 0]
     if not output_final_state:
         return o, None
     if not o.shape[1]:
         return o, call.state
-    last = (x[:, -1] if call.many else x[:, -1, :, 0] for x in (k, call.v))
+    last = (x[:, -1] if call.many() else x[:, -1, :, 0] for x in (k, call.v))
     return o, Mamba3State(S, call.phase[:, -1], *last)
 
 

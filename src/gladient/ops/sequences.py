@@ -57,7 +57,7 @@ def last_queries(call: Call, gates: Gates, read: LastQuery, final_state: FinalSt
 
         seen = part(max(stop - 1, start) if before else stop)
         whole = part(stop) if before else seen
-        state = after(*whole, S) if call.wants_final else None
+        state = after(*whole, S) if call.wants_final() else None
         # Scores q·k weighed by token need gates of rows or columns; with a gate for each entry the state is formed.
         if gates.G is not None or gates.A is not None:
             reached = state if state is not None and not before else after(*seen, S)
@@ -71,7 +71,7 @@ def last_queries(call: Call, gates: Gates, read: LastQuery, final_state: FinalSt
     o = joined(outputs)
     if call.bonus is not None:
         o = o + last_tokens(own_writes(call, q, k, v), call.offsets, o.shape[1])
-    final = torch.stack(states, 1).flatten(0, 1) if call.wants_final else None  # type: ignore[arg-type]
+    final = torch.stack(states, 1).flatten(0, 1) if call.wants_final() else None  # type: ignore[arg-type]
     return o.to(call.v.dtype), final
 
 
@@ -146,7 +146,7 @@ def at_last_tokens(call: Call, o: Float[Tensor, "B T H V"]) -> Float[Tensor, "B 
     if call.q.shape[1] != 1 or not empty:
         return found
     q = accumulation(to_heads(call.q, call.heads))
-    S = q.new_zeros(()).expand(call.state_shape) if call.initial_state is None else accumulation(call.initial_state)
+    S = q.new_zeros(()).expand(call.state_shape()) if call.initial_state is None else accumulation(call.initial_state)
     first = call.scale * from_states(q, S.unflatten(0, (len(q), -1))[:, empty])
     # Those with tokens came first, the empty ones last: back into the order of the sequences.
     order = sorted(range(len(spans)), key=[*(i for i, _ in spans if i not in empty), *empty].__getitem__)

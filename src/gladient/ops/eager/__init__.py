@@ -46,7 +46,7 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
     cast = casts(call.q.device.type)
     with unrounded(call.q.device.type):
         # a tracer and tangents ask for plain autograd, whose backward pass a region would round
-        return _run(call, form(call), cast or not (torch.compiler.is_compiling() or call.has_tangents), cast)
+        return _run(call, form(call), cast or not (torch.compiler.is_compiling() or call.has_tangents()), cast)
 
 
 def exact(call: Call) -> tuple[Tensor, Tensor | None]:
@@ -71,7 +71,7 @@ def _run(call: Call, runs: str, recompute: bool, cast: bool) -> tuple[Tensor, Te
         read = partial(last_query, scale=call.scale, recompute=recompute)
         return last_queries(call, gates, read, partial(final_state, recompute=cast))
     q, k, v = (accumulation(x) for x in (to_heads(call.q, H), call.k, call.v))
-    zero = q.new_zeros(()).expand(call.state_shape)
+    zero = q.new_zeros(()).expand(call.state_shape())
     initial = zero if call.initial_state is None else accumulation(call.initial_state)
     more: dict[str, Any] = {}
     if runs == "chunked":

@@ -36,7 +36,7 @@ def outputs(
     """Outputs in v's dtype, and the final state or None, from what the tokens have with all heads, k first."""
     q = accumulation(to_heads(call.q, call.heads))
     gates, zero = call.gates.each(accumulation), q.new_zeros(())
-    state = zero.expand(call.state_shape) if call.initial_state is None else accumulation(call.initial_state)
+    state = zero.expand(call.state_shape()) if call.initial_state is None else accumulation(call.initial_state)
     state = state.unflatten(0, (q.shape[0], len(call.offsets) - 1))
     run: Callable[..., Any] = partial(_chunked, rule.chunks, chunk_size=call.chunk_size, recompute=recompute)
     if form in ("recurrent", "step") or isinstance(inputs[0].shape[1], torch.SymInt):  # an open number of chunks
@@ -52,7 +52,7 @@ def outputs(
         o = each_last_query(
             call, q, lambda query, part: rule.last_query(query, *map(part, (*inputs, gates)), scale=call.scale)
         )
-        if not call.wants_final:
+        if not call.wants_final():
             return o.to(call.v.dtype), None
         _, final = scan(torch.zeros_like(inputs[0]))  # a query that is led back never forms a state
     else:

@@ -19,7 +19,7 @@ __all__ = ["RULE", "chunks", "last_query", "recurrent", "run"]
 
 def run(call: Call, form: str, recompute: bool) -> tuple[Tensor, Tensor | None]:
     """Outputs in v's dtype, and the final state or None."""
-    w, m = strengthened(call.v, call.beta, call.heads), strengthened(*call.erasing, call.heads)  # type: ignore[arg-type]
+    w, m = strengthened(call.v, call.beta, call.heads), strengthened(*call.erasing(), call.heads)  # type: ignore[arg-type]
     return outputs(RULE, call, form, recompute, (accumulation(to_heads(call.k, call.heads)), w, m))
 
 

@@ -34,7 +34,7 @@ def why_not(call: Call, named: bool = False) -> str | None:
         return (
             f"chunk_size={call.chunk_size} is for the eager backend; the kernels' chunks have {operators.CHUNK} tokens"
         )
-    if call.has_tangents:
+    if call.has_tangents():
         return "forward-mode derivatives are taken, which the eager backend has"
     obstacle = _obstacle()
     if obstacle is None and not named and call.form == "last_query" and _narrow_vectors() and _products_alone(call):
@@ -72,7 +72,7 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
     gates = _held_gates(call.gates, call.heads)
     inputs = (call.q, call.k, call.v, *(gates.g, gates.gk, gates.gv, gates.G, gates.A, gates.dt), call.bonus)
     options = (call.heads, call.scale, call.read == "before")
-    train, packed = call.differentiable, len(call.offsets) > 2
+    train, packed = call.differentiable(), len(call.offsets) > 2
     if call.form == "step" and not (train or packed):
         if call.inplace:
             return operators.step_(*inputs, call.initial_state, *options), call.initial_state
@@ -85,18 +85,18 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
 def _corrected(call: Call) -> tuple[Tensor | None, ...]:
     """What the delta rule's operators take of the tokens, but queries and gates."""
     v, m, beta = call.v, call.erase_keys, call.beta
-    erase: Tensor | None = call.erasing[1]
+    erase: Tensor | None = call.erasing()[1]
     if beta is not None and beta.ndim == 4:  # the kernels hold one for each token and head alone
         v, beta = strengthened(v, beta, call.heads), None
     if erase is not None and erase.ndim == 4:
-        m, erase = strengthened(*call.erasing, call.heads), None
+        m, erase = strengthened(*call.erasing(), call.heads), None
     return call.k, v, m, beta, erase
 
 
 def _run_rule(call: Call, rule: ModuleType, inputs: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor | None]:
     """A delta rule by its operators."""
     inputs = (*inputs, call.gates.g, call.gates.gk)
-    options, before, train = (call.heads, call.scale), call.read == "before", call.differentiable
+    options, before, train = (call.heads, call.scale), call.read == "before", call.differentiable()
     packed, final = len(call.offsets) > 2, call.initial_state
     borders = call.offsets if packed else None
 
@@ -107,7 +107,7 @@ def _run_rule(call: Call, rule: ModuleType, inputs: tuple[Tensor | None, ...]) -
     if call.form == "last_query":
         o = each_last_query(call, call.q, lambda query, part: rule.last_query(query, *map(part, inputs), *options))
         # Led back through the tokens, a query never forms a state: a scan without queries does.
-        final = scan(torch.zeros_like(call.k))[1] if call.wants_final else None
+        final = scan(torch.zeros_like(call.k))[1] if call.wants_final() else None
     elif call.form != "step" or train or packed:
         o, final = scan(call.q)
     elif call.inplace:
