@@ -17,7 +17,7 @@ from gladient.lens.recurrence import Recurrence, Selection
 from gladient.seams import SeamError, in_this_thread, recomputing, this_thread
 from gladient.seams.architectures import TESTED
 
-__all__ = ["Hear", "attached", "ran_elsewhere"]
+__all__ = ["Hear", "attached", "chosen_layers", "ran_elsewhere"]
 
 Hear = Callable[[Record], Answer | None]
 """Is told of every call of a layer; returns the answer to hand on, None for no change."""
@@ -82,7 +82,7 @@ def attached(model: nn.Module, layers: Selection, hear: Hear, *, replace: bool =
         ValueError: if the model has no gated layer, or a layer does not exist.
         SeamError: if the installed transformers lacks a function that an adapter reads, or a layer ran without it.
     """
-    sites = [_Site(*each) for each in _chosen(model, layers)]
+    sites = [_Site(*each) for each in chosen_layers(model, layers)]
     _check_transformers(model)
     with ExitStack() as entered:
         for site in sites:
@@ -158,7 +158,12 @@ def ran_elsewhere(sites: Sequence[_Site], done: str) -> None:
         )
 
 
-def _chosen(model: nn.Module, layers: Selection) -> list[tuple[str, int, nn.Module, Adapter]]:
+def chosen_layers(model: nn.Module, layers: Selection) -> list[tuple[str, int, nn.Module, Adapter]]:
+    """Name, number, module and adapter of the chosen of a model's gated layers.
+
+    Raises:
+        ValueError: if the model has none, or a chosen one does not exist.
+    """
     found = gated_layers(model)
     numbers = sorted({number for _, number, _, _ in found})
     wanted = numbers if layers is None else _choose_layers(layers, numbers, ungated_layers(model))
