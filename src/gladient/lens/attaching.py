@@ -4,7 +4,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import nn
@@ -59,6 +59,8 @@ class _Site:
         """Of a call, as what is attached below made it."""
         changed = self.below.made if self.below is not None else None
         x = x if changed is None else changed
+        if x.positions.device != x.k.device:
+            x = replace(x, positions=x.positions.to(x.k.device))
         again = recomputing()
         call = self.calls if not again else 0 if self.calls == 1 else -1  # of several, which one it is is not known
         self.calls += not again
@@ -141,6 +143,7 @@ def _watched(site: _Site) -> Iterator[None]:
                 f"{site.name}: its adapter {site.adapter.name!r} only listens, so that nothing was changed; have it "
                 "hear by emit.listener(read, write), on a seam with replace=emit.replace"
             )
+        site.pending = None  # a graph may hang on it
 
     first = site.module.register_forward_pre_hook(enter)
     with first, site.module.register_forward_hook(in_this_thread(leave), always_call=True):
