@@ -148,9 +148,10 @@ def test_the_other_heads_keep_their_bits(name: str) -> None:
         assert torch.equal(a[:, :, head], b[:, :, head]) == (head not in changed)
 
 
+@pytest.mark.parametrize("name", ["zamba", "minimax"])  # which hand results on by the parts, and before a norm
 @torch.no_grad()
-def test_changes_are_done_in_the_order_in_which_they_were_entered() -> None:
-    model, seen = MODELS["zamba"].build(0), list[str]()
+def test_changes_are_done_in_the_order_in_which_they_were_entered(name: str) -> None:
+    model, seen = MODELS[name].build(0), list[str]()
     plain = run(model)
 
     def told(name: str, change: lens.Change) -> lens.Change:

@@ -11,6 +11,7 @@ from .records import Record
 from .recurrence import Recurrence
 from .summary import Summary
 from .token_changes import ablate, drop_tokens, keep_window, knock_out, scale_erase, set_weights
+from .worth import HeadWorth, Rise, Worth, worth
 from .wpgd import WPGDView
 
 __all__ = [
@@ -35,6 +36,11 @@ __all__ = [
     "scale_erase",
     "set_weights",
     "ablate",
+    # what a gate is worth
+    "worth",
+    "Worth",
+    "HeadWorth",
+    "Rise",
     # one layer
     "record",
     "Record",

@@ -4,7 +4,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import nn
@@ -17,7 +17,7 @@ from gladient.lens.recurrence import Recurrence, Selection
 from gladient.seams import SeamError, in_this_thread, recomputing, this_thread
 from gladient.seams.architectures import TESTED
 
-__all__ = ["Hear", "attached", "ran_elsewhere"]
+__all__ = ["Hear", "attached", "chosen_layers", "ran_elsewhere"]
 
 Hear = Callable[[Record], Answer | None]
 """Is told of every call of a layer; returns the answer to hand on, None for no change."""
@@ -59,6 +59,8 @@ class _Site:
         """Of a call, as what is attached below made it."""
         changed = self.below.made if self.below is not None else None
         x = x if changed is None else changed
+        if x.positions.device != x.k.device:
+            x = replace(x, positions=x.positions.to(x.k.device))
         again = recomputing()
         call = self.calls if not again else 0 if self.calls == 1 else -1  # of several, which one it is is not known
         self.calls += not again
@@ -82,7 +84,7 @@ def attached(model: nn.Module, layers: Selection, hear: Hear, *, replace: bool =
         ValueError: if the model has no gated layer, or a layer does not exist.
         SeamError: if the installed transformers lacks a function that an adapter reads, or a layer ran without it.
     """
-    sites = [_Site(*each) for each in _chosen(model, layers)]
+    sites = [_Site(*each) for each in chosen_layers(model, layers)]
     _check_transformers(model)
     with ExitStack() as entered:
         for site in sites:
@@ -141,6 +143,7 @@ def _watched(site: _Site) -> Iterator[None]:
                 f"{site.name}: its adapter {site.adapter.name!r} only listens, so that nothing was changed; have it "
                 "hear by emit.listener(read, write), on a seam with replace=emit.replace"
             )
+        site.pending = None  # a graph may hang on it
 
     first = site.module.register_forward_pre_hook(enter)
     with first, site.module.register_forward_hook(in_this_thread(leave), always_call=True):
@@ -158,7 +161,12 @@ def ran_elsewhere(sites: Sequence[_Site], done: str) -> None:
         )
 
 
-def _chosen(model: nn.Module, layers: Selection) -> list[tuple[str, int, nn.Module, Adapter]]:
+def chosen_layers(model: nn.Module, layers: Selection) -> list[tuple[str, int, nn.Module, Adapter]]:
+    """Name, number, module and adapter of the chosen of a model's gated layers.
+
+    Raises:
+        ValueError: if the model has none, or a chosen one does not exist.
+    """
     found = gated_layers(model)
     numbers = sorted({number for _, number, _, _ in found})
     wanted = numbers if layers is None else _choose_layers(layers, numbers, ungated_layers(model))

@@ -136,4 +136,4 @@ def _detached(recurrence: Recurrence) -> Recurrence:
         name: value.detach() for name, value in vars(recurrence).items() if isinstance(value, Tensor)
     }
     copies = {name: value.clone() for name, value in tensors.items() if name.startswith("initial_")}
-    return replace(recurrence, **tensors | copies | {"positions": recurrence.positions.to(recurrence.k.device)})
+    return replace(recurrence, **tensors | copies)

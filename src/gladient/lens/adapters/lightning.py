@@ -41,7 +41,8 @@ def _attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
 
     def leave(call: Given, result: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The state is returned, and kept, at the end."""
-        changed: Answer | None = seen.pop("answer", None)
+        changed: Answer | None = seen.get("answer")
+        seen.clear()  # a graph may hang on it
         if changed is None:
             return result
         state, cache = changed.put(result[1], changed.state, 1), call["past_key_values"]
@@ -51,9 +52,8 @@ def _attach(layer: nn.Module, emit: Emit) -> Iterator[None]:
 
     def normed(call: Given, _: Tensor, answer: Answer) -> Tensor:
         """What is to be changed went into the norm: its forward again, past this hook."""
-        seen["answer"], given = answer, call["hidden_states"]
-        ours = answer.put(given.unflatten(2, (layer.num_attention_heads, -1)), answer.output, 2)
-        return type(norm).forward(norm, ours.flatten(2))
+        seen["answer"] = answer
+        return type(norm).forward(norm, answer.outputs.flatten(2).to(call["hidden_states"].dtype))
 
     def read(call: Given, _: Tensor) -> Recurrence:
         return _read(layer, call["hidden_states"], *(seen[name] for name in ("qkv", "mask", "state")))
