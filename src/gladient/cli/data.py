@@ -30,10 +30,10 @@ class Data(TableOptions):
     intercept: bool = False
     """Each task has a level of its own."""
     folds: Whole | None = None
-    """Contiguous blocks of clusters, each held out once; 5 if not given, or as many as clusters."""
+    """Blocks of clusters, each held out once; 5 if not given."""
     gap: Whole | None = None
-    """Clusters beside a held-out block that are left out too, where neighbours share examples; 0 if not given, or what
-    the clusters of a panel need."""
+    """Clusters left out beside a held-out block, where neighbours share examples; if not given what a panel needs, else
+    0."""
     json: bool = False
     """Print one JSON object instead of a table."""
     out: Path | None = None

@@ -44,11 +44,9 @@ class TableOptions:
     query: str = "query"
     """What the role column says of the examples asked about."""
     roles: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--role-order"])] = ()
-    """The other roles in the order of the prompt; if not given that of first appearance, or of their size if they are
-    numbers."""
+    """The other roles in the prompt's order; if not given that of first appearance, or of size if they are numbers."""
     cluster: str | None = None
-    """Column of clusters, one for each prompt; prompts that share data belong to one. If not given the group of a
-    panel, else each prompt is its own."""
+    """Column of clusters, for prompts that share data; if not given a panel's groups, else each prompt is its own."""
     n: Wholes = ()
     """Examples that a prompt shows of each source, one number for all or one each: a panel's latest, else drawn."""
     seed: Whole = 0
