@@ -80,5 +80,5 @@ def _last(x: Tensor, r: int, like: Tensor) -> Tensor:
 def _unweighed(v: Tensor, call: Mamba3Call) -> Tensor:
     """Values of the last step without their weight in the state; what weighs nothing there is not known, and 0."""
     r = call.v.shape[3]
-    weight = call.written[:, -1:].repeat_interleave(r, 2)[..., None]
+    weight = call.written()[:, -1:].repeat_interleave(r, 2)[..., None]
     return torch.where(weight == 0, 0.0, v[:, -r:] / weight)

@@ -231,9 +231,8 @@ def run_mamba3(
     o, S = _outputs(q, call.written()[..., None, None] * k, call.v, call.g, backend, options)
     if form != "last_query":  # whose last write is the token's own alone, and may be read at once
         met = call.scale * call.own[..., None, None] * (q @ k.mT)
-        o = o + (
-            met @ call.v if call.many() else met * call.v
-        )  # products of one row would take longer than all the rest
+        # products of one row would take longer than all the rest
+        o = o + (met @ call.v if call.many() else met * call.v)
     o = o if call.many() else o[:, :, :, 0]
     if not output_final_state:
         return o, None
