@@ -17,6 +17,7 @@ import pytest
 
 from gladient.cli import main
 from gladient.data import read_table, table_prompts
+from gladient.data.numerals import numerals
 
 X = [1234.5, -3341.08, 0.9054, 12.0, 5.25, 1000000.5, -7.0, 0.125]
 Y = [1.0, 2.0, 3.0, 4.0, 5.5, 6.0, 7.0, 8.0]
@@ -400,3 +401,12 @@ def test_features_with_a_comma_between_them() -> None:
     frame = FRAME.assign(**{"a,b": X, "b": Y})
     assert table_prompts(frame, **{**OPTIONS, "features": ["x, b"]}).features == ("x", "b")
     assert table_prompts(frame, **{**OPTIONS, "features": ["a,b", "b"]}).features == ("a,b", "b")
+
+
+def test_it_is_only_said_what_was_assumed() -> None:
+    for texts, said in (
+        (["12.5%", "-3.25%"], ["took % for hundredths"]),
+        (["$12.5", "$1,234.5"], ["took ',' for the sign of thousands (--thousands)"]),
+        (["0,5", "1.234,5"], ["took ',' for the decimal sign (--decimal)"]),
+    ):
+        assert numerals(pd.DataFrame({"x": texts}), None, ())[1] == said

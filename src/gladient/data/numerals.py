@@ -68,7 +68,8 @@ def numerals(frame: Any, decimal: str | None, na: Sequence[str]) -> tuple[Any, l
     made.attrs.update(decimal=sign, na=tuple(na))
     read = any(is_odd and not _is_text(each) for (_, is_odd), each in zip(looked, found, strict=True))
     assumed = ["took % for hundredths"] if read and any(_percents(column) for column in odd) else []
-    if decimal is None and sign and read:
+    commas = any(column.str.contains(",", regex=False, na=False).any() for column in odd)
+    if decimal is None and sign and read and (sign == "," or commas):
         what = "the decimal sign (--decimal)" if sign == "," else "the sign of thousands (--thousands)"
         assumed.append(f"took ',' for {what}")
     return made, assumed
