@@ -3,6 +3,7 @@ from .adapter import Adapter, Emit
 from .answer import Answer
 from .capturing import SeamError, Trace, capture
 from .gate_changes import fix_gates, mix_gates, patch_gates, scale_gates
+from .gate_worth import HeadWorth, Rise, Worth, worth
 from .intervening import Change, intervene
 from .layers import Ungated, gated_layers, register, supported, ungated_layers
 from .operands import record
@@ -11,7 +12,6 @@ from .records import Record
 from .recurrence import Recurrence
 from .summary import Summary
 from .token_changes import ablate, drop_tokens, keep_window, knock_out, scale_erase, set_weights
-from .worth import HeadWorth, Rise, Worth, worth
 from .wpgd import WPGDView
 
 __all__ = [
