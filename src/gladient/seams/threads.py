@@ -10,6 +10,8 @@ import torch
 __all__ = ["in_this_thread", "recomputing", "this_thread"]
 
 _KEY = "gladient.seams.thread"
+# PyTorch 2.10 takes no reference to what is stashed, and gives one up when a thread ends: two for each stay here.
+_kept: list[int] = []
 
 
 def this_thread() -> int:
@@ -19,7 +21,9 @@ def this_thread() -> int:
     passes nested more than 60 deep on a CPU. `threading.local` would be empty there.
     """
     if not torch._C._is_key_in_tls(_KEY):
-        torch._C._stash_obj_in_tls(_KEY, threading.get_ident())
+        here = threading.get_ident()
+        _kept.extend((here, here))
+        torch._C._stash_obj_in_tls(_KEY, here)
     found: int = torch._C._get_obj_in_tls(_KEY)
     return found
 
