@@ -1,6 +1,6 @@
 """The table of reconstruction errors: python tests/lens/lens_table.py [--anew] [architecture …].
 
-With --anew, of how far outputs move where every layer's recurrence is computed anew, without any change.
+With --anew, the table shows how far outputs move when every layer is recomputed without a change.
 """
 
 import sys

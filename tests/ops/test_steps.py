@@ -146,3 +146,16 @@ def test_alike_is_what_has_shapes_dtypes_options_and_backend_in_common() -> None
         {"v": x[..., ::2]},
     ]
     assert all(likeness(given | other, "auto") is None for other in apart)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_autograd_sees_what_the_second_token_changes(mode: Any) -> None:
+    x, state = torch.randn(2, 1, 3, 4), torch.randn(2, 3, 4, 4)
+    with mode():
+        decode(x, torch.randn(2, 3, 4, 4))
+    assert dispatch._steps
+    loss = (torch.ones(4, requires_grad=True) * state).sum()
+    with mode():
+        decode(x, state)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

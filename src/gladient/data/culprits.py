@@ -105,7 +105,7 @@ def _outliers(found: CrossFit, white: Prompts) -> Seen:
 def _drift(found: CrossFit, drift: Drift | None) -> Seen:
     if drift is not None:
         yield (
-            Culprit("drift", f"{drift.text}; ask of changes (of a panel, --changes), or of a shorter time"),
+            Culprit("drift", f"{drift.text}; use changes (--changes, for a panel), or a shorter time"),
             _interleaved(found.of.split),
         )
 
@@ -121,7 +121,7 @@ def _features(white: Prompts) -> Iterator[Culprit]:
     if share > OWN_LEVEL:
         message = (
             f"{min(share, 1.0):.0%} of the features' variance is a level that a task's examples share, and the theory "
-            "draws them anew for each example; ask of changes instead of levels (of a panel, --changes)"
+            "draws them anew for each example; use changes instead of levels (--changes, for a panel)"
         )
         yield Culprit("features", message)
 
@@ -139,7 +139,7 @@ def _range(white: Prompts) -> Iterator[Culprit]:
     if worst > chance + BEYOND:
         message = (
             f"{worst:.0%} of the queries have a feature outside the range of their own sources, and chance puts "
-            f"{chance:.0%} there: the prediction is an extrapolation (of a panel, --changes cures a trend)"
+            f"{chance:.0%} there: the prediction is an extrapolation (for a panel, --changes cures a trend)"
         )
         yield Culprit("range", message)
 

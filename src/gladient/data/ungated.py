@@ -54,10 +54,10 @@ def baselines(of: Split) -> dict[str, Baseline]:
     """Risks of predictors without gates, fitted on the same clusters and measured on the same held-out ones.
 
     They ask nothing of the theory, and are measured where it gives no prediction, too. *one_fit*: the fit to all
-    examples, 1 but for what folds differ in. *ridge*: of the examples that a prompt shows, all as one task, its penalty
-    the best one on the prompts that are fitted. *last_ridge*: of the last source alone. *last_mean*, *last_value*: the
-    labels of the last source, without features. *mixed_model*: ridge with the covariance of the tasks that REML of
-    `statsmodels` finds on some prompts of the fit.
+    examples; its risk is 1, except for differences between folds. *ridge*: a ridge regression on the examples of one
+    prompt, taken as one task; the penalty is the best one for the fitted prompts. *last_ridge*: the same on the last
+    source alone. *last_mean*, *last_value*: labels of the last source, without features. *mixed_model*: ridge with the
+    covariance of the tasks that REML of `statsmodels` finds on some of the fitted prompts.
 
     Args:
         of: the prompts in folds, `CrossFit.of.split` or `Answer.split`.

@@ -72,7 +72,7 @@ class Worth:
     """What the gates of a model are worth; printed, a table.
 
     Attributes:
-        loss: of the model itself, in nats per token.
+        loss: the loss of the unchanged model, in nats per token.
         texts: how many there were.
         together: all heads of all layers.
         heads: each for itself.
@@ -139,7 +139,7 @@ def worth(
         layers: numbers of the layers to judge: one, some, or None for all. Decays are fitted in all.
         heads: heads of these layers, likewise.
         steps: steps of the fit.
-        seed: of the draw of texts in the fit.
+        seed: the random seed that picks texts for the fit.
         batch: texts of one length that are read together.
         on_pass: told after each pass over the texts how many are done, of how many.
 
@@ -179,7 +179,7 @@ def worth(
 
 @dataclass(frozen=True)
 class _Kind:
-    """How many heads a layer has, and whether it erases."""
+    """A layer's number of heads, and whether it erases."""
 
     heads: int
     erases: bool
