@@ -37,10 +37,14 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.landscape
 	$(BIN)/python -m benchmarks.operators --cases all
 
-dist: $(VENV)/.installed # what a release uploads: the sdist, and of it the wheel, with kernels on x86-64 Linux
+TARGETS := linux-x86_64 linux-aarch64 macos-x86_64 macos-arm64 windows-x86_64
+
+dist: $(VENV)/.installed # what a release uploads: the sdist, and a wheel for each platform, with its kernels
 	rm -rf dist
-	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m build --no-isolation --sdist
+	for target in $(TARGETS); do GLADIENT_TARGET=$$target $(BIN)/python -m build --no-isolation --wheel || exit 1; done
 	$(BIN)/twine check --strict dist/*
+	$(BIN)/python .ci/wheels.py dist/*.whl
 
 matrix: # the core tests in fresh environments, with PyTorch from the oldest to the newest; after `make dist`
 	$(BIN)/python .ci/versions.py $(ARGS)

@@ -12,6 +12,8 @@ import tomllib
 import venv
 from pathlib import Path
 
+from wheels import fitting
+
 __all__ = ["EXTRAS", "try_extra"]
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +63,7 @@ def _run(*command: str | Path, at: str) -> None:
 
 
 if __name__ == "__main__":
-    (found,) = (ROOT / "dist").glob("*.whl")
+    found = fitting()
     for name in sys.argv[1:] or EXTRAS:
         print(f"== {name}", flush=True)
         try_extra(name, found)

@@ -75,6 +75,39 @@ def newest_glibc(wheel: zipfile.ZipFile, folder: str, work: Path) -> int:
     return max(found)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "tag", "names", "magic"),
+    [
+        ("linux-aarch64", "manylinux_2_17_aarch64", ["kernels-neon.so"], b"\x7fELF"),
+        ("macos-arm64", "macosx_11_0_arm64", ["kernels-neon.dylib"], b"\xcf\xfa\xed\xfe"),
+        ("windows-x86_64", "win_amd64", ["kernels-v3.dll", "kernels-v4.dll"], b"MZ"),
+    ],
+)
+def test_a_wheel_for_another_platform(
+    target: str, tag: str, names: list[str], magic: bytes, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ziglang", reason="compiles for other platforms; the dev extra installs it")
+    monkeypatch.setenv("GLADIENT_TARGET", target)
+    wheel = build(tree)
+    assert str(wheel.filename).endswith(f"-py3-none-{tag}.whl")
+    made = [x for x in wheel.namelist() if "/prebuilt/" in x]
+    assert sorted(Path(x).name for x in made) == sorted([*names, *(f"{x}.sha256" for x in names)])
+    for name in names:
+        library = wheel.read(f"gladient/ops/native/prebuilt/{name}")
+        assert library.startswith(magic)
+        assert b"libstdc++" not in library
+        assert b"libc++" not in library
+
+
+def test_an_unknown_target_is_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLADIENT_TARGET", "linux-riscv")
+    with pytest.raises(
+        AssertionError, match=r"GLADIENT_TARGET='linux-riscv', but the targets are linux-x86_64, .*: name"
+    ):
+        build(tree)
+
+
 @pytest.mark.parametrize("reason", ["turned off", "no compiler", "broken", "another library"])
 def test_otherwise_the_wheel_is_pure(reason: str, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tree / NATIVE / "kernels" / "one.cpp"

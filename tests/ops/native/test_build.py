@@ -104,7 +104,10 @@ def test_levels_follow_from_the_features(tmp_path: Path, monkeypatch: pytest.Mon
     ):
         say(monkeypatch, tmp_path, flags)
         assert levels.available() == expected
-    monkeypatch.setattr(levels.platform, "machine", lambda: "aarch64")
+    for machine in ("aarch64", "arm64", "ARM64"):  # Linux, macOS, Windows
+        monkeypatch.setattr(levels.platform, "machine", lambda machine=machine: machine)
+        assert levels.available() == ["neon"]
+    monkeypatch.setattr(levels.platform, "machine", lambda: "riscv64")
     assert levels.available() == []
     monkeypatch.setattr(levels.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(levels, "_CPUINFO", tmp_path / "absent")
@@ -144,8 +147,9 @@ def test_the_machines_own_cpu(system: str, machine: str, flags: list[str], monke
 @pytest.mark.parametrize(
     ("level", "said"),
     [
+        ("neon", r"GLADIENT_CPU_LEVEL='neon' needs a CPU with 64-bit ARM, which this one lacks; it runs v3, native"),
         ("v4", r"GLADIENT_CPU_LEVEL='v4' needs a CPU with avx512bw .*it runs v3, native: set one of these, or unset"),
-        ("avx2", r"GLADIENT_CPU_LEVEL='avx2', but the levels are v3, v4 and native; this CPU runs v3, native"),
+        ("avx2", r"GLADIENT_CPU_LEVEL='avx2', but the levels are v4, v3, neon and native; this CPU runs v3, native"),
     ],
 )
 def test_a_level_that_the_cpu_cannot_run_is_refused(

@@ -46,7 +46,7 @@ def library() -> ctypes.CDLL:
 
 
 def level() -> str:
-    """The level of CPU that the loaded kernels are built for: "v3", "v4" or "native"."""
+    """The level of CPU that the loaded kernels are built for: "v3", "v4", "neon" or "native"."""
     return _loaded()[0]
 
 

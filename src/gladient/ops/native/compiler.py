@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-__all__ = ["FLAGS", "SUFFIX", "build", "compiler", "march"]
+__all__ = ["FLAGS", "SUFFIX", "SUFFIXES", "build", "compiler", "march"]
 
 # No exceptions: none may leave a function that ctypes calls, and their machinery needs a young glibc.
 FLAGS = ["-O3", "-std=c++17", "-fno-exceptions", "-fno-math-errno", "-fno-trapping-math"]
 """What the compiler is given beside the level of the CPU."""
-FLAGS += [] if sys.platform == "win32" else ["-fPIC"]  # Windows has no other code, and compilers for it refuse the flag
-SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+SUFFIXES = {"win32": ".dll", "darwin": ".dylib"}
+SUFFIX = SUFFIXES.get(sys.platform, ".so")
 """How the names of shared objects end here."""
 # Bound inside, whatever else the process has loaded; and what a compiler may still want of C++'s runtime stands inside.
 _ALONE = {"linux": ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"], "win32": ["-static"]}
@@ -56,6 +56,8 @@ def march(level: str) -> list[str]:
     >>> march("v3")
     ['-march=x86-64-v3']
     """
+    if level == "neon":  # every 64-bit ARM has it
+        return []
     if level != "native":
         return [f"-march=x86-64-{level}"]
     if platform.machine() not in ("arm64", "aarch64"):
@@ -64,8 +66,16 @@ def march(level: str) -> list[str]:
     return [] if sys.platform == "darwin" else ["-mcpu=native"]
 
 
-def build(folder: Path, target: Path, level: str, extra: Sequence[str] = ()) -> None:
+def build(folder: Path, target: Path, level: str, extra: Sequence[str] = (), zig: str | None = None) -> None:
     """Compiles every .cpp of `folder` into the shared object `target`; its objects are left beside it.
+
+    Args:
+        folder: the sources.
+        target: what is made.
+        level: the level of CPU.
+        extra: more flags.
+        zig: a platform to compile for, as Zig writes it ("aarch64-macos.11.0"), by the package ziglang; left out: this
+            one, by its C++ compiler.
 
     Raises:
         OSError: with the compiler's first complaint.
@@ -73,21 +83,37 @@ def build(folder: Path, target: Path, level: str, extra: Sequence[str] = ()) -> 
     sources = sorted(folder.glob("*.cpp"))
     if not sources:
         raise OSError(f"no C++ sources in {folder}: the package is not whole, install it again")
-    command = [*compiler(), *FLAGS, *march(level), *extra]
+    commands = _of_zig(zig, level) if zig else _of_this_machine(level)
+    compiling, *linking = [[*command, *extra] for command in commands]
     objects = [target.with_name(f"{source.stem}.o") for source in sources]
     with ThreadPoolExecutor(min(len(sources), os.cpu_count() or 1)) as pool:
         jobs = [
-            pool.submit(_run, [*command, "-c", str(x), "-o", str(y)]) for x, y in zip(sources, objects, strict=True)
+            pool.submit(_run, [*compiling, "-c", str(x), "-o", str(y)]) for x, y in zip(sources, objects, strict=True)
         ]
     for job in jobs:
         job.result()
-    link = [*command, "-shared", *map(str, objects), "-o", str(target)]
-    if sys.platform in _ALONE:
+    for link in linking[:-1]:
         try:
-            return _run([*link, *_ALONE[sys.platform]])
+            return _run([*link, "-shared", *map(str, objects), "-o", str(target)])
         except OSError:  # a machine without static libraries: the shared ones of the same machine do as well
             pass
-    return _run(link)
+    return _run([*linking[-1], "-shared", *map(str, objects), "-o", str(target)])
+
+
+def _of_this_machine(level: str) -> list[list[str]]:
+    """The command that compiles, and those that link, to be tried one after the other."""
+    command = [*compiler(), *FLAGS, *march(level)]
+    if sys.platform != "win32":  # it has no other code, and compilers for it refuse the flag
+        command += ["-fPIC"]
+    return [command, *([[*command, *_ALONE[sys.platform]]] if sys.platform in _ALONE else []), command]
+
+
+def _of_zig(target: str, level: str) -> list[list[str]]:
+    zig = [sys.executable, "-m", "ziglang"]
+    compiling = [*zig, "c++", "-target", target, *FLAGS, *(flag.replace("x86-64-", "x86_64_") for flag in march(level))]
+    # Linked as C: nothing of C++'s runtime is needed, and Zig would build it for the target.
+    linking = [*zig, "cc", "-target", target, "-s"]
+    return [[*compiling, *([] if "windows" in target else ["-fPIC"])], linking]
 
 
 def _run(command: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Levels of x86-64: which of them this machine's CPU has, and which one the environment asks for."""
+"""Levels of CPUs: which of them this machine's has, and which one the environment asks for."""
 
 import functools
 import importlib
@@ -16,8 +16,10 @@ _V3 = "cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3 avx avx2 bmi1 bmi2 f16c fma a
 LEVELS = {
     "v4": frozenset(f"{_V3} avx512f avx512bw avx512cd avx512dq avx512vl".split()),
     "v3": frozenset(_V3.split()),
+    "neon": frozenset[str](),
 }
-"""The levels of x86-64 that the kernels are built for, with the CPU features that each needs."""
+"""What the kernels are built for: two levels of x86-64, with the CPU features that each needs, and 64-bit ARM."""
+_MACHINES = {"x86-64": ("x86_64", "AMD64"), "64-bit ARM": ("aarch64", "arm64", "ARM64")}  # as systems name them
 
 
 @functools.cache
@@ -47,7 +49,7 @@ def forced() -> str | None:
     can = ", ".join([*available(), "native"])
     if level not in LEVELS:
         raise ValueError(
-            f"{VARIABLE}={level!r}, but the levels are v3, v4 and native; this CPU runs {can}: "
+            f"{VARIABLE}={level!r}, but the levels are {', '.join(LEVELS)} and native; this CPU runs {can}: "
             f"set one of these, or unset {VARIABLE} to have it chosen"
         )
     if missing := _missing(level):
@@ -60,8 +62,11 @@ def forced() -> str | None:
 
 def _missing(level: str) -> list[str]:
     """What the CPU lacks for a level, by Linux's names."""
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return ["x86-64"]
+    kind = "64-bit ARM" if level == "neon" else "x86-64"
+    if platform.machine() not in _MACHINES[kind]:
+        return [kind]
+    if level == "neon":
+        return []
     if has := set(cpu().partition(":")[2].split()):
         return sorted(LEVELS[level] - has)
     return [] if _asked().get(f"X86_{level.upper()}") else [f"x86-64-{level}"]
