@@ -1,6 +1,6 @@
 """Wheels carry the native kernels ready to run: for this platform by its C++ compiler, or for another by Zig's.
 
-GLADIENT_TARGET names one of TARGETS and needs the package ziglang: the wheel is then the same on any machine. Without
+GLADIENT_TARGET names one of TARGETS, for which Zig comes by itself: the wheel is then the same on any machine. Without
 it, where no compiler is found, the wheel has no kernels; nor have editable installs, nor any with GLADIENT_PREBUILT=0.
 """
 
@@ -47,6 +47,10 @@ _ALLOWED = {"libm.so.6", "libc.so.6", "ld-linux-x86-64.so.2", "ld-linux-aarch64.
 
 class Prebuilt(BuildHookInterface[Any]):
     """Adds gladient/ops/native/prebuilt/kernels-LEVEL.so and their checksums, and names the platform in the tag."""
+
+    def dependencies(self) -> list[str]:
+        """What a build needs beside pyproject.toml's `build-system`."""
+        return ["ziglang>=0.15"] if os.environ.get("GLADIENT_TARGET") else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called by hatchling before it collects the files."""
