@@ -227,7 +227,7 @@ def test_no_home(kernels: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.
 @pytest.mark.slow
 def test_what_is_made_for_one_process_goes_with_it(kernels: Path, tmp_path: Path) -> None:
     script = "import sys; from pathlib import Path; from gladient.ops.native import build; "
-    script += "build._KERNELS = Path(sys.argv[1]); assert build.library().answer() == 42; "
+    script += "build._KERNELS = build._PREBUILT = Path(sys.argv[1]); assert build.library().answer() == 42; "
     script += "import tempfile; assert len(list(Path(tempfile.gettempdir()).glob('gladient-*'))) == 1"
     (tmp_path / "file").write_text("")
     (tmp_path / "temporary").mkdir()
@@ -288,7 +288,7 @@ def test_of_processes_that_start_together_one_compiles(kernels: Path, tmp_path: 
     wrapper.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec c++ "$@"\n')
     wrapper.chmod(0o755)
     script = "import sys; from pathlib import Path; from gladient.ops.native import build; "
-    script += "build._KERNELS = Path(sys.argv[1]); assert build.library().answer() == 42"
+    script += "build._KERNELS = build._PREBUILT = Path(sys.argv[1]); assert build.library().answer() == 42"
     command = [sys.executable, "-c", script, str(kernels)]
     together = [subprocess.Popen(command, env=os.environ | {"CXX": str(wrapper)}) for _ in range(2)]
     assert [process.wait() for process in together] == [0, 0]

@@ -69,11 +69,14 @@ def _missing(level: str) -> list[str]:
         return []
     if has := set(cpu().partition(":")[2].split()):
         return sorted(LEVELS[level] - has)
-    return [] if _asked().get(f"X86_{level.upper()}") else [f"x86-64-{level}"]
+    asked = _asked()
+    # Before 2.4 NumPy named no level: CPUs with these have the rest of it.
+    older = ("AVX2", "FMA3", "F16C") if level == "v3" else ("AVX512_SKX",)
+    return [] if asked.get(f"X86_{level.upper()}", all(map(asked.get, older))) else [f"x86-64-{level}"]
 
 
 def _asked() -> dict[str, bool]:
-    """What NumPy found when it asked the CPU itself, on any system; since 2.4 the psABI's levels are among it."""
+    """What NumPy found when it asked the CPU itself, on any system."""
     try:
         return importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
     except (ImportError, AttributeError):  # it is not public: without it no level is known, and nothing worse
