@@ -1,15 +1,16 @@
-"""The short causal convolution before a scan, tap by tap, with packed sequences kept apart."""
+"""The short causal convolution before a scan, with its activation, and with packed sequences kept apart."""
 
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
 from gladient._autocast import outside_autocast
 from gladient._optional import require
-from gladient.integrations.sequences import wide
+from gladient.integrations.sequences import borders, wide
+from gladient.ops import native
+from gladient.ops.native.convolution import TAPS, plain_convolution
 
 __all__ = ["INSTALL", "convolution"]
 
@@ -35,26 +36,14 @@ def convolution(
     ... ).tolist()
     ([[[1.0, 12.0, 23.0]]], [[[1.0, 2.0, 23.0]]])
     """
-    rows = wide(x.mT)
-    y = _sums(rows, weight.to(rows.dtype), None if bias is None else bias.to(rows.dtype), seq_idx)
-    if activation in ("silu", "swish"):
-        y = functional.silu(y)
-    elif activation is not None:
+    rows, silu = wide(x.mT), activation in ("silu", "swish")
+    weight, bias = weight.to(rows.dtype), None if bias is None else bias.to(rows.dtype)
+    ends = None if seq_idx is None else borders(seq_idx).tolist()
+    if weight.shape[1] in TAPS and native.serves(rows, weight, bias):
+        y = native.convolution(rows, weight, bias, ends, silu)
+    else:
+        (y,) = plain_convolution(rows, weight, bias, ends, silu)
+    if activation is not None and not silu:
         activations = require("transformers.activations", needed_for=f"activation={activation!r}", install=INSTALL)
         y = activations.ACT2FN[activation](y)
     return y.mT.to(x.dtype)
-
-
-def _sums(
-    x: Float[Tensor, "B T C"], weight: Float[Tensor, "C taps"], bias: Tensor | None, seq_idx: Tensor | None
-) -> Float[Tensor, "B T C"]:
-    T, taps = x.shape[1], weight.shape[1]
-    padded = functional.pad(x, (0, 0, taps - 1, 0))
-    y = x * weight[:, -1] if bias is None else torch.addcmul(bias, x, weight[:, -1])
-    for lag in range(1, min(taps, T)):
-        earlier = padded[:, taps - 1 - lag :][:, :T]
-        if seq_idx is not None:
-            same = functional.pad(seq_idx[:, lag:] == seq_idx[:, :-lag], (lag, 0))
-            earlier = earlier.where(same[..., None], 0)  # not times 0, which keeps NaN
-        y = y.addcmul_(earlier, weight[:, -1 - lag])
-    return y

@@ -9,7 +9,10 @@ from torch.nn import functional
 from gladient.ops.native.library import call
 from gladient.ops.native.registry import define, differentiable, fake_gradients
 
-__all__ = ["convolution", "plain_convolution"]
+__all__ = ["TAPS", "convolution", "plain_convolution"]
+
+TAPS = (2, 3, 4)
+"""As many as the kernel takes (convolution.cpp)."""
 
 _GIVEN = "Tensor x, Tensor weight, Tensor? bias, int[]? borders, bool silu"
 

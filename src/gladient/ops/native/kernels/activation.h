@@ -6,7 +6,6 @@
 
 // 1 / (1 + exp(-x)); the bound keeps exp finite in float, where the sigmoid is 0 to the last digit anyway.
 template <class F> INLINE static inline typename Vector<F>::type sigmoid(typename Vector<F>::type x) {
-  using Vec = typename Vector<F>::type;
   return F(1) / (F(1) + exponential<F>(-x));
 }
 

@@ -1,8 +1,8 @@
 // The short causal convolution before a scan on CPU cores, channel by channel: y_t = act(b + Σ_j w_j x_{t-j}), with w_0 the last tap.
 //
 // Channels lie side by side, and are the lanes; rows of tokens may lie apart, as parts of a wider projection. A job is a block
-// of tokens. What the activation is taken of is computed again going backward: it costs less than to read it. A block then
-// takes the few tokens behind it, too, whose gradients reach it, and sums the gradients of weights for itself: they are added
+// of tokens. What the activation is taken of is computed again going backward: that costs less than to read it. A block then
+// takes the few tokens behind it too, whose gradients reach it, and sums the gradients of weights for itself: they are added
 // up in the order of blocks, whatever the number of threads.
 
 #include "activation.h"
@@ -23,79 +23,85 @@ template <class F> struct Convolution {
 
 constexpr Int BLOCK = 64;  // tokens: of 2000 channels a block's rows stay in a cache of 2 MiB, and 3 tokens more are 5% of it
 
-template <class F> struct Taps {
+template <class F, int N> struct Taps {
   using Vec = typename Vector<F>::type;
   static constexpr Int L = LANES<F>;
 
   const Convolution<F> &p;
-  const F *w;        // [taps, channels]: w_0 first
-  F *sums;           // [blocks, taps + 1, channels]: gradients of weights and bias of every block
-  Buffer<Vec> d_sum; // [BLOCK + taps]: gradients of what the activation is taken of
-
-  Taps(const Convolution<F> &p, const F *w, F *sums) : p(p), w(w), sums(sums), d_sum(sums ? BLOCK + p.taps : 0) {}
+  F *sums;  // [blocks, N + 1, channels]: gradients of weights and bias of every block; null going forward
 
   static Int blocks(const Convolution<F> &p) { return (p.T + BLOCK - 1) / BLOCK; }
 
-  Int seen(Int b, Int t) const { return std::min(p.reach ? p.reach[b * p.T + t] : t, p.taps - 1); }
-  const F *at(Int b, Int t) const { return p.x + b * p.x_row + t * p.x_step; }
-
-  INLINE Vec sum(Int b, Int t, Int c, Int lanes) const {
-    Vec y = p.bias ? load(p.bias + c, lanes) : Vec{};
-    for (Int j = 0, n = seen(b, t); j <= n; ++j) y += load(w + j * p.channels + c, lanes) * load(at(b, t - j) + c, lanes);
-    return y;
-  }
-
-  void operator()(Int job) {
-    const Int b = job / blocks(p), first = job % blocks(p) * BLOCK, end = std::min(first + BLOCK, p.T);
-    if (sums) return backward(job, b, first, end);
-    for (Int t = first; t < end; ++t)
-      for (Int c = 0; c < p.channels; c += L) {
-        const Int lanes = std::min(L, p.channels - c);
-        const Vec y = sum(b, t, c, lanes);
-        store<F>(p.silu ? y * sigmoid<F>(y) : y, p.o + (b * p.T + t) * p.channels + c, lanes);
-      }
-  }
-
-  void backward(Int job, Int b, Int first, Int end) {
-    const Int last = std::min(end + p.taps - 1, p.T);
-    F *own = sums + job * (p.taps + 1) * p.channels;
+  void operator()(Int job) const {
     for (Int c = 0; c < p.channels; c += L) {
       const Int lanes = std::min(L, p.channels - c);
-      for (Int t = first; t < last; ++t) {
-        Vec d = load(p.d_o + (b * p.T + t) * p.channels + c, lanes);
-        if (p.silu) d *= silu_slope<F>(sum(b, t, c, lanes));
-        d_sum[t - first] = d;
-      }
-      for (Int j = 0; j <= p.taps; ++j) {
-        Vec total = {};
-        for (Int t = first; t < end; ++t)
-          if (j == p.taps) total += d_sum[t - first];
-          else if (j <= seen(b, t)) total += d_sum[t - first] * load(at(b, t - j) + c, lanes);
-        store<F>(total, own + j * p.channels + c, lanes);
-      }
-      for (Int t = first; t < end && p.d_x; ++t) {
-        Vec d = {};
-        for (Int j = 0; j < p.taps && t + j < p.T; ++j)
-          if (j <= seen(b, t + j)) d += load(w + j * p.channels + c, lanes) * d_sum[t + j - first];
-        store<F>(d, p.d_x + (b * p.T + t) * p.channels + c, lanes);
-      }
+      if (lanes == L) sums ? pass<true, true>(job, c, L) : pass<false, true>(job, c, L);
+      else sums ? pass<true, false>(job, c, lanes) : pass<false, false>(job, c, lanes);
     }
+  }
+
+  // Down the tokens with the last N of x in registers; going backward, with the gradients of the last N, which grow until the
+  // token that reads them last has come.
+  template <bool Back, bool Whole> void pass(Int job, Int c, Int some) const {
+    const Int lanes = Whole ? L : some, b = job / blocks(p), first = job % blocks(p) * BLOCK, end = std::min(first + BLOCK, p.T);
+    const Int last = Back ? std::min(end + N - 1, p.T) : end, width = p.channels;
+    const F *rows = p.x + b * p.x_row + c, *d_o = Back ? p.d_o + b * p.T * width + c : nullptr;
+    F *o = Back ? p.d_x + b * p.T * width + c : p.o + b * p.T * width + c;
+    Vec w[N] = {}, x[N] = {}, d_w[N] = {}, d_x[N] = {}, d_b = {};
+    for (int j = 0; j < N; ++j)
+      for (Int l = 0; l < lanes; ++l) w[j][l] = p.weight[(c + l) * N + N - 1 - j];
+    for (int j = 0; j < N - 1 && first - 1 - j >= 0; ++j) x[j] = load(rows + (first - 1 - j) * p.x_step, lanes);
+    const Vec bias = p.bias ? load(p.bias + c, lanes) : Vec{};
+    for (Int t = first; t < last; ++t) {
+      for (int j = N - 1; j > 0; --j) x[j] = x[j - 1];
+      x[0] = load(rows + t * p.x_step, lanes);
+      const Int seen = p.reach ? p.reach[b * p.T + t] : t;
+      Vec y = bias;
+      for (int j = 0; j < N; ++j)
+        if (j <= seen) y += w[j] * x[j];
+      if (!Back) {
+        store<F>(p.silu ? y * sigmoid<F>(y) : y, o + t * width, lanes);
+        continue;
+      }
+      Vec d = load(d_o + t * width, lanes);
+      if (p.silu) d *= silu_slope<F>(y);
+      for (int j = 0; j < N; ++j)
+        if (j <= seen) d_x[j] += w[j] * d, d_w[j] += (t < end ? d : Vec{}) * x[j];
+      if (t < end) d_b += d;
+      if (p.d_x && t - N + 1 >= first) store<F>(d_x[N - 1], o + (t - N + 1) * width, lanes);
+      for (int j = N - 1; j > 0; --j) d_x[j] = d_x[j - 1];
+      d_x[0] = Vec{};
+    }
+    if (!Back) return;
+    for (int j = 1; j < N && p.d_x; ++j)
+      if (last - j >= first && last - j < end) store<F>(d_x[j], o + (last - j) * width, lanes);
+    F *own = sums + job * (N + 1) * width + c;
+    for (int j = 0; j < N; ++j) store<F>(d_w[j], own + j * width, lanes);
+    store<F>(d_b, own + N * width, lanes);
   }
 };
 
+template <class F, int N> static void convolve(const Convolution<F> &p, bool back) {
+  const Int jobs = p.B * Taps<F, N>::blocks(p), size = (N + 1) * p.channels;
+  Buffer<F> sums(back ? jobs * size : 0, false);
+  parallel(jobs, p.threads, [&] { return Taps<F, N>{p, back ? sums.data() : nullptr}; });
+  if (!back) return;
+  Buffer<double> totals(size);  // thousands of tokens end in one number
+  for (Int job = 0; job < jobs; ++job)
+    for (Int i = 0; i < size; ++i) totals[i] += double(sums[job * size + i]);
+  for (Int c = 0; c < p.channels; ++c) {
+    if (p.d_bias) p.d_bias[c] = F(totals[N * p.channels + c]);
+    for (int j = 0; j < N && p.d_weight; ++j) p.d_weight[c * N + N - 1 - j] = F(totals[j * p.channels + c]);
+  }
+}
+
+// As many taps as models have; the tokens of a window stand in registers, whose number is known to the compiler.
 template <class F> static void convolve(const Convolution<F> &p, bool back) {
-  const Int jobs = p.B * Taps<F>::blocks(p), size = (p.taps + 1) * p.channels;
-  Buffer<F> w(p.taps * p.channels, false), sums(back ? jobs * size : 0, false);
-  for (Int c = 0; c < p.channels; ++c)
-    for (Int j = 0; j < p.taps; ++j) w[j * p.channels + c] = p.weight[c * p.taps + p.taps - 1 - j];
-  parallel(jobs, p.threads, [&] { return Taps<F>(p, w.data(), back ? sums.data() : nullptr); });
-  for (Int c = 0; c < p.channels && back; ++c)
-    for (Int j = 0; j <= p.taps; ++j) {
-      double total = 0;  // one number for thousands of tokens
-      for (Int job = 0; job < jobs; ++job) total += double(sums[job * size + j * p.channels + c]);
-      if (j == p.taps) { if (p.d_bias) p.d_bias[c] = F(total); }
-      else if (p.d_weight) p.d_weight[c * p.taps + p.taps - 1 - j] = F(total);
-    }
+  switch (p.taps) {
+    case 2: return convolve<F, 2>(p, back);
+    case 3: return convolve<F, 3>(p, back);
+    case 4: return convolve<F, 4>(p, back);
+  }
 }
 
 extern "C" {

@@ -27,15 +27,21 @@ template <class F> struct Row {
   static constexpr Int L = LANES<F>;
 
   const Norm<F> &p;
-  F *sums;  // [blocks, groups, size]: gradients of weights
+  F *sums;         // [blocks, groups, size]: gradients of weights
+  Buffer<F> open;  // [size]: sigmoid(z), which is taken once
+
+  Row(const Norm<F> &p, F *sums) : p(p), sums(sums), open(p.z ? p.size : 0) {}
 
   static Int blocks(const Norm<F> &p) { return (p.tokens + BLOCK - 1) / BLOCK; }
 
-  INLINE Vec act(Vec z) const { return p.act == SILU ? z * sigmoid<F>(z) : sigmoid<F>(z); }
-  INLINE Vec slope(Vec z) const {
-    if (p.act == SILU) return silu_slope<F>(z);
-    const Vec s = sigmoid<F>(z);
-    return s * (F(1) - s);
+  INLINE Vec gate_at(const F *z, Int c, Int lanes) const {
+    const Vec s = load(&open[c], lanes);
+    return p.act == SILU ? load(z + c, lanes) * s : s;
+  }
+  // The gate's slope by z.
+  INLINE Vec slope_at(const F *z, Int c, Int lanes) const {
+    const Vec s = load(&open[c], lanes);
+    return p.act == SILU ? s + load(z + c, lanes) * s * (F(1) - s) : s * (F(1) - s);
   }
   INLINE static F total(Vec x) {
     F sum = 0;
@@ -61,9 +67,10 @@ template <class F> struct Row {
   // 1 / √(share Σ u² + ε), where u are the first factors
   INLINE F inverse(const F *x, const F *z) const {
     Vec squares = {};
+    if (z) each([&](Int c, Int lanes) INLINE { store<F>(sigmoid<F>(load(z + c, lanes)), &open[c], lanes); });
     each([&](Int c, Int lanes) INLINE {
       Vec u = load(x + c, lanes);
-      if (z && p.first) u *= act(load(z + c, lanes));
+      if (z && p.first) u *= gate_at(z, c, lanes);
       squares += u * u;
     });
     return F(1) / std::sqrt(total(squares) * F(p.share) + F(p.eps));
@@ -73,7 +80,7 @@ template <class F> struct Row {
     const F scale = inverse(x, z);
     each([&](Int c, Int lanes) INLINE {
       Vec y = load(x + c, lanes) * scale;
-      if (z) y *= act(load(z + c, lanes));
+      if (z) y *= gate_at(z, c, lanes);
       if (w) y *= load(w + c, lanes);
       store<F>(y, o + c, lanes);
     });
@@ -86,7 +93,7 @@ template <class F> struct Row {
     Vec products = {};
     const auto parts = [&](Int c, Int lanes, Vec &u, Vec &gate, Vec &e) INLINE {
       u = load(x + c, lanes), e = load(d_o + c, lanes);
-      if (z) gate = act(load(z + c, lanes));
+      if (z) gate = gate_at(z, c, lanes);
       if (ahead) u *= gate;
       if (w) e *= load(w + c, lanes);
       if (behind) e *= gate;
@@ -104,7 +111,7 @@ template <class F> struct Row {
       if (p.d_x) store<F>(ahead ? d_u * gate : d_u, p.d_x + at + c, lanes);
       if (p.d_z) {
         const Vec by = ahead ? d_u * load(x + c, lanes) : upstream * r * u * (w ? load(w + c, lanes) : Vec{} + F(1));
-        store<F>(by * slope(load(z + c, lanes)), p.d_z + at + c, lanes);
+        store<F>(by * slope_at(z, c, lanes), p.d_z + at + c, lanes);
       }
       if (own) store<F>(load(own + c, lanes) + upstream * r * u * (behind ? gate : Vec{} + F(1)), own + c, lanes);
     });
@@ -114,12 +121,12 @@ template <class F> struct Row {
 template <class F> static void norm(const Norm<F> &p) {
   const Int jobs = Row<F>::blocks(p), width = p.groups * p.size;
   Buffer<F> sums(p.d_w ? jobs * width : 0, false);
-  parallel(jobs, p.threads, [&] { return Row<F>{p, p.d_w ? sums.data() : nullptr}; });
-  for (Int c = 0; c < width && p.d_w; ++c) {
-    double total = 0;  // one number for thousands of tokens
-    for (Int job = 0; job < jobs; ++job) total += double(sums[job * width + c]);
-    p.d_w[c] = F(total);
-  }
+  parallel(jobs, p.threads, [&] { return Row<F>(p, p.d_w ? sums.data() : nullptr); });
+  if (!p.d_w) return;
+  Buffer<double> totals(width);  // thousands of tokens end in one number
+  for (Int job = 0; job < jobs; ++job)
+    for (Int c = 0; c < width; ++c) totals[c] += double(sums[job * width + c]);
+  for (Int c = 0; c < width; ++c) p.d_w[c] = F(totals[c]);
 }
 
 extern "C" {
