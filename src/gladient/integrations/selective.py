@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from gladient._autocast import outside_autocast
 from gladient.integrations.sequences import scan, wide
+from gladient.ops import native
 from gladient.ops.dispatch import operate
 from gladient.ops.formulas import step_sizes
 
@@ -50,7 +51,7 @@ def mamba2_scan(
     )
     if D is not None:
         o = torch.addcmul(o, x, D[:, None].to(x.dtype))
-    return (o, state.mT) if state is not None else o
+    return (o, state.mT.contiguous()) if state is not None else o  # as a step's kernel takes it
 
 
 @outside_autocast
@@ -68,10 +69,13 @@ def mamba2_step(
     **_: Any,
 ) -> Float[Tensor, "B H P"]:
     """`selective_state_update` with one step and one rate for each head; the state is overwritten."""
-    steps = step_sizes(wide(dt[..., :1]), None if dt_bias is None else dt_bias[..., :1], dt_softplus)
-    decay = (steps * A[:, :1, 0]).exp()
+    heads = (dt[..., 0], A[:, 0, 0], None if D is None else D[:, 0], None if dt_bias is None else dt_bias[:, 0])
+    if (o := _at_once(state, x, B, C, z, dt_softplus, *heads)) is not None:
+        return o
+    steps = step_sizes(wide(heads[0]), heads[3], dt_softplus)
+    decay = (steps * heads[1]).exp()
     B, C = (wide(y).repeat_interleave(x.shape[1] // y.shape[1], 1).flatten(0, 1) for y in (B, C))
-    o = _advance(state, decay.view(-1, 1, 1), (steps * x).flatten(0, 1), B, C)
+    o = _advance(state, decay.view(-1, 1, 1), (steps[..., None] * x).flatten(0, 1), B, C)
     return _finished(o.view(x.shape), x, D, z)
 
 
@@ -98,7 +102,7 @@ def mamba_scan(
     steps = step_sizes(wide(dt.mT.contiguous()), delta_bias, delta_softplus)[:, :, None]
     o, state = operate(C, B, u * steps, A=A.mT[None].to(u.dtype), dt=steps, output_final_state=return_last_state)
     o = _finished(o[:, :, 0], x.mT, D, None if z is None else z.mT).mT
-    return (o, state[:, 0].mT) if state is not None else o
+    return (o, state[:, 0].mT.contiguous()) if state is not None else o
 
 
 @outside_autocast
@@ -116,9 +120,32 @@ def mamba_step(
     **_: Any,
 ) -> Float[Tensor, "B V"]:
     """`selective_state_update` with a step and rates for each channel; the state is overwritten."""
+    alone = [None if y is None else y[:, None] for y in (state, x, B, C, z)]
+    channels = (dt[:, None], A[None], None if D is None else D[None], None if dt_bias is None else dt_bias[None])
+    if (o := _at_once(*alone, dt_softplus, *channels)) is not None:
+        return o[:, 0]
     steps = step_sizes(wide(dt), dt_bias, dt_softplus)
     o = _advance(state, (steps[..., None] * A).exp(), steps * x, wide(B), wide(C))
     return _finished(o, x, D, z)
+
+
+def _at_once(
+    state: Tensor,
+    x: Tensor,
+    B: Tensor,
+    C: Tensor,
+    z: Tensor | None,
+    softplus: bool,
+    dt: Tensor,
+    A: Tensor,
+    D: Tensor | None,
+    bias: Tensor | None,
+) -> Tensor | None:
+    """One token by the kernel, into the state; None where it does not hold the call."""
+    given = (state, x, dt, A, B, C, D, z, bias)
+    if not (state.is_contiguous() and state.numel() and native.serves(*given) and native.unwatched(*given)):
+        return None
+    return native.selective_step(*given, softplus)
 
 
 def _advance(

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from gladient._optional import require
-from gladient.integrations.convolution import INSTALL, convolution
+from gladient.integrations.convolution import INSTALL, convolution, convolution_step
 from gladient.integrations.delta import delta_rule, kimi_delta_rule
 from gladient.integrations.norms import gated_norm, is_gated_norm
 from gladient.integrations.packing import packed, reads_rows
 from gladient.integrations.selective import mamba2_scan, mamba2_step, mamba_scan, mamba_step
 from gladient.seams import original, stand_in
-from gladient.seams.architectures import CONVOLUTION, DELTA, KIMI, MAMBA, MAMBA2, TESTED
+from gladient.seams.architectures import CONVOLUTION, CONVOLUTION_STEP, DELTA, KIMI, MAMBA, MAMBA2, TESTED
 
 __all__ = ["Acceleration", "SUPPORTED", "accelerate", "accelerated"]
 
@@ -44,6 +44,7 @@ _OURS: Mapping[str, Callable[..., Any]] = {
     KIMI.scan: kimi_delta_rule,
     KIMI.step: kimi_delta_rule,
     CONVOLUTION: convolution,
+    CONVOLUTION_STEP: convolution_step,
 }
 _Place = tuple[ModuleType | type, str]
 

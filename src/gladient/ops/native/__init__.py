@@ -14,10 +14,14 @@ from gladient.ops.native import delta, general, operators
 from gladient.ops.native.build import library, why_unavailable
 from gladient.ops.native.convolution import convolution
 from gladient.ops.native.norm import norm
+from gladient.ops.native.single import convolution_step, selective_step
+from gladient.ops.native.steps import unwatched
 from gladient.ops.sequences import accumulation, each_last_query, last_queries, strengthened
 from gladient.ops.tracing import constant
 
-__all__ = ["convolution", "norm", "run", "serves", "why_not"]
+__all__ = [
+    "convolution", "convolution_step", "norm", "run", "selective_step", "serves", "unwatched", "why_not",
+]  # fmt: skip
 
 
 @constant  # no tracer follows the search for a compiler
@@ -47,7 +51,7 @@ def why_not(call: Call, named: bool = False) -> str | None:
 
 
 def serves(*tensors: Tensor | None) -> bool:
-    """Whether the kernels that stand around a scan take these as they are, all in one precision, with their gradients."""
+    """Whether the kernels that stand around a scan take these as they are, in one precision, with their gradients."""
     x, *others = (x for x in tensors if x is not None)
     return (
         all(y.device.type == "cpu" and y.dtype is x.dtype for y in (x, *others))

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from gladient.ops.native.library import call
 from gladient.ops.native.registry import define, differentiable, fake_gradients
+from gladient.ops.native.steps import unwatched
 
 __all__ = ["TAPS", "convolution", "plain_convolution"]
 
@@ -42,9 +43,7 @@ def _numbers(x: Tensor, borders: Sequence[int] | None) -> Tensor | None:
     return starts.cumsum(0).view(x.shape[:2])
 
 
-def _convolution(
-    x: Tensor, weight: Tensor, bias: Tensor | None, borders: Sequence[int] | None, silu: bool
-) -> Tensor:
+def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, borders: Sequence[int] | None, silu: bool) -> Tensor:
     o = torch.empty(x.shape, dtype=x.dtype)
     _run(x, weight, bias, borders, silu, o=o)
     return o
@@ -98,7 +97,13 @@ def _reach(x: Tensor, borders: Sequence[int]) -> Tensor:
     return places - starts.cummax(0).values
 
 
-convolution = differentiable(
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, borders: Sequence[int] | None, silu: bool) -> Tensor:
+    """Of x [B, T, C] by weight [C, taps] and bias [C]; borders are those of sequences in all tokens of all rows."""
+    run = _convolution if unwatched(x, weight, bias) else _operator
+    return run(x, weight, bias, borders, silu)
+
+
+_operator = differentiable(
     define(
         "convolution",
         f"({_GIVEN}) -> Tensor",
@@ -117,4 +122,3 @@ convolution = differentiable(
     tensors=3,
     options=2,
 )
-"""x [B, T, C], weight [C, taps], bias [C] or None, borders of sequences in all tokens of all rows, and whether silu acts."""

@@ -1,6 +1,5 @@
 """Norms of groups of channels, with a gate before or behind, as a PyTorch operator."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +8,7 @@ from torch.nn import functional
 
 from gladient.ops.native.library import call
 from gladient.ops.native.registry import define, differentiable, fake_gradients
+from gladient.ops.native.steps import unwatched
 
 __all__ = ["ACTIVATIONS", "norm", "plain_norm"]
 
@@ -72,7 +72,12 @@ def _rows(x: Tensor) -> Tensor:
     return x if x.stride(1) == 1 else x.contiguous()
 
 
-norm = differentiable(
+def norm(x: Tensor, z: Tensor | None, w: Tensor | None, *options: Any) -> Tensor:
+    """Of x [*, groups · size], with gates z like x and weights w [groups · size]; options are `plain_norm`'s."""
+    return (_norm if unwatched(x, z, w) else _operator)(x, z, w, *options)
+
+
+_operator = differentiable(
     define("norm", f"({_GIVEN}) -> Tensor", _norm, lambda x, *_: x.new_empty(x.shape), mappable=False),
     define(
         "norm_backward",
@@ -85,4 +90,3 @@ norm = differentiable(
     tensors=3,
     options=5,
 )
-"""x [*, groups · size], gates z like x or None, weights w [groups · size] or None; the options are those of `plain_norm`."""

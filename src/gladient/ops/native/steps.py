@@ -12,7 +12,7 @@ from gladient.ops.call import Call
 from gladient.ops.native.library import Prepared, prepared
 from gladient.ops.native.registry import fields
 
-__all__ = ["TENSORS", "Step", "followed", "likeness", "plain", "repeated"]
+__all__ = ["TENSORS", "Step", "followed", "likeness", "plain", "repeated", "unwatched"]
 
 TENSORS = frozenset({Tensor, nn.Parameter})
 """Kinds of tensors that hide nothing."""
@@ -54,6 +54,14 @@ def followed() -> bool:
         or torch._C._len_torch_function_stack()
         or torch._C._is_tracing()
         or forward_ad._current_level >= 0
+    )
+
+
+def unwatched(*tensors: Tensor | None) -> bool:
+    """Whether kernels may run past PyTorch's dispatcher: nobody follows, and no gradient is recorded."""
+    recording = torch.is_grad_enabled()
+    return not followed() and all(
+        x is None or (type(x) in TENSORS and not x.is_neg() and not (recording and x.requires_grad)) for x in tensors
     )
 
 

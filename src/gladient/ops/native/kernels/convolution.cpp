@@ -15,7 +15,8 @@
   INTEGERS(reach)                                                                              \
   INPUT(x) INPUT(weight) INPUT(bias) /* [B, T, channels], [channels, taps], [channels] */      \
   OUTPUT(o) INPUT(d_o) /* [B, T, channels] */                                                  \
-  OUTPUT(d_x) OUTPUT(d_weight) OUTPUT(d_bias)
+  OUTPUT(d_x) OUTPUT(d_weight) OUTPUT(d_bias)                                                  \
+  INTEGER(kept) OUTPUT(last) /* of one token: the tokens before it, [B, channels, kept], which it joins */
 
 template <class F> struct Convolution {
   CONVOLUTION(INTEGER_FIELD, REAL_FIELD, INTEGERS_FIELD, INPUT_FIELD, OUTPUT_FIELD)
@@ -104,7 +105,28 @@ template <class F> static void convolve(const Convolution<F> &p, bool back) {
   }
 }
 
+// One token: T and steps are not looked at, and as many taps as kept tokens and one more are allowed.
+template <class F> static void advance(const Convolution<F> &p) {
+  constexpr Int L = LANES<F>;
+  for (Int i = 0; i < p.B * p.channels; ++i) {
+    const Int c = i % p.channels, n = p.taps - 1;
+    const F *w = p.weight + c * p.taps;
+    F *last = p.last + i * p.kept, y = p.bias ? p.bias[c] : F(0);
+    for (Int j = 0; j < n; ++j) y += w[j] * last[p.kept - n + j];
+    for (Int j = 1; j < p.kept; ++j) last[j - 1] = last[j];
+    last[p.kept - 1] = p.x[i], p.o[i] = y + w[n] * p.x[i];
+  }
+  for (Int i = 0; i < p.B * p.channels && p.silu; i += L) {
+    const Int lanes = std::min(L, p.B * p.channels - i);
+    const auto y = load(p.o + i, lanes);
+    store<F>(y * sigmoid<F>(y), p.o + i, lanes);
+  }
+}
+
 extern "C" {
+const char *convolution_step_fields() { return NAMES(CONVOLUTION); }
+void convolution_step_float(const Convolution<float> *p) { advance(*p); }
+void convolution_step_double(const Convolution<double> *p) { advance(*p); }
 const char *convolution_fields() { return NAMES(CONVOLUTION); }
 void convolution_float(const Convolution<float> *p, int backward) { convolve(*p, backward); }
 void convolution_double(const Convolution<double> *p, int backward) { convolve(*p, backward); }
