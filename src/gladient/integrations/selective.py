@@ -143,7 +143,7 @@ def _at_once(
 ) -> Tensor | None:
     """One token by the kernel, into the state; None where it does not hold the call."""
     given = (state, x, dt, A, B, C, D, z, bias)
-    if not (state.is_contiguous() and state.numel() and native.serves(*given) and native.unwatched(*given)):
+    if not (state.numel() and native.serves(*given) and native.unwatched(*given)):
         return None
     return native.selective_step(*given, softplus)
 

@@ -31,13 +31,15 @@ def selective_step(
 ) -> Tensor:
     """Mamba's outputs of one token, [B, H, P], and its state [B, H, P, K] after it, in place.
 
-    B and C are [B, groups, K]; with rates A [H], dt is [B, H], and bias and D [H]; with rates [H, P, K], dt is [B, H, P], and
-    bias and D [H, P].
+    B and C are [B, groups, K]. With rates A [H], dt is [B, H], and bias and D [H]; with rates [H, P, K], dt is [B, H, P],
+    and bias and D [H, P].
     """
     n, H, P, K = state.shape
-    o = torch.empty_like(x, memory_format=torch.contiguous_format)
-    _run("selective", o, state, x=x, dt=dt, bias=bias, A=A, B=B, C=C, D=D, z=z, state=state, N=n, H=H, P=P, K=K,
+    o, held = torch.empty_like(x, memory_format=torch.contiguous_format), state.contiguous()
+    _run("selective", o, state, x=x, dt=dt, bias=bias, A=A, B=B, C=C, D=D, z=z, state=held, N=n, H=H, P=P, K=K,
          groups=B.shape[1], shared=int(A.ndim == 1), softplus=int(softplus))  # fmt: skip
+    if held is not state:
+        state.copy_(held)
     return o
 
 
