@@ -69,11 +69,13 @@ def mamba2_step(
     **_: Any,
 ) -> Float[Tensor, "B H P"]:
     """`selective_state_update` with one step and one rate for each head; the state is overwritten."""
-    heads = (dt[..., 0], A[:, 0, 0], None if D is None else D[:, 0], None if dt_bias is None else dt_bias[:, 0])
-    if (o := _at_once(state, x, B, C, z, dt_softplus, *heads)) is not None:
+    heads = {"dt": dt[..., 0], "A": A[:, 0, 0], "bias": None if dt_bias is None else dt_bias[:, 0]}
+    heads["D"] = None if D is None else D[:, 0]
+    options: Any = {"groups": B.shape[1], "shared": True, "softplus": dt_softplus}
+    if (o := _at_once(state, state.shape, x, B=B, C=C, z=z, **heads, **options)) is not None:
         return o
-    steps = step_sizes(wide(heads[0]), heads[3], dt_softplus)
-    decay = (steps * heads[1]).exp()
+    steps = step_sizes(wide(heads["dt"]), heads["bias"], dt_softplus)
+    decay = (steps * heads["A"]).exp()
     B, C = (wide(y).repeat_interleave(x.shape[1] // y.shape[1], 1).flatten(0, 1) for y in (B, C))
     o = _advance(state, decay.view(-1, 1, 1), (steps[..., None] * x).flatten(0, 1), B, C)
     return _finished(o.view(x.shape), x, D, z)
@@ -120,32 +122,20 @@ def mamba_step(
     **_: Any,
 ) -> Float[Tensor, "B V"]:
     """`selective_state_update` with a step and rates for each channel; the state is overwritten."""
-    alone = [None if y is None else y[:, None] for y in (state, x, B, C, z)]
-    channels = (dt[:, None], A[None], None if D is None else D[None], None if dt_bias is None else dt_bias[None])
-    if (o := _at_once(*alone, dt_softplus, *channels)) is not None:
-        return o[:, 0]
+    options: Any = {"dt": dt, "A": A, "bias": dt_bias, "D": D, "groups": 1, "shared": False, "softplus": dt_softplus}
+    if (o := _at_once(state, (len(x), 1, *A.shape), x, B=B, C=C, z=z, **options)) is not None:
+        return o
     steps = step_sizes(wide(dt), dt_bias, dt_softplus)
     o = _advance(state, (steps[..., None] * A).exp(), steps * x, wide(B), wide(C))
     return _finished(o, x, D, z)
 
 
-def _at_once(
-    state: Tensor,
-    x: Tensor,
-    B: Tensor,
-    C: Tensor,
-    z: Tensor | None,
-    softplus: bool,
-    dt: Tensor,
-    A: Tensor,
-    D: Tensor | None,
-    bias: Tensor | None,
-) -> Tensor | None:
+def _at_once(state: Tensor, sizes: tuple[int, ...], x: Tensor, **given: Any) -> Tensor | None:
     """One token by the kernel, into the state; None where it does not hold the call."""
-    given = (state, x, dt, A, B, C, D, z, bias)
-    if not (state.numel() and native.serves(*given) and native.unwatched(*given)):
+    tensors = [y for y in given.values() if isinstance(y, Tensor)]
+    if not (state.numel() and native.serves(state, x, *tensors) and native.unwatched(state, x, *tensors)):
         return None
-    return native.selective_step(*given, softplus)
+    return native.selective_step(state, x, sizes=sizes, **given)
 
 
 def _advance(

@@ -20,32 +20,41 @@ def convolution_step(x: Tensor, last: Tensor, weight: Tensor, bias: Tensor | Non
 def selective_step(
     state: Tensor,
     x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    bias: Tensor | None,
+    *,
+    sizes: tuple[int, int, int, int],
+    groups: int,
+    shared: bool,
     softplus: bool,
+    **given: Tensor | None,
 ) -> Tensor:
-    """Mamba's outputs of one token, [B, H, P], and its state [B, H, P, K] after it, in place.
+    """Mamba's outputs of one token, like x, and its state after it, in place.
 
-    B and C are [B, groups, K]. With rates A [H], dt is [B, H], and bias and D [H]; with rates [H, P, K], dt is [B, H, P],
-    and bias and D [H, P].
+    Args:
+        state: [N, H, P, K], however its sizes are written, as all others.
+        x: [N, H, P].
+        sizes: N, H, P, K.
+        groups: of B and C.
+        shared: whether the channels of a head have one step and one rate.
+        softplus: whether steps are softplus(dt + bias), or dt + bias.
+        given: A, rates [H] with dt [N, H], bias and D [H] if shared, else [H, P, K] with dt [N, H, P], bias and D [H,
+            P]; B and C, [N, groups, K]; z, [N, H, P].
     """
-    n, H, P, K = state.shape
+    N, H, P, K = sizes
     o, held = torch.empty_like(x, memory_format=torch.contiguous_format), state.contiguous()
-    _run("selective", o, state, x=x, dt=dt, bias=bias, A=A, B=B, C=C, D=D, z=z, state=held, N=n, H=H, P=P, K=K,
-         groups=B.shape[1], shared=int(A.ndim == 1), softplus=int(softplus))  # fmt: skip
+    _run("selective", o, held, **given, x=x, state=held, N=N, H=H, P=P, K=K, groups=groups,
+         shared=int(shared), softplus=int(softplus))  # fmt: skip
     if held is not state:
         state.copy_(held)
     return o
 
 
 def _run(kernel: str, o: Tensor, changed: Tensor, **given: Tensor | int | None) -> None:
-    tensors = {name: x.contiguous() for name, x in given.items() if isinstance(x, Tensor)}
-    sizes = {name: x for name, x in given.items() if isinstance(x, int)}
-    addresses = {name: x.data_ptr() for name, x in tensors.items()}
-    call(kernel, o.dtype, threads=torch.get_num_threads(), o=o.data_ptr(), **sizes, **addresses)
+    held, fields = [], {"threads": torch.get_num_threads(), "o": o.data_ptr()}
+    for name, x in given.items():
+        if isinstance(x, Tensor):
+            held.append(x if x.is_contiguous() else x.contiguous())  # which live until the kernel has run
+            fields[name] = held[-1].data_ptr()
+        elif x is not None:
+            fields[name] = x
+    call(kernel, o.dtype, **fields)
     torch.autograd.graph.increment_version(changed)  # so that a backward pass that saved it raises

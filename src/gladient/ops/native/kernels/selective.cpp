@@ -27,34 +27,33 @@ template <class F> struct Channels {
 
   static Int tiles(const Selective<F> &p) { return (p.P + L - 1) / L; }
 
-  F step(Int n, Int at) const {
-    const F dt = p.dt[n * (p.shared ? p.H : p.H * p.P) + at] + (p.bias ? p.bias[at] : F(0));
-    return p.softplus && dt <= 20 ? std::log1p(std::exp(dt)) : dt;  // beyond 20 they agree, and exp would overflow
+  Vec steps(Int n, Int at, Int rows) const {
+    const F *dt = p.dt + n * (p.shared ? p.H : p.H * p.P) + at;
+    Vec x = load(dt, rows);
+    if (p.bias) x += load(p.bias + at, rows);
+    return p.softplus ? softplus<F>(x) : x;
   }
 
   void operator()(Int job) const {
     const Int first = job % tiles(p) * L, head = job / tiles(p), n = head / p.H, h = head % p.H, rows = std::min(L, p.P - first);
     const Int keys = (n * p.groups + h / (p.H / p.groups)) * p.K, at = head * p.P + first;
-    Vec sums[L] = {}, skip = {}, keep = {}, change = {};
-    F dt = 0;
+    const Int own = p.shared ? h : h * p.P + first, some = p.shared ? 1 : rows;
+    const Vec dt = steps(n, own, some), D = p.D ? load(p.D + own, some) : Vec{};
+    Vec sums[L] = {}, keep = {}, change = {};
+    if (p.shared) split<F>(Vec{} + finite<F>(Vec{} + p.A[h])[0] * dt[0], keep, change);
     for (Int r = 0; r < rows; ++r) {
-      const Int own = p.shared ? h : h * p.P + first + r;
-      if (!p.shared || r == 0) {
-        dt = step(n, own);
-        if (p.D) skip = p.shared ? Vec{} + p.D[own] : skip, skip[r] = p.D[own];
-        if (p.shared) split<F>(Vec{} + finite<F>(Vec{} + p.A[own]) * dt, keep, change);
-      }
+      const F step = dt[p.shared ? 0 : r];
       F *state = p.state + (at + r) * p.K;
       for (Int k = 0; k < p.K; k += L) {
         const Int lanes = std::min(L, p.K - k);
-        if (!p.shared) split<F>(finite<F>(load(p.A + own * p.K + k, lanes)) * dt, keep, change);
+        if (!p.shared) split<F>(finite<F>(load(p.A + (own + r) * p.K + k, lanes)) * step, keep, change);
         const Vec old = load(state + k, lanes), left = keep != Vec{} ? old : Vec{};
-        const Vec now = keep * left + (change * left + dt * p.x[at + r] * load(p.B + keys + k, lanes));
+        const Vec now = keep * left + (change * left + step * p.x[at + r] * load(p.B + keys + k, lanes));
         store<F>(now, state + k, lanes);
         sums[r] += now * load(p.C + keys + k, lanes);
       }
     }
-    Vec o = row_sums<F>([&](int r) { return sums[r]; }) + skip * load(p.x + at, rows);
+    Vec o = row_sums<F>([&](int r) { return sums[r]; }) + (p.shared ? Vec{} + D[0] : D) * load(p.x + at, rows);
     if (p.z) {
       const Vec z = load(p.z + at, rows);
       o *= z * sigmoid<F>(z);
