@@ -88,8 +88,8 @@ def test_derivatives_of_any_order() -> None:
     assert gradgradcheck(of(native.norm), inputs)
     x, w, b = convolution_case(3)
     taps = tuple(y.clone().requires_grad_() for y in (x[:1, :5, :3], w[:3], b[:3]))
-    assert gradcheck(lambda *y: native.convolution(*y, [0, 2, 5], True), taps)
-    assert gradgradcheck(lambda *y: native.convolution(*y, [0, 2, 5], True), taps)
+    assert gradcheck(lambda x, w, b: native.convolution(x, w, b, [0, 2, 5], True), taps)
+    assert gradgradcheck(lambda x, w, b: native.convolution(x, w, b, [0, 2, 5], True), taps)
 
 
 def results(function: Callable[..., Any], given: list[Tensor]) -> list[Tensor]:

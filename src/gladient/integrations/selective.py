@@ -69,7 +69,7 @@ def mamba2_step(
     **_: Any,
 ) -> Float[Tensor, "B H P"]:
     """`selective_state_update` with one step and one rate for each head; the state is overwritten."""
-    heads = {"dt": dt[..., 0], "A": A[:, 0, 0], "bias": None if dt_bias is None else dt_bias[:, 0]}
+    heads: dict[str, Any] = {"dt": dt[..., 0], "A": A[:, 0, 0], "bias": None if dt_bias is None else dt_bias[:, 0]}
     heads["D"] = None if D is None else D[:, 0]
     options: Any = {"groups": B.shape[1], "shared": True, "softplus": dt_softplus}
     if (o := _at_once(state, state.shape, x, B=B, C=C, z=z, **heads, **options)) is not None:
@@ -130,7 +130,7 @@ def mamba_step(
     return _finished(o, x, D, z)
 
 
-def _at_once(state: Tensor, sizes: tuple[int, ...], x: Tensor, **given: Any) -> Tensor | None:
+def _at_once(state: Tensor, sizes: Any, x: Tensor, **given: Any) -> Tensor | None:
     """One token by the kernel, into the state; None where it does not hold the call."""
     tensors = [y for y in given.values() if isinstance(y, Tensor)]
     if not (state.numel() and native.serves(state, x, *tensors) and native.unwatched(state, x, *tensors)):

@@ -32,7 +32,7 @@ def plain_norm(
 
 def _norm(x: Tensor, z: Tensor | None, w: Tensor | None, *options: Any) -> Tensor:
     o = torch.empty(x.shape, dtype=x.dtype)
-    _run(x, z, w, *options, o=o)
+    _run({"o": o}, x, z, w, *options)
     return o
 
 
@@ -40,11 +40,12 @@ def _backward(d_o: Tensor, x: Tensor, z: Tensor | None, w: Tensor | None, *given
     *options, needed = given
     wanted = zip(("d_x", "d_z", "d_w"), (x, z, w), needed, strict=True)
     found = {name: torch.empty(y.shape, dtype=y.dtype) for name, y, need in wanted if need and y is not None}
-    _run(x, z, w, *options, d_o=d_o.contiguous(), **found)
+    _run(found | {"d_o": d_o.contiguous()}, x, z, w, *options)
     return list(found.values())
 
 
 def _run(
+    written: dict[str, Tensor],
     x: Tensor,
     z: Tensor | None,
     w: Tensor | None,
@@ -53,7 +54,6 @@ def _run(
     mean: bool,
     act: str,
     first: bool,
-    **written: Tensor,
 ) -> None:
     """Runs the kernel on rows of channels, which may lie apart."""
     width = x.shape[-1]
