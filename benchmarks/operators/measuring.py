@@ -91,7 +91,8 @@ def measure(case: Case, rounds: int = 5, threads: int = 1) -> Result:
         everyone[name, "forward"] = forward[name]
         if name in training:
             everyone[name, "training"] = training[name]
-    times = interleaved(everyone, rounds, afterwards)
+    with torch.set_grad_enabled(not case.step):  # once, as around a loop of decoding: it takes a tenth of a token
+        times = interleaved(everyone, rounds, afterwards)
     rows = tuple(
         Row(
             name,
@@ -108,6 +109,8 @@ def measure(case: Case, rounds: int = 5, threads: int = 1) -> Result:
 
 
 def _forward(operator: Callable[..., tuple[Tensor, ...]], given: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    if not torch.is_grad_enabled():
+        return operator(**given)
     with torch.no_grad():
         return operator(**given)
 

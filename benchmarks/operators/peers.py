@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.operators import ggml, plain
 from benchmarks.operators.cases import Case, inputs, operator, options
 from gladient import _optional
-from gladient.ops import gated_delta_rule
+from gladient.ops import Decoder, gated_delta_rule
 
 __all__ = ["Contender", "Kind", "contenders", "missing"]
 
@@ -67,6 +67,7 @@ def contenders(case: Case) -> dict[str, Contender]:
         return found | {"gladient, the scan alone": _yardstick(replace(case, turns="none"))}
     if case.step:
         found["gladient, inplace=True"] = Contender("ours", partial(ours, inplace=True))
+        found["gladient, Decoder"] = Contender("ours", _decoding(case))
         return found
     if case.general and not case.last:
         found["gladient, two tokens of gated_delta_rule"] = Contender("ours", _alone(_packed))
@@ -88,6 +89,17 @@ def contenders(case: Case) -> dict[str, Contender]:
 def _ours(function: Callable[..., tuple[Tensor, Tensor | None]], **given: Any) -> tuple[Tensor, ...]:
     o, state = function(**given)
     return (o,) if state is None else (o, state)
+
+
+def _decoding(case: Case) -> Operator:
+    decoders: list[Decoder] = []
+
+    def decode(initial_state: Tensor, **token: Tensor) -> tuple[Tensor, ...]:
+        if not decoders:
+            decoders.append(Decoder(initial_state, read=case.read))
+        return decoders[0](**token), decoders[0].state
+
+    return decode
 
 
 def _alone(function: Function) -> Operator:

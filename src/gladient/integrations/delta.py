@@ -6,8 +6,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gladient._autocast import outside_autocast
+from gladient.integrations.norms import unit_heads
 from gladient.integrations.sequences import scan, wide
-from gladient.ops.formulas import unit
 
 __all__ = ["delta_rule", "kimi_delta_rule"]
 
@@ -67,7 +67,7 @@ def _run(
     q = wide(query)
     k, v, beta = (x.to(q.dtype) for x in (key, value, beta))
     if normalise:
-        q, k = unit(q), unit(k)
+        q, k = unit_heads(q), unit_heads(k)
     tensors = {"q": q, "k": k, "v": v, "beta": beta} | {name: g.to(q.dtype) for name, g in gate.items()}
     options["initial_state"] = None if initial_state is None else initial_state.to(q.dtype)
     o, state = scan(tensors, seq_idx, scale=None, **options)

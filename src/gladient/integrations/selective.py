@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from gladient._autocast import outside_autocast
 from gladient.integrations.sequences import scan, wide
+from gladient.ops import native
 from gladient.ops.dispatch import operate
 from gladient.ops.formulas import step_sizes
 
@@ -50,7 +51,7 @@ def mamba2_scan(
     )
     if D is not None:
         o = torch.addcmul(o, x, D[:, None].to(x.dtype))
-    return (o, state.mT) if state is not None else o
+    return (o, state.mT.contiguous()) if state is not None else o  # as a step's kernel takes it
 
 
 @outside_autocast
@@ -68,10 +69,15 @@ def mamba2_step(
     **_: Any,
 ) -> Float[Tensor, "B H P"]:
     """`selective_state_update` with one step and one rate for each head; the state is overwritten."""
-    steps = step_sizes(wide(dt[..., :1]), None if dt_bias is None else dt_bias[..., :1], dt_softplus)
-    decay = (steps * A[:, :1, 0]).exp()
+    heads: dict[str, Any] = {"dt": dt[..., 0], "A": A[:, 0, 0], "bias": None if dt_bias is None else dt_bias[:, 0]}
+    heads["D"] = None if D is None else D[:, 0]
+    options: Any = {"groups": B.shape[1], "shared": True, "softplus": dt_softplus}
+    if (o := _at_once(state, state.shape, x, B=B, C=C, z=z, **heads, **options)) is not None:
+        return o
+    steps = step_sizes(wide(heads["dt"]), heads["bias"], dt_softplus)
+    decay = (steps * heads["A"]).exp()
     B, C = (wide(y).repeat_interleave(x.shape[1] // y.shape[1], 1).flatten(0, 1) for y in (B, C))
-    o = _advance(state, decay.view(-1, 1, 1), (steps * x).flatten(0, 1), B, C)
+    o = _advance(state, decay.view(-1, 1, 1), (steps[..., None] * x).flatten(0, 1), B, C)
     return _finished(o.view(x.shape), x, D, z)
 
 
@@ -98,7 +104,7 @@ def mamba_scan(
     steps = step_sizes(wide(dt.mT.contiguous()), delta_bias, delta_softplus)[:, :, None]
     o, state = operate(C, B, u * steps, A=A.mT[None].to(u.dtype), dt=steps, output_final_state=return_last_state)
     o = _finished(o[:, :, 0], x.mT, D, None if z is None else z.mT).mT
-    return (o, state[:, 0].mT) if state is not None else o
+    return (o, state[:, 0].mT.contiguous()) if state is not None else o
 
 
 @outside_autocast
@@ -116,9 +122,20 @@ def mamba_step(
     **_: Any,
 ) -> Float[Tensor, "B V"]:
     """`selective_state_update` with a step and rates for each channel; the state is overwritten."""
+    options: Any = {"dt": dt, "A": A, "bias": dt_bias, "D": D, "groups": 1, "shared": False, "softplus": dt_softplus}
+    if (o := _at_once(state, (len(x), 1, *A.shape), x, B=B, C=C, z=z, **options)) is not None:
+        return o
     steps = step_sizes(wide(dt), dt_bias, dt_softplus)
     o = _advance(state, (steps[..., None] * A).exp(), steps * x, wide(B), wide(C))
     return _finished(o, x, D, z)
+
+
+def _at_once(state: Tensor, sizes: Any, x: Tensor, **given: Any) -> Tensor | None:
+    """One token by the kernel, into the state; None where it does not hold the call."""
+    tensors = [y for y in given.values() if isinstance(y, Tensor)]
+    if not (state.numel() and native.serves(state, x, *tensors) and native.unwatched(state, x, *tensors)):
+        return None
+    return native.selective_step(state, x, sizes=sizes, **given)
 
 
 def _advance(

@@ -9,12 +9,22 @@ from torch.nn import functional
 
 from gladient.ops.dispatch import operate
 
-__all__ = ["scan", "wide"]
+__all__ = ["borders", "scan", "wide"]
 
 
 def wide(x: Tensor) -> Tensor:
     """Half precision becomes float32; float64 stays, where transformers goes down to float32."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def borders(seq_idx: Int[Tensor, "B T"]) -> Int[Tensor, " borders"]:
+    """Where sequences begin in all tokens of all rows, which begin some too, and the end of the last.
+
+    >>> borders(torch.tensor([[0, 0, 1], [1, 1, 1]])).tolist()
+    [0, 2, 3, 6]
+    """
+    starts = functional.pad(seq_idx.diff(dim=1) != 0, (1, 0), value=True).flatten().nonzero()[:, 0]
+    return functional.pad(starts, (0, 1), value=seq_idx.numel())
 
 
 def scan(
@@ -33,12 +43,13 @@ def scan(
     if seq_idx is None:
         return operate(**tensors, initial_state=initial_state, **options)
     B, T = seq_idx.shape
-    starts = functional.pad(seq_idx.diff(dim=1) != 0, (1, 0), value=True).flatten().nonzero()[:, 0]
+    ends = borders(seq_idx)
+    starts = ends[:-1]
     begins = starts % T == 0  # a row, and not only a sequence
     if initial_state is not None:
         empty = initial_state.new_zeros(len(starts), *initial_state.shape[1:])
         options["initial_state"] = empty.index_copy(0, begins.nonzero()[:, 0], initial_state)
     # One long row: sequences whose borders the operator knows share nothing, not even what is not finite.
-    options["cu_seqlens"] = functional.pad(starts, (0, 1), value=B * T)
+    options["cu_seqlens"] = ends
     o, states = operate(**{name: x.flatten(0, 1)[None] for name, x in tensors.items()}, **options)
     return o.view(B, T, *o.shape[2:]), None if states is None else states[begins.roll(-1)]

@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from gladient._optional import require
-from gladient.integrations.convolution import INSTALL, convolution
+from gladient.integrations.convolution import INSTALL, convolution, convolution_step
 from gladient.integrations.delta import delta_rule, kimi_delta_rule
+from gladient.integrations.norms import gated_norm, is_gated_norm
 from gladient.integrations.packing import packed, reads_rows
 from gladient.integrations.selective import mamba2_scan, mamba2_step, mamba_scan, mamba_step
 from gladient.seams import original, stand_in
-from gladient.seams.architectures import CONVOLUTION, DELTA, KIMI, MAMBA, MAMBA2, TESTED
+from gladient.seams.architectures import CONVOLUTION, CONVOLUTION_STEP, DELTA, KIMI, MAMBA, MAMBA2, TESTED
 
 __all__ = ["Acceleration", "SUPPORTED", "accelerate", "accelerated"]
 
@@ -43,6 +44,7 @@ _OURS: Mapping[str, Callable[..., Any]] = {
     KIMI.scan: kimi_delta_rule,
     KIMI.step: kimi_delta_rule,
     CONVOLUTION: convolution,
+    CONVOLUTION_STEP: convolution_step,
 }
 _Place = tuple[ModuleType | type, str]
 
@@ -57,8 +59,7 @@ class Acceleration:
     def __init__(self, places: Sequence[_Place]) -> None:
         with ExitStack() as entered:
             for home, name in places:
-                ours = packed(home) if isinstance(home, type) else partial(_on_cpu, _OURS[name])
-                entered.enter_context(stand_in(home, name, ours))
+                entered.enter_context(stand_in(home, name, _ours(home, name)))
             self._places, self._entered = tuple(places), [entered.pop_all()]
 
     @property
@@ -160,13 +161,20 @@ def _refuse_unreached(model: nn.Module, module: ModuleType) -> None:
 
 
 def _places(module: ModuleType) -> Iterator[_Place]:
-    """The functions of a module, and the forwards of its models that know what a row holds."""
+    """The functions of a module, and the forwards of its gated norms, and of its models that know what a row holds."""
     yield from ((module, name) for name in _OURS if hasattr(module, name))
     known = sys.modules["transformers"].PreTrainedModel
-    for model in list(vars(module).values()):
-        here = isinstance(model, type) and model.__module__ == module.__name__
-        if here and issubclass(model, known) and reads_rows(model):
-            yield model, "forward"
+    for kind in list(vars(module).values()):
+        here = isinstance(kind, type) and kind.__module__ == module.__name__
+        if here and (is_gated_norm(kind) or (issubclass(kind, known) and reads_rows(kind))):
+            yield kind, "forward"
+
+
+def _ours(home: ModuleType | type, name: str) -> Callable[..., Any]:
+    """What stands in for a function, or for the forward of a norm or of a model."""
+    if not isinstance(home, type):
+        return partial(_on_cpu, _OURS[name])
+    return gated_norm if is_gated_norm(home) else packed(home)
 
 
 def _on_cpu(ours: Callable[..., Any], theirs: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) -> Any:

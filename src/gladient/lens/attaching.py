@@ -192,7 +192,10 @@ def _check_transformers(model: nn.Module) -> None:
     version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
     oldest, newest = TESTED
     if version < oldest:
-        raise SeamError(f"transformers {transformers.__version__} has its scans elsewhere; {_tested()}")
+        raise SeamError(
+            f"transformers {transformers.__version__} has its scans elsewhere; {_tested()}: "
+            f"pip install --upgrade 'transformers>={'.'.join(map(str, oldest))}'"
+        )
     if version > newest:
         warnings.warn(
             f"transformers {transformers.__version__} is newer than the lens was tested with; {_tested()}; "

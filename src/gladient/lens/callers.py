@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import nn
 
-from gladient.ops import gated_delta_rule, gated_linear_attention, generalized_delta_rule, mamba3
+from gladient.ops import Decoder, gated_delta_rule, gated_linear_attention, generalized_delta_rule, mamba3
 from gladient.ops.dispatch import operate
 
 __all__ = ["calls_operators"]
 
-_OPERATORS = (gated_linear_attention, gated_delta_rule, generalized_delta_rule, mamba3, operate)
+_OPERATORS = (gated_linear_attention, gated_delta_rule, generalized_delta_rule, mamba3, operate, Decoder)
 _LIBRARIES = {"torch", "transformers", "numpy", "scipy", *sys.stdlib_module_names}  # these do not call us
 
 
@@ -43,7 +43,7 @@ def _class_calls(cls: type) -> bool:
 def _leads(value: Any, seen: set[int]) -> bool:
     """Whether a value is an operator or a function whose code leads to one."""
     value = _bare(value)
-    if any(value is operator for operator in _OPERATORS):
+    if isinstance(value, Decoder) or any(value is operator for operator in _OPERATORS):
         return True
     if not isinstance(value, FunctionType) or id(value) in seen or _package(value) in _LIBRARIES:
         return False

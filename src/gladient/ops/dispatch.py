@@ -19,8 +19,11 @@ __all__ = [
     "gated_delta_rule",
     "generalized_delta_rule",
     "operate",
+    "run",
     "BACKENDS",
     "first_willing",
+    "heard_by_none",
+    "known_step",
 ]
 
 _MOST_STEPS = 1024  # a model has a few kinds of calls; a service whose batches grow and shrink has many
@@ -130,7 +133,7 @@ def gated_linear_attention(
         "check_values": check_values,
         "inplace": inplace,
     }
-    return _run(given, backend, known_layout=False)
+    return run(given, backend, known_layout=False)
 
 
 def gated_delta_rule(
@@ -229,7 +232,7 @@ def gated_delta_rule(
         "check_values": check_values,
         "inplace": inplace,
     }
-    return _run(given, backend, known_layout=False)
+    return run(given, backend, known_layout=False)
 
 
 def generalized_delta_rule(
@@ -320,7 +323,7 @@ def generalized_delta_rule(
         "check_values": check_values,
         "inplace": inplace,
     }
-    return _run(given, backend, known_layout=False)
+    return run(given, backend, known_layout=False)
 
 
 def operate(
@@ -330,11 +333,12 @@ def operate(
 
     A prompt may have fewer tokens than a layer has heads, so that a `LayoutWarning` would be a false alarm.
     """
-    return _run({"q": q, "k": k, "v": v, **options}, backend, known_layout=True)
+    return run({"q": q, "k": k, "v": v, **options}, backend, known_layout=True)
 
 
-def _run(given: dict[str, Any], backend: Backend, known_layout: bool) -> tuple[Tensor, Tensor | None]:
-    alike = likeness(given, backend) if run_call is _run_call else None  # else someone listens to all calls
+def run(given: dict[str, Any], backend: Backend, known_layout: bool) -> tuple[Tensor, Tensor | None]:
+    """The arguments by name, checked and computed; one token laid out like one before goes straight to the kernel."""
+    alike = likeness(given, backend) if heard_by_none() else None
     if alike is not None and (step := _steps.get(alike)):
         o, final = step(given)
         return o, final if given.get("output_final_state") else None
@@ -347,6 +351,16 @@ def _run(given: dict[str, Any], backend: Backend, known_layout: bool) -> tuple[T
             _steps.clear()
         _steps[alike] = repeated(call, given)
     return found
+
+
+def known_step(given: dict[str, Any], backend: Backend) -> Step | None:
+    """How the kernel computes these arguments of one token, if such were checked and nobody listens to calls."""
+    return _steps.get(likeness(given, backend)) if heard_by_none() else None
+
+
+def heard_by_none() -> bool:
+    """Whether `run_call` is as it is here; else someone listens to all calls."""
+    return run_call is _run_call
 
 
 def run_call(call: Call, backend: str, initial_state: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["step_sizes", "unit"]
+__all__ = ["L2_EPS", "step_sizes", "unit"]
 
-_L2_EPS = 1e-6  # as flash-linear-attention, inside the root: 0 stays 0 and has a gradient
+L2_EPS = 1e-6
+"""As in flash-linear-attention, inside the root: 0 stays 0 and has a gradient."""
 
 
 def step_sizes(dt: Tensor, bias: Tensor | None, softplus: bool) -> Tensor:
@@ -25,4 +26,4 @@ def unit(x: Tensor) -> Tensor:
     >>> unit(torch.tensor([3.0, 4.0]))
     tensor([0.6000, 0.8000])
     """
-    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + _L2_EPS)
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + L2_EPS)

@@ -3,13 +3,17 @@
 from dataclasses import dataclass
 
 __all__ = [
-    "Architecture", "CONVOLUTION", "DELTA", "KIMI", "LIGHTNING", "MAMBA", "MAMBA2", "RGLRU", "RWKV", "TESTED", "XLSTM",
+    "Architecture", "CONVOLUTION", "CONVOLUTION_STEP", "DELTA", "KIMI", "LIGHTNING", "MAMBA",
+    "MAMBA2", "RGLRU", "RWKV", "TESTED", "XLSTM",
 ]  # fmt: skip
 
 TESTED = ((5, 15), (5, 23))
 """The oldest and the newest release of transformers that these were tested with."""
 CONVOLUTION = "causal_conv1d_fn"
 """The short convolution before a scan, in the module of every model type of `MAMBA`, `MAMBA2`, `DELTA` and `KIMI`."""
+
+CONVOLUTION_STEP = "causal_conv1d_update"
+"""The same for one token beside a cache."""
 
 
 @dataclass(frozen=True)

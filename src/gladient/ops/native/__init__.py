@@ -4,16 +4,24 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from gladient.ops import eager
 from gladient.ops.call import Call
+from gladient.ops.function import transformed
 from gladient.ops.gates import Gates
 from gladient.ops.native import delta, general, operators
 from gladient.ops.native.build import library, why_unavailable
+from gladient.ops.native.convolution import convolution
+from gladient.ops.native.norm import norm
+from gladient.ops.native.single import convolution_step, selective_step
+from gladient.ops.native.steps import unwatched
 from gladient.ops.sequences import accumulation, each_last_query, last_queries, strengthened
 from gladient.ops.tracing import constant
 
-__all__ = ["run", "why_not"]
+__all__ = [
+    "convolution", "convolution_step", "norm", "run", "selective_step", "serves", "unwatched", "why_not",
+]  # fmt: skip
 
 
 @constant  # no tracer follows the search for a compiler
@@ -40,6 +48,18 @@ def why_not(call: Call, named: bool = False) -> str | None:
     if obstacle is None and not named and call.form == "last_query" and _narrow_vectors() and _products_alone(call):
         return "on vectors of this width eager's matrix products are faster for a last query without gates per channel"
     return obstacle
+
+
+def serves(*tensors: Tensor | None) -> bool:
+    """Whether the kernels that stand around a scan take these as they are, in one precision, with their gradients."""
+    x, *others = (x for x in tensors if x is not None)
+    return (
+        all(y.device.type == "cpu" and y.dtype is x.dtype for y in (x, *others))
+        and x.dtype in (torch.float32, torch.float64)
+        and not transformed()
+        and forward_ad._current_level < 0
+        and _obstacle() is None
+    )
 
 
 @constant

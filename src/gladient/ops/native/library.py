@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from struct import Struct
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from gladient.ops.native.build import library
 
-__all__ = ["call", "prepared"]
+__all__ = ["Prepared", "call", "prepared"]
 
 _NUMBERS = {torch.float32: "float", torch.float64: "double"}
 _log = logging.getLogger(__name__)
@@ -29,19 +30,33 @@ def call(kernel: str, dtype: torch.dtype, *flags: int, **fields: int | float) ->
     function(pack(*values.values()), *flags)
 
 
-def prepared(kernel: str, dtype: torch.dtype, names: Sequence[str], **fields: int | float) -> Callable[..., None]:
-    """The same as a function of the addresses of those names, for many calls whose other fields are these."""
+@dataclass(frozen=True)
+class Prepared:
+    """A kernel whose struct is filled but for addresses, for many calls.
+
+    Args:
+        run: calls it with a list of addresses, null where one is absent.
+        places: where in this list that of a name stands.
+        length: of this list.
+    """
+
+    run: Callable[[Sequence[int]], None]
+    places: dict[str, int]
+    length: int
+
+
+def prepared(kernel: str, dtype: torch.dtype, names: Sequence[str], **fields: int | float) -> Prepared:
+    """The same for the addresses of those names, which stand in a row of the struct; the other fields are these."""
     function, zeros, pack = _kernel(kernel, dtype)
-    order, values = [*zeros], [*(zeros | fields).values()]
-    places = [order.index(name) for name in names]
+    order, filled = [*zeros], pack(*(zeros | fields).values())
+    found = {name: order.index(name) for name in names}
+    first, behind = min(found.values()), max(found.values()) + 1
+    head, tail, packed = filled[: 8 * first], filled[8 * behind :], Struct(f"{behind - first}Q").pack
 
-    def run(*addresses: int) -> None:
-        own = values.copy()  # other threads may run it at the same time
-        for place, address in zip(places, addresses, strict=True):
-            own[place] = address
-        function(pack(*own))
+    def run(addresses: Sequence[int]) -> None:
+        function(head + packed(*addresses) + tail)
 
-    return run
+    return Prepared(run, {name: at - first for name, at in found.items()}, behind - first)
 
 
 @functools.cache

@@ -1,22 +1,22 @@
 """Decoding: of calls of one token that are alike, the first is checked, and the others go straight to the kernel."""
 
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from gladient.ops.call import Call
-from gladient.ops.native.library import prepared
+from gladient.ops.native.library import Prepared, prepared
 from gladient.ops.native.registry import fields
 
-__all__ = ["Step", "likeness", "repeated"]
+__all__ = ["TENSORS", "Step", "followed", "likeness", "plain", "repeated", "unwatched"]
 
-Step: TypeAlias = Callable[[Mapping[str, Any]], tuple[Tensor, Tensor]]
-"""The output and the state after it, of the arguments of the public function by name."""
-
-_PLAIN = (bool, int, float, str)
+TENSORS = frozenset({Tensor, nn.Parameter})
+"""Kinds of tensors that hide nothing."""
+_OPTIONS = frozenset({bool, int, float, str})
 
 
 def likeness(given: Mapping[str, Any], backend: str) -> Hashable | None:
@@ -25,28 +25,82 @@ def likeness(given: Mapping[str, Any], backend: str) -> Hashable | None:
     Shapes, dtypes and options, for plain tensors in memory whose values no tracer, transform or derivative follows.
     """
     k = given["k"]
-    if torch.compiler.is_compiling() or type(k) is not Tensor or k.ndim != 4 or k.shape[1] != 1:
+    if type(k) is not Tensor or k.ndim != 4 or k.shape[1] != 1 or followed():
         return None
     if given.get("initial_state") is None or given.get("cu_seqlens") is not None or given.get("check_values"):
         return None
-    if torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack():
-        return None
-    if torch._C._len_torch_function_stack() or torch.jit.is_tracing() or forward_ad._current_level >= 0:
-        return None
-    recording, parts = torch.is_grad_enabled(), [backend, torch.get_num_threads()]
+    recording = torch.is_grad_enabled()
+    parts: list[Hashable] = [backend, torch.get_num_threads()]
     for name, x in given.items():
         if x is None:
             continue
-        kind = type(x)
-        if kind is Tensor or kind is nn.Parameter:
-            if not (x.is_cpu and x.is_contiguous()) or x.is_neg() or (recording and x.requires_grad):
+        if type(x) in TENSORS:
+            if not plain(x, recording):
                 return None
             parts += name, x.shape, x.dtype
-        elif kind in _PLAIN:
+        elif type(x) in _OPTIONS:
             parts += name, x
         else:  # a tensor of another kind, or what the checks refuse
             return None
     return tuple(parts)
+
+
+def followed() -> bool:
+    """Whether a tracer, a transform or a forward derivative looks at what is computed."""
+    return bool(
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or torch._C._is_tracing()
+        or forward_ad._current_level >= 0
+    )
+
+
+def unwatched(*tensors: Tensor | None) -> bool:
+    """Whether kernels may run past PyTorch's dispatcher: nobody follows, and no gradient is recorded."""
+    recording = torch.is_grad_enabled()
+    return not followed() and all(
+        x is None or (type(x) in TENSORS and not x.is_neg() and not (recording and x.requires_grad)) for x in tensors
+    )
+
+
+def plain(x: Tensor, recording: bool) -> bool:
+    """Whether the kernel can read it as it lies, and no gradient is asked of it."""
+    return x.is_cpu and x.is_contiguous() and not x.is_neg() and not (recording and x.requires_grad)
+
+
+@dataclass(frozen=True)
+class Step:
+    """How the kernel computes calls of one token like one that was checked.
+
+    Args:
+        kernel: takes the addresses of the tensors.
+        layout: name, place of the address, shape and dtype of every tensor that is given.
+        like: as empty as the output.
+        inplace: whether the state is overwritten.
+    """
+
+    kernel: Prepared
+    layout: tuple[tuple[str, int, torch.Size, torch.dtype], ...]
+    like: Tensor
+    inplace: bool
+
+    def __call__(self, given: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """The output and the state after it, of arguments by name whose likeness is that of the checked ones."""
+        addresses = [0] * self.kernel.length
+        for name, place, _, _ in self.layout:
+            addresses[place] = given[name].data_ptr()
+        return self.run(addresses, given["initial_state"])
+
+    def run(self, addresses: list[int], initial: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of the addresses of all that is given, zeros elsewhere."""
+        o, final = torch.empty_like(self.like), initial if self.inplace else torch.empty_like(initial)
+        addresses[-2], addresses[-1] = o.data_ptr(), final.data_ptr()  # the last ones of problem.h that a step has
+        self.kernel.run(addresses)
+        if self.inplace:
+            torch.autograd.graph.increment_version(initial)  # so that a backward pass that saved it raises
+        return o, final
 
 
 def repeated(call: Call, given: Mapping[str, Any]) -> Step | None:
@@ -70,15 +124,6 @@ def repeated(call: Call, given: Mapping[str, Any]) -> Step | None:
     # for the sizes: those that have no tokens have rows there
     rows = {name: tensors[name][None] for name in ("A", "bonus") if name in tensors}
     sizes = {"N": len(v), "scale": call.scale, "before": call.read == "before", "delta": call.beta is not None}
-    run = prepared("step", v.dtype, (*sources, "o", "final"), **fields(tensors | rows, call.heads), **sizes)
-    shape, names, inplace = (len(v), 1, call.heads, v.shape[3]), tuple(sources.values()), call.inplace
-
-    def step(given: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        initial = given["initial_state"]
-        o, final = torch.empty(shape, dtype=v.dtype), initial if inplace else torch.empty_like(initial)
-        run(*[given[name].data_ptr() for name in names], o.data_ptr(), final.data_ptr())
-        if inplace:
-            torch.autograd.graph.increment_version(initial)  # so that a backward pass that saved it raises
-        return o, final
-
-    return step
+    kernel = prepared("step", v.dtype, (*sources, "o", "final"), **fields(tensors | rows, call.heads), **sizes)
+    layout = [(sources[name], kernel.places[name], x.shape, x.dtype) for name, x in tensors.items()]
+    return Step(kernel, tuple(layout), v.new_empty(len(v), 1, call.heads, v.shape[3]), call.inplace)
