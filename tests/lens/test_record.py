@@ -194,3 +194,16 @@ def test_a_record_is_one_step_of_weighted_descent(kind: str, gates: str) -> None
 
 def _close(found: Tensor, wanted: Tensor) -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["plain", "delta"])
+def test_a_table_has_a_row_for_each_pair(kind: str) -> None:
+    x = make(T=6, kind=kind, turns="adjacent" if kind == "plain" else "")
+    record = record_of(x)
+    table = record.to_pandas(heads=[2, 0], queries=[1, 5])
+    assert len(table) == len(x.q) * 2 * (2 + 6)
+    names = {"gate_weights", "implicit_attention", *(("similarity", "signed_weights") if kind == "plain" else ())}
+    assert set(table) == {"batch", "head", "query", "token"} | names
+    for row in table.to_dict("records"):
+        batch, head, query, token = (int(row[name]) for name in ("batch", "head", "query", "token"))
+        assert all(row[name] == getattr(record, name)(head, query)[batch, 0, 0, token].item() for name in names)
