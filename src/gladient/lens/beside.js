@@ -47,8 +47,11 @@ const beside = (() => {
     const same = sameText(here.model, there.model), tokens = there.model.tokens, T = there.x.T;
     const apart = same ? there.whole[q].map((v, i) => v - here.whole[q][i]) : null;
     const top = Math.max(largest(here.whole[q]), largest(there.whole[q]));
-    $("beside-maps").innerHTML = map("map-beside", `<b>${escape(named(there.model))}</b>: ${NAMES[q]}`, NAMES[q], tokens)
+    $("beside-maps").style.setProperty("--maps", same ? 3 : 2);
+    $("beside-maps").innerHTML = map("map-here", `<b>${escape(named(here.model))}</b>: ${NAMES[q]}`, NAMES[q], here.model.tokens)
+      + map("map-beside", `<b>${escape(named(there.model))}</b>: ${NAMES[q]}`, NAMES[q], tokens)
       + (same ? map("map-apart", `<b>Difference</b>: ${escape(named(there.model))} − ${escape(named(here.model))}`, "difference", tokens) : "");
+    put("map-here", here.whole[q], here.x.T, top, q !== "gates");
     put("map-beside", there.whole[q], T, top, q !== "gates");
     if (apart) put("map-apart", apart, T, largest(apart), true);
   }
@@ -70,15 +73,17 @@ const beside = (() => {
     };
     box.querySelector("svg").onmouseleave = untip;
   }
-  function listen(there, move) {
+  const shownBy = (canvas, here, there) => canvas.id === "map-here" ? here : there;
+  function listen(here, there, moveHere, move) {
     for (const canvas of $("beside-maps").querySelectorAll("canvas")) {
+      const one = shownBy(canvas, here, there), go = one === here ? moveHere : move;
       canvas.onmousemove = event => {
-        const [t, i] = pointed(canvas, there.x.T, event);
-        tip(describe(there.model.tokens, t, i, lens.rowOf(there.whole, there.x.T, t)), event);
+        const [t, i] = pointed(canvas, one.x.T, event);
+        tip(describe(one.model.tokens, t, i, lens.rowOf(one.whole, one.x.T, t)), event);
       };
       canvas.onmouseleave = untip;
-      canvas.onclick = event => move(pointed(canvas, there.x.T, event)[0]);
-      canvas.onkeydown = event => arrow(event, there.t, move);
+      canvas.onclick = event => go(pointed(canvas, one.x.T, event)[0]);
+      canvas.onkeydown = event => arrow(event, one.t, go);
     }
     const text = $("beside-strip");
     text.onmousemove = event => {
@@ -94,18 +99,21 @@ const beside = (() => {
     if (by) { event.preventDefault(); move(t + by); }
   }
   const quantity = (q, there) => q in there.whole ? q : "product";
-  function show(here, there, q, moved, move) {                    // when something is chosen
+  function show(here, there, q, moved, moveHere, move) {                    // when something is chosen
     $("beside-card").hidden = !there;
     if (!there) return;
     drawMaps(here, there, quantity(q, there));
-    listen(there, move);
+    listen(here, there, moveHere, move);
     follow(here, there, q, moved);
   }
   function follow(here, there, q, moved) {                        // when a query moves
     say(here, there, moved);
     drawText(here, there, quantity(q, there));
     drawMoved(moved, there.model.tokens, there.t);
-    for (const canvas of $("beside-maps").querySelectorAll("canvas")) cross(canvas, there.x.T, there.t, there.t);
+    for (const canvas of $("beside-maps").querySelectorAll("canvas")) {
+      const one = shownBy(canvas, here, there);
+      cross(canvas, one.x.T, one.t, one.t);
+    }
   }
   return { fill, find, sameText, show, follow, partners };
 })();

@@ -1,7 +1,7 @@
 "use strict";
 // All heads of all layers at a glance: a row for each layer, a cell for each head, coloured by what is asked of them.
 const overview = (() => {
-  const { $, escape, unknown, number, percent, shade, on, tip, untip } = draw;
+  const { $, escape, unknown, number, percent, shade, on, most, legend, tip, untip } = draw;
   const TOLD = 2;                                                 // standard errors from which a worth is shown
   const WORTH = {
     fixed: "worth of the gate over a fixed decay", no_gate: "worth of the gate over none", no_erase: "worth of erasing", ablated: "worth of the head", alone: "worth of the gate, all others fixed",
@@ -29,7 +29,7 @@ const overview = (() => {
     return lines.join("\n");
   }
 
-  function row(l, layer, measure, top, chosen) {
+  function row(l, layer, measure, chosen) {
     const cells = l.summary.map((s, h) => {
       const v = measure.of(s), blank = unknown(v) || Math.abs(v) < measure.least;
       return `<i data-l="${layer}" data-h="${h}" class="${chosen.layer === layer && chosen.head === h ? "chosen" : ""}" data-v="${blank ? "" : v}">${blank ? "" : number(Number(v.toPrecision(2)))}</i>`;
@@ -39,17 +39,18 @@ const overview = (() => {
   const ungated = l => `<b>${l.layer}</b><div class="none">${escape(l.kind)}: not gated</div>`;
   function fill(box, model, measure, chosen) {
     const shown = model.layers.flatMap(l => l.summary.map(measure.of)).filter(v => !unknown(v) && Math.abs(v) >= measure.least);
-    const top = Math.log1p(Math.max(1e-300, ...shown.map(Math.abs))), most = Math.max(...model.layers.map(l => l.summary.length));
-    const rows = [...model.layers.map((l, i) => [l.layer, row(l, i, measure, top, chosen)]), ...model.not_gated.map(l => [l.layer, ungated(l)])];
-    box.className = most > 16 ? "many" : most > 8 ? "some" : "";
-    box.style.setProperty("--heads", most);
+    const largest = most(shown), top = Math.log1p(largest), widest = Math.max(...model.layers.map(l => l.summary.length));
+    const rows = [...model.layers.map((l, i) => [l.layer, row(l, i, measure, chosen)]), ...model.not_gated.map(l => [l.layer, ungated(l)])];
+    legend($("overview-legend"), largest, shown.some(v => v < 0));
+    box.className = widest > 16 ? "many" : widest > 8 ? "some" : "";
+    box.style.setProperty("--heads", widest);
     box.innerHTML = rows.sort((a, b) => a[0] - b[0]).map(r => r[1]).join("");
     for (const cell of box.querySelectorAll("i")) if (cell.dataset.v) on(cell, shade(+cell.dataset.v, Math.min(1, Math.log1p(Math.abs(+cell.dataset.v)) / top)));
   }
   function note(model, measure) {
     const whole = model.together?.[measure.name];
     return measure.least ? `A cell is blank where the worth is below ${TOLD} of its standard errors.` + (whole ? ` All heads together: ${rise(whole)}.` : "")
-      : "The darker a cell, the larger the number; dark mode: the lighter.";
+      : "";
   }
   function show(model, chosen, choose) {
     const box = $("overview"), asked = $("measure"), known = measures(model), measure = known.find(m => m.name === asked.value) ?? known[0];

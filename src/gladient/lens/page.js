@@ -204,7 +204,7 @@
     drawHeader(); drawMaps(); drawMemory(); drawTables();
     overview.show(model(), state, choose);
     move(state.t, null);
-    beside.show(here(), there, state.quantity, moved, moveBeside);
+    beside.show(here(), there, state.quantity, moved, t => move(t, null), moveBeside);
   }
   function fillAll(l) {
     fill($("model"), lens.models.map((m, i) => [i, titled(m)]), state.model);
@@ -252,7 +252,7 @@
   $("controls").onsubmit = event => event.preventDefault();
   for (const name of ["model", "layer", "head", "beside"]) $(name).onchange = event => choose({ [name]: +event.target.value });
   $("position").oninput = event => move(+event.target.value, null);
-  $("quantity").onchange = event => { state.quantity = event.target.value; drawStrip(); beside.show(here(), there, state.quantity, moved, moveBeside); };
+  $("quantity").onchange = event => { state.quantity = event.target.value; drawStrip(); beside.show(here(), there, state.quantity, moved, t => move(t, null), moveBeside); };
   $("scale").onchange = drawAll;
   document.onkeydown = event => {                                 // without a click first: wherever keys do nothing else
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key], target = event.target;
