@@ -229,7 +229,7 @@ def _line(model: dict[str, Any]) -> str:
         parts.append(f"not gated: {'/'.join(kinds)} (layers {others})")
     moved = [head["moved"] for layer in layers for head in layer["summary"] if head.get("moved") is not None]
     if moved:
-        parts.append(f"outputs of heads moved by {100 * min(moved):.2g}% to {100 * max(moved):.2g}%")
+        parts.append(f"outputs of heads moved by {min(moved):,.2%} to {max(moved):,.2%}")
     return printable(
         f"{_titled(model['name'], model['label'])}: {'; '.join([*parts, *filter(None, [model['facts']])])}"
     )

@@ -283,7 +283,7 @@ def look(
         loaded.name,
         tokens,
         kept,
-        loaded.facts,
+        loaded.facts if change is None else "",  # they were found without it
         _position(loaded, inputs),
         trace.ungated,
         _predict(logits, loaded.words),
