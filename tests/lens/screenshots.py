@@ -7,6 +7,7 @@ import random
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -58,14 +59,15 @@ def hybrid() -> list[page.ModelView]:
 
 def changed() -> list[page.ModelView]:
     """The demo's GLA as it is, without gates, and what these are worth."""
-    (gla, _), options = load_demo(), {"max_bytes": 2**31, "outputs": True}
+    gla = load_demo()[0]
+    see = partial(look, gla, None, max_bytes=2**31, outputs=True)
     draw = random.Random(0)
     texts = [encode([story(64, draw)])[0] for _ in range(40)]
     found = lens.worth(gla.module, texts[:32], calibrate=texts[32:])
     print(found)
-    first = look(gla, None, **options)
+    first = see()
     lengths = lens.memory_lengths(gla.module, texts)
-    after = look(gla, None, change=lens.fix_gates(0.0), label="fix_gates=0", like=first, **options)
+    after = see(change=lens.fix_gates(0.0), label="fix_gates=0", like=first)
     return [replace(first, worth=[found.together, *found.heads], lengths=lengths), after]
 
 

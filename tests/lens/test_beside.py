@@ -31,10 +31,8 @@ def views_beside() -> list[page.ModelView]:
         return page.ModelView("model", words, trace.records, predictions=predictions, label=label, losses=losses)
 
     plain = see(TEXT, "", lambda record: record.recurrence)
-    worth = [
-        lens.HeadWorth(0, head, *[lens.Rise(z / 10, 0.1)] * 2, None, lens.Rise(0.0, 0.1), None)
-        for head, z in enumerate([1.5, 2.5, -3.0, 0.0])
-    ]
+    rises = [lens.Rise(z / 10, 0.1) for z in (1.5, 2.5, -3.0, 0.0)]
+    worth = [lens.HeadWorth(0, head, each, each, None, each, None) for head, each in enumerate(rises)]
     lengths = lens.memory_lengths(model, [*TEXT[0].split(12)])
     changed = see(TEXT, "scale_gates=2", lens.scale_gates(2.0))
     other = see(TEXT[:, :9], "other", lambda record: record.recurrence)
