@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from on_page import CENTRES, choose_on, needs_browser, number, point, records_of, select, wait_for
+from recurrences import make
 from tiny import MODELS
 
 from browser import open_page
@@ -63,6 +64,24 @@ def test_a_head_that_is_not_kept_of_both_is_not_compared() -> None:
     assert moved(page.keep(one), all_heads) is None
 
 
+def test_views_of_one_model_keep_the_same_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though others of them have the longest memory, and though half of them must go."""
+    one = lens.Record("mixer", 0, "by hand", 0, make(B=1, T=24, H=8, kind="plain"))
+    gates = one.recurrence.log_gates
+    assert gates is not None
+    other = replace(one, recurrence=replace(one.recurrence, log_gates=gates.roll(3, 2)))
+    alone = page.pack([page.ModelView("model", ["a"] * 24, [each]) for each in (other,)], heads=3)[0]["layers"][0]
+    views = [page.ModelView("model", ["a"] * 24, [each], label=label) for label, each in (("", one), ("b", other))]
+    for most, aim, kept in ((3, 2**23, 3), (8, 0, 1)):
+        monkeypatch.setattr(page, "_AIM", aim)
+        monkeypatch.setattr(page, "_FEWEST", 1)
+        before, after = (model["layers"][0] for model in page.pack(views, heads=most))
+        assert before["heads"] == after["heads"]
+        assert len(before["heads"]) == kept
+        assert len(after["summary"]) == kept
+        assert most == 8 or before["heads"] != alone["heads"]
+
+
 @needs_browser
 def test_heads_at_a_glance_and_views_beside_each_other(tmp_path: Path) -> None:
     views = views_beside()
@@ -75,6 +94,7 @@ def test_heads_at_a_glance_and_views_beside_each_other(tmp_path: Path) -> None:
         select(opened, "measure", "fixed")
         assert opened.run(cells) == ["", "2.5", "−3", "", *[""] * 4]
         assert "blank" in opened.run("document.getElementById('overview-note').textContent")
+        assert "over 2 texts" in opened.run("document.getElementById('heads').innerText")
         opened.run('document.querySelector(\'#overview i[data-l="0"][data-h="2"]\').click()')
         wait_for(opened, "2")
         assert opened.run("['layer', 'head'].map(n => document.getElementById(n).value)") == ["0", "2"]
@@ -97,6 +117,10 @@ def test_heads_at_a_glance_and_views_beside_each_other(tmp_path: Path) -> None:
         assert opened.run(strip) == ["query", *["later"] * 8]
         assert opened.run("document.getElementById('position').value") == "22"
         assert opened.run("document.getElementById('beside-moved').hidden")
+        opened.run("lens.models[2].layers[0].heads[3] = 99")
+        choose_on(opened, "head", 3)
+        assert "does not keep this head" in opened.run(said)
+        choose_on(opened, "head", 2)
         for place in ("#overview i", "#beside-strip span", "#beside-maps canvas"):
             (at,) = opened.run(f"{CENTRES}({json.dumps(place)})")
             point(opened, "mouseMoved", at)

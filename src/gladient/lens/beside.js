@@ -100,11 +100,18 @@ const beside = (() => {
   }
   const quantity = (q, there) => q in there.whole ? q : "product";
   function show(here, there, q, moved, moveHere, move) {                    // when something is chosen
-    $("beside-card").hidden = !there;
-    if (!there) return;
+    $("beside-card").hidden = false;
     drawMaps(here, there, quantity(q, there));
     listen(here, there, moveHere, move);
     follow(here, there, q, moved);
+  }
+  function lack(model) {                                          // the view that was chosen has no such head; or none was
+    $("beside-card").hidden = !model;
+    for (const part of ["next", "strip", "maps", "moved"]) $("beside-" + part).innerHTML = "";
+    $("beside-strip").shows = null;
+    if (!model) return;
+    $("h-beside").textContent = `Beside it: ${named(model)}`;
+    $("beside-note").textContent = "The page does not keep this head of it.";
   }
   function follow(here, there, q, moved) {                        // when a query moves
     say(here, there, moved);
@@ -115,5 +122,5 @@ const beside = (() => {
       cross(canvas, one.x.T, one.t, one.t);
     }
   }
-  return { fill, find, sameText, show, follow, partners };
+  return { fill, find, sameText, show, lack, follow, partners };
 })();

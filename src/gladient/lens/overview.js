@@ -6,8 +6,8 @@ const overview = (() => {
   const WORTH = {
     fixed: "worth of the gate over a fixed decay", no_gate: "worth of the gate over none", no_erase: "worth of erasing", ablated: "worth of the head", alone: "worth of the gate, all others fixed",
   };
-  const rise = ([mean, error]) => `${number(mean)} ± ${number(error)} nats per token`;
-  const errors = pair => !pair || unknown(pair[0]) ? null : pair[0] === 0 ? 0 : pair[0] / pair[1];
+  const pair = ([mean, error]) => `${number(mean)} ± ${number(error)}`, rise = both => `${pair(both)} nats per token`;
+  const errors = both => !both || unknown(both[0]) ? null : both[0] === 0 ? 0 : both[0] / both[1];
 
   // What can be asked: a value of a head's summary, how it is written, and whether small ones stay blank
   function measures(model) {
@@ -27,6 +27,12 @@ const overview = (() => {
     if (!unknown(s.moved)) lines.push(`the change moves its output by ${percent(s.moved, 1)}`);
     for (const n in s.worth ?? {}) if (WORTH[n] && s.worth[n]) lines.push(`${WORTH[n]}: ${rise(s.worth[n])}`);
     return lines.join("\n");
+  }
+
+  function columns(model) {                                       // the same in words, for the table of heads
+    const of = { mean: s => number(s.corpus?.[0]), spread: s => number(s.corpus?.[1]), moved: s => percent(s.moved, 1) };
+    const title = { mean: `over ${model.texts} texts`, spread: "spread", moved: "output moved" };
+    return measures(model).slice(1).map(m => ({ title: title[m.name] ?? WORTH[m.name], of: of[m.name] ?? (s => s.worth?.[m.name] ? pair(s.worth[m.name]) : "–") }));
   }
 
   function row(l, layer, measure, chosen) {
@@ -76,5 +82,5 @@ const overview = (() => {
     const head = Math.max(0, Math.min(model.layers[layer].heads.length - 1, Math.max(0, chosen.head) + by[1]));
     if (layer !== chosen.layer || head !== chosen.head) choose({ layer, head });
   }
-  return { show, measures, told };
+  return { show, columns };
 })();

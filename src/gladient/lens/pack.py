@@ -55,10 +55,11 @@ class PageLayer:
         """How many different keys its heads have."""
         return len(set(self.rows["k"].of or ()))
 
-    def some(self, most: int) -> "PageLayer":
-        """The same for at most so many heads, spread evenly from the shortest memory to the longest."""
+    def some(self, heads: int | Sequence[int]) -> "PageLayer":
+        """The same for at most so many heads, spread from the shortest memory to the longest; or for these."""
         lengths = torch.tensor([head["memory_length"] for head in self.facts["summary"]])
-        places = _spread(lengths, most)
+        kept = self.facts["heads"]
+        places = _spread(lengths, heads) if isinstance(heads, int) else [kept.index(head) for head in heads]
         chosen = {name: [self.facts[name][place] for place in places] for name in ("heads", "summary")}
         return replace(
             self,

@@ -151,6 +151,7 @@
     const more = [
       ...(l.pairs ? [{ title: "turn", of: s => percent(s.turn, 1) }, { title: "reversed", of: s => percent(s.negative, 1) }] : []),
       ...(l.apart ? [{ title: "erasing: read", of: s => number(s.erase_query) }, { title: "erased along", of: s => number(s.erase_key) }] : []),
+      ...overview.columns(model()),
     ];
     $("heads").innerHTML = `<thead><tr><th>head</th><th>memory length</th><th>half-life</th><th>last ${l.last}</th><th>entropy</th><th>mass</th>${more.map(column => `<th>${column.title}</th>`).join("")}<th class="text">closes most at</th></tr></thead><tbody>` +
       l.summary.map((s, h) => `<tr class="${h === state.head ? "chosen" : ""}"><td><button type="button" data-h="${h}" aria-label="Choose head ${l.heads[h]}">${l.heads[h]}</button></td><td>${number(s.memory_length)}</td><td>${number(s.half_life)}</td>
@@ -204,7 +205,11 @@
     drawHeader(); drawMaps(); drawMemory(); drawTables();
     overview.show(model(), state, choose);
     move(state.t, null);
-    beside.show(here(), there, state.quantity, moved, t => move(t, null), moveBeside);
+    showBeside();
+  }
+  function showBeside() {
+    if (there) beside.show(here(), there, state.quantity, moved, t => move(t, null), moveBeside);
+    else beside.lack(lens.models[state.beside]);
   }
   function fillAll(l) {
     fill($("model"), lens.models.map((m, i) => [i, titled(m)]), state.model);
@@ -252,7 +257,7 @@
   $("controls").onsubmit = event => event.preventDefault();
   for (const name of ["model", "layer", "head", "beside"]) $(name).onchange = event => choose({ [name]: +event.target.value });
   $("position").oninput = event => move(+event.target.value, null);
-  $("quantity").onchange = event => { state.quantity = event.target.value; drawStrip(); beside.show(here(), there, state.quantity, moved, t => move(t, null), moveBeside); };
+  $("quantity").onchange = event => { state.quantity = event.target.value; drawStrip(); showBeside(); };
   $("scale").onchange = drawAll;
   document.onkeydown = event => {                                 // without a click first: wherever keys do nothing else
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key], target = event.target;

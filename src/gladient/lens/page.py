@@ -113,11 +113,10 @@ def pack(views: Sequence[ModelView], *, heads: int = 32) -> list[dict[str, Any]]
     Raises:
         ValueError: if there is nothing to show, or records and tokens do not go together.
     """
-    names = [view.name for view in views]
-    kept = [_keep_all(view, heads, outputs=names.count(view.name) > 1) for view in views]
+    kept = _keep_all(views, heads)
     others = len(render([])) + sum(_other_bytes(view) for view in views)
     while not (found := _choose_steps(kept, others)) and any(_is_wide(layer) for layers in kept for layer in layers):
-        kept = [[_halved(layer) for layer in layers] for layers in kept]
+        kept = _halve(views, kept)
     fine, rest = found or _STEPS[-1]
     bases = [_base(views, place) for place in range(len(views))]
     return [
@@ -138,17 +137,49 @@ def render(packed: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _keep_all(view: ModelView, heads: int, outputs: bool) -> list[PageLayer]:
+def _keep_all(views: Sequence[ModelView], heads: int) -> list[list[PageLayer]]:
+    """Of views of one model the same heads, and their outputs, to compare them."""
+    names, same = [view.name for view in views], dict[tuple[str, int], list[int]]()
+    kept = []
+    for view in views:
+        _check(view)
+        layers = []
+        for record in view.records:
+            if isinstance(record, PageLayer):
+                layer = record
+            else:
+                chosen = same.get((view.name, record.layer), heads)
+                layer = keep(record, heads=chosen, outputs=names.count(view.name) > 1)
+            same.setdefault((view.name, layer.facts["layer"]), layer.facts["heads"])
+            layers.append(layer)
+        kept.append(layers)
+    return kept
+
+
+def _check(view: ModelView) -> None:
     if not view.records:
         raise ValueError(f"{view.name} has no records; run the model inside `with lens.capture(model)`")
-    layers = []
     for record in view.records:
         tokens = record.tokens if isinstance(record, PageLayer) else record.shape[3]
         if tokens != len(view.tokens):
             module = record.facts["module"] if isinstance(record, PageLayer) else record.module
             raise ValueError(f"{module} has {tokens} tokens but {len(view.tokens)} were named; give one name per token")
-        layers.append(record if isinstance(record, PageLayer) else keep(record, heads=heads, outputs=outputs))
-    return layers
+
+
+def _halve(views: Sequence[ModelView], kept: Sequence[Sequence[PageLayer]]) -> list[list[PageLayer]]:
+    """Half of the heads, the same ones in all views of a model that have them."""
+    same: dict[tuple[str, int], list[int]] = {}
+
+    def halved(name: str, layer: PageLayer) -> PageLayer:
+        if not _is_wide(layer):
+            return layer
+        known = layer.facts["heads"]
+        chosen = [head for head in same.get((name, layer.facts["layer"]), []) if head in known]
+        found = layer.some(chosen or max(_FEWEST, len(known) // 2))
+        same.setdefault((name, layer.facts["layer"]), found.facts["heads"])
+        return found
+
+    return [[halved(view.name, layer) for layer in layers] for view, layers in zip(views, kept, strict=True)]
 
 
 def _opens(layers: Sequence[PageLayer]) -> int:
@@ -171,10 +202,6 @@ def _is_fine(layers: Sequence[PageLayer], place: int) -> bool:
 def _is_wide(layer: PageLayer) -> bool:
     """Whether fewer heads would make it smaller: they have keys of their own."""
     return layer.different > _FEWEST
-
-
-def _halved(layer: PageLayer) -> PageLayer:
-    return layer.some(max(_FEWEST, len(layer.facts["heads"]) // 2)) if _is_wide(layer) else layer
 
 
 def _choose_steps(kept: Sequence[Sequence[PageLayer]], others: int) -> tuple[int, int] | None:
