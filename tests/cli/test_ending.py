@@ -194,7 +194,7 @@ def test_help_fits_a_screen(name, capsys, monkeypatch):
     assert main(["help", *filter(None, [name])]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
-    assert len(lines) <= {"certify": 24, "explore": 24, "lens": 24, "data": 60}.get(name, 45)
+    assert len(lines) <= {"certify": 24, "explore": 24, "data": 60}.get(name, 45)
     assert not re.search(r"\{None\}|default: (None|False|\))", " ".join(lines))
     if name:
         assert main([name, "--help"]) == 0

@@ -5,12 +5,15 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from gladient import lens
 from gladient.cli import main
 from gladient.experiments.demo import models as demo
 from gladient.experiments.demo.models import DEMO
+from gladient.lens import HeadWorth, Rise, Worth
 
 transformers = pytest.importorskip("transformers")
 hub = pytest.importorskip("huggingface_hub")
@@ -110,6 +113,49 @@ def test_a_layer_with_nan_is_named_with_its_reason(
     assert "NaN or infinite: q, k, v, output" in proofs[2]["reason"]
 
 
+def test_what_is_known_of_heads_besides(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
+    """A change, a second text, other texts and a table of worth, as Python has them."""
+    text, corpus, table = "gates weigh tokens . gates", tmp_path / "corpus.txt", tmp_path / "worth.csv"
+    words = "tokens weigh gates . tokens gates weigh gates weigh . . gates weigh"
+    corpus.write_text(words, "utf-8")
+    half, whole = Rise(0.5, 0.25), Rise(1.0, 0.0)
+    all_heads = HeadWorth(None, None, half, half, None, whole, None)
+    head = HeadWorth(1, 3, Rise(0.25, 0.125), half, None, whole, Rise(-1.0, 1.0))
+    Worth(1.0, 2, all_heads, (head,), {}).to_pandas().to_csv(table, index=False)
+    options = ["--change", "knock_out=1", "--at", "1.3", "--beside", "weigh .", "--corpus", str(corpus)]
+    assert main(["lens", str(folder), "--text", text, *options, "--worth", str(table), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    plain, changed, beside = found.values()
+    assert list(found) == [f"{folder.name}{label}" for label in ("", ", knock_out=1 at 1.3", ", “weigh .”")]
+    assert beside["tokens"] == 2
+    model = transformers.Mamba2ForCausalLM.from_pretrained(folder)
+    numbers = {"gates": 1, "weigh": 2, "tokens": 3, ".": 4}
+    ids = [torch.tensor([numbers[word] for word in each.split()]) for each in (text, words)]
+    lengths = lens.memory_lengths(model, ids[1][:10].split(5))
+    with torch.no_grad(), lens.capture(model) as before:
+        model(ids[0][None])
+    with torch.no_grad(), lens.intervene(model, lens.knock_out(1), layers=1, heads=3), lens.capture(model) as after:
+        model(ids[0][None])
+    for layer, (one, other) in enumerate(zip(before.records, after.records, strict=True)):
+        for place in range(4):
+            said, then = plain["layers"][layer]["heads"][place], changed["layers"][layer]["heads"][place]
+            assert said["corpus"] == pytest.approx(
+                [lengths.mean(layer)[place].item(), lengths.spread(layer)[place].item()]
+            )
+            was, now = (record.output(place).numpy().ravel() for record in (one, other))
+            assert then["moved"] == pytest.approx(np.linalg.norm(now - was) / np.linalg.norm(was), rel=1e-4, abs=1e-7)
+            assert ("worth" in said) == ((layer, place) == (1, 3))
+    assert plain["layers"][1]["heads"][3]["worth"] == {
+        "no_gate": [0.25, 0.125],
+        "fixed": [0.5, 0.25],
+        "ablated": [1.0, 0.0],
+        "alone": [-1.0, 1.0],
+    }
+    table.write_text(table.read_text("utf-8").replace("\n1.0,", "\n7.0,"), "utf-8")
+    assert main(["lens", str(folder), "--text", text, "--worth", str(table), "--json"]) == 2
+    assert "worth.csv has layer 7, which " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -121,6 +167,21 @@ def test_a_layer_with_nan_is_named_with_its_reason(
         (["demo", "--text", STORY, "--layers", "7"], "layer 7 is not a gated layer"),
         (["demo", "--text", STORY, "--heads", "0"], "at least 1"),
         (["demo", "--text", STORY, "--out", "absent/lens.html"], "absent is not a folder"),
+        (["demo", "--text", STORY, "--inputs", "x.npz"], "both --text and --inputs are given"),
+        (["demo", "--inputs", "x.npz"], "leave demo, --beside and --corpus out"),
+        (["demo", "--beside", " "], "the text is empty"),
+        (["demo", "--change", "scale_gate=2"], "there is no change 'scale_gate'; did you mean scale_gates?"),
+        (["demo", "--change", "ablate=2"], "ablate takes nothing; type ablate"),
+        (["demo", "--change", "keep_window"], "keep_window takes a value; type keep_window=VALUE"),
+        (["demo", "--change", "keep_window=0"], "--change keep_window=0: the window has a width of 0"),
+        (["demo", "--change", "ablate", "--at", "1.x"], "--at is '1.x'; it is a layer, 3, or one of its heads, 3.1"),
+        (["demo", "--at", "1"], "--at says where a change is made, and there is none"),
+        (["demo", "--text", STORY, "--change", "knock_out=99"], "there is no token 99"),
+        (["demo", "--text", STORY, "--corpus", "CORPUS"], "has 4 tokens; at least two texts as long as the one shown"),
+        (
+            ["demo", "--text", STORY, "--worth", "CORPUS"],
+            "has no column layer; give what gladient worth --out FILE.csv",
+        ),
         (["FOLDER"], "no text is given"),
         (["FOLDER", "--text", ""], "the text is empty"),
         (["./absent", "--text", "a"], "./absent is not a folder; give a local folder"),
@@ -136,7 +197,8 @@ def test_bad_input(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    names = {"FOLDER": str(folder), "PAGE": str(tmp_path)}
+    (folder / "corpus.txt").write_text("Ada has the key", "utf-8")
+    names = {"FOLDER": str(folder), "PAGE": str(tmp_path), "CORPUS": str(folder / "corpus.txt")}
     assert main(["lens", *[names.get(word, word) for word in arguments]]) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from gladient import lens
 from gladient.cli import main
 from gladient.experiments.demo import models as demo
 from gladient.lens import bounds
@@ -260,3 +262,44 @@ def test_a_cache_that_cannot_be_written(
     assert main(["lens", "demo", "--json"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert "lens-demo, which cannot be written (Not a directory); set XDG_CACHE_HOME to a folder that can" in error
+
+
+def test_a_model_without_words_to_say_reads_a_text(save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save(transformers.Mamba2Model(mamba2(vocab_size=8, num_hidden_layers=2).config))
+    assert look(path) == 0
+    (found,) = json.loads(capsys.readouterr().out).values()
+    assert found["tokens"] == 4
+    assert [layer["layer"] for layer in found["layers"]] == [0, 1]
+
+
+def test_inputs_by_their_names(save: Save, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """In place of a text: what a model's own embeddings give of it."""
+    path, file = save(mamba2(vocab_size=8, num_hidden_layers=2), tokenizer=False), tmp_path / "inputs.npz"
+    model = transformers.Mamba2ForCausalLM.from_pretrained(path)
+    ids = torch.tensor([[1, 2, 3, 1, 2]])
+    np.savez(file, inputs_embeds=model.get_input_embeddings()(ids).detach().double().numpy())
+    options = ["--json", "--change", "ablate", "--at", "1"]
+    assert main(["lens", str(path), "--inputs", str(file), *options]) == 0
+    before, after = json.loads(capsys.readouterr().out).values()
+    with torch.no_grad(), lens.capture(model) as trace:
+        model(ids)
+    assert before["tokens"] == 5
+    for layer, changed, record in zip(before["layers"], after["layers"], trace.records, strict=True):
+        lengths = [head["memory_length"] for head in layer["heads"]]
+        assert lengths == pytest.approx(record.summary().memory_length.tolist())
+        assert [head["moved"] > 0 for head in changed["heads"]] == [record.layer == 1] * 4
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"pixels": np.zeros((1, 4))}, "model takes no pixels; give its inputs with --inputs FILE.npz, arrays by"),
+        ({"input_ids": np.array([{}])}, "holds no arrays of numbers by their names; write it with numpy.savez"),
+        ({"input_ids": np.ones((1, 3000), "i8")}, "the text has 3,000 tokens, more than 2,048"),
+    ],
+)
+def test_bad_inputs(arrays: dict[str, Any], message: str, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save(mamba2(vocab_size=8, num_hidden_layers=1))
+    np.savez(path / "inputs.npz", **arrays)
+    assert main(["lens", str(path), "--inputs", str(path / "inputs.npz"), "--json"]) == 2
+    assert message in capsys.readouterr().err

@@ -3,9 +3,11 @@
 Trains the models of `gladient lens demo` if that was not done yet, about a minute and a half.
 """
 
+import random
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,7 +17,7 @@ from torch.nn import functional
 from browser import open_page
 from gladient import lens
 from gladient.experiments.demo.models import load_demo
-from gladient.experiments.demo.story import encode, split_words, with_spaces
+from gladient.experiments.demo.story import encode, split_words, story, with_spaces
 from gladient.lens import page
 from gladient.lens.load import look
 
@@ -55,16 +57,34 @@ def hybrid() -> list[page.ModelView]:
     return [page.ModelView("hybrid", with_spaces(STORY), [bent, *others], facts, None, trace.ungated)]
 
 
-# Name of the picture: the page, its size, dark, where it is scrolled to.
+def changed() -> list[page.ModelView]:
+    """The demo's GLA as it is, without gates, and what these are worth."""
+    gla = load_demo()[0]
+    see = partial(look, gla, None, max_bytes=2**31, outputs=True)
+    draw = random.Random(0)
+    texts = [encode([story(64, draw)])[0] for _ in range(40)]
+    found = lens.worth(gla.module, texts[:32], calibrate=texts[32:])
+    print(found)
+    first = see()
+    lengths = lens.memory_lengths(gla.module, texts)
+    after = see(change=lens.fix_gates(0.0), label="fix_gates=0", like=first)
+    return [replace(first, worth=[found.together, *found.heads], lengths=lengths), after]
+
+
+# Name of the picture: the page, its size, dark, what is done on it, where it is scrolled to.
+BESIDE = "document.getElementById('beside-card').offsetTop - 130"
+PICK = "(([id, value]) => { const s = document.getElementById(id); s.value = value; s.onchange({ target: s }) })"
 PAGES = {
-    "lens": (demo, (1280, 1160), False, "0"),
-    "lens-delta": (delta, (1280, 900), False, "0"),
-    "lens-proof": (hybrid, (1280, 760), True, "document.body.scrollHeight"),
+    "lens": (demo, (1280, 1200), False, "0", "0"),
+    "lens-heads": (changed, (1000, 500), False, f"{PICK}(['measure', 'fixed'])", "0"),
+    "lens-beside": (changed, (1280, 1060), False, f"{PICK}(['quantity', 'gates'])", BESIDE),
+    "lens-delta": (delta, (1280, 1060), False, "0", "0"),
+    "lens-proof": (hybrid, (1280, 760), True, "0", "document.body.scrollHeight"),
 }
 
 
 def main(folder: Path, names: list[str]) -> None:
-    for name, (make, (width, height), dark, top) in PAGES.items():
+    for name, (make, (width, height), dark, act, top) in PAGES.items():
         if names and name not in names:
             continue
         with tempfile.TemporaryDirectory() as made:
@@ -73,6 +93,7 @@ def main(folder: Path, names: list[str]) -> None:
             with open_page(path, width=width, height=height, dark=dark) as opened:
                 ready = "document.body.dataset.ready ? done() : setTimeout(look, 20)"
                 opened.run(f"new Promise(done => {{ const look = () => {ready}; look() }})")
+                opened.run(act)
                 opened.run(f"window.scrollTo(0, {top})")
                 opened.screenshot(folder / f"{name}.png")
                 print(folder / f"{name}.png", *opened.errors)

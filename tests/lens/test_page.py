@@ -1,11 +1,9 @@
 """The page: what it holds is the records', what the browser makes of it are their weights; nothing from outside."""
 
-import base64
 import csv
 import io
 import json
 import re
-import zlib
 from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
@@ -15,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from on_page import CENTRES, choose_on, needs_browser, number, point, records_of, select, wait_for
 from recurrences import make
 from tiny import MODELS
 
-from browser import CHROMIUM, Page, open_page
+from browser import open_page
 from gladient import lens
 from gladient.lens import page
 from gladient.lens.encode import SHUT
@@ -26,7 +25,6 @@ from gladient.lens.encode import SHUT
 # One of each kind of recurrence: shared scalar gates, key gates with a rate, a normaliser read before the write,
 # an input gate, fixed gates of 0, and the delta rule with scalar and with key gates.
 KINDS = ["mamba2", "mamba", "rwkv4", "xlstm", "recurrentgemma", "gladient", "qwen3-next", "kimi-linear"]
-needs_browser = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium")
 
 
 def view(name: str, tokens: int = 24) -> page.ModelView:
@@ -37,27 +35,6 @@ def view(name: str, tokens: int = 24) -> page.ModelView:
         model(input_ids=ids)
     words = [f" <w&{i}>" for i in ids[0].tolist()]
     return page.ModelView(name, words, trace.records, "a fact", None, trace.ungated, [[(word, 0.5)] for word in words])
-
-
-def records_of(shown: page.ModelView) -> list[lens.Record]:
-    return [record for record in shown.records if isinstance(record, lens.Record)]
-
-
-def planes(text: str, dtype: str) -> np.ndarray:
-    """Deflated numbers whose bytes of equal weight lie together."""
-    raw, size = zlib.decompress(base64.b64decode(text)), np.dtype(dtype).itemsize
-    return np.frombuffer(np.frombuffer(raw, "u1").reshape(size, -1).T.tobytes(), dtype).astype(float)
-
-
-def number(packed: dict[str, Any], head: int, heads: int) -> np.ndarray:
-    """A head's operand, decoded by NumPy."""
-    if "f32" in packed:
-        values = planes(packed["f32"], "<f4")
-    else:
-        scales = planes(packed["scales"], "<f4")
-        values = planes(packed["integers"], f"<i{packed['bytes']}").reshape(len(scales), -1) * scales[:, None]
-    parts = max(packed["of"]) + 1 if "of" in packed else heads
-    return values.reshape(parts, -1)[packed["of"][head] if "of" in packed else head]
 
 
 class Reader(HTMLParser):
@@ -225,20 +202,6 @@ def compare(record: lens.Record, head: int, found: dict[str, np.ndarray]) -> Non
         np.testing.assert_allclose(found["erased"], found["product"] - found["kept"], rtol=0, atol=1e-6)
     else:
         np.testing.assert_allclose(found["similarity"], record.similarity(head)[0, 0], rtol=0, atol=1e-3 * most)
-
-
-def wait_for(opened: Page, ready: str) -> None:
-    """Until the page has drawn what it was asked for that many times."""
-    script = f"new Promise(done => {{ const look = () => document.body.dataset.ready === '{ready}' ? done() : "
-    opened.run(script + "setTimeout(look, 5); look() })")
-
-
-def choose_on(opened: Page, name: str, value: int) -> None:
-    event = "input" if name == "position" else "change"
-    change = f"s => {{ s.value = {value}; s.dispatchEvent(new Event('{event}')) }}"
-    before = int(opened.run("document.body.dataset.ready"))
-    opened.run(f"({change})(document.getElementById('{name}'))")
-    wait_for(opened, str(before + (name in ("model", "layer", "head"))))
 
 
 PIXELS = """(id => {
@@ -434,21 +397,6 @@ def test_whatever_is_pointed_at_answers(name: str, shown: tuple[list[page.ModelV
         opened.run("document.querySelectorAll('#heads button, #proof button, #memory .head').forEach(b => b.onclick())")
         opened.run("new Promise(done => setTimeout(done, 50))")
         assert opened.errors == []
-
-
-def select(opened: Page, name: str, value: str) -> None:
-    change = f"s => {{ s.value = '{value}'; s.dispatchEvent(new Event('change')) }}"
-    opened.run(f"({change})(document.getElementById('{name}'))")
-
-
-CENTRES = """(place => [...document.querySelectorAll(place)].map(e => {
-  e.scrollIntoView({ block: "center" });
-  const r = e.getClientRects()[0];
-  return [r.x + r.width / 2, r.y + r.height / 2] }).slice(-1))"""
-
-
-def point(opened: Page, kind: str, at: list[float]) -> None:
-    opened.call("Input.dispatchMouseEvent", type=kind, x=at[0], y=at[1])
 
 
 @needs_browser

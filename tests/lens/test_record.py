@@ -2,6 +2,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from recurrences import DELTA, make, truth
@@ -194,3 +195,16 @@ def test_a_record_is_one_step_of_weighted_descent(kind: str, gates: str) -> None
 
 def _close(found: Tensor, wanted: Tensor) -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["plain", "delta"])
+def test_a_table_has_a_row_for_each_pair(kind: str) -> None:
+    x = make(T=6, kind=kind, turns="adjacent" if kind == "plain" else "none")
+    record = record_of(x)
+    table = record.to_pandas(heads=[2, 0], queries=[1, 5])
+    assert len(table) == len(x.q) * 2 * (2 + 6)
+    names = {"gate_weights", "implicit_attention", *(("similarity", "signed_weights") if kind == "plain" else ())}
+    assert set(table) == {"batch", "head", "query", "token"} | names
+    places = table[["batch", "head", "query", "token"]].to_numpy().T
+    for name in names:
+        np.testing.assert_allclose(table[name], getattr(record, name)().numpy()[tuple(places)], rtol=1e-12)

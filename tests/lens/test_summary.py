@@ -107,3 +107,11 @@ def test_several_ranks_are_one_step() -> None:
     found = Record("mixer", 0, "by hand", 0, x).summary(queries=11)
     assert found.half_life.tolist() == [3.0] * 3
     assert found.memory_length.tolist() == pytest.approx([1.5] * 3)
+
+
+def test_a_table_has_a_row_for_each_head() -> None:
+    found = Record("mixer", 0, "by hand", 0, make(kind="delta")).summary([2, 0])
+    table = found.to_pandas()
+    assert table["head"].tolist() == [0, 1]
+    assert table["memory_length"].tolist() == found.memory_length.tolist()
+    assert set(table) == {"head", *vars(found)} - {"gate"}

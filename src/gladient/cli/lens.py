@@ -3,21 +3,26 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from gladient._text import json_text, printable
-from gladient.cli.numbers import Whole, Wholes, html_file
+from gladient.cli.changes import read_at, read_change, read_inputs
+from gladient.cli.numbers import AnyFile, Whole, Wholes, html_file
 
 if TYPE_CHECKING:
+    from gladient.lens import Change, MemoryLengths
     from gladient.lens.load import Loaded
     from gladient.lens.page import ModelView
 
 __all__ = ["Lens"]
 
+_TEXTS = 64  # of a corpus: the mean over them is off by an eighth of the spread
+_LETTERS = 32  # of a token, that a corpus is cut to before it is read: few are as long
 _MAX_BYTES = 2**31  # for the record of a layer, and for one request for weights
 Report = Callable[[str, int, int], None]  # of a task's name, what is done of it, and all of it
 
@@ -26,7 +31,7 @@ Report = Callable[[str, int, int], None]  # of a task's name, what is done of it
 class Lens:
     """Token weights that a model's gates induce: one stand-alone page, each layer proved by reconstruction.
 
-    Example: gladient lens demo --out lens.html
+    Example: gladient lens demo --change scale_gates=2 --out lens.html
 
     The page computes weights in the browser from what the layers computed; it needs no network. Exit code 1: a layer
     was not rebuilt within its tolerance.
@@ -37,9 +42,22 @@ class Lens:
     once."""
     text: str | None = None
     """What the model reads; demo has a text of its own."""
-    file: Path | None = None
+    file: AnyFile = None
     """A UTF-8 file with the text instead."""
-    out: Path | None = None
+    inputs: AnyFile = None
+    """What the model is given instead of a text: arrays of an .npz file, by the names that its forward takes."""
+    beside: str | None = None
+    """A second text, to be shown beside the first."""
+    change: str | None = None
+    """Show the model changed, beside itself: scale_gates=2, fix_gates=-0.1 (log gates), scale_erase=0, keep_window=8,
+    knock_out=3,5 (tokens), drop_tokens=3, ablate."""
+    at: str | None = None
+    """Where it is changed: a layer, 3, or one of its heads, 3.1; left out: everywhere."""
+    corpus: AnyFile = None
+    """A UTF-8 file of other texts: how far memory lengths differ over them, each as long as the text, at most 64."""
+    worth: AnyFile = None
+    """What gates are worth: the table that gladient worth --out FILE.csv wrote."""
+    out: AnyFile = None
     """The page to write; left out: lens.html, none with --json."""
     layers: Wholes = ()
     """Numbers of the layers to show; left out: all."""
@@ -53,13 +71,16 @@ class Lens:
     def run(self) -> int:
         """Write the page, print the summaries; 1 if a layer was not rebuilt."""
         out = html_file(self.out, None if self.json else "lens.html")
-        text = self._text()
+        self._check()
+        text, corpus = self._text(), _read(self.corpus)
+        change, at = None if self.change is None else read_change(self.change), read_at(self.at)
         if self.model != "demo":
             from gladient.lens.names import find_folder
 
             find_folder(self.model)  # a mistyped path is refused before anything large is imported
         with _progress() as report:
-            views = [self._look(loaded, text, report) for loaded in _models(self.model, report)]
+            loaded = _models(self.model, report, reads_text=self.inputs is None)
+            views = [view for each in loaded for view in self._views(each, text, corpus, (change, at), report)]
         from gladient.lens.page import pack, write_packed
 
         packed = pack(views)
@@ -69,36 +90,90 @@ class Lens:
         print(json_text(_summaries(packed)) if self.json else "\n".join(map(_line, packed)))
         return 0 if all(layer["reconstruction"]["passed"] for model in packed for layer in model["layers"]) else 1
 
-    def _text(self) -> str | None:
+    def _check(self) -> None:
         if self.heads < 1 or self.max_tokens < 1:
             raise ValueError(f"--heads is {self.heads}, --max-tokens {self.max_tokens}; each must be at least 1")
-        if self.text is not None and self.file is not None:
-            raise ValueError("both --text and --file are given; the text comes from one of them")
-        if self.text is None and self.file is None and self.model != "demo":
-            raise ValueError('no text is given; add --text "…" or --file PATH')
-        try:
-            text = self.text if self.file is None else self.file.read_text("utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{self.file} is not UTF-8 text ({error.reason} at byte {error.start})") from None
-        if text is not None and not text.strip():
+        given = [name for name in ("text", "file", "inputs") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"both --{given[0]} and --{given[1]} are given; what is read comes from one of them")
+        if not given and self.model != "demo":
+            raise ValueError('no text is given; add --text "…", --file PATH, or --inputs FILE.npz')
+        if self.inputs is not None and (self.model == "demo" or self.beside is not None or self.corpus is not None):
+            raise ValueError("--inputs are of one call of a model; leave demo, --beside and --corpus out")
+        if self.at is not None and self.change is None:
+            raise ValueError("--at says where a change is made, and there is none; add --change NAME=VALUE")
+
+    def _text(self) -> str | None:
+        text = self.text if self.file is None else _read(self.file)
+        if any(each is not None and not each.strip() for each in (text, self.beside)):
             raise ValueError("the text is empty; give at least one word")
         return text
 
-    def _look(self, loaded: "Loaded", text: str | None, report: Report) -> "ModelView":
+    def _views(
+        self,
+        loaded: "Loaded",
+        text: str | None,
+        corpus: str | None,
+        change: "tuple[Change | None, tuple[int | None, int | None]]",
+        report: Report,
+    ) -> "Iterator[ModelView]":
         from gladient.lens.load import look
+        from gladient.lens.worth_table import read_worth
 
-        return look(
-            loaded,
-            text,
+        def see(label: str, text: str | None, **options: Any) -> "ModelView":
+            return look(
+                loaded,
+                text,
+                inputs=None if self.inputs is None else read_inputs(self.inputs),
+                layers=self.layers or None,
+                heads=self.heads,
+                max_tokens=self.max_tokens,
+                max_bytes=_MAX_BYTES,
+                on_layer=lambda done, of: report(
+                    ", ".join(filter(None, [f"layers of {loaded.name}", label])), done, of
+                ),
+                label=label,
+                **options,
+            )
+
+        first = see("", text, outputs=self.change is not None)
+        worth = () if self.worth is None else read_worth(self.worth, loaded)
+        lengths = None if corpus is None else self._lengths(loaded, corpus, len(first.tokens), report)
+        yield replace(first, worth=worth, lengths=lengths)
+        if self.change is not None:
+            label = self.change if self.at is None else f"{self.change} at {self.at}"
+            yield see(label, text, change=change[0], at=change[1], like=first, outputs=True)
+        if self.beside is not None:
+            yield see(f"“{shorten(self.beside, 24, placeholder='…')}”", self.beside, like=first)
+
+    def _lengths(self, loaded: "Loaded", corpus: str, tokens: int, report: Report) -> "MemoryLengths":
+        """Over the corpus, cut into texts of so many tokens."""
+        from gladient.lens import memory_lengths
+
+        ids, _ = loaded.encode(corpus[: _TEXTS * tokens * _LETTERS])
+        texts = list(ids[0].split(tokens))[: min(_TEXTS, ids.shape[1] // tokens)]
+        if len(texts) < 2:
+            raise ValueError(
+                f"{self.corpus} has {ids.shape[1]:,} tokens; at least two texts as long as the one shown take "
+                f"{2 * tokens:,}"
+            )
+        return memory_lengths(
+            loaded.module,
+            texts,
             layers=self.layers or None,
-            heads=self.heads,
-            max_tokens=self.max_tokens,
-            max_bytes=_MAX_BYTES,
-            on_layer=lambda done, of: report(f"layers of {loaded.name}", done, of),
+            on_text=lambda done, of: report(f"texts of {self.corpus}", done, of),
+            **loaded.options,
         )
 
 
-def _models(name: str, report: Report) -> "list[Loaded]":
+def _read(path: Path | None) -> str | None:
+    try:
+        return None if path is None else path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def _models(name: str, report: Report, *, reads_text: bool) -> "list[Loaded]":
     from gladient.lens.load import load_pretrained, require_transformers
 
     require_transformers()  # before anything is trained: the demo has a model of theirs too
@@ -107,7 +182,7 @@ def _models(name: str, report: Report) -> "list[Loaded]":
 
         return load_demo(on_step=lambda model, done, steps: report(f"training {model}", done, steps))
     report(f"loading {name}", 0, 1)
-    loaded = load_pretrained(name)
+    loaded = load_pretrained(name, reads_text=reads_text)
     report(f"loading {name}", 1, 1)
     return [loaded]
 
@@ -152,7 +227,16 @@ def _line(model: dict[str, Any]) -> str:
         kinds = sorted({layer["kind"] for layer in model["not_gated"]})
         others = ", ".join(str(layer["layer"]) for layer in model["not_gated"])
         parts.append(f"not gated: {'/'.join(kinds)} (layers {others})")
-    return printable(f"{model['name']}: {'; '.join([*parts, *filter(None, [model['facts']])])}")
+    moved = [head["moved"] for layer in layers for head in layer["summary"] if head.get("moved") is not None]
+    if moved:
+        parts.append(f"outputs of heads moved by {min(moved):,.2%} to {max(moved):,.2%}")
+    return printable(
+        f"{_titled(model['name'], model['label'])}: {'; '.join([*parts, *filter(None, [model['facts']])])}"
+    )
+
+
+def _titled(name: str, label: str) -> str:
+    return ", ".join(filter(None, [name, label]))
 
 
 def _distances(layers: list[dict[str, Any]]) -> str:
@@ -166,7 +250,7 @@ def _distances(layers: list[dict[str, Any]]) -> str:
 
 def _summaries(packed: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        model["name"]: {
+        _titled(model["name"], model["label"]): {
             "tokens": len(model["tokens"]),
             "facts": model["facts"],
             "not_gated": model["not_gated"],

@@ -2,6 +2,7 @@ from . import page, pictures
 from .adapter import Adapter, Emit
 from .answer import Answer
 from .capturing import SeamError, Trace, capture
+from .corpus import MemoryLengths, memory_lengths
 from .gate_changes import fix_gates, mix_gates, patch_gates, scale_gates
 from .gate_worth import HeadWorth, Rise, Worth, worth
 from .intervening import Change, intervene
@@ -41,6 +42,9 @@ __all__ = [
     "Worth",
     "HeadWorth",
     "Rise",
+    # over many texts
+    "memory_lengths",
+    "MemoryLengths",
     # one layer
     "record",
     "Record",

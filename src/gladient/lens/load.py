@@ -1,23 +1,28 @@
-"""A language model and its tokenizer, from a folder or a hub, and one reading of a text."""
+"""A model and its tokenizer, from a folder or a hub, and one reading of a text or of other inputs."""
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from textwrap import shorten
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gladient._optional import require
 from gladient.lens.bounds import BoundsError, in_child, in_memory
 from gladient.lens.capturing import capture
 from gladient.lens.folder import check_folder
+from gladient.lens.intervening import Change, intervene
 from gladient.lens.layers import gated_layers
 from gladient.lens.names import GIVE, find_folder, require_on_hub
 from gladient.lens.page import ModelView, PageLayer, keep
 from gladient.lens.records import Record
+from gladient.lens.recurrence import Selection
+from gladient.lens.words import Words
 
 __all__ = ["Loaded", "load_pretrained", "look", "quiet_transformers", "require_transformers"]
 
@@ -25,7 +30,6 @@ _SAVE = "put its files beside the model's, as tokenizer.save_pretrained(FOLDER) 
 _NEEDS = {"needed_for": "looking into a pretrained model", "install": "pip install 'gladient[lens]'"}
 
 _NEXT = 5  # predictions to show
-_MOST_TOKENS = 2**16  # whose text is asked for; more are refused by --max-tokens, or by memory
 _PER_BYTE = 8  # numbers that a byte of a file may hold at most, quantised
 
 
@@ -35,13 +39,13 @@ class Loaded:
 
     Attributes:
         name: the model's name.
-        module: takes `input_ids` [1, T].
+        module: takes `input_ids` [1, T], or inputs that are given by their names.
         encode: the text's tokens, [1, T], and each one as text.
         facts: one line about it.
         text: what it reads if nothing else is given.
         asked: where in the tokens a page is best opened, [1, T]; the last token if not given.
         options: what every call of the module is given besides.
-        words: the text of each of some tokens; without it a page has no predictions.
+        words: the text of each of some tokens, of a language model; without it a page has no predictions.
     """
 
     name: str
@@ -77,13 +81,14 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_pretrained(name: str) -> Loaded:
-    """A causal language model of transformers, in eval mode; code that lies beside a model is never run.
+def load_pretrained(name: str, *, reads_text: bool = True) -> Loaded:
+    """A model of transformers, in eval mode, of the class that it was saved as; code that lies beside it is never run.
 
     Its tokenizer, and the sizes of its config, are tried in a process of their own first: see `in_child`.
 
     Args:
         name: a local folder, or a name on the hub.
+        reads_text: whether it needs a tokenizer; without, it is given other inputs.
 
     Raises:
         ImportError: if transformers is absent.
@@ -96,56 +101,57 @@ def load_pretrained(name: str) -> Loaded:
     if folder is None:
         require_on_hub(name)
     where = "was not found, or the hub cannot be reached" if folder is None else "is broken or incomplete"
+    words = Words(name)
     with quiet_transformers(), in_memory(size or 0):
-        _try_config(name, where, size)
-        tokenizer = Words(name)
-        module, found = _load_model(transformers.AutoModelForCausalLM, name, where)
+        kind = getattr(transformers, _try_config(name, where, size))
+        if reads_text:
+            _try_words(words, name)
+        module, found = _load_model(kind, name, where)
     _check_weights(found, name)
-    rows = module.get_input_embeddings().weight.shape[0]
 
     def encode(text: str) -> tuple[Tensor, list[str]]:
-        ids, words = tokenizer.read(text)
+        if "input_ids" not in inspect.signature(module.forward).parameters:
+            raise ValueError(f"{name} ({kind.__name__}) reads no text; {_asks(module)}")
+        ids, shown = _ask(words, name, lambda: words.read(text))
+        rows = module.get_input_embeddings().weight.shape[0]
         wrong = next((place for place, token in enumerate(ids) if not 0 <= token < rows), None)
         if wrong is not None:
             raise ValueError(
-                f"the tokenizer of {name} gives {words[wrong]!r} the number {ids[wrong]}, but the model knows {rows} "
+                f"the tokenizer of {name} gives {shown[wrong]!r} the number {ids[wrong]}, but the model knows {rows} "
                 f"tokens: they do not belong together; {_SAVE}"
             )
-        return torch.tensor([ids], dtype=torch.long), words
+        return torch.tensor([ids], dtype=torch.long), shown
 
-    shown = name if folder is None else folder.name
-    return Loaded(shown, module.eval(), encode, options={"use_cache": False}, words=tokenizer.words)
+    taken = inspect.signature(module.forward).parameters.values()
+    speaks = reads_text and module.get_output_embeddings() is not None
+    cached = any(each.name == "use_cache" or each.kind is each.VAR_KEYWORD for each in taken)
+    return Loaded(
+        name if folder is None else folder.name,
+        module.eval(),
+        encode,
+        options={"use_cache": False} if cached else {},
+        words=words.words if speaks else None,
+    )
 
 
-class Words:
-    """A model's tokenizer, each question to which is answered in a process of its own."""
+def _asks(module: nn.Module) -> str:
+    """How its inputs are given."""
+    names = [
+        each.name for each in inspect.signature(module.forward).parameters.values() if each.kind is not each.VAR_KEYWORD
+    ]
+    return f"give its inputs with --inputs FILE.npz, arrays by their names ({', '.join(names)})"
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        if not self._ask(lambda tokenizer: set(tokenizer.get_vocab()) > set(tokenizer.all_special_tokens)):
-            raise ValueError(f"the model {name} has no tokenizer: its vocabulary is empty; {_SAVE}")
 
-    def read(self, text: str) -> tuple[list[int], list[str]]:
-        """The text's tokens, and each one as text."""
+def _try_words(words: Words, name: str) -> None:
+    if _ask(words, name, words.is_empty):
+        raise ValueError(f"the model {name} has no tokenizer: its vocabulary is empty; {_SAVE}")
 
-        def read(tokenizer: Any) -> Any:
-            ids = tokenizer(text)["input_ids"]
-            return ids, [tokenizer.decode([token]) for token in ids[:_MOST_TOKENS]]
 
-        ids, words = self._ask(read)
-        return ids, words + [""] * (len(ids) - len(words))
-
-    def words(self, ids: list[int]) -> list[str]:
-        """Each token as text."""
-        found: list[str] = self._ask(lambda tokenizer: [tokenizer.decode([token]) for token in ids])
-        return found
-
-    def _ask(self, question: Callable[[Any], Any]) -> Any:
-        kind = require_transformers().AutoTokenizer
-        try:
-            return in_child(lambda: question(kind.from_pretrained(self._name, trust_remote_code=False)))
-        except BoundsError as error:
-            raise _refusal(self._name, "has no tokenizer that can be read", str(error), _SAVE) from None
+def _ask(words: Words, name: str, question: Callable[[], Any]) -> Any:
+    try:
+        return question()
+    except BoundsError as error:
+        raise _refusal(name, "has no tokenizer that can be read", str(error), _SAVE) from None
 
 
 def _check_weights(found: dict[str, Any], name: str) -> None:
@@ -158,22 +164,24 @@ def _check_weights(found: dict[str, Any], name: str) -> None:
         )
 
 
-def _try_config(name: str, wrong: str, size: int | None) -> None:
-    """Refuses a config that describes no model, or far more than its files hold, before that much is made."""
+def _try_config(name: str, wrong: str, size: int | None) -> str:
+    """The name of its class; refuses a config that describes far more than its files hold before that much is made."""
     transformers = require_transformers()
     _ = transformers.PreTrainedModel, transformers.PreTrainedTokenizerFast  # imported once, before the children are
 
-    def count() -> int:
+    def count() -> tuple[int, str]:
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
         parts = [config, *(getattr(config, part, None) for part in getattr(config, "sub_configs", ()))]
         if any("/" in str(getattr(part, "_attn_implementation", "")) for part in parts):
             raise ValueError("trust_remote_code")  # attention from a repository is code, which would be fetched and run
+        kind = _kind(config)
         with torch.device("meta"):
-            module = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        return sum(parameter.numel() for parameter in module.parameters())
+            auto = kind is transformers.AutoModelForCausalLM
+            module = kind.from_config(config, trust_remote_code=False) if auto else kind._from_config(config)
+        return sum(parameter.numel() for parameter in module.parameters()), kind.__name__
 
     try:
-        numbers = in_child(count)
+        numbers, kind = in_child(count)
     except BoundsError as error:
         raise _refusal(name, wrong, str(error), GIVE) from None
     if size is not None and numbers > _PER_BYTE * size:
@@ -181,6 +189,16 @@ def _try_config(name: str, wrong: str, size: int | None) -> None:
             f"the config of {name} describes {numbers:.3g} numbers, its files hold {size:.3g} bytes: they do not "
             f"belong together; {GIVE}"
         )
+    found: str = kind
+    return found
+
+
+def _kind(config: Any) -> Any:
+    """The class that the weights were saved from, or that of language models."""
+    transformers = require_transformers()
+    named = getattr(transformers, (config.architectures or [""])[0], None)
+    known = isinstance(named, type) and issubclass(named, transformers.PreTrainedModel)
+    return named if known else transformers.AutoModelForCausalLM
 
 
 def _load_model(kind: Any, name: str, wrong: str) -> tuple[Any, dict[str, Any]]:
@@ -206,59 +224,111 @@ def look(
     loaded: Loaded,
     text: str | None,
     *,
+    inputs: Mapping[str, Tensor] | None = None,
     layers: Sequence[int] | None = None,
     heads: int = 32,
     max_tokens: int = 2048,
     max_bytes: int,
     on_layer: Callable[[int, int], None] = lambda done, of: None,
+    change: Change | None = None,
+    at: tuple[Selection, Selection] = (None, None),
+    label: str = "",
+    like: ModelView | None = None,
+    outputs: bool = False,
 ) -> ModelView:
     """One reading of a text, with the lens on: each layer is proved, and made small for the page, as soon as it ran.
 
     Args:
         loaded: the model.
         text: what it reads; its own text if None.
+        inputs: what the model is given instead of a text, by the names that it takes.
         layers: numbers of the layers to look at; all if None.
         heads: the most heads of a layer to keep.
         max_tokens: the longest text.
         max_bytes: the most memory that a record keeps, and that one request for weights takes.
         on_layer: told how many layers are done, and how many there are.
+        change: what layers compute instead, as in `intervene`.
+        at: the numbers of the layers that it changes, and their heads; all where None.
+        label: what tells the view from others of the model.
+        like: another view of the model, whose heads are kept.
+        outputs: keep outputs of heads, too, to compare them with those of another view.
 
     Raises:
         ValueError: if the text is empty or too long, the model has no gated layer, or a layer does not exist.
     """
     every = len(layers or gated_layers(loaded.module))
-    ids, tokens = loaded.encode(loaded.text or "" if text is None else text)
-    if not tokens:
-        raise ValueError("the text has no tokens; give at least one word")
-    if len(tokens) > max_tokens:
-        raise ValueError(
-            f"the text has {len(tokens):,} tokens, more than {max_tokens:,}: one head's weights would take "
-            f"{32 * len(tokens) ** 2 / 2**20:,.0f} MiB; shorten it, or raise --max-tokens"
-        )
+    tokens: list[str] = []
+    if inputs is None:
+        ids, tokens = loaded.encode(loaded.text or "" if text is None else text)
+        if not tokens:
+            raise ValueError("the text has no tokens; give at least one word")
+        inputs = {"input_ids": ids}
+    _check_length(len(tokens), max_tokens)
+    same = {} if like is None else {layer.facts["layer"]: layer.facts["heads"] for layer in _page_layers(like)}
     kept: list[PageLayer] = []
 
     def on_record(record: Record) -> None:
         if record.call == 0:
-            kept.append(keep(record, heads=heads))
+            _check_length(record.shape[3], max_tokens)
+            kept.append(keep(record, heads=same.get(record.layer, heads), outputs=outputs))
             on_layer(len(kept), every)
 
     options: dict[str, Any] = {"layers": layers, "max_bytes": max_bytes, "on_record": on_record}
-    with torch.no_grad(), quiet_transformers(), in_memory(0), capture(loaded.module, **options) as trace:
-        output = _run(loaded, ids)
-    places = [] if loaded.asked is None else loaded.asked(ids)[0].nonzero()[:, 0].tolist()
-    position = places[-1] if places else None
-    predictions = _predict(getattr(output, "logits", output), loaded.words)
-    return ModelView(loaded.name, tokens, kept, loaded.facts, position, trace.ungated, predictions)
+    changed = nullcontext() if change is None else intervene(loaded.module, change, layers=at[0], heads=at[1])
+    with torch.no_grad(), quiet_transformers(), in_memory(0), changed, capture(loaded.module, **options) as trace:
+        output = _run(loaded, inputs)
+    tokens = tokens or [f"{place} " for place in range(kept[0].tokens)]
+    logits = getattr(output, "logits", output)
+    return ModelView(
+        loaded.name,
+        tokens,
+        kept,
+        loaded.facts if change is None else "",  # they were found without it
+        _position(loaded, inputs),
+        trace.ungated,
+        _predict(logits, loaded.words),
+        label,
+        None if loaded.words is None else _losses(logits, inputs["input_ids"]),
+    )
 
 
-def _run(loaded: Loaded, ids: Tensor) -> Any:
+def _page_layers(view: ModelView) -> list[PageLayer]:
+    return [layer for layer in view.records if isinstance(layer, PageLayer)]
+
+
+def _position(loaded: Loaded, inputs: Mapping[str, Tensor]) -> int | None:
+    places = [] if loaded.asked is None else loaded.asked(inputs["input_ids"])[0].nonzero()[:, 0].tolist()
+    return places[-1] if places else None
+
+
+def _check_length(tokens: int, most: int) -> None:
+    if tokens > most:
+        raise ValueError(
+            f"the text has {tokens:,} tokens, more than {most:,}: one head's weights would take "
+            f"{32 * tokens**2 / 2**20:,.0f} MiB; shorten it, or raise --max-tokens"
+        )
+
+
+def _run(loaded: Loaded, inputs: Mapping[str, Tensor]) -> Any:
+    taken = inspect.signature(loaded.module.forward).parameters
+    if wrong := [name for name in inputs if name not in taken]:
+        raise ValueError(f"{loaded.name} takes no {wrong[0]}; {_asks(loaded.module)}")
+    dtype = next(loaded.module.parameters()).dtype
+    given = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
     try:
-        return loaded.module(input_ids=ids, **loaded.options)
+        return loaded.module(**given, **loaded.options)
     except (ValueError, RuntimeError, MemoryError):
         raise  # said as they are
     except Exception as error:  # whatever a model raises whose config says what cannot be
         reason = f"{type(error).__name__}: {shorten(str(error), 200, placeholder=' …')}"
         raise ValueError(f"the model {loaded.name} failed while it read the text ({reason}); {GIVE}") from None
+
+
+def _losses(logits: Any, ids: Tensor) -> list[float] | None:
+    """The loss of a language model at each token's successor; None without logits."""
+    if not isinstance(logits, Tensor) or logits.ndim != 3:
+        return None
+    return functional.cross_entropy(logits[0, :-1].float(), ids[0, 1:], reduction="none").tolist()
 
 
 def _predict(logits: Any, words: Callable[[list[int]], list[str]] | None) -> list[list[tuple[str, float]]] | None:

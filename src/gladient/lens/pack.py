@@ -1,6 +1,7 @@
 """Records as the operands that a page computes weights from: linear in the tokens, in few bytes each."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,15 +11,15 @@ from torch import Tensor
 
 from gladient._text import json_text
 from gladient.lens import weights
+from gladient.lens.corpus import spread_queries
 from gladient.lens.encode import FINE, Logs, Rows, encode_single
 from gladient.lens.exact import compute_exact
 from gladient.lens.proof import Reconstruction
 from gladient.lens.records import Record
-from gladient.lens.recurrence import Recurrence
+from gladient.lens.recurrence import Recurrence, resolve
 
-__all__ = ["PageLayer", "keep"]
+__all__ = ["PageLayer", "keep", "moved"]
 
-_SUMMED = 64  # queries, spread evenly, whose means a summary takes
 _SIZES = (127, 31)  # steps of the sizes of values, in layers that are kept in FINE steps and in others
 _PHASE = 127  # the fewest steps of a phase: π / 254 is as far as one is off
 
@@ -36,6 +37,7 @@ class PageLayer:
         singles: what is kept in float32, the first dimension that of heads.
         sizes: the values' sizes, a row for each head.
         phases: by how much each pair of channels is turned, if any, in (-π, π].
+        outputs: what the heads computed, [H, T, V], if it is to be compared; the page itself does not hold it.
     """
 
     facts: dict[str, Any]
@@ -46,16 +48,18 @@ class PageLayer:
     singles: dict[str, Tensor]
     sizes: Rows
     phases: Rows | None = None
+    outputs: Tensor | None = None
 
     @property
     def different(self) -> int:
         """How many different keys its heads have."""
         return len(set(self.rows["k"].of or ()))
 
-    def some(self, most: int) -> "PageLayer":
-        """The same for at most so many heads, spread evenly from the shortest memory to the longest."""
+    def some(self, heads: int | Sequence[int]) -> "PageLayer":
+        """The same for at most so many heads, spread from the shortest memory to the longest; or for these."""
         lengths = torch.tensor([head["memory_length"] for head in self.facts["summary"]])
-        places = _spread(lengths, most)
+        kept = self.facts["heads"]
+        places = _spread(lengths, heads) if isinstance(heads, int) else [kept.index(head) for head in heads]
         chosen = {name: [self.facts[name][place] for place in places] for name in ("heads", "summary")}
         return replace(
             self,
@@ -65,6 +69,7 @@ class PageLayer:
             singles={name: each[places] for name, each in self.singles.items()},
             sizes=self.sizes.some(places),
             phases=None if self.phases is None else self.phases.some(places),
+            outputs=None if self.outputs is None else self.outputs[places],
         )
 
     def encode(self, steps: int) -> dict[str, Any]:
@@ -85,13 +90,14 @@ class PageLayer:
         return {**gates, **singles, **phases, "sizes": self.sizes.encode(_SIZES[steps != FINE])}
 
 
-def keep(record: Record, *, heads: int = 32, last: int = 8) -> PageLayer:
+def keep(record: Record, *, heads: int | Sequence[int] = 32, last: int = 8, outputs: bool = False) -> PageLayer:
     """Proves a layer and keeps of it what a page shows: `lens.capture(model, on_record=…)` may do so layer by layer.
 
     Args:
         record: one call on one text, with all queries.
-        heads: the most heads to keep, spread evenly from the one that forgets fastest to the slowest.
+        heads: the most heads to keep, spread evenly from the one that forgets fastest to the slowest; or which ones.
         last: k of the share of the weight on the last k tokens.
+        outputs: keep what the heads computed too, so that the page can say how far a change moves it.
 
     Raises:
         ValueError: if the call had several texts, queries were left out of the capture, or no head is kept.
@@ -101,14 +107,15 @@ def keep(record: Record, *, heads: int = 32, last: int = 8) -> PageLayer:
         raise ValueError(
             f"{record.module} writes {x.ranks} keys for each token; a page shows layers that write one: ask the record"
         )
-    if heads < 1:
+    if heads == 0 or (isinstance(heads, int) and heads < 0):
         raise ValueError(f"heads is {heads}; a page shows at least 1 of each layer")
     if x.q.shape[0] != 1 or x.q.shape[1] != x.tokens:
         raise ValueError(
             f"{record.module} has {x.q.shape[0]} texts and {x.q.shape[1]} of {x.tokens} queries; a page shows one "
             "text: capture a batch of 1 with positions=None"
         )
-    proof, chosen = record.reconstruction_error, _choose_heads(x, heads)
+    proof = record.reconstruction_error
+    chosen = _choose_heads(x, heads) if isinstance(heads, int) else resolve(heads, x.heads, "head")
     facts = {
         "layer": record.layer,
         "module": record.module,
@@ -131,7 +138,24 @@ def keep(record: Record, *, heads: int = 32, last: int = 8) -> PageLayer:
     rows = {name: Rows.of_heads(value[0]) for name, value in named.items() if value is not None}
     sizes = Rows.of_rows(some.v[0].double().square().sum(2).sqrt().T)
     phases = None if phase is None else Rows.of_heads(torch.remainder(phase[0] + math.pi, 2 * math.pi) - math.pi)
-    return PageLayer(facts, proof, x.tokens, rows, _logs(some), _singles(some), sizes, phases)
+    computed = x.output[0, :, chosen].movedim(1, 0).float() if outputs else None
+    return PageLayer(facts, proof, x.tokens, rows, _logs(some), _singles(some), sizes, phases, computed)
+
+
+def moved(before: PageLayer, after: PageLayer) -> Float[Tensor, "H T"] | None:
+    r"""How far each head's output is from what it was, $\|o'_t - o_t\|$ over the root mean square of $\|o_t\|$.
+
+    None without outputs of both; NaN for heads that the first lacks, and where it gave 0 throughout.
+    """
+    if before.outputs is None or after.outputs is None:
+        return None
+    places = [
+        before.facts["heads"].index(head) if head in before.facts["heads"] else -1 for head in after.facts["heads"]
+    ]
+    was = before.outputs[places]
+    far = (after.outputs - was).norm(dim=2) / was.square().sum(2).mean(1, keepdim=True).sqrt()
+    absent = torch.tensor(places)[:, None] < 0
+    return torch.where(absent | far.isinf(), torch.nan, far)
 
 
 def _choose_heads(x: Recurrence, most: int) -> list[int]:
@@ -150,9 +174,7 @@ def _spread(x: Tensor, most: int) -> list[int]:
 
 
 def _summarise(record: Record, heads: list[int], last: int) -> list[dict[str, Any]]:
-    positions = record.recurrence.positions
-    some = torch.linspace(0, len(positions) - 1, min(_SUMMED, len(positions))).round().long()
-    found = record.summary(heads, positions[some].tolist(), last=last)
+    found = record.summary(heads, spread_queries(record), last=last)
     names, x = ["mass", "memory_length", "half_life", "last", "entropy"], record.recurrence
     names += ["turn", "negative"] if x.phase is not None else []
     names += ["erase_query", "erase_key"] if x.beta is not None else []

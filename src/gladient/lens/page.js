@@ -1,84 +1,27 @@
 "use strict";
 // What the page draws, and what it does when it is asked; `weights.js` computes.
 (() => {
-  const $ = /** @type {(id: string) => any} */ (id => document.getElementById(id)); // each is what the page says it is
-  const NAMES = {
-    gates: "gates, Γ", turned: "decay and turn, Γ cos φ", similarity: "similarity, qᵀk", kept: "before erasing, β Γ qᵀk", product: "implicit attention", erased: "what erasing changes",
-  };
+  const { $, NAMES, escape, clean, unknown, percent, number, colour, largest, most, tip, untip, describe, path, nextTokens } = draw;
   const LONG = {
     gates: "<b>Γ</b>, the gates' weight", turned: "<b>Γ cos φ</b>, decay and turn", similarity: "<b>qᵀk</b>, similarity", product: "<b>Their product</b>, the implicit attention",
   };
   const LONG_DELTA = {
     gates: "<b>Γ</b>, the gates alone", turned: "<b>Γ cos φ</b>, decay and turn", kept: "<b>β Γ qᵀk</b>, if nothing were erased", product: "<b>Implicit attention</b>, exact", erased: "<b>By erasing</b>, their difference",
   };
-  const RAMPS = {
-    light: { up: ["#f1f4f8", "#c9dcf2", "#86b4e4", "#3b82c9", "#14579f", "#08305f"], down: ["#f1f4f8", "#fadcc6", "#f0a675", "#d86b33", "#a5431a", "#5f2409"] },
-    dark: { up: ["#1d232d", "#1f3f64", "#2a6aa6", "#559fe2", "#a3d0f8", "#eef8ff"], down: ["#1d232d", "#54321f", "#935228", "#d97c3d", "#f6b688", "#fff2e7"] },
-  };
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  const state = { model: 0, layer: 0, head: 0, t: 0, near: null, quantity: "product" };
-  let xs = null, x = null, whole = null, current = null, size = {}, tables = null, asked = 0;
+  const dark = matchMedia("(prefers-color-scheme: dark)"), paper = matchMedia("print");
+  const state = { model: 0, layer: 0, head: 0, t: 0, near: null, quantity: "product", beside: -1, besideT: 0 };
+  let xs = null, x = null, whole = null, current = null, size = {}, there = null, moved = null, asked = 0;
 
   const model = () => lens.models[state.model];
   const layer = () => model().layers[state.layer];
-  const escape = text => String(text).replace(/[&<>"]/g, c => `&#${c.charCodeAt(0)};`);
-  // What cannot be seen, or would turn the text around it, is shown by a picture or its number; joiners of letters stay.
-  const picture = c => c < " " ? String.fromCharCode(0x2400 + c.charCodeAt(0)) : `⟨${c.codePointAt(0).toString(16)}⟩`;
-  const visible = text => text.replace(/(?![\n\u200c\u200d])[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, picture);
-  const clean = token => visible(token).replace(/\n/g, "⏎").trim() || "␣";
   const shown = i => clean(model().tokens[i]);
   const named = () => `${model().name}-layer${layer().layer}-${state.head < 0 ? "mean" : "head" + layer().heads[state.head]}`.replace(/[^\w.-]+/g, "_");
-  const unknown = v => v === null || v === undefined || Number.isNaN(v);
-  const percent = (v, digits) => unknown(v) ? "–" : (100 * v).toFixed(digits) + "%";
-  const number = v => unknown(v) ? "–" : v === 0 ? "0" : Math.abs(v) === Infinity ? (v < 0 ? "−∞" : "∞")
-    : Math.abs(v) < 1e-3 || Math.abs(v) >= 1e5 ? v.toExponential(2).replace("-", "−").replace("e−", "e−") : Number(v.toPrecision(3)).toString().replace("-", "−");
-
-  // Colours
-  function table(stops) {
-    const rgb = stops.map(s => [1, 3, 5].map(i => parseInt(s.slice(i, i + 2), 16)));
-    return Array.from({ length: 256 }, (_, n) => {
-      const at = n / 255 * (rgb.length - 1), a = Math.min(Math.floor(at), rgb.length - 2), f = at - a;
-      return rgb[a].map((v, c) => Math.round(v + f * (rgb[a + 1][c] - v)));
-    });
-  }
-  function prepare() {
-    const ramps = RAMPS[dark.matches ? "dark" : "light"];
-    tables = { up: table(ramps.up), down: table(ramps.down), stops: ramps };
-  }
-  function strength(v, most) {
-    const r = Math.abs(v) < most ? Math.abs(v) / most : 1, how = $("scale").value;
-    return how === "linear" ? r : how === "sqrt" ? Math.sqrt(r) : r > 0 ? Math.max(0, 1 + Math.log10(r) / 4) : 0;
-  }
-  const UNKNOWN = [140, 140, 140];                                // NaN: in neither ramp
-  const colour = (v, most) => unknown(v) ? UNKNOWN : tables[v < 0 ? "down" : "up"][Math.round(255 * strength(v, most))];
-  const ink = rgb => 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2] > 140 ? "#10161f" : "#ffffff";
-  function largest(values) {                                      // all but the 2 in 1000 largest
-    const step = Math.max(1, Math.floor(values.length / 40000)), some = [];
-    for (let i = 0; i < values.length; i += step) if (values[i] !== 0 && Number.isFinite(values[i])) some.push(Math.abs(values[i]));
-    some.sort((a, b) => a - b);
-    return some.length ? some[Math.min(some.length - 1, Math.floor(some.length * 0.998))] : 1;
-  }
-
-  const most = values => values.reduce((best, v) => Number.isFinite(v) ? Math.max(best, Math.abs(v)) : best, 1e-300);
-
-  // What a token says when it is pointed at
+  const here = () => ({ model: model(), layer: layer(), head: state.head, x, whole, current, t: state.t });
+  const first = m => beside.partners(lens.models[m])[0]?.[1] ?? -1;
   const closed = i => lens.closedBy(xs, i);
-  function describe(t, i, values) {
-    const head = `“${shown(i)}” at ${i}` + (t === i ? ", the query itself" : ` seen from “${shown(t)}” at ${t}, ${t - i} later`);
-    if (i > t) return `“${shown(i)}” at ${i} comes after the query: weight 0`;
-    return [head, ...Object.keys(NAMES).filter(n => values[n]).map(n => `${NAMES[n]}: ${number(values[n][i])}`)].join("\n");
-  }
-  function tip(text, event) {
-    const box = $("tip");
-    box.textContent = text;
-    box.hidden = false;
-    const w = box.offsetWidth, h = box.offsetHeight;
-    box.style.left = Math.min(event.clientX + 14, innerWidth - w - 8) + "px";
-    box.style.top = (event.clientY + 18 + h > innerHeight ? event.clientY - h - 12 : event.clientY + 18) + "px";
-  }
-  const untip = () => { $("tip").hidden = true; };
 
   // Panels
+  const titled = m => m.label ? `${m.name}, ${m.label}` : m.name;
   const fails = l => !l.reconstruction.passed;
   function unusual(l) {                                           // rounding far beyond that of the other layers
     const errors = model().layers.map(m => m.reconstruction.error).sort((a, b) => a - b), median = errors[errors.length >> 1];
@@ -91,31 +34,20 @@
   }
   function drawHeader() {
     const m = model(), good = m.layers.filter(l => !fails(l)).length;
-    $("title").textContent = `${m.name}, ${m.tokens.length} tokens, ${m.layers.length} ${m.layers.length === 1 ? "layer" : "layers"}`;
+    $("title").textContent = `${titled(m)}, ${m.tokens.length} tokens, ${m.layers.length} ${m.layers.length === 1 ? "layer" : "layers"}`;
     $("verdict").textContent = good === m.layers.length ? `✓ ${good} of ${good} layers proved` : `✗ ${m.layers.length - good} of ${m.layers.length} layers are NOT proved`;
     $("verdict").className = "verdict " + (good === m.layers.length ? "pass" : "fail");
     $("facts").textContent = m.facts;
   }
   function drawNext() {
     const next = model().predictions?.[state.t];
-    $("next").innerHTML = next ? "The model's next token here: " + next.map(([token, p]) => `<b>${escape(clean(token))}</b> ${percent(p, p < 0.1 ? 1 : 0)}`).join(" · ") : "";
+    $("next").innerHTML = next ? `The model's next token here: ${nextTokens(next)}` : "";
   }
   function drawStrip() {
-    const box = $("strip");
-    if (box.children.length !== model().tokens.length || box.dataset.model !== String(state.model)) {
-      box.dataset.model = state.model;
-      box.innerHTML = model().tokens.map((token, i) => `<span data-i="${i}">${escape(visible(token).replace(/\n/g, "⏎\n"))}</span>`).join("");
-    }
     const q = state.quantity, values = q === "closed" ? null : current[q] || current.product;
     const top = most(q === "closed" ? Array.from({ length: x.T }, (_, i) => closed(i) || 0) : values);
-    [...box.children].forEach((span, i) => {
-      const seen = q === "closed" || i <= state.t, rgb = seen ? colour(q === "closed" ? -closed(i) : values[i], top) : null;
-      span.style.background = rgb ? `rgb(${rgb})` : "";
-      span.style.color = rgb ? ink(rgb) : "";
-      span.className = (i === state.t ? "query" : i > state.t ? "later" : "") + (i === state.near ? " near" : "");
-    });
-    const query = box.children[state.t], place = query.offsetTop - box.offsetTop;
-    if (place < box.scrollTop || place + query.offsetHeight > box.scrollTop + box.clientHeight) box.scrollTop = place - box.clientHeight / 2;
+    const rgbs = model().tokens.map((_, i) => q === "closed" ? colour(-closed(i), top) : i <= state.t ? colour(values[i], top) : null);
+    draw.strip($("strip"), model().tokens, state.t, state.near, rgbs);
   }
   function drawMaps() {
     const names = lens.quantities(x), long = x.separable ? LONG : LONG_DELTA;
@@ -128,54 +60,27 @@
       + (x.norm ? " The product is divided by the layer's normaliser." : "")
       + ` Queries and keys of this layer are kept in ${Math.ceil(Math.log2(2 * layer().steps + 1))} bits${layer().off ? `: qᵀk is off by about ${number(layer().off)} |q| |k|` : ""}.`;
     $("maps").style.setProperty("--maps", names.length);
-    $("maps").innerHTML = names.map(n => `<figure><figcaption>${long[n]} <button type="button" data-n="${n}" title="Download as NPY">.npy</button></figcaption>
-      <div class="frame"><canvas id="map-${n}" tabindex="0" role="application" aria-label="Heat map of ${escape(NAMES[n])}; arrow keys move the query and the token"></canvas>
-      <div class="cross row"></div><div class="cross column"></div></div><div class="legend"></div></figure>`).join("");
+    $("maps").innerHTML = names.map(n => draw.map(`map-${n}`, `${long[n]} <button type="button" data-n="${n}" title="Download as NPY">.npy</button>`, `Heat map of ${NAMES[n]}`, model().tokens)).join("");
     for (const button of $("maps").querySelectorAll("button")) button.onclick = () => save(lens.npy(whole[button.dataset.n], x.T), `${named()}-${button.dataset.n}.npy`);
     size = {};
     for (const n of names) {
       size[n] = n === "gates" ? Math.max(largest(whole.gates), 1e-300) : largest(whole[n]);
       if (n === "gates" && size[n] <= 1) size[n] = 1;
       if (n === "turned") size[n] = size.gates;
-      paint($("map-" + n), whole[n], size[n]);
-      legend($("map-" + n).closest("figure").querySelector(".legend"), n);
-      listen($("map-" + n));
+      const canvas = $("map-" + n);
+      draw.paint(canvas, whole[n], x.T, size[n]);
+      draw.legend(canvas.closest("figure").querySelector(".legend"), size[n], n !== "gates");
+      listen(canvas);
     }
     cross();
   }
-  function paint(canvas, values, top) {
-    const T = x.T, pool = Math.ceil(T / 480), side = Math.ceil(T / pool);
-    const image = new ImageData(side, side);
-    for (let r = 0; r < side; r++) for (let c = 0; c <= r; c++) {
-      let best = 0, seen = false;
-      for (let t = r * pool; t < Math.min(T, (r + 1) * pool); t++) for (let i = c * pool; i < Math.min(t + 1, (c + 1) * pool); i++) {
-        const v = values[t * T + i];
-        if (!seen || Number.isNaN(v) || Math.abs(v) > Math.abs(best)) { best = v; seen = true; }
-      }
-      if (seen) image.data.set([...colour(best, top), 255], 4 * (r * side + c));
-    }
-    canvas.width = canvas.height = side;
-    canvas.style.imageRendering = side < 400 ? "pixelated" : "auto";
-    canvas.getContext("2d").putImageData(image, 0, 0);
-  }
-  function legend(box, n) {
-    const stop = (ramp, to) => ramp.map((c, i) => [c, i / (ramp.length - 1)]).map(([c, f]) => `${c} ${50 + to * 50 * f}%`);
-    const { up, down } = tables.stops, both = [...stop(down, -1).reverse(), ...stop(up, 1)];
-    box.innerHTML = n === "gates" ? `<span>0</span><i style="background:linear-gradient(90deg,${up})"></i><span>${number(size[n])}</span>`
-      : `<span>−${number(size[n])}</span><i style="background:linear-gradient(90deg,${both})"></i><span>${number(size[n])}</span>`;
-  }
   function listen(canvas) {
-    const at = event => {
-      const r = canvas.getBoundingClientRect(), n = v => Math.max(0, Math.min(x.T - 1, Math.floor(v * x.T)));
-      return [n((event.clientY - r.top) / r.height), n((event.clientX - r.left) / r.width)];
-    };
     canvas.onmousemove = event => {
-      const [t, i] = at(event), T = x.T;
-      const values = Object.fromEntries(Object.entries(whole).map(([n, m]) => [n, m.subarray(t * T, (t + 1) * T)]));
-      tip(describe(t, i, values), event);
+      const [t, i] = draw.pointed(canvas, x.T, event);
+      tip(describe(model().tokens, t, i, lens.rowOf(whole, x.T, t)), event);
     };
     canvas.onmouseleave = untip;
-    canvas.onclick = event => { const [t, i] = at(event); move(t, Math.min(i, t)); };
+    canvas.onclick = event => { const [t, i] = draw.pointed(canvas, x.T, event); move(t, Math.min(i, t)); };
     canvas.onkeydown = event => {
       const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
       if (!steps) return;
@@ -184,14 +89,8 @@
     };
   }
   function cross() {
-    for (const frame of document.querySelectorAll(".frame")) {
-      const near = state.near ?? state.t, [r, c] = frame.querySelectorAll(".cross"), pc = v => 100 * v / x.T + "%";
-      if (!(r instanceof HTMLElement && c instanceof HTMLElement)) continue;
-      Object.assign(r.style, { top: pc(state.t + 0.5), width: pc(state.t + 1) });
-      Object.assign(c.style, { left: pc(near + 0.5), top: pc(near), height: pc(state.t + 1 - near) });
-    }
+    for (const canvas of $("maps").querySelectorAll("canvas")) draw.cross(canvas, x.T, state.t, state.near ?? state.t);
   }
-  const path = points => points.map(([a, b], i) => !Number.isFinite(b) ? "" : `${i && Number.isFinite(points[i - 1][1]) ? "L" : "M"}${a.toFixed(1)} ${b.toFixed(1)}`).join("");
   function drawStep() {
     const t = state.t, W = 720, H = 210, L = 46, R = 8, n = t + 1, at = i => L + (W - L - R) * (i + 0.5) / n;
     const part = Array.from(current.product, (v, i) => Math.sign(v) * current.share[i]), top = most(part);
@@ -211,13 +110,13 @@
       <text x="${L}" y="${H + 16}">0</text><text x="${W - R}" y="${H + 16}" text-anchor="end">${t}</text><text x="${W / 2}" y="${H + 16}" text-anchor="middle">token</text></svg>`;
     $("step").firstChild.onmousemove = event => {
       const r = event.currentTarget.getBoundingClientRect(), i = Math.floor(((event.clientX - r.left) / r.width * W - L) / (W - L - R) * n);
-      if (i >= 0 && i <= t) tip(describe(t, i, current) + `\nshare of the output: ${percent(current.share[i], 1)}`, event);
+      if (i >= 0 && i <= t) tip(describe(model().tokens, t, i, current) + `\nshare of the output: ${percent(current.share[i], 1)}`, event);
     };
     $("step").firstChild.onmouseleave = untip;
     const columns = lens.quantities(x), SHORT = { gates: "Γ", turned: "Γ cos φ", similarity: "similarity", kept: "before erasing", product: "attention", erased: "erased" };
     const order = part.map((v, i) => i).sort((a, b) => Math.abs(part[b]) - Math.abs(part[a])).slice(0, 6);
-    $("largest").innerHTML = `<table><thead><tr><th class="text">largest contributions</th><th>position</th><th>age</th>${columns.map(c => `<th>${c === "gates" && x.separable ? "ω" : SHORT[c]}</th>`).join("")}<th>share</th></tr></thead><tbody>` +
-      order.map(i => `<tr><td class="text">${escape(shown(i))}</td><td>${i}</td><td>${t - i}</td>${columns.map(c => `<td>${number(current[c][i])}</td>`).join("")}<td>${percent(Math.abs(part[i]), 1)}</td></tr>`).join("") + "</tbody></table>";
+    $("largest").innerHTML = `<div class="across"><table><thead><tr><th class="text">largest contributions</th><th>position</th><th>age</th>${columns.map(c => `<th>${c === "gates" && x.separable ? "ω" : SHORT[c]}</th>`).join("")}<th>share</th></tr></thead><tbody>` +
+      order.map(i => `<tr><td class="text">${escape(shown(i))}</td><td>${i}</td><td>${t - i}</td>${columns.map(c => `<td>${number(current[c][i])}</td>`).join("")}<td>${percent(Math.abs(part[i]), 1)}</td></tr>`).join("") + "</tbody></table></div>";
   }
   function drawMemory() {
     const W = 460, H = 250, L = 40, B = 34, layers = model().layers, tallest = Math.max(2, most(layers.flatMap(l => l.summary.map(s => s.memory_length))));
@@ -252,6 +151,7 @@
     const more = [
       ...(l.pairs ? [{ title: "turn", of: s => percent(s.turn, 1) }, { title: "reversed", of: s => percent(s.negative, 1) }] : []),
       ...(l.apart ? [{ title: "erasing: read", of: s => number(s.erase_query) }, { title: "erased along", of: s => number(s.erase_key) }] : []),
+      ...overview.columns(model()),
     ];
     $("heads").innerHTML = `<thead><tr><th>head</th><th>memory length</th><th>half-life</th><th>last ${l.last}</th><th>entropy</th><th>mass</th>${more.map(column => `<th>${column.title}</th>`).join("")}<th class="text">closes most at</th></tr></thead><tbody>` +
       l.summary.map((s, h) => `<tr class="${h === state.head ? "chosen" : ""}"><td><button type="button" data-h="${h}" aria-label="Choose head ${l.heads[h]}">${l.heads[h]}</button></td><td>${number(s.memory_length)}</td><td>${number(s.half_life)}</td>
@@ -273,29 +173,47 @@
   const longest = l => l.summary.reduce((best, s, h) => s.memory_length > l.summary[best].memory_length ? h : best, 0);
   async function choose(change) {
     const mine = ++asked;
-    if ("model" in change) change = { layer: lens.models[change.model].opens, t: lens.models[change.model].position, ...change };
+    if ("model" in change) change = { layer: lens.models[change.model].opens, t: lens.models[change.model].position, beside: first(change.model), ...change };
     Object.assign(state, change);
     if ("layer" in change && !("head" in change)) state.head = longest(layer());
     state.near = null;
-    const l = layer(), all = l.heads.map((_, h) => h), mean = state.head < 0;
-    fillAll(l);
-    const read = await Promise.all((mean ? all : [state.head]).map(h => lens.operands(l, h)));
-    const matrices = await lens.readAll(read, done => {
-      $("said").textContent = $("maps-note").textContent = `${done} of ${all.length} heads averaged …`;
-      return mine === asked;
-    });
+    fillAll(layer());
+    const [one, other] = [await open(model(), layer(), state.head, mine), await openBeside(mine)];
     if (mine !== asked) return;
-    xs = read;
-    x = read[0];
-    whole = matrices;
+    ({ xs, x, whole } = one);
+    there = other;
+    moved = await lens.moved(one, there);
+    if ("beside" in change) state.besideT = lens.models[state.beside]?.position ?? 0;
     fillQuantities();
     $("position").max = x.T - 1;
-    drawHeader(); drawMaps(); drawMemory(); drawTables();
-    move(state.t, null);
+    drawAll();
     document.body.dataset.ready = String(mine);
   }
+  async function open(of, l, head, mine) {                        // a head, or the mean of all
+    const heads = head < 0 ? l.heads.map((_, h) => h) : [head], read = await Promise.all(heads.map(h => lens.operands(l, h)));
+    const matrices = await lens.readAll(read, done => {
+      $("said").textContent = $("maps-note").textContent = `${done} of ${heads.length} heads averaged …`;
+      return mine === asked;
+    });
+    return { model: of, layer: l, head, xs: read, x: read[0], whole: matrices };
+  }
+  async function openBeside(mine) {                               // the same head in the view beside this one
+    const other = lens.models[state.beside], found = other && beside.find(other, layer(), state.head);
+    return found ? open(other, found.layer, found.head, mine) : null;
+  }
+  function drawAll() {
+    drawHeader(); drawMaps(); drawMemory(); drawTables();
+    overview.show(model(), state, choose);
+    move(state.t, null);
+    showBeside();
+  }
+  function showBeside() {
+    if (there) beside.show(here(), there, state.quantity, moved, t => move(t, null), moveBeside);
+    else beside.lack(lens.models[state.beside]);
+  }
   function fillAll(l) {
-    fill($("model"), lens.models.map((m, i) => [i, m.name]), state.model);
+    fill($("model"), lens.models.map((m, i) => [i, titled(m)]), state.model);
+    beside.fill($("beside"), model(), state.beside);
     const others = model().not_gated.map(m => [m.layer, ["", `${m.layer}: ${m.kind}, not gated`]]);
     const ours = model().layers.map((m, i) => [m.layer, [i, `${fails(m) ? "✗ " : ""}${m.layer}: ${m.architecture}`]]);
     fill($("layer"), [...ours, ...others].sort((a, b) => a[0] - b[0]).map(entry => entry[1]), state.layer);
@@ -312,37 +230,55 @@
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   }
+  function moveBeside(t) {
+    if (beside.sameText(model(), there.model)) return move(t, null);
+    state.besideT = Math.max(0, Math.min(there.x.T - 1, t));
+    followBeside();
+  }
+  function followBeside() {
+    if (!there) return;
+    there.t = beside.sameText(model(), there.model) ? state.t : state.besideT;
+    there.current = lens.read(there.xs, there.t);
+    if ($("map-beside")) beside.follow(here(), there, state.quantity, moved);
+  }
   function move(t, near) {
     state.t = Math.max(0, Math.min(x.T - 1, t));
     state.near = near === null ? null : Math.max(0, Math.min(state.t, near));
     current = lens.read(xs, state.t);
     $("position").value = state.t;
     $("where").textContent = `${state.t}, “${shown(state.t)}”`;
-    drawStrip(); drawNext(); drawStep(); cross();
-    $("said").textContent = state.near === null ? `Query ${shown(state.t)} at ${state.t}` : describe(state.t, state.near, current);
+    drawStrip(); drawNext(); drawStep(); cross(); followBeside();
+    $("said").textContent = state.near === null ? `Query ${shown(state.t)} at ${state.t}` : describe(model().tokens, state.t, state.near, current);
   }
   $("csv").onclick = () => {
     const columns = Object.fromEntries([...lens.quantities(x), "share"].map(n => [n, current[n]]));
     save(lens.csv(model().tokens, columns), `${named()}-query${state.t}.csv`);
   };
   $("controls").onsubmit = event => event.preventDefault();
-  for (const name of ["model", "layer", "head"]) $(name).onchange = event => choose({ [name]: +event.target.value });
+  for (const name of ["model", "layer", "head", "beside"]) $(name).onchange = event => choose({ [name]: +event.target.value });
   $("position").oninput = event => move(+event.target.value, null);
-  $("quantity").onchange = event => { state.quantity = event.target.value; drawStrip(); };
-  $("scale").onchange = () => { drawMaps(); drawStrip(); };
-  $("strip").onkeydown = event => {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (step) { event.preventDefault(); move(state.t + step, null); }
+  $("quantity").onchange = event => { state.quantity = event.target.value; drawStrip(); showBeside(); };
+  $("scale").onchange = drawAll;
+  document.onkeydown = event => {                                 // without a click first: wherever keys do nothing else
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key], target = event.target;
+    if (!step || event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey || event.shiftKey || !x) return;
+    if (target instanceof Element && target.closest("select, input, .scroll")) return;
+    event.preventDefault();
+    move(state.t + step, null);
   };
   $("strip").onclick = event => { if (event.target.dataset.i) move(+event.target.dataset.i, null); };
   $("strip").onmousemove = event => {
     const i = event.target.dataset.i;
     if (i === undefined) return untip();
     const closes = closed(+i);
-    tip(describe(state.t, +i, current) + (closes === null ? "" : `\nits gates close by: ${number(closes)}`), event);
+    tip(describe(model().tokens, state.t, +i, current) + (closes === null ? "" : `\nits gates close by: ${number(closes)}`), event);
   };
   $("strip").onmouseleave = untip;
-  dark.onchange = () => { prepare(); drawMaps(); drawStrip(); };
-  prepare();
+  function recolour() {                                           // paper is light
+    draw.prepare(dark.matches && !paper.matches);
+    if (x) drawAll();
+  }
+  dark.onchange = paper.onchange = recolour;
+  recolour();
   choose({ model: 0 });
 })();

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gladient._optional import require
 from gladient.lens import weights
 from gladient.lens.proof import Distances, Reconstruction, judge, measure
 from gladient.lens.recurrence import Recurrence, Selection, resolve
@@ -215,6 +217,34 @@ class Record:
         if self.recurrence.separable:
             raise ValueError(f"{self.module} follows no delta rule: it erases nothing")
         return erase_cosines(self.recurrence.select(heads))
+
+    def to_pandas(self, heads: Selection = None, queries: Selection = None) -> Any:
+        """A table with a row for each text, head, query and token up to the query, and its weights in columns.
+
+        The columns gate_weights, signed_weights (of layers that rotate), similarity (where it is apart from the gates)
+        and implicit_attention are what the methods of these names give; head, query and token are positions.
+
+        Raises:
+            ImportError: if pandas is absent.
+            ValueError: if that takes more than `max_bytes`.
+
+        >>> from gladient import lens
+        >>> one, half = torch.ones(1, 3, 1, 1), torch.full((1, 3, 1), 0.5).log()
+        >>> lens.record(one, one, one, g=half).to_pandas(queries=-1)[["token", "gate_weights"]].values.tolist()
+        [[0.0, 0.25], [1.0, 0.5], [2.0, 1.0]]
+        """
+        pandas = require("pandas", needed_for="a table of weights", install="pip install pandas")
+        x = self.recurrence
+        names = ["gate_weights", "signed_weights", "similarity", "implicit_attention"]
+        absent = {"signed_weights": x.phase is None, "similarity": not x.separable}
+        chosen = torch.tensor(resolve(heads, self.heads, "head"))
+        positions = x.positions if queries is None else torch.tensor(resolve(queries, x.tokens, "position"))
+        weights = {name: getattr(self, name)(heads, queries) for name in names if not absent.get(name)}
+        seen = torch.arange(x.tokens) <= positions.cpu()[:, None]
+        batch, head, query, token = seen.expand(len(x.q), len(chosen), -1, -1).nonzero(as_tuple=True)
+        places = {"batch": batch, "head": chosen[head], "query": positions.cpu()[query], "token": token}
+        values = {name: each.cpu()[batch, head, query, token] for name, each in weights.items()}
+        return pandas.DataFrame({name: each.numpy(force=True) for name, each in {**places, **values}.items()})
 
     def wpgd_view(self, head: int, query: int, *, batch: int = 0) -> WPGDView:
         """The layer at one query as the step of weighted preconditioned gradient descent that it is."""

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from gladient._optional import require
 from gladient.lens.recurrence import Recurrence
 from gladient.lens.weights import gate_weights, signed_weights
 
@@ -65,6 +66,16 @@ class Summary:
         """The positions whose gates close most, most closed first; `head` counts those summarised."""
         return self.gate[head].argsort()[:count].tolist()
 
+    def to_pandas(self) -> Any:
+        """A table with a row for each head summarised, and a column for each number of it; `gate` is left out.
+
+        Raises:
+            ImportError: if pandas is absent.
+        """
+        pandas = require("pandas", needed_for="a table of a summary", install="pip install pandas")
+        columns = {name: getattr(self, name).numpy(force=True) for name in _names() if name != "gate"}
+        return pandas.DataFrame({"head": range(len(self.mass)), **columns, "last_tokens": self.last_tokens})
+
 
 def summarise(given: Recurrence, *, last: int) -> Summary:
     """Summaries of the gate weights of a recurrence; ages are in steps, of which each may write several keys."""
@@ -118,6 +129,10 @@ def _both(a: Tensor, b: Tensor) -> Tensor:
 
 def join(parts: Sequence[Summary]) -> Summary:
     """The summary of the heads of all parts."""
-    names = [field.name for field in fields(Summary) if field.name != "last_tokens"]
-    joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in _names()}
     return Summary(last_tokens=parts[0].last_tokens, **joined)
+
+
+def _names() -> list[str]:
+    """The fields that are tensors, whose first dimension is that of heads."""
+    return [field.name for field in fields(Summary) if field.name != "last_tokens"]

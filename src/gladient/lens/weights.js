@@ -161,6 +161,11 @@ const lens = (() => {
     }
     return found;
   }
+  const rowOf = (whole, T, t) => Object.fromEntries(Object.entries(whole).map(([n, m]) => [n, m.subarray(t * T, (t + 1) * T)]));
+  async function moved(here, there) {                             // of one head, where one view is the other with a change
+    const after = there && [here, there].find((one, i) => models[one.model.base] === [there, here][i].model);
+    return after?.layer.moved && after.head >= 0 ? ofHead(after.layer.moved, after.head, after.layer.heads.length) : null;
+  }
   const closedBy = (xs, i) => xs[0].channels ? xs.reduce((sum, x) => sum + closed(x, i) / xs.length, 0) : null;
 
   // Files
@@ -177,5 +182,5 @@ const lens = (() => {
     for (let i = 0; i < columns[names[0]].length; i++) lines.push([i, quoted(tokens[i]), ...names.map(n => columns[n][i])].join(","));
     return new Blob([lines.join("\n") + "\n"]);
   }
-  return { models, operands, row, matrix, read, readAll, quantities, closedBy, npy, csv };
+  return { models, operands, row, matrix, read, readAll, rowOf, moved, quantities, closedBy, npy, csv };
 })();

@@ -1,0 +1,68 @@
+"""What gates are worth, from the table that `Worth.to_pandas` makes and `gladient worth --out FILE.csv` writes."""
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+
+from gladient.lens.gate_worth import HeadWorth, Rise
+from gladient.lens.layers import gated_layers
+from gladient.lens.load import Loaded
+
+__all__ = ["read_worth"]
+
+_RISES = [field.name for field in fields(HeadWorth) if field.name not in ("layer", "head")]
+_GIVE = "give what gladient worth --out FILE.csv wrote"
+_NEEDED = [name for name in _RISES if name not in ("no_erase", "alone")]  # the others may be absent
+
+
+def read_worth(path: Path, loaded: Loaded) -> list[HeadWorth]:
+    """A row for each head, and one without layer and head for all of them.
+
+    Args:
+        path: a CSV file with the columns layer, head and, for each rise, its name and its name with _error; an empty
+            cell is what was not measured. With a column model, its rows of this one.
+        loaded: the model.
+
+    Raises:
+        ValueError: if it is no such table, or of another model; in one line, with the line of the file.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(
+            f"{path} is not a table in CSV ({error}); give what gladient worth --out FILE.csv wrote"
+        ) from None
+    wanted = ["layer", "head", *(name + end for name in _NEEDED for end in ("", "_error"))]
+    absent = [name for name in wanted if not rows or name not in rows[0]]
+    if absent:
+        raise ValueError(f"{path} has no column {absent[0]}; {_GIVE}")
+    found = [_read(path, line, row) for line, row in enumerate(rows, 2) if row.get("model", loaded.name) == loaded.name]
+    known = {number for _, number, _, _ in gated_layers(loaded.module)}
+    if strange := [row.layer for row in found if row.layer is not None and row.layer not in known]:
+        raise ValueError(
+            f"{path} has layer {strange[0]}, which {loaded.name} lacks; its gated layers are {sorted(known)}"
+        )
+    return found
+
+
+def _read(path: Path, line: int, row: Mapping[str, str | None]) -> HeadWorth:
+    def number(name: str) -> float | None:
+        text = (row.get(name) or "").strip()
+        try:
+            found = float(text) if text else math.nan
+        except ValueError:
+            raise ValueError(f"{path}, line {line}: {name} is {text!r}, which is no number") from None
+        return None if math.isnan(found) else found
+
+    def rise(name: str) -> Rise | None:
+        mean, error = number(name), number(f"{name}_error")
+        return None if mean is None or error is None else Rise(mean, error)
+
+    where = {name: None if (found := number(name)) is None else int(found) for name in ("layer", "head")}
+    rises = {name: rise(name) for name in _RISES}
+    if lacking := [name for name in _NEEDED if rises[name] is None]:
+        raise ValueError(f"{path}, line {line}: {lacking[0]} and its error must be numbers")
+    return HeadWorth(**where, **rises)  # type: ignore[arg-type]
