@@ -1,0 +1,201 @@
+"""The work of the figure: one small language model, trained, and asked what its gates are worth."""
+
+import random
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from gladient import lens
+from gladient.experiments.figures.worth.text import Corpus, corpus
+from gladient.experiments.figures.worth.trained import Variant, WordSizes, losses, trained
+from gladient.experiments.work import Measurement, OnStep, Outcome
+from gladient.training import TrainingConfig, TrainingDivergedError, pack_tensors
+
+__all__ = ["Asked", "TrainedWords", "probes", "texts_of"]
+
+_MIXED = 4  # words that an embedding takes part in, its own and the three after it: knocked out together
+_APART = 8  # the least distance of a source from the answer, which mixed embeddings do not reach
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a trained model is asked.
+
+    Args:
+        texts: held-out texts on which its loss is measured, and decays that were fitted to it.
+        judged: the first of them, on which each head's gate is judged.
+        calibrate: texts on which decays are fitted.
+        fit_steps: steps of that fit.
+        probes: repeated names that are knocked out.
+    """
+
+    texts: int = 384
+    judged: int = 48
+    calibrate: int = 128
+    fit_steps: int = 40
+    probes: int = 256
+
+
+@dataclass(frozen=True)
+class TrainedWords:
+    """One model.
+
+    Args:
+        kind: mamba2, gla or gated_deltanet.
+        variant: gates, fixed, none or no_erase.
+        seed: of its weights and of the texts that it is trained on.
+        sizes: of models and texts.
+        training: steps, step size, texts per step.
+        asked: what it is asked.
+    """
+
+    kind: str
+    variant: str
+    seed: int
+    sizes: WordSizes
+    training: TrainingConfig
+    asked: Asked
+
+    @property
+    def name(self) -> str:
+        """What files are called."""
+        return f"{self.kind}-{self.variant.replace('_', '-')}-seed{self.seed}"
+
+    @property
+    def passes(self) -> int:
+        """Over the texts that are judged, for a model with gates."""
+        heads, erases = self.sizes.layers * self.sizes.heads, self.kind == "gated_deltanet"
+        return (4 + 4 * heads + erases * (1 + heads)) * (self.variant == "gates")
+
+    @property
+    def steps(self) -> int:
+        """Of the training, and passes over the texts that are judged."""
+        return self.training.steps + self.passes
+
+    @property
+    def cost(self) -> float:
+        """Words that are read, backward passes counting twice."""
+        words = 3.0 * self.training.steps * self.training.batch_size
+        return words + self.passes * self.asked.judged
+
+    def run(self, scratch: Path, on_step: OnStep = lambda step: None) -> Outcome:
+        """The losses of each text; with gates, also what each head's is worth, and knock-outs of names."""
+        model = Variant(self.kind, self.variant, self.sizes, seed=self.seed)
+        described = asdict(self)
+        try:
+            trained(model, self.training, checkpoint=scratch / "model.safetensors", run=described, on_step=on_step)
+        except TrainingDivergedError:
+            return Outcome([{"diverged": True, "seed": self.seed}])
+        model.eval()
+        text = corpus(self.sizes.words)
+        judged, calibrate = (
+            texts_of(part, self.sizes.length, count)
+            for part, count in ((text.judge, self.asked.texts), (text.calibrate, self.asked.calibrate))
+        )
+        with torch.no_grad():
+            found: list[Measurement] = [{"what": "loss", "losses": losses(model, judged).tolist()}]
+        if self.variant == "gates":
+            found += self._worth(model, judged, calibrate, lambda done: on_step(self.training.steps + done))
+            found += _knock_outs(model, text, self.sizes.length, self.asked.probes)
+        return Outcome(found, {self.name: pack_tensors(dict(model.named_parameters()), run=described)})
+
+    def _worth(self, model: Variant, judged: Tensor, calibrate: Tensor, on_pass: OnStep) -> list[Measurement]:
+        """Losses with fitted decays; and each head's worth beside its memory length."""
+        some = judged[: self.asked.judged]
+        worth = lens.worth(
+            model.model,
+            list(some),
+            calibrate=list(calibrate),
+            steps=self.asked.fit_steps,
+            on_pass=lambda done, of: on_pass(done),
+        )
+        with torch.no_grad(), lens.intervene(model.model, lens.fix_gates(worth.decays)):
+            fitted: Measurement = {"what": "fitted", "losses": losses(model, judged).tolist()}
+        with torch.no_grad(), lens.capture(model.model) as trace:
+            model(some[:, :-1])
+        lengths = {record.layer: record.summary(queries=-1).memory_length.tolist() for record in trace.records}
+        rows = [
+            {"what": "head", **_numbers(row), "memory_length": lengths[row.layer][row.head]}
+            for row in worth.heads
+            if row.layer is not None and row.head is not None
+        ]
+        return [fitted, {"what": "together", **_numbers(worth.together)}, *rows]
+
+
+def _numbers(row: lens.HeadWorth) -> Measurement:
+    return {name: list(value.values()) if isinstance(value, dict) else value for name, value in asdict(row).items()}
+
+
+def texts_of(words: Int[Tensor, " M"], length: int, count: int) -> Int[Tensor, "N T"]:
+    """Texts of a length and the word after it, one after another, `count` of them evenly spread.
+
+    Raises:
+        ValueError: if there are fewer.
+    """
+    texts = words[: len(words) // (length + 1) * (length + 1)].view(-1, length + 1)
+    if len(texts) < count:
+        raise ValueError(f"the corpus has {len(texts)} texts of {length + 1} words, fewer than {count}; ask for fewer")
+    return texts[torch.linspace(0, len(texts) - 1, count).long()]
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Names that stood in the text before: each text, its last word the answer, and where things stand.
+
+    Attributes:
+        texts: numbers of words, [N, T + 1].
+        places: of the answer's earlier occurrence, of another name and of any word, [N, 3].
+    """
+
+    texts: Int[Tensor, "N T"]
+    places: Int[Tensor, "N 3"]
+
+
+def probes(text: Corpus, length: int, count: int) -> Probes:
+    """Names of the held-out text that stood once before in the `length` words before them; at most `count`."""
+    draw, found = random.Random(0), list[tuple[int, list[int]]]()
+    names = torch.isin(text.judge, torch.tensor(sorted(text.names)))
+    for end in (names.nonzero()[:, 0] - length).clamp_min(-1).unique().tolist():
+        before = text.judge[end : end + length] if end >= 0 else text.judge[:0]
+        same = (before == text.judge[end + length]).nonzero()[:, 0].tolist()
+        if len(same) == 1 and same[0] < length - _APART:
+            free = [place for place in range(length - _APART) if abs(place - same[0]) >= _MIXED]
+            others = [place for place in free if names[end + place]]
+            if others:
+                found.append((end, [same[0], draw.choice(others), draw.choice(free)]))
+    kept = [found[place] for place in torch.linspace(0, len(found) - 1, min(count, len(found))).long().tolist()]
+    return Probes(
+        torch.stack([text.judge[end : end + length + 1] for end, _ in kept]), torch.tensor([each for _, each in kept])
+    )
+
+
+def _knock_outs(model: Variant, text: Corpus, length: int, count: int) -> list[Measurement]:
+    """The log probability of each answer, and whether it is the likeliest word: as is, and with words knocked out."""
+    asked = probes(text, length, count)
+
+    def answers(**told: str) -> Measurement:
+        logits, answer = model(asked.texts[:, :-1])[:, -1].log_softmax(1), asked.texts[:, -1]
+        right = (logits.argmax(1) == answer).double().tolist()
+        return {"what": "names", **told, "logs": logits.gather(1, answer[:, None])[:, 0].tolist(), "right": right}
+
+    with torch.no_grad():
+        found = [answers(without="nothing")]
+        for place, name in zip(asked.places.T, ("source", "other name", "any word"), strict=True):
+            with lens.intervene(model.model, _without(place)):
+                found.append(answers(without=name))
+    return found
+
+
+def _without(places: Int[Tensor, " N"]) -> lens.Change:
+    """The knock-out of a word and the three after it, which its embedding is mixed into; another one in each text."""
+
+    def change(record: lens.Record) -> lens.Recurrence:
+        x = record.recurrence
+        steps = torch.arange(x.v.shape[1])
+        gone = (steps >= places[:, None]) & (steps < places[:, None] + _MIXED)
+        return replace(x, v=x.v.masked_fill(gone[:, :, None, None], 0.0))
+
+    return change
