@@ -41,10 +41,10 @@ class WordSizes:
         heads: in each.
     """
 
-    words: int = 1536
+    words: int = 1024
     length: int = 128
-    width: int = 128
-    layers: int = 3
+    width: int = 96
+    layers: int = 2
     heads: int = 4
 
 

@@ -32,11 +32,11 @@ class Asked:
         probes: repeated names that are knocked out.
     """
 
-    texts: int = 384
+    texts: int = 320
     judged: int = 48
-    calibrate: int = 128
-    fit_steps: int = 40
-    probes: int = 256
+    calibrate: int = 96
+    fit_steps: int = 30
+    probes: int = 200
 
 
 @dataclass(frozen=True)
