@@ -70,7 +70,7 @@ class Variant(nn.Module):
         channels = sizes.width // sizes.heads if preset.gate == "key" else 1
         lengths = torch.logspace(0, torch.tensor(_LONGEST).log10().item(), sizes.heads * channels)
         rates = 1 / lengths.view(channels, sizes.heads).T.squeeze(1)  # every head has short and long channels
-        self.rates = nn.ParameterList([rates.log().clone()] * sizes.layers if variant == "fixed" else [])
+        self.rates = nn.ParameterList(rates.log() for _ in range(sizes.layers * (variant == "fixed")))
         with torch.no_grad():
             for layer in self.model.stack.layers:
                 gates = torch.exp(-rates.double() / preset.rate)
