@@ -1,8 +1,6 @@
 """`gladient lens`: the token weights of a real model's gates, on one interactive page or as JSON."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +9,7 @@ import tyro
 
 from gladient._text import json_text, printable
 from gladient.cli.numbers import Whole, Wholes, html_file
+from gladient.cli.progress import Report, reporting
 
 if TYPE_CHECKING:
     from gladient.lens.load import Loaded
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["Lens"]
 
 _MAX_BYTES = 2**31  # for the record of a layer, and for one request for weights
-Report = Callable[[str, int, int], None]  # of a task's name, what is done of it, and all of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +56,7 @@ class Lens:
             from gladient.lens.names import find_folder
 
             find_folder(self.model)  # a mistyped path is refused before anything large is imported
-        with _progress() as report:
+        with reporting() as report:
             views = [self._look(loaded, text, report) for loaded in _models(self.model, report)]
         from gladient.lens.page import pack, write_packed
 
@@ -110,28 +108,6 @@ def _models(name: str, report: Report) -> "list[Loaded]":
     loaded = load_pretrained(name)
     report(f"loading {name}", 1, 1)
     return [loaded]
-
-
-@contextmanager
-def _progress() -> Iterator[Report]:
-    """Bars on stderr, one per task, where it is a terminal; else one line per task."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import Progress, TaskID
-
-    console = Console(stderr=True)
-    tasks: dict[str, TaskID] = {}
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-
-        def report(name: str, done: int, of: int) -> None:
-            if name not in tasks:
-                shown = printable(name)
-                tasks[name] = progress.add_task(escape(shown), total=of)
-                if not console.is_terminal:
-                    print(f"{shown} …", file=sys.stderr, flush=True)
-            progress.update(tasks[name], completed=done)
-
-        yield report
 
 
 def _line(model: dict[str, Any]) -> str:

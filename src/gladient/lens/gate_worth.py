@@ -90,7 +90,11 @@ class Worth:
             ImportError: if pandas is absent.
         """
         pandas = require("pandas", needed_for="a table of what gates are worth", install="pip install pandas")
-        return pandas.DataFrame([_flat(row) for row in (self.together, *self.heads)])
+        return pandas.DataFrame(self.rows())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The same rows as dictionaries."""
+        return [_flat(row) for row in (self.together, *self.heads)]
 
 
 def _flat(row: HeadWorth) -> dict[str, Any]:
