@@ -20,10 +20,10 @@ from matplotlib.figure import Figure
 
 from gladient.experiments.engine.experiment import Column, Config, Reproducible
 from gladient.experiments.engine.results import Judgement
-from gladient.experiments.figures.worth.findings import HeadPoint, WorthRow, found_rows, head_points
+from gladient.experiments.figures.worth.findings import HeadPoint, Measured, WorthRow, found_rows, head_points
+from gladient.experiments.figures.worth.knocking import KNOCKED, StoryAnswers
 from gladient.experiments.figures.worth.trained import KINDS, VARIANTS, WordSizes
 from gladient.experiments.figures.worth.work import Asked, TrainedWords
-from gladient.experiments.work import Measurement
 from gladient.pictures import INK, family, frame, legend_below, panel_grid
 from gladient.training import TrainingConfig
 
@@ -37,15 +37,17 @@ class WorthConfig(Config):
     Args:
         sizes: of models and texts.
         asked: what trained models are asked.
+        stories: kinds of the demo's models that are asked, too.
     """
 
     seeds: int = 3
     training: TrainingConfig = TrainingConfig(steps=300, batch_size=8, learning_rate=5e-3)
     sizes: WordSizes = WordSizes()
     asked: Asked = Asked()
+    stories: tuple[str, ...] = ("gla", "mamba2")
 
 
-class Worth(Reproducible[WorthConfig, TrainedWords, WorthRow, HeadPoint]):
+class Worth(Reproducible[WorthConfig, TrainedWords | StoryAnswers, WorthRow, HeadPoint]):
     """Small language models with gates, with decays and without."""
 
     name = "worth"
@@ -58,8 +60,8 @@ class Worth(Reproducible[WorthConfig, TrainedWords, WorthRow, HeadPoint]):
     )
     claim = ""
     note = (
-        "Losses and rises are in nats per word of held-out chapters, those of names in nats per name, shares are of the "
-        "gain of gates. Errors are those of seeds and of texts, added in quadrature; bars show two of them."
+        "Losses and rises are in nats per word of held-out chapters, those of names in nats per name; shares of what "
+        "gates gain. Errors are those of seeds and of texts, added in quadrature; bars show two of them."
     )
     columns = (
         Column("family"),
@@ -73,13 +75,15 @@ class Worth(Reproducible[WorthConfig, TrainedWords, WorthRow, HeadPoint]):
     quick = WorthConfig(
         seeds=1,
         training=TrainingConfig(steps=4, batch_size=2),
-        sizes=WordSizes(words=64, length=32, width=16),
+        sizes=WordSizes(words=512, length=32, width=16),
         asked=Asked(texts=8, judged=4, calibrate=4, fit_steps=1, probes=8),
+        stories=(),
     )
 
-    def work(self, config: WorthConfig) -> list[TrainedWords]:
+    def work(self, config: WorthConfig) -> list[TrainedWords | StoryAnswers]:
         """Each model by itself."""
-        return [
+        stories = [StoryAnswers(kind, config.asked.probes) for kind in config.stories]
+        return stories + [
             TrainedWords(kind, variant, seed, config.sizes, config.training, config.asked)
             for seed in range(config.seeds)
             for kind in KINDS
@@ -87,18 +91,18 @@ class Worth(Reproducible[WorthConfig, TrainedWords, WorthRow, HeadPoint]):
             if variant != "no_erase" or kind == "gated_deltanet"
         ]
 
-    def rows(self, config: WorthConfig, measured: Mapping[TrainedWords, Sequence[Measurement]]) -> list[WorthRow]:
+    def rows(self, config: WorthConfig, measured: Measured) -> list[WorthRow]:
         """Each measure of each family."""
         return found_rows(measured)
 
-    def points(self, config: WorthConfig, measured: Mapping[TrainedWords, Sequence[Measurement]]) -> list[HeadPoint]:
+    def points(self, config: WorthConfig, measured: Measured) -> list[HeadPoint]:
         """Each head."""
         return head_points(measured)
 
     def draw(self, rows: Sequence[WorthRow], points: Sequence[HeadPoint]) -> Figure:
         """Losses, heads and names."""
         figure, [[losses, heads, names]] = panel_grid(1, 3, panel=(4.2, 3.6), margin=0.7)
-        _draw(losses, rows, _RISES, over="loss, with gates")
+        _draw(losses, rows, _RISES)
         losses.set_ylabel("loss above that with gates, nats per word")
         for kind in KINDS:
             own = [point for point in points if point.family == kind]
@@ -116,11 +120,12 @@ class Worth(Reproducible[WorthConfig, TrainedWords, WorthRow, HeadPoint]):
         heads.set_xlabel("memory length, words")
         heads.set_ylabel("worth of the head's gate, nats per word")
         _draw(names, rows, _NAMES)
-        names.set_ylabel("rise without it, nats per name")
+        names.set_yscale("symlog", linthresh=0.1)
+        names.set_ylabel("rise when knocked out, nats per name")
         for axis in (losses, heads, names):
             frame(axis)
             axis.axhline(0.0, color=INK, linewidth=0.8)
-        legend_below(figure, losses, columns=len(KINDS))
+        legend_below(figure, names, losses, columns=len(KINDS))
         return figure
 
     def judge(self, row: WorthRow) -> Judgement | None:
@@ -133,46 +138,44 @@ class Worth(Reproducible[WorthConfig, TrainedWords, WorthRow, HeadPoint]):
 
     def verdict(self, rows: Sequence[WorthRow]) -> str:
         """The answers in one sentence."""
-        keeps = "a decay keeps {} of what gates gain when it is retrained and {} when it is fitted"
-        kept = keeps.format(*(_told(rows, f"kept by decays, {how}", ".0%") for how in ("retrained", "fitted")))
-        gain = _told(rows, "gain of gates, retrained", ".3f")
-        rank = _told(rows, "rank correlation of worth and memory", "+.2f")
-        source, other = (_told(rows, f"names, rise without {name}", ".2f") for name in ("source", "other name"))
-        return (
-            f"gates gain {gain} nats per word; {kept}; the rank correlation of a head's worth and memory is {rank}; "
-            f"a repeated name loses {source} nats without its source and {other} without another name"
-        )
+        parts = [
+            f"gates gain {_told(rows, 'rise, retrained without gates', '.3f')} nats per word",
+            f"a decay keeps {_told(rows, 'kept by decays, retrained', '.0%')} of that when it is retrained and "
+            f"{_told(rows, 'kept by decays, fitted', '.0%')} when it is fitted",
+            f"the rank correlation of heads' worth and memory is {_told(rows, _RANK, '+.2f')}",
+            f"a repeated name loses {_told(rows, 'names, rise without source', '.3f')} nats without its source",
+        ]
+        stories = _told(rows, "stories, rise without source", ".2f")
+        return "; ".join([*parts, *([f"an answer in a story {stories} nats"] if "±" in stories else [])])
 
 
+_RANK = "rank correlation of worth and memory"
 _RISES = {  # measures of the left panel, as they are called there
-    "loss, retrained with decays": "decays,\nretrained",
-    "loss, with fitted decays": "decays,\nfitted",
-    "loss, retrained without gates": "no gates,\nretrained",
-    "loss, retrained without erasing": "no erasing,\nretrained",
+    "rise, retrained with decays": "decays,\nretrained",
+    "rise, with fitted decays": "decays,\nfitted",
+    "rise, retrained without gates": "no gates,\nretrained",
+    "rise, retrained without erasing": "no erasing,\nretrained",
 }
 _NAMES = {
-    "names, rise without source": "the name\nitself",
-    "names, rise without other name": "another\nname",
-    "names, rise without any word": "any\nword",
-}
+    f"{what}, rise without {name}": f"{what}:\n{name}" for what in ("names", "stories") for name in KNOCKED
+}  # of the right one
 
 
-def _draw(axis: Axes, rows: Sequence[WorthRow], measures: Mapping[str, str], over: str | None = None) -> None:
+def _draw(axis: Axes, rows: Sequence[WorthRow], measures: Mapping[str, str]) -> None:
     """Measures side by side, each family's a little apart, with two standard errors."""
     for place, kind in enumerate(KINDS):
         own, look = {row.measure: row for row in rows if row.family == kind}, family(kind)
         shown = [(x, own[name]) for x, name in enumerate(measures) if name in own]
-        base = own[over].value if over in own else 0.0
         axis.errorbar(
             [x + 0.16 * (place - 1) for x, _ in shown],
-            [row.value - base for _, row in shown],
+            [row.value for _, row in shown],
             yerr=[2 * row.standard_error for _, row in shown],
             linestyle="none",
             color=look.colour,
             marker=look.marker,
             label=look.title,
         )
-    axis.set_xticks(range(len(measures)), list(measures.values()), fontsize=8)
+    axis.set_xticks(range(len(measures)), list(measures.values()), fontsize=7)
 
 
 def _told(rows: Sequence[WorthRow], measure: str, form: str) -> str:

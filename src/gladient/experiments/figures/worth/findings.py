@@ -7,17 +7,18 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from gladient._types import Array
+from gladient.experiments.figures.worth.knocking import KNOCKED, StoryAnswers
 from gladient.experiments.figures.worth.trained import KINDS
 from gladient.experiments.figures.worth.work import TrainedWords
 from gladient.experiments.work import Measurement
 
-__all__ = ["HeadPoint", "WorthRow", "found_rows", "head_points", "mean_error"]
+__all__ = ["HeadPoint", "Measured", "WorthRow", "found_rows", "head_points", "mean_error"]
 
-Measured = Mapping[TrainedWords, Sequence[Measurement]]
+Measured = Mapping[TrainedWords | StoryAnswers, Sequence[Measurement]]
 Found = tuple[str, Array]  # a measure's name, and its values, [seeds, texts] or [seeds]
 _KEPT = {"fixed": "kept by decays, retrained", "fitted": "kept by decays, fitted"}
-_LOST = {"fixed": "loss, retrained with decays", "none": "loss, retrained without gates"}
-_LOST |= {"no_erase": "loss, retrained without erasing", "fitted": "loss, with fitted decays"}
+_LOST = {"fixed": "rise, retrained with decays", "fitted": "rise, with fitted decays"}
+_LOST |= {"none": "rise, retrained without gates", "no_erase": "rise, retrained without erasing"}
 _TAKEN = {"no_gate": "rise, gates taken away", "no_erase": "rise, erasing taken away"}
 _LEAST = 2.0  # standard errors that a gain has to be above 0 for shares of it to mean anything
 
@@ -85,7 +86,7 @@ def head_points(measured: Measured) -> list[HeadPoint]:
 
 
 def _losses(measured: Measured, kind: str) -> Iterator[Found]:
-    """Losses over that with gates, the gain of gates, and the shares of it that decays keep."""
+    """The loss with gates, what is above it, and the shares of the gain of gates that decays keep."""
     loss = {variant: _texts(measured, kind, variant, "loss") for variant in ("gates", "fixed", "none", "no_erase")}
     loss["fitted"] = _texts(measured, kind, "gates", "fitted")
     seeds = min(len(loss[name]) for name in ("gates", "fixed", "none", "fitted"))
@@ -93,13 +94,9 @@ def _losses(measured: Measured, kind: str) -> Iterator[Found]:
         return
     yield "loss, with gates", loss["gates"]
     for name, told in _LOST.items():
-        if len(loss[name]):
-            yield told, loss[name]
+        if count := min(seeds, len(loss[name])):
+            yield told, loss[name][:count] - loss["gates"][:count]
     gain = loss["none"][:seeds] - loss["gates"][:seeds]
-    yield "gain of gates, retrained", gain
-    if len(loss["no_erase"]):
-        count = min(seeds, len(loss["no_erase"]))
-        yield "gain of erasing, retrained", loss["no_erase"][:count] - loss["gates"][:count]
     mean, error = mean_error(gain)
     if mean > _LEAST * error:
         for name, told in _KEPT.items():
@@ -127,20 +124,18 @@ def _rank(points: Sequence[HeadPoint], seed: int) -> float:
 
 
 def _names(measured: Measured, kind: str) -> Iterator[Found]:
-    """How much less likely a repeated name is without its source, another name, any word; and how often it is right."""
-    found = _measurements(measured, kind, "names")
-    logs, right = (
-        {name: np.array([one[key] for one in found if one["without"] == name]) for name in _WITHOUT}
-        for key in ("logs", "right")
-    )
-    if found:
-        yield "names, right", right["nothing"]
-        yield "names, right without the source", right["source"]
-        for name in _WITHOUT[1:]:
-            yield f"names, rise without {name}", logs["nothing"] - logs[name]
-
-
-_WITHOUT = ("nothing", "source", "other name", "any word")
+    """How often a name that stood in the text before is right, and what knock-outs take from it."""
+    for what in ("names", "stories"):
+        found = _measurements(measured, kind, what)
+        logs, right = (
+            {name: np.array([one[key] for one in found if one["without"] == name]) for name in ("nothing", *KNOCKED)}
+            for key in ("logs", "right")
+        )
+        if found:
+            yield f"{what}, right", right["nothing"]
+            yield f"{what}, right without source", right["source"]
+            for name in KNOCKED:
+                yield f"{what}, rise without {name}", logs["nothing"] - logs[name]
 
 
 def _texts(measured: Measured, kind: str, variant: str, what: str) -> Array:

@@ -1,7 +1,6 @@
 """The work of the figure: one small language model, trained, and asked what its gates are worth."""
 
-import random
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -9,15 +8,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from gladient import lens
-from gladient.experiments.figures.worth.text import Corpus, corpus
+from gladient.experiments.figures.worth.knocking import knock_outs, repeated_names
+from gladient.experiments.figures.worth.text import corpus
 from gladient.experiments.figures.worth.trained import Variant, WordSizes, losses, trained
 from gladient.experiments.work import Measurement, OnStep, Outcome
 from gladient.training import TrainingConfig, TrainingDivergedError, pack_tensors
 
-__all__ = ["Asked", "TrainedWords", "probes", "texts_of"]
-
-_MIXED = 4  # words that an embedding takes part in, its own and the three after it: knocked out together
-_APART = 8  # the least distance of a source from the answer, which mixed embeddings do not reach
+__all__ = ["Asked", "TrainedWords", "texts_of"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,8 @@ class TrainedWords:
             found: list[Measurement] = [{"what": "loss", "losses": losses(model, judged).tolist()}]
         if self.variant == "gates":
             found += self._worth(model, judged, calibrate, lambda done: on_step(self.training.steps + done))
-            found += _knock_outs(model, text, self.sizes.length, self.asked.probes)
+            asked = repeated_names(text, self.sizes.length, self.asked.probes)
+            found += knock_outs(model.model, asked, what="names")
         return Outcome(found, {self.name: pack_tensors(dict(model.named_parameters()), run=described)})
 
     def _worth(self, model: Variant, judged: Tensor, calibrate: Tensor, on_pass: OnStep) -> list[Measurement]:
@@ -139,63 +137,3 @@ def texts_of(words: Int[Tensor, " M"], length: int, count: int) -> Int[Tensor, "
     if len(texts) < count:
         raise ValueError(f"the corpus has {len(texts)} texts of {length + 1} words, fewer than {count}; ask for fewer")
     return texts[torch.linspace(0, len(texts) - 1, count).long()]
-
-
-@dataclass(frozen=True)
-class Probes:
-    """Names that stood in the text before: each text, its last word the answer, and where things stand.
-
-    Attributes:
-        texts: numbers of words, [N, T + 1].
-        places: of the answer's earlier occurrence, of another name and of any word, [N, 3].
-    """
-
-    texts: Int[Tensor, "N T"]
-    places: Int[Tensor, "N 3"]
-
-
-def probes(text: Corpus, length: int, count: int) -> Probes:
-    """Names of the held-out text that stood once before in the `length` words before them; at most `count`."""
-    draw, found = random.Random(0), list[tuple[int, list[int]]]()
-    names = torch.isin(text.judge, torch.tensor(sorted(text.names)))
-    for end in (names.nonzero()[:, 0] - length).clamp_min(-1).unique().tolist():
-        before = text.judge[end : end + length] if end >= 0 else text.judge[:0]
-        same = (before == text.judge[end + length]).nonzero()[:, 0].tolist()
-        if len(same) == 1 and same[0] < length - _APART:
-            free = [place for place in range(length - _APART) if abs(place - same[0]) >= _MIXED]
-            others = [place for place in free if names[end + place]]
-            if others:
-                found.append((end, [same[0], draw.choice(others), draw.choice(free)]))
-    kept = [found[place] for place in torch.linspace(0, len(found) - 1, min(count, len(found))).long().tolist()]
-    return Probes(
-        torch.stack([text.judge[end : end + length + 1] for end, _ in kept]), torch.tensor([each for _, each in kept])
-    )
-
-
-def _knock_outs(model: Variant, text: Corpus, length: int, count: int) -> list[Measurement]:
-    """The log probability of each answer, and whether it is the likeliest word: as is, and with words knocked out."""
-    asked = probes(text, length, count)
-
-    def answers(**told: str) -> Measurement:
-        logits, answer = model(asked.texts[:, :-1])[:, -1].log_softmax(1), asked.texts[:, -1]
-        right = (logits.argmax(1) == answer).double().tolist()
-        return {"what": "names", **told, "logs": logits.gather(1, answer[:, None])[:, 0].tolist(), "right": right}
-
-    with torch.no_grad():
-        found = [answers(without="nothing")]
-        for place, name in zip(asked.places.T, ("source", "other name", "any word"), strict=True):
-            with lens.intervene(model.model, _without(place)):
-                found.append(answers(without=name))
-    return found
-
-
-def _without(places: Int[Tensor, " N"]) -> lens.Change:
-    """The knock-out of a word and the three after it, which its embedding is mixed into; another one in each text."""
-
-    def change(record: lens.Record) -> lens.Recurrence:
-        x = record.recurrence
-        steps = torch.arange(x.v.shape[1])
-        gone = (steps >= places[:, None]) & (steps < places[:, None] + _MIXED)
-        return replace(x, v=x.v.masked_fill(gone[:, :, None, None], 0.0))
-
-    return change
