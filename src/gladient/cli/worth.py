@@ -31,16 +31,18 @@ class Worth(RunOptions):
 
     Example: gladient worth path/to/model --file corpus.txt --calibrate other.txt
 
-    Columns, for all heads together and for each:
+    The table has all heads together and each by itself, in nats per token:
 
-        no_gate   its gate 1 at every token: off what the model was trained for, and can cost more than no head at all
-        fixed     one decay for all tokens, fitted on the other file: what data-dependent gating is worth
+        no_gate   gates of 1: not what it was trained for, and may cost more
+                  than no head at all
+        fixed     a decay for all tokens, fitted on the other file: what
+                  data-dependent gating is worth
         no_erase  a delta rule that does not erase
         ablated   without the head
-        alone     what its own gate gives back where all gates are fixed
+        alone     what its gate gives back where all gates are fixed
 
-    Heads stand in for one another: rises do not add up. Files are cut into texts of one length; errors are those of the
-    mean over texts. Stop it with Ctrl-C, or kill it; --resume goes on and ends with the same numbers.
+    Rises do not add up: heads stand in for one another. Files are cut into texts of one length; errors are those of the
+    mean over texts. After Ctrl-C, --resume goes on and ends with the same numbers.
     """
 
     model: Annotated[str, tyro.conf.Positional]

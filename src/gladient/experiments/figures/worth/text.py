@@ -65,11 +65,10 @@ def corpus(words: int) -> Corpus:
     count = Counter(parts[0])
     known = (RARE, *sorted(count, key=lambda word: (-count[word], word))[: words - 1])
     small = {word for part in parts for word in part if word.islower()}
-    names = frozenset(
-        i for i, word in enumerate(known) if word.istitle() and len(word) > 1 and word.lower() not in small
-    )
-    whole = Corpus(known, *[torch.zeros(0, dtype=torch.long)] * 3, names)
-    return Corpus(known, *(whole.encode(part) for part in parts), names)
+    capital = [number for number, word in enumerate(known) if word.istitle() and len(word) > 1]
+    names = frozenset(number for number in capital if known[number].lower() not in small)
+    train, judge, calibrate = (_encode(known, part) for part in parts)
+    return Corpus(known, train, judge, calibrate, names)
 
 
 def _encode(known: Sequence[str], words: Sequence[str]) -> Tensor:
