@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gladient._files import write_atomically
 
-__all__ = ["CheckpointError", "load_tensors", "pack_tensors", "save_tensors"]
+__all__ = ["CheckpointError", "load_tensors", "pack_tensors", "read_run", "save_tensors"]
 
 _KEY = "gladient"
 
@@ -42,16 +42,13 @@ def load_tensors(path: Path, *, run: Mapping[str, Any]) -> tuple[dict[str, Tenso
         CheckpointError: if the file is truncated, was changed or written by something else, or describes another run.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_KEY])
+        header = _header(path)
         tensors = load(path.read_bytes())
         if header.pop("sha256") != _checksum(tensors, header):
             raise ValueError("its checksum differs")
         found, state = header["run"], header["state"]
-    except (SafetensorError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is not a whole gladient checkpoint ({error}); delete it, and train or save again"
-        ) from None
+    except _DAMAGED as error:
+        raise _damaged(path, error) from None
     # through JSON, as what was found has been: tuples are lists then
     expected = json.loads(json.dumps(run, allow_nan=False))
     if found != expected:
@@ -60,6 +57,31 @@ def load_tensors(path: Path, *, run: Mapping[str, Any]) -> tuple[dict[str, Tenso
             f"{path} belongs to another run (it differs in {', '.join(names)}); name another file or delete it"
         )
     return tensors, state
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """The description of the run whose tensors a file holds, by which `load_tensors` reads them.
+
+    Raises:
+        CheckpointError: if it is not such a file.
+    """
+    try:
+        return dict(_header(path)["run"])
+    except _DAMAGED as error:
+        raise _damaged(path, error) from None
+
+
+_DAMAGED = (SafetensorError, AttributeError, KeyError, RecursionError, TypeError, ValueError)
+
+
+def _header(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        header: dict[str, Any] = json.loads((file.metadata() or {})[_KEY])
+    return header
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path} is not a whole gladient checkpoint ({error}); delete it, and train or save again")
 
 
 def _checksum(tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ __all__ = ["main"]
 
 # A module and a dataclass each, with the options as fields and a `run()`. Only the command that is run is imported, and
 # what its `run` needs it imports itself, so that `gladient risk` stays fast.
-COMMANDS = ("reproduce", "sweep", "train", "risk", "certify", "map", "explore", "data", "lens")
+COMMANDS = ("reproduce", "sweep", "train", "risk", "certify", "map", "explore", "data", "lens", "worth")
 
 _HELP = ("help", "--help", "-h")
 _MOVED = "bench left the package; in a clone of the repository it is `python -m benchmarks.operators`"

@@ -1,8 +1,6 @@
 """`gladient lens`: the token weights of a real model's gates, on one interactive page or as JSON."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
@@ -13,6 +11,7 @@ import tyro
 from gladient._text import json_text, printable
 from gladient.cli.changes import read_at, read_change, read_inputs
 from gladient.cli.numbers import AnyFile, Whole, Wholes, html_file
+from gladient.cli.progress import Report, reporting
 
 if TYPE_CHECKING:
     from gladient.lens import Change, MemoryLengths
@@ -24,7 +23,6 @@ __all__ = ["Lens"]
 _TEXTS = 64  # of a corpus: the mean over them is off by an eighth of the spread
 _LETTERS = 32  # of a token, that a corpus is cut to before it is read: few are as long
 _MAX_BYTES = 2**31  # for the record of a layer, and for one request for weights
-Report = Callable[[str, int, int], None]  # of a task's name, what is done of it, and all of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +76,7 @@ class Lens:
             from gladient.lens.names import find_folder
 
             find_folder(self.model)  # a mistyped path is refused before anything large is imported
-        with _progress() as report:
+        with reporting() as report:
             loaded = _models(self.model, report, reads_text=self.inputs is None)
             views = [view for each in loaded for view in self._views(each, text, corpus, (change, at), report)]
         from gladient.lens.page import pack, write_packed
@@ -185,28 +183,6 @@ def _models(name: str, report: Report, *, reads_text: bool) -> "list[Loaded]":
     loaded = load_pretrained(name, reads_text=reads_text)
     report(f"loading {name}", 1, 1)
     return [loaded]
-
-
-@contextmanager
-def _progress() -> Iterator[Report]:
-    """Bars on stderr, one per task, where it is a terminal; else one line per task."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import Progress, TaskID
-
-    console = Console(stderr=True)
-    tasks: dict[str, TaskID] = {}
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-
-        def report(name: str, done: int, of: int) -> None:
-            if name not in tasks:
-                shown = printable(name)
-                tasks[name] = progress.add_task(escape(shown), total=of)
-                if not console.is_terminal:
-                    print(f"{shown} …", file=sys.stderr, flush=True)
-            progress.update(tasks[name], completed=done)
-
-        yield report
 
 
 def _line(model: dict[str, Any]) -> str:

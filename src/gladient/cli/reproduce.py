@@ -26,6 +26,7 @@ class Reproduce(RunOptions):
         rotation   states that turn, alone and with the delta rule
         drift      a task that moves
         real       gains of gating on flights, schools …, predicted and measured
+        worth      small language models with gates, with fixed decays and without
 
     Stop it with Ctrl-C, or kill it; --resume goes on and ends with the same results.
     """

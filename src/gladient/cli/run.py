@@ -32,11 +32,11 @@ class RunOptions:
     resume: bool = False
     """Go on with what the folder already holds, if anything."""
     workers: Whole = os.cpu_count() or 1
-    """Processes that train side by side, one thread each."""
+    """Processes that work side by side, one thread each."""
     scheduler: str | None = None
-    """tcp://HOST:PORT of Dask workers that train instead; left out: $GLADIENT_SCHEDULER."""
+    """tcp://HOST:PORT of Dask workers that do it instead; left out: $GLADIENT_SCHEDULER."""
     device: str = "cpu"
-    """Where to train: cpu, cuda, cuda:0 …"""
+    """Where to compute: cpu, cuda, cuda:0 …"""
 
     def engine(self) -> Engine:
         """These options as arguments of `experiments.make`."""

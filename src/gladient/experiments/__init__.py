@@ -27,6 +27,7 @@ from gladient.experiments.figures.single import Single, SingleConfig
 from gladient.experiments.figures.sweep.figure import Sweep
 from gladient.experiments.figures.sweep.grid import SweepConfig, read_grid
 from gladient.experiments.figures.weights import Weights
+from gladient.experiments.figures.worth.figure import Worth
 from gladient.experiments.models.kinds import MODELS
 from gladient.experiments.models.register import register
 from gladient.experiments.models.rungs import RUNGS
@@ -73,6 +74,18 @@ __all__ = [
 
 FIGURES: dict[str, Reproducible[Any, Any, Any, Any]] = {
     figure.name: figure
-    for figure in (Multitask(), Weights(), Depth(), Marks(), Limits(), Family(), Delta(), Rotation(), Drift(), Real())
+    for figure in (
+        Multitask(),
+        Weights(),
+        Depth(),
+        Marks(),
+        Limits(),
+        Family(),
+        Delta(),
+        Rotation(),
+        Drift(),
+        Real(),
+        Worth(),
+    )
 }
 """The figures of `gladient reproduce --figure`, by name."""

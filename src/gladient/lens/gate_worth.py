@@ -1,28 +1,17 @@
 """What each gate of a language model is worth: by how many nats per token its loss rises without it."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gladient._optional import require
-from gladient.lens.attaching import chosen_layers
-from gladient.lens.capturing import capture
-from gladient.lens.gate_changes import fix_gates
-from gladient.lens.intervening import Change, intervene
-from gladient.lens.records import Record
-from gladient.lens.recurrence import Selection, resolve
-from gladient.lens.token_changes import ablate, scale_erase
+from gladient.lens.gate_passes import Pass, check_texts, fit_decays, kinds_of, passes_of, read_losses
+from gladient.lens.recurrence import Selection
 
-__all__ = ["HeadWorth", "Rise", "Worth", "worth"]
-
-_SLOWEST, _CLOSED = 1e-4, 50.0  # -log of fixed gates that the fit starts from: it takes logs of these
-_RATE = 0.05  # of Adam on those logs: gates move by about 5% of their log in a step
+__all__ = ["HeadWorth", "Rise", "Worth", "worth", "worth_of"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +90,11 @@ class Worth:
             ImportError: if pandas is absent.
         """
         pandas = require("pandas", needed_for="a table of what gates are worth", install="pip install pandas")
-        return pandas.DataFrame([_flat(row) for row in (self.together, *self.heads)])
+        return pandas.DataFrame(self.rows())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The same rows as dictionaries."""
+        return [_flat(row) for row in (self.together, *self.heads)]
 
 
 def _flat(row: HeadWorth) -> dict[str, Any]:
@@ -159,167 +152,37 @@ def worth(
     >>> [(row.layer, row.head) for row in found.heads]
     [(0, 0), (0, 1)]
     """
-    _check(model, texts, calibrate)
-    kinds = _kinds(model, calibrate[0])
-    chosen = [
-        (layer, head)
-        for layer in sorted({number for _, number, _, _ in chosen_layers(model, layers)})
-        for head in resolve(heads, kinds[layer].heads, "head")
-    ]
-    decays = _fit(model, calibrate, steps, seed, batch)
-    erasing = any(kind.erases for kind in kinds.values()) + sum(kinds[layer].erases for layer, _ in chosen)
-    passes = 4 + 4 * len(chosen) + erasing
-    judge = _Judge(model, texts, kinds, fix_gates(decays), batch, on_pass, passes)
-    base = judge.losses()
-    low = judge.losses((judge.fixed, None, None))
-    together = judge.judge(base, low)
-    rows = [judge.judge(base, low, layer, head) for layer, head in chosen]
-    return Worth(base.mean().item(), len(texts), together, tuple(rows), decays)
+    check_texts(model, texts, calibrate)
+    kinds = kinds_of(model, calibrate[0])
+    every = passes_of(model, kinds, layers, heads)
+    decays, found = fit_decays(model, calibrate, steps=steps, seed=seed, batch=batch), {}
+    for done, one in enumerate(every, start=1):
+        found[one] = read_losses(model, texts, one, kinds, decays, batch)
+        on_pass(done, len(every))
+    return worth_of(found, decays)
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """A layer's number of heads, and whether it erases."""
+def worth_of(found: Mapping[Pass, Float[Tensor, " N"]], decays: dict[int, Tensor]) -> Worth:
+    """The table of the losses of each text in each pass."""
+    base, low = found[Pass("unchanged")], found[Pass("fixed")]
 
-    heads: int
-    erases: bool
-
-
-_Changes = tuple[Change, Selection, Selection]  # a change, and its layers and heads
-
-
-@dataclass
-class _Judge:
-    """Reads the texts under changes, and counts."""
-
-    model: nn.Module
-    texts: Sequence[Tensor]
-    kinds: dict[int, _Kind]
-    fixed: Change
-    batch: int
-    on_pass: Callable[[int, int], None]
-    passes: int
-    done: int = 0
-
-    def losses(self, *changes: _Changes) -> Float[Tensor, " N"]:
-        """Nats per token of each text."""
-        with torch.no_grad(), ExitStack() as entered:
-            for change, layers, heads in changes:
-                entered.enter_context(intervene(self.model, change, layers=layers, heads=heads))
-            found = _all_losses(self.model, self.texts, self.batch)
-        self.done += 1
-        self.on_pass(self.done, self.passes)
-        return found
-
-    def judge(self, base: Tensor, low: Tensor, layer: int | None = None, head: int | None = None) -> HeadWorth:
-        """One head, or all; `low`: the losses where all gates are fixed."""
-
-        def rise(change: Change, layers: Selection = layer) -> Rise:
-            return _rise(self.losses((change, layers, head)), base)
-
-        erasing = [each for each, kind in self.kinds.items() if kind.erases and layer in (None, each)]
+    def row(layer: int | None, head: int | None) -> HeadWorth:
+        rises = {one.change: _rise(each, base) for one, each in found.items() if (one.layer, one.head) == (layer, head)}
+        alone = found.get(Pass("alone", layer, head))
         return HeadWorth(
             layer=layer,
             head=head,
-            no_gate=rise(fix_gates(0.0)),
-            fixed=_rise(low, base) if layer is None else rise(self.fixed),
-            no_erase=rise(scale_erase(0.0), erasing) if erasing else None,
-            ablated=rise(ablate()),
-            alone=None if layer is None or head is None else _rise(low, self._with(layer, head)),
+            no_gate=rises["no_gate"],
+            fixed=rises["fixed"],
+            no_erase=rises.get("no_erase"),
+            ablated=rises["ablated"],
+            alone=None if alone is None else _rise(low, alone),
         )
 
-    def _with(self, layer: int, head: int) -> Tensor:
-        """All gates fixed but those of one head."""
-        others = [each for each in self.kinds if each != layer]
-        beside = [each for each in range(self.kinds[layer].heads) if each != head]
-        changes: list[_Changes] = [(self.fixed, others, None)] if others else []
-        return self.losses(*changes, *([(self.fixed, layer, beside)] if beside else []))
+    heads = dict.fromkeys((one.layer, one.head) for one in found if one.layer is not None)
+    return Worth(base.mean().item(), len(base), row(None, None), tuple(row(*each) for each in heads), decays)
 
 
 def _rise(changed: Tensor, base: Tensor) -> Rise:
     each = (changed - base).double()
     return Rise(each.mean().item(), each.std().item() / len(each) ** 0.5)
-
-
-def _all_losses(model: nn.Module, texts: Sequence[Tensor], batch: int) -> Float[Tensor, " N"]:
-    """Nats per token of each text; those of one length are read together, so that the order is always the same."""
-    lengths = sorted({len(text) for text in texts})
-    parts = [torch.stack([text for text in texts if len(text) == length]).split(batch) for length in lengths]
-    return torch.cat([_losses(model, part) for each in parts for part in each])
-
-
-def _losses(model: nn.Module, texts: Tensor) -> Tensor:
-    """Nats per token of each row of tokens."""
-    found = model(input_ids=texts[:, :-1])
-    logits = found if isinstance(found, Tensor) else found.logits
-    return functional.cross_entropy(logits.mT.double(), texts[:, 1:], reduction="none").mean(1)
-
-
-def _kinds(model: nn.Module, text: Tensor) -> dict[int, _Kind]:
-    with torch.no_grad(), capture(model, positions=-1) as trace:
-        _losses(model, text[None])
-    return {record.layer: _Kind(record.heads, record.recurrence.beta is not None) for record in trace.records}
-
-
-def _fit(model: nn.Module, texts: Sequence[Tensor], steps: int, seed: int, batch: int) -> dict[int, Tensor]:
-    """Fixed log gates of all layers, that make the loss on some texts small; the model's weights stay."""
-    logs = {layer: (-mean).clamp_min(_SLOWEST).log().requires_grad_() for layer, mean in _means(model, texts).items()}
-    optimizer, draw = torch.optim.Adam(logs.values(), _RATE), torch.Generator().manual_seed(seed)
-    with _frozen(model):
-        for _ in range(steps):
-            chosen = torch.randint(len(texts), (min(batch, len(texts)),), generator=draw).tolist()
-            with intervene(model, fix_gates({layer: -log.exp() for layer, log in logs.items()})):
-                loss = _all_losses(model, [texts[each] for each in chosen], batch).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return {layer: -log.detach().exp() for layer, log in logs.items()}
-
-
-def _means(model: nn.Module, texts: Sequence[Tensor]) -> dict[int, Tensor]:
-    """The mean log gate of every head, or of its key channels, over tokens and texts."""
-    sums: dict[int, list[Tensor]] = {}
-
-    def add(record: Record) -> None:
-        gates = record.recurrence.log_decay_in(torch.float32)
-        gates = record.recurrence.k.new_zeros(1, 1, record.heads) if gates is None else gates
-        sums.setdefault(record.layer, []).append(gates.clamp_min(-_CLOSED).mean((0, 1)))
-
-    with torch.no_grad(), capture(model, on_record=add):
-        for text in texts:
-            _losses(model, text[None])
-    return {layer: torch.stack(each).mean(0) for layer, each in sums.items()}
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """While it lasts, no parameter of the model asks for a gradient."""
-    asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in asking:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in asking:
-            parameter.requires_grad_(True)
-
-
-def _check(model: nn.Module, texts: Sequence[Tensor], calibrate: Sequence[Tensor]) -> None:
-    drops = [part for part in model.modules() if isinstance(part, nn.modules.dropout._DropoutNd) and part.p]
-    if any(part.training for part in drops):
-        raise ValueError("the model is in training mode and drops out at random; call model.eval() first")
-    if len(texts) < 2 or not len(calibrate):
-        raise ValueError(
-            f"there are {len(texts)} texts to judge and {len(calibrate)} to calibrate; a standard error takes two of "
-            "the first, the fit one of the second"
-        )
-    for name, some in (("texts", texts), ("calibrate", calibrate)):
-        for place, text in enumerate(some):
-            if text.ndim != 1 or len(text) < 2:
-                raise ValueError(
-                    f"{name}[{place}] has shape {list(text.shape)}; a text is its tokens, [T], at least two"
-                )
-    known = {tuple(text.tolist()): place for place, text in enumerate(calibrate)}
-    for place, text in enumerate(texts):
-        if (same := known.get(tuple(text.tolist()))) is not None:
-            raise ValueError(f"texts[{place}] is calibrate[{same}]; decays are fitted on other texts than are judged")

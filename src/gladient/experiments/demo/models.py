@@ -16,11 +16,12 @@ from torch.nn import functional
 from gladient import __version__
 from gladient._files import user_cache
 from gladient.experiments.demo.story import VOCABULARY, asked, encode, split_words, story, with_spaces
+from gladient.experiments.models.words import WordModel
 from gladient.lens.load import Loaded, quiet_transformers, require_transformers
-from gladient.nn import ResidualModel, presets
+from gladient.nn import presets
 from gladient.training import CheckpointError, TrainingConfig, load_tensors, save_tensors, train
 
-__all__ = ["DEMO", "DemoConfig", "DemoModel", "StoryGLA", "cache_folder", "demo_models", "load_demo"]
+__all__ = ["DEMO", "DemoConfig", "DemoModel", "cache_folder", "demo_models", "load_demo"]
 
 
 @dataclass(frozen=True)
@@ -70,32 +71,6 @@ class DemoModel:
     module: nn.Module
     recall: float
     questions: int
-
-
-class StoryGLA(nn.Module):
-    """GLA layers on sums of a word's and the three preceding words' embeddings, in place of short convolutions.
-
-    Gates start spread over the channels, from 0.22 to 0.9998, as those of Mamba-2 do.
-
-    >>> StoryGLA(8, layers=1, heads=2)(torch.tensor([[0, 1, 2]])).shape
-    torch.Size([1, 3, 37])
-    """
-
-    def __init__(self, width: int, *, layers: int, heads: int, words: int = len(VOCABULARY)) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(words, width)
-        self.mix = nn.Parameter(torch.randn(4, width) / 2)
-        self.stack = ResidualModel(width, [presets.gla(width, heads=heads)] * layers)
-        with torch.no_grad():
-            for parameter in self.stack.gate_parameters():
-                if parameter.ndim == 2:  # biases
-                    parameter.copy_(torch.linspace(-24, 6, parameter.shape[1]).expand_as(parameter))
-
-    def forward(self, input_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T W"]:
-        """Logits of the next word."""
-        words = functional.pad(self.embedding(input_ids), (0, 0, 3, 0)).unfold(1, 4, 1)  # [B, T, D, 4], own word last
-        z = self.stack.hidden(torch.einsum("btdj,jd->btd", words, self.mix.flip(0))[None])[-1][0]
-        return functional.linear(functional.rms_norm(z, z.shape[-1:]), self.embedding.weight) / z.shape[-1] ** 0.5
 
 
 def cache_folder() -> Path:
@@ -161,9 +136,8 @@ def _unshared(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _build(config: DemoConfig) -> nn.Module:
-    sizes = {"layers": config.layers, "heads": config.heads}
     if config.kind == "gla":
-        return StoryGLA(config.width, **sizes)
+        return _gla(config)
     transformers = require_transformers()
     options = transformers.Mamba2Config(
         vocab_size=len(VOCABULARY),
@@ -179,6 +153,17 @@ def _build(config: DemoConfig) -> nn.Module:
         **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0),
     )
     model: nn.Module = transformers.Mamba2ForCausalLM(options)
+    return model
+
+
+def _gla(config: DemoConfig) -> WordModel:
+    """Its gates start spread over the channels, from 0.22 to 0.9998, as those of Mamba-2 do."""
+    layer = presets.gla(config.width, heads=config.heads)
+    model = WordModel(len(VOCABULARY), config.width, [layer] * config.layers)
+    with torch.no_grad():
+        for parameter in model.stack.gate_parameters():
+            if parameter.ndim == 2:  # biases
+                parameter.copy_(torch.linspace(-24, 6, parameter.shape[1]).expand_as(parameter))
     return model
 
 

@@ -22,7 +22,7 @@ from gladient.experiments.models.register import describe, registered_in
 from gladient.experiments.models.stack import is_diverged
 from gladient.pictures import save_figure
 
-__all__ = ["Made", "make"]
+__all__ = ["Made", "check_device", "make"]
 
 _PARQUET = {"needed_for": "a Parquet table", "install": "pip install 'gladient[data]'"}
 
@@ -74,7 +74,7 @@ def make(
     if workers < 1:
         raise ValueError(f"workers is {workers}; at least one process has to train")
     if scheduler is None:
-        _check_device(config.device)
+        check_device(config.device)
     if parquet:
         require("pyarrow", **_PARQUET)
     console, begun = console or Console(stderr=True), time.perf_counter()
@@ -131,7 +131,8 @@ def _workers(workers: int, scheduler: str | None) -> str:
     return f"{workers} workers" if scheduler is None else f"the workers of {scheduler}"
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Refuses, with a ValueError, a device that this PyTorch cannot use."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -22,10 +22,12 @@ class Bar:
     Args:
         progress: what draws it.
         task: its number there.
+        each: whether parts that are done have lines.
     """
 
     progress: Progress
     task: TaskID
+    each: bool
 
     def advance(self, cost: float) -> None:
         """So much work was done."""
@@ -34,7 +36,8 @@ class Bar:
     def finish(self, line: str) -> None:
         """A part is done; `line` says so."""
         self.progress.update(self.task, done=self.progress.tasks[0].fields["done"] + 1)
-        self.progress.console.print(line)
+        if self.each:
+            self.progress.console.print(line)
 
     def line(self) -> str:
         """Where it stands, in words."""
@@ -44,7 +47,7 @@ class Bar:
 
 
 @contextmanager
-def showing(console: Console, works: Sequence[Work]) -> Iterator[Bar]:
+def showing(console: Console, works: Sequence[Work], doing: str, *, each: bool) -> Iterator[Bar]:
     """The bar of a run, full when it ends well; where there is no terminal, its line at every `_SAY_EVERY`."""
     columns = (
         TextColumn("{task.description} {task.fields[done]}/{task.fields[parts]} parts"),
@@ -55,9 +58,8 @@ def showing(console: Console, works: Sequence[Work]) -> Iterator[Bar]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = Bar(
-            progress, progress.add_task("training", total=sum(work.cost for work in works), done=0, parts=len(works))
-        )
+        total = sum(work.cost for work in works)
+        bar = Bar(progress, progress.add_task(doing, total=total, done=0, parts=len(works)), each)
         with _saying(bar, console):
             yield bar
         progress.update(bar.task, completed=progress.tasks[0].total)  # steps of a checkpoint were not counted

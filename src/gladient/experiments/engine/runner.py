@@ -33,7 +33,14 @@ class SchedulerLostError(ConnectionError):
 
 
 def run_work(
-    works: Sequence[Work], output: OutputFolder, *, workers: int, scheduler: str | None, console: Console
+    works: Sequence[Work],
+    output: OutputFolder,
+    *,
+    workers: int,
+    scheduler: str | None,
+    console: Console,
+    doing: str = "training",
+    each: bool = True,
 ) -> None:
     """Do the work that is not finished yet, longest first, one thread each, and save each part as it is done.
 
@@ -46,6 +53,8 @@ def run_work(
         workers: processes of this machine.
         scheduler: the address of a Dask scheduler, whose workers do the work instead.
         console: where progress is shown.
+        doing: what is done, as the bar says it.
+        each: whether every part that is done has a line.
 
     Raises:
         OSError: if the scheduler cannot be reached.
@@ -60,8 +69,8 @@ def run_work(
     workers = min(workers, len(waiting))
     place = f"the workers of {scheduler}" if scheduler else f"{workers} worker{'s' * (workers > 1)}"
     try:
-        with connected(workers, scheduler) as client, showing(console, waiting) as bar:
-            console.print(f"training {len(waiting)} part{'s' * (len(waiting) > 1)} on {place}")
+        with connected(workers, scheduler) as client, showing(console, waiting, doing, each=each) as bar:
+            console.print(f"{doing} {len(waiting)} part{'s' * (len(waiting) > 1)} on {place}")
             if not client.scheduler_info()["workers"]:
                 console.print(f"{scheduler} has no workers yet; the work starts when one joins")
             failed = _do_all(waiting, output, client, bar)
