@@ -113,3 +113,12 @@ def test_autograd_sees_that_the_state_changes() -> None:
     decoder(**token())
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+def test_what_was_none_at_the_first_token_is_seen_later() -> None:
+    plain, g = token(), -torch.rand(2, 1, 3)
+    decoder = Decoder(torch.rand(2, 3, 4, 4))
+    decoder(**plain, g=None)
+    expected, final = alone(decoder.state, {**plain, "g": g})
+    torch.testing.assert_close(decoder(**plain, g=g), expected)
+    torch.testing.assert_close(decoder.state, final)

@@ -101,7 +101,7 @@ class Decoder:
         """
         given = {"q": q, "k": k, "v": v, **token, **self._fixed}
         step = self._step
-        if step is None or len(token) != self._count or (addresses := self._addresses(step, given)) is None:
+        if step is None or token.keys() != self._names or (addresses := self._addresses(step, given)) is None:
             return self._checked(given, token)
         return step.run(addresses, given["initial_state"])[0]
 
@@ -126,5 +126,6 @@ class Decoder:
                 f"{', '.join(sorted(_TOKEN))}: what is the same for all tokens is given to Decoder itself"
             )
         o = run(given, self._backend, known_layout=True)[0]
-        self._step, self._count, self._threads = known_step(given, self._backend), len(token), torch.get_num_threads()
+        self._step, self._threads = known_step(given, self._backend), torch.get_num_threads()
+        self._names = {name for name, x in token.items() if x is not None}  # with None one goes on to be checked
         return o
