@@ -151,9 +151,15 @@ def test_what_is_known_of_heads_besides(capsys: pytest.CaptureFixture[str], fold
         "ablated": [1.0, 0.0],
         "alone": [-1.0, 1.0],
     }
-    table.write_text(table.read_text("utf-8").replace("\n1.0,", "\n7.0,"), "utf-8")
-    assert main(["lens", str(folder), "--text", text, "--worth", str(table), "--json"]) == 2
-    assert "worth.csv has layer 7, which " in capsys.readouterr().err
+    plain_table = table.read_text("utf-8").replace("\n1.0,", "\n7.0,")
+    named = "\n".join(("model," if i == 0 else "other,") + line for i, line in enumerate(plain_table.splitlines()))
+    for content, message in (
+        (plain_table, "has layer 7, not one of the gated layers [0, 1, 2] of "),
+        (named, "is of other, and has no row of "),
+    ):
+        table.write_text(content, "utf-8")
+        assert main(["lens", str(folder), "--text", text, "--worth", str(table), "--json"]) == 2
+        assert f"worth.csv {message}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -182,7 +188,7 @@ def test_what_is_known_of_heads_besides(capsys: pytest.CaptureFixture[str], fold
         (["demo", "--text", STORY, "--corpus", "CORPUS"], "has 4 tokens; at least two texts as long as the one shown"),
         (
             ["demo", "--text", STORY, "--worth", "CORPUS"],
-            "has no column layer; give what gladient worth --out FILE.csv",
+            "has no column model; give what gladient worth --out FILE.csv",
         ),
         (["FOLDER"], "no text is given"),
         (["FOLDER", "--text", ""], "the text is empty"),

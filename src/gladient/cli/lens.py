@@ -141,7 +141,7 @@ class Lens:
                 **options,
             )
 
-        worth = () if self.worth is None else read_worth(self.worth, loaded)
+        worth = () if self.worth is None else read_worth(self.worth, loaded, named=self.model == "demo")
         first = see("", text, outputs=self.change is not None)
         lengths = None if corpus is None else self._lengths(loaded, corpus, len(first.tokens), report)
         yield replace(first, worth=worth, lengths=lengths)
