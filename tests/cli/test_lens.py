@@ -151,9 +151,15 @@ def test_what_is_known_of_heads_besides(capsys: pytest.CaptureFixture[str], fold
         "ablated": [1.0, 0.0],
         "alone": [-1.0, 1.0],
     }
-    table.write_text(table.read_text("utf-8").replace("\n1.0,", "\n7.0,"), "utf-8")
-    assert main(["lens", str(folder), "--text", text, "--worth", str(table), "--json"]) == 2
-    assert "worth.csv has layer 7, which " in capsys.readouterr().err
+    plain_table = table.read_text("utf-8").replace("\n1.0,", "\n7.0,")
+    named = "\n".join(("model," if i == 0 else "other,") + line for i, line in enumerate(plain_table.splitlines()))
+    for content, message in (
+        (plain_table, "has layer 7, not one of the gated layers [0, 1, 2] of "),
+        (named, "is of other, and has no row of "),
+    ):
+        table.write_text(content, "utf-8")
+        assert main(["lens", str(folder), "--text", text, "--worth", str(table), "--json"]) == 2
+        assert f"worth.csv {message}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -164,11 +170,13 @@ def test_what_is_known_of_heads_besides(capsys: pytest.CaptureFixture[str], fold
         (["demo", "--text", STORY, "--max-tokens", "5"], "more than 5"),
         (["demo", "--text", STORY, "--file", "x"], "both --text and --file"),
         (["demo", "--file", "absent.txt"], "absent.txt"),
+        (["FOLDER", "--inputs", "absent.npz"], "absent.npz"),
+        (["demo", "--worth", "absent.csv"], "absent.csv"),
         (["demo", "--text", STORY, "--layers", "7"], "layer 7 is not a gated layer"),
         (["demo", "--text", STORY, "--heads", "0"], "at least 1"),
         (["demo", "--text", STORY, "--out", "absent/lens.html"], "absent is not a folder"),
         (["demo", "--text", STORY, "--inputs", "x.npz"], "both --text and --inputs are given"),
-        (["demo", "--inputs", "x.npz"], "leave demo, --beside and --corpus out"),
+        (["demo", "--inputs", "CORPUS"], "leave demo, --beside and --corpus out"),
         (["demo", "--beside", " "], "the text is empty"),
         (["demo", "--change", "scale_gate=2"], "there is no change 'scale_gate'; did you mean scale_gates?"),
         (["demo", "--change", "ablate=2"], "ablate takes nothing; type ablate"),
@@ -180,7 +188,7 @@ def test_what_is_known_of_heads_besides(capsys: pytest.CaptureFixture[str], fold
         (["demo", "--text", STORY, "--corpus", "CORPUS"], "has 4 tokens; at least two texts as long as the one shown"),
         (
             ["demo", "--text", STORY, "--worth", "CORPUS"],
-            "has no column layer; give what gladient worth --out FILE.csv",
+            "has no column model; give what gladient worth --out FILE.csv",
         ),
         (["FOLDER"], "no text is given"),
         (["FOLDER", "--text", ""], "the text is empty"),

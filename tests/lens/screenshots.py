@@ -67,8 +67,8 @@ def changed() -> list[page.ModelView]:
     print(found)
     first = see()
     lengths = lens.memory_lengths(gla.module, texts)
-    after = see(change=lens.fix_gates(0.0), label="fix_gates=0", like=first)
-    return [replace(first, worth=[found.together, *found.heads], lengths=lengths), after]
+    after = see(change=lens.intervene(gla.module, lens.fix_gates(0.0)), label="fix_gates=0", like=first)
+    return [replace(first, worth=found, lengths=lengths), after]
 
 
 # Name of the picture: the page, its size, dark, what is done on it, where it is scrolled to.

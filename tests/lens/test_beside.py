@@ -34,10 +34,11 @@ def views_beside() -> list[page.ModelView]:
     plain = see(TEXT, "", lambda record: record.recurrence)
     rises = [lens.Rise(z / 10, 0.1) for z in (1.5, 2.5, -3.0, 0.0)]
     worth = [lens.HeadWorth(0, head, each, each, None, each, None) for head, each in enumerate(rises)]
+    found = lens.Worth(1.0, 2, replace(worth[1], layer=None, head=None), tuple(worth), {})
     lengths = lens.memory_lengths(model, [*TEXT[0].split(12)])
     changed = see(TEXT, "scale_gates=2", lens.scale_gates(2.0))
     other = see(TEXT[:, :9], "other", lambda record: record.recurrence)
-    return [replace(plain, worth=worth, lengths=lengths), changed, other]
+    return [replace(plain, worth=found, lengths=lengths), changed, other]
 
 
 def test_how_far_outputs_move_is_said_of_every_head_and_token() -> None:
@@ -93,7 +94,9 @@ def test_heads_at_a_glance_and_views_beside_each_other(tmp_path: Path) -> None:
         assert [float(cell) for cell in opened.run(cells)] == pytest.approx(lengths, rel=0.06)
         select(opened, "measure", "fixed")
         assert opened.run(cells) == ["", "2.5", "−3", "", *[""] * 4]
-        assert "blank" in opened.run("document.getElementById('overview-note').textContent")
+        note = opened.run("document.getElementById('overview-note').textContent")
+        assert "blank" in note
+        assert "All heads together: 0.25 ± 0.1 nats per token" in note
         assert "over 2 texts" in opened.run("document.getElementById('heads').innerText")
         opened.run('document.querySelector(\'#overview i[data-l="0"][data-h="2"]\').click()')
         wait_for(opened, "2")

@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,9 @@ from gladient._text import did_you_mean
 from gladient.answers import numbers, real, whole
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from gladient.lens import Change
-
-__all__ = ["CHANGES", "read_at", "read_change", "read_inputs"]
+__all__ = ["CHANGES", "read_change", "read_inputs"]
 
 
 def _tokens(text: str) -> tuple[int, ...]:
@@ -32,11 +31,11 @@ CHANGES: Mapping[str, Callable[[str], Any] | None] = {
 """The ready-made changes of `gladient.lens` that take a number, tokens or nothing."""
 
 
-def read_change(text: str) -> "Change":
-    """The change that is typed as NAME=VALUE.
+def read_change(text: str, at: str | None) -> "Callable[[nn.Module], AbstractContextManager[None]]":
+    """What changes a model, from NAME=VALUE and LAYER or LAYER.HEAD.
 
     Raises:
-        ValueError: if there is no such change, or it takes another value.
+        ValueError: if there is no such change, it takes another value, or that is no place.
     """
     from gladient import lens
 
@@ -49,21 +48,22 @@ def read_change(text: str) -> "Change":
         takes = "nothing" if read is None else "a value"
         raise ValueError(f"--change: {name} takes {takes}; type {name}{'' if read is None else '=VALUE'}")
     try:
-        found: Change = getattr(lens, name)(*([] if read is None else [read(value)]))
+        change = getattr(lens, name)(*([] if read is None else [read(value)]))
     except ValueError as error:
         raise ValueError(f"--change {text}: {error}") from None
-    return found
+    layer, head = _place(at)
+    return lambda model: lens.intervene(model, change, layers=layer, heads=head)
 
 
-def read_at(text: str | None) -> tuple[int | None, int | None]:
+def _place(at: str | None) -> tuple[int | None, int | None]:
     """The layer, and the head, of LAYER or LAYER.HEAD; None for all.
 
-    >>> read_at("3.1"), read_at("3"), read_at(None)
+    >>> _place("3.1"), _place("3"), _place(None)
     ((3, 1), (3, None), (None, None))
     """
-    parts = [] if text is None else text.split(".")
+    parts = [] if at is None else at.split(".")
     if len(parts) > 2 or not all(part.isdecimal() for part in parts):
-        raise ValueError(f"--at is {text!r}; it is a layer, 3, or one of its heads, 3.1")
+        raise ValueError(f"--at is {at!r}; it is a layer, 3, or one of its heads, 3.1")
     layer, head = [*map(int, parts), None, None][:2]
     return layer, head
 

@@ -1,6 +1,8 @@
 """`gladient lens`: the token weights of a real model's gates, on one interactive page or as JSON."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
@@ -9,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from gladient._text import json_text, printable
-from gladient.cli.changes import read_at, read_change, read_inputs
+from gladient.cli.changes import read_change, read_inputs
 from gladient.cli.numbers import AnyFile, Whole, Wholes, html_file
 from gladient.cli.progress import Report, reporting
 
 if TYPE_CHECKING:
-    from gladient.lens import Change, MemoryLengths
+    from torch import nn
+
+    from gladient.lens import MemoryLengths
     from gladient.lens.load import Loaded
     from gladient.lens.page import ModelView
 
@@ -71,14 +75,14 @@ class Lens:
         out = html_file(self.out, None if self.json else "lens.html")
         self._check()
         text, corpus = self._text(), _read(self.corpus)
-        change, at = None if self.change is None else read_change(self.change), read_at(self.at)
+        change = None if self.change is None else read_change(self.change, self.at)
         if self.model != "demo":
             from gladient.lens.names import find_folder
 
             find_folder(self.model)  # a mistyped path is refused before anything large is imported
         with reporting() as report:
             loaded = _models(self.model, report, reads_text=self.inputs is None)
-            views = [view for each in loaded for view in self._views(each, text, corpus, (change, at), report)]
+            views = [view for each in loaded for view in self._views(each, text, corpus, change, report)]
         from gladient.lens.page import pack, write_packed
 
         packed = pack(views)
@@ -98,6 +102,9 @@ class Lens:
             raise ValueError('no text is given; add --text "…", --file PATH, or --inputs FILE.npz')
         if self.inputs is not None and (self.model == "demo" or self.beside is not None or self.corpus is not None):
             raise ValueError("--inputs are of one call of a model; leave demo, --beside and --corpus out")
+        for path in (self.inputs, self.worth):  # said now, not when the model has run
+            if path is not None and not path.is_file():
+                raise FileNotFoundError(2, "No such file", str(path))
         if self.at is not None and self.change is None:
             raise ValueError("--at says where a change is made, and there is none; add --change NAME=VALUE")
 
@@ -112,7 +119,7 @@ class Lens:
         loaded: "Loaded",
         text: str | None,
         corpus: str | None,
-        change: "tuple[Change | None, tuple[int | None, int | None]]",
+        change: "Callable[[nn.Module], AbstractContextManager[None]] | None",
         report: Report,
     ) -> "Iterator[ModelView]":
         from gladient.lens.load import look
@@ -134,13 +141,13 @@ class Lens:
                 **options,
             )
 
+        worth = () if self.worth is None else read_worth(self.worth, loaded, named=self.model == "demo")
         first = see("", text, outputs=self.change is not None)
-        worth = () if self.worth is None else read_worth(self.worth, loaded)
         lengths = None if corpus is None else self._lengths(loaded, corpus, len(first.tokens), report)
         yield replace(first, worth=worth, lengths=lengths)
-        if self.change is not None:
-            label = self.change if self.at is None else f"{self.change} at {self.at}"
-            yield see(label, text, change=change[0], at=change[1], like=first, outputs=True)
+        if change is not None:
+            label = f"{self.change}" + ("" if self.at is None else f" at {self.at}")
+            yield see(label, text, change=change(loaded.module), like=first, outputs=True)
         if self.beside is not None:
             yield see(f"“{shorten(self.beside, 24, placeholder='…')}”", self.beside, like=first)
 

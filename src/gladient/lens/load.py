@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from textwrap import shorten
 from typing import Any
@@ -16,12 +16,10 @@ from gladient._optional import require
 from gladient.lens.bounds import BoundsError, in_child, in_memory
 from gladient.lens.capturing import capture
 from gladient.lens.folder import check_folder
-from gladient.lens.intervening import Change, intervene
 from gladient.lens.layers import gated_layers
 from gladient.lens.names import GIVE, find_folder, require_on_hub
 from gladient.lens.page import ModelView, PageLayer, keep
 from gladient.lens.records import Record
-from gladient.lens.recurrence import Selection
 from gladient.lens.words import Words
 
 __all__ = ["Loaded", "load_pretrained", "look", "quiet_transformers", "require_transformers"]
@@ -230,8 +228,7 @@ def look(
     max_tokens: int = 2048,
     max_bytes: int,
     on_layer: Callable[[int, int], None] = lambda done, of: None,
-    change: Change | None = None,
-    at: tuple[Selection, Selection] = (None, None),
+    change: AbstractContextManager[None] | None = None,
     label: str = "",
     like: ModelView | None = None,
     outputs: bool = False,
@@ -247,8 +244,7 @@ def look(
         max_tokens: the longest text.
         max_bytes: the most memory that a record keeps, and that one request for weights takes.
         on_layer: told how many layers are done, and how many there are.
-        change: what layers compute instead, as in `intervene`.
-        at: the numbers of the layers that it changes, and their heads; all where None.
+        change: what it reads inside of, an `intervene(loaded.module, …)`.
         label: what tells the view from others of the model.
         like: another view of the model, whose heads are kept.
         outputs: keep outputs of heads, too, to compare them with those of another view.
@@ -259,11 +255,8 @@ def look(
     every = len(layers or gated_layers(loaded.module))
     tokens: list[str] = []
     if inputs is None:
-        ids, tokens = loaded.encode(loaded.text or "" if text is None else text)
-        if not tokens:
-            raise ValueError("the text has no tokens; give at least one word")
+        ids, tokens = _read(loaded, loaded.text or "" if text is None else text, max_tokens)
         inputs = {"input_ids": ids}
-    _check_length(len(tokens), max_tokens)
     same = {} if like is None else {layer.facts["layer"]: layer.facts["heads"] for layer in _page_layers(like)}
     kept: list[PageLayer] = []
 
@@ -274,8 +267,8 @@ def look(
             on_layer(len(kept), every)
 
     options: dict[str, Any] = {"layers": layers, "max_bytes": max_bytes, "on_record": on_record}
-    changed = nullcontext() if change is None else intervene(loaded.module, change, layers=at[0], heads=at[1])
-    with torch.no_grad(), quiet_transformers(), in_memory(0), changed, capture(loaded.module, **options) as trace:
+    inside = change or nullcontext()
+    with torch.no_grad(), quiet_transformers(), in_memory(0), inside, capture(loaded.module, **options) as trace:
         output = _run(loaded, inputs)
     tokens = tokens or [f"{place} " for place in range(kept[0].tokens)]
     logits = getattr(output, "logits", output)
@@ -290,6 +283,14 @@ def look(
         label,
         None if loaded.words is None else _losses(logits, inputs["input_ids"]),
     )
+
+
+def _read(loaded: Loaded, text: str, most: int) -> tuple[Tensor, list[str]]:
+    ids, tokens = loaded.encode(text)
+    if not tokens:
+        raise ValueError("the text has no tokens; give at least one word")
+    _check_length(len(tokens), most)
+    return ids, tokens
 
 
 def _page_layers(view: ModelView) -> list[PageLayer]:

@@ -35,10 +35,11 @@ const overview = (() => {
     return measures(model).slice(1).map(m => ({ title: title[m.name] ?? WORTH[m.name], of: of[m.name] ?? (s => s.worth?.[m.name] ? pair(s.worth[m.name]) : "–") }));
   }
 
+  const short = v => v !== 0 && Math.abs(v) < 0.01 ? "<.01" : number(Number(v.toPrecision(2)));
   function row(l, layer, measure, chosen) {
     const cells = l.summary.map((s, h) => {
       const v = measure.of(s), blank = unknown(v) || Math.abs(v) < measure.least;
-      return `<i data-l="${layer}" data-h="${h}" class="${chosen.layer === layer && chosen.head === h ? "chosen" : ""}" data-v="${blank ? "" : v}">${blank ? "" : number(Number(v.toPrecision(2)))}</i>`;
+      return `<i data-l="${layer}" data-h="${h}" class="${chosen.layer === layer && chosen.head === h ? "chosen" : ""}" data-v="${blank ? "" : v}">${blank ? "" : short(v)}</i>`;
     });
     return `<b>${l.layer}</b><div class="heads">${cells.join("")}</div>`;
   }

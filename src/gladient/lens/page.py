@@ -15,7 +15,7 @@ from gladient._files import write_atomically
 from gladient._text import finite, json_text
 from gladient.lens.corpus import MemoryLengths
 from gladient.lens.encode import FINE, Rows
-from gladient.lens.gate_worth import HeadWorth, Rise
+from gladient.lens.gate_worth import HeadWorth, Rise, Worth
 from gladient.lens.layers import Ungated
 from gladient.lens.pack import PageLayer, keep, moved
 from gladient.lens.records import Record
@@ -50,7 +50,7 @@ class ModelView:
         predictions: for each token, the model's likeliest next ones with their probabilities.
         label: what tells the view apart from others of the model, such as "scale_gates=2".
         losses: for each token, the loss at its successor, in nats.
-        worth: what gates are worth, where it was measured: the heads of `lens.worth`, with its row of all if wanted.
+        worth: what gates are worth, as `lens.worth` found it, or rows of it.
         lengths: memory lengths over other texts.
     """
 
@@ -63,7 +63,7 @@ class ModelView:
     predictions: Sequence[Sequence[tuple[str, float]]] | None = None
     label: str = ""
     losses: Sequence[float] | None = None
-    worth: Sequence[HeadWorth] = ()
+    worth: Worth | Sequence[HeadWorth] = ()
     lengths: MemoryLengths | None = None
 
 
@@ -229,7 +229,7 @@ def _pack_model(
     view: ModelView, layers: Sequence[PageLayer], steps: tuple[int, int], base: int | None, before: Sequence[PageLayer]
 ) -> dict[str, Any]:
     was = {layer.facts["layer"]: layer for layer in before}
-    together = [row for row in view.worth if row.layer is None]
+    together = [row for row in _rows(view) if row.layer is None]
     packed = {
         "name": view.name,
         "label": view.label,
@@ -256,7 +256,7 @@ def _pack_layer(view: ModelView, layer: PageLayer, steps: int, was: PageLayer | 
     """With what is known of its heads besides."""
     packed = layer.encode(steps)
     known: list[dict[str, Any]] = [{} for _ in packed["heads"]]
-    worth = {(row.layer, row.head): row for row in view.worth}
+    worth = {(row.layer, row.head): row for row in _rows(view)}
     lengths = None if view.lengths is None else view.lengths.lengths.get(packed["layer"])
     for head, found in zip(packed["heads"], known, strict=True):
         if (row := worth.get((packed["layer"], head))) is not None:
@@ -269,6 +269,11 @@ def _pack_layer(view: ModelView, layer: PageLayer, steps: int, was: PageLayer | 
         for found, each in zip(known, far.square().mean(1).sqrt().tolist(), strict=True):
             found["moved"] = each
     return packed | {"summary": [a | b for a, b in zip(packed["summary"], known, strict=True)]}
+
+
+def _rows(view: ModelView) -> Sequence[HeadWorth]:
+    found = view.worth
+    return (found.together, *found.heads) if isinstance(found, Worth) else found
 
 
 def _rises(row: HeadWorth) -> dict[str, tuple[float, float]]:

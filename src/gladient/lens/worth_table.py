@@ -17,35 +17,40 @@ _GIVE = "give what gladient worth --out FILE.csv wrote"
 _NEEDED = [name for name in _RISES if name not in ("no_erase", "alone")]  # the others may be absent
 
 
-def read_worth(path: Path, loaded: Loaded) -> list[HeadWorth]:
+def read_worth(path: Path, loaded: Loaded, *, named: bool = False) -> list[HeadWorth]:
     """A row for each head, and one without layer and head for all of them.
 
     Args:
         path: a CSV file with the columns layer, head and, for each rise, its name and its name with _error; an empty
             cell is what was not measured. With a column model, its rows of this one.
         loaded: the model.
+        named: whether there must be a column model, as where several are looked into.
 
     Raises:
         ValueError: if it is no such table, or of another model; in one line, with the line of the file.
     """
+    rows = _rows(path, ["model"] if named else [])
+    found = [_read(path, line, row) for line, row in enumerate(rows, 2) if row.get("model", loaded.name) == loaded.name]
+    if not found:
+        names = ", ".join(sorted({row.get("model") or "" for row in rows}))
+        raise ValueError(f"{path} is of {names}, and has no row of {loaded.name}; {_GIVE}")
+    known = {number for _, number, _, _ in gated_layers(loaded.module)}
+    if strange := [row.layer for row in found if row.layer is not None and row.layer not in known]:
+        raise ValueError(f"{path} has layer {strange[0]}, not one of the gated layers {sorted(known)} of {loaded.name}")
+    return found
+
+
+def _rows(path: Path, more: list[str]) -> list[dict[str, str | None]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows: list[dict[str, str | None]] = list(csv.DictReader(file))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"{path} is not a table in CSV ({error}); give what gladient worth --out FILE.csv wrote"
-        ) from None
-    wanted = ["layer", "head", *(name + end for name in _NEEDED for end in ("", "_error"))]
+        raise ValueError(f"{path} is not a table in CSV ({error}); {_GIVE}") from None
+    wanted = [*more, "layer", "head", *(name + end for name in _NEEDED for end in ("", "_error"))]
     absent = [name for name in wanted if not rows or name not in rows[0]]
     if absent:
         raise ValueError(f"{path} has no column {absent[0]}; {_GIVE}")
-    found = [_read(path, line, row) for line, row in enumerate(rows, 2) if row.get("model", loaded.name) == loaded.name]
-    known = {number for _, number, _, _ in gated_layers(loaded.module)}
-    if strange := [row.layer for row in found if row.layer is not None and row.layer not in known]:
-        raise ValueError(
-            f"{path} has layer {strange[0]}, which {loaded.name} lacks; its gated layers are {sorted(known)}"
-        )
-    return found
+    return rows
 
 
 def _read(path: Path, line: int, row: Mapping[str, str | None]) -> HeadWorth:
