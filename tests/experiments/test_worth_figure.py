@@ -52,9 +52,7 @@ def test_variants_compute_what_they_are_called(kind: str) -> None:
     gates = Variant(kind, "gates", SIZES, seed=0)
     with torch.no_grad():
         for layer in gates.model.stack.layers:
-            layer.attention.gate_parameters()[
-                0
-            ].zero_()  # gates are those that they start from: the decays of the other
+            layer.attention.gate_parameters()[0].zero_()  # gates stay where decays start
     by_hand = {"none": lens.fix_gates(0.0), "no_erase": lens.scale_erase(0.0)}
     for variant in VARIANTS[1:]:
         if variant == "no_erase" and kind != "gated_deltanet":
