@@ -61,11 +61,11 @@ def test_a_constant_gate_and_a_needed_one(asked: list[str], capsys: pytest.Captu
 def test_what_was_read_is_not_read_again(
     asked: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, count = judging.read_losses, []
+    read, count, most = judging.read_losses, list[Any](), [4]
 
     def stopped(*arguments: Any) -> Tensor:
         count.append(arguments[2])
-        if len(count) == 5:
+        if len(count) > most[0]:
             raise ValueError("stopped")
         return read(*arguments)
 
@@ -75,8 +75,8 @@ def test_what_was_read_is_not_read_again(
     assert main([*asked, *whole, "part.csv"]) == 2
     assert not Path("part.csv").exists()
     done = len(list(Path("part/points").iterdir())) - 1
-    monkeypatch.setattr(judging, "read_losses", lambda *each: count.append(each[2]) or read(*each))
     count.clear()
+    most[0] = 12
     assert main([*asked, *whole, "part.csv", "--resume"]) == 0
     assert len(count) == 12 - done
     assert Path("part.csv").read_bytes() == Path("whole.csv").read_bytes()

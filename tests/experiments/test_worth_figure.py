@@ -16,9 +16,10 @@ from gladient.experiments import judging
 from gladient.experiments.figures.worth import text
 from gladient.experiments.figures.worth.figure import Worth
 from gladient.experiments.figures.worth.findings import found_rows, mean_error
-from gladient.experiments.figures.worth.knocking import _without, asked_names
+from gladient.experiments.figures.worth.knocking import StoryAnswers, _without, asked_names
 from gladient.experiments.figures.worth.trained import VARIANTS, Variant, WordSizes
 from gladient.experiments.figures.worth.work import TrainedWords
+from gladient.experiments.work import Measurement
 
 SIZES = WordSizes(words=40, length=12, width=8, heads=2)
 
@@ -51,7 +52,7 @@ def test_variants_compute_what_they_are_called(kind: str) -> None:
     gates = Variant(kind, "gates", SIZES, seed=0)
     with torch.no_grad():
         for layer in gates.model.stack.layers:
-            layer.attention.gate.weight.zero_()  # gates are those that they start from: the decays of the other
+            layer.attention.gate_parameters()[0].zero_()  # gates stay where decays start
     by_hand = {"none": lens.fix_gates(0.0), "no_erase": lens.scale_erase(0.0)}
     for variant in VARIANTS[1:]:
         if variant == "no_erase" and kind != "gated_deltanet":
@@ -87,7 +88,7 @@ def _sample(draw: np.random.Generator) -> np.ndarray:
 
 def test_shares_are_of_the_gain() -> None:
     """Losses by hand: gates gain 1, a decay keeps 3/4 when retrained and 1/4 when fitted."""
-    config, measured = Worth.quick, {}
+    config, measured = Worth.quick, dict[TrainedWords | StoryAnswers, list[Measurement]]()
     texts = np.linspace(0.0, 1.0, 8)
     for work in Worth().work(config):
         assert isinstance(work, TrainedWords)

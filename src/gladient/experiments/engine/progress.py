@@ -47,7 +47,7 @@ class Bar:
 
 
 @contextmanager
-def showing(console: Console, works: Sequence[Work], doing: str, *, each: bool) -> Iterator[Bar]:
+def showing(console: Console, works: Sequence[Work], doing: str = "training", *, each: bool = True) -> Iterator[Bar]:
     """The bar of a run, full when it ends well; where there is no terminal, its line at every `_SAY_EVERY`."""
     columns = (
         TextColumn("{task.description} {task.fields[done]}/{task.fields[parts]} parts"),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +16,7 @@ from gladient.experiments.models.words import WordModel
 from gladient.experiments.work import OnStep
 from gladient.lens import fix_gates, intervene, scale_erase
 from gladient.nn import presets
+from gladient.nn.gate import TokenGate
 from gladient.training import TrainingConfig, train
 
 __all__ = ["KINDS", "VARIANTS", "Variant", "WordSizes", "losses", "trained"]
@@ -74,7 +75,8 @@ class Variant(nn.Module):
         with torch.no_grad():
             for layer in self.model.stack.layers:
                 gates = torch.exp(-rates.double() / preset.rate)
-                layer.attention.gate.bias.copy_((gates / (1 - gates)).log().clamp_min(_CLOSED).flatten())
+                bias = cast(TokenGate, layer.attention.gate).bias
+                cast(Tensor, bias).copy_((gates / (1 - gates)).log().clamp_min(_CLOSED).flatten())
 
     def forward(self, input_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T W"]:
         """Logits of the next word, under the change."""
