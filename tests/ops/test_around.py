@@ -141,3 +141,11 @@ def test_single_tokens_go_on_from_the_last(kept: int, monkeypatch: pytest.Monkey
             found = convolution_step(x[None, [t]].mT.contiguous(), last, weight, bias, "silu")
             torch.testing.assert_close(found[0, :, 0], whole[0, t], **TOLERANCES[torch.float64])
         assert torch.equal(last[0], x[10 - kept : 10].mT)
+
+
+def test_tracers_follow_them() -> None:
+    (x, z, w), _ = norm_case("Mamba-2 in groups", T=2)
+    given = [y.detach().clone().requires_grad_() for y in (x, z, w)]
+    torch.library.opcheck(torch.ops.gladient.norm.default, (*given, 7, 1e-5, True, "silu", True))
+    rows, weight, bias = (y.detach().clone().requires_grad_() for y in convolution_case(3))
+    torch.library.opcheck(torch.ops.gladient.convolution.default, (rows, weight, bias, [0, 70, 140], True))

@@ -113,26 +113,11 @@ def gated_linear_attention(
     ([2.0, 3.0, 3.5], [1.75, 1.75])
     """
     given = {
-        "q": q,
-        "k": k,
-        "v": v,
-        "g": g,
-        "gk": gk,
-        "gv": gv,
-        "G": G,
-        "A": A,
-        "dt": dt,
-        "scale": scale,
-        "initial_state": initial_state,
-        "output_final_state": output_final_state,
-        "form": form,
-        "chunk_size": chunk_size,
-        "read": read,
-        "bonus": bonus,
-        "cu_seqlens": cu_seqlens,
-        "check_values": check_values,
-        "inplace": inplace,
-    }
+        "q": q, "k": k, "v": v, "g": g, "gk": gk, "gv": gv, "G": G, "A": A, "dt": dt, "scale": scale,
+        "initial_state": initial_state, "output_final_state": output_final_state, "form": form,
+        "chunk_size": chunk_size, "read": read, "bonus": bonus, "cu_seqlens": cu_seqlens,
+        "check_values": check_values, "inplace": inplace,
+    }  # fmt: skip
     return run(given, backend, known_layout=False)
 
 
