@@ -115,6 +115,8 @@ def _heads(measured: Measured, kind: str) -> Iterator[Found]:
     points = [point for point in head_points(measured) if point.family == kind]
     seeds = sorted({point.seed for point in points})
     if seeds:
+        seen = [[point.worth > 2 * point.standard_error for point in points if point.seed == seed] for seed in seeds]
+        yield "share of heads worth over 2 errors", np.array([np.mean(each) for each in seen])
         yield "rank correlation of worth and memory", np.array([_rank(points, seed) for seed in seeds])
 
 
