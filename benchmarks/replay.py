@@ -86,7 +86,7 @@ class Recorder:
 
 def _memory(packed: bytes, fields: str) -> tuple[list[Memory], list[bytes]]:
     """What a struct points into; and each field as the number of one of these, or -1, and a place or a value."""
-    tensors = [x for x in gc.get_objects() if isinstance(x, Tensor) and x.device.type == "cpu"]
+    tensors = [x for x in gc.get_objects() if issubclass(type(x), Tensor) and x.device.type == "cpu"]
     stored = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
     values = struct.unpack(f"<{len(packed) // 8}q", packed)
     names = [x.partition(":")[0] for x in fields.split()]
@@ -116,7 +116,7 @@ def _text(value: str) -> bytes:
 
 
 def record(path: Path, calls: int, seed: int) -> int:
-    """Writes at least that many calls to a file, and returns how many."""
+    """Writes at least that many calls to a file, and returns how many; this process goes on to record."""
     recorder, rng = Recorder(), random.Random(seed)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
