@@ -140,6 +140,7 @@ def worth(
         ValueError: if there are too few texts, one has too few tokens or is in both lists, the model has no gated layer
             or is in training mode and drops out at random.
 
+    >>> import torch
     >>> from gladient.nn import ResidualModel, presets
     >>> class Words(nn.Module):
     ...     def __init__(self):
