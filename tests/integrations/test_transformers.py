@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from gladient import lens
 from gladient.integrations.transformers import SUPPORTED, Acceleration, accelerate, accelerated
+from gladient.seams import places
 
 KNOWN = {name for names in SUPPORTED.values() for name in names}
 
@@ -174,7 +175,8 @@ def test_two_models_share_and_either_may_end_first() -> None:
     assert_same(before, snapshot(one))
 
 
-def test_functions_stay_replaced_when_nobody_keeps_the_handle() -> None:
+def test_functions_stay_replaced_when_nobody_keeps_the_handle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "_places", {})  # what stays there would be seen by other tests
     home: Any = ModuleType("home")
     home.causal_conv1d_fn = theirs = lambda x: x
     Acceleration([(home, "causal_conv1d_fn")])
