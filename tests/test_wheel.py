@@ -81,7 +81,6 @@ def newest_glibc(wheel: zipfile.ZipFile, folder: str, work: Path) -> int:
     [
         ("linux-aarch64", "manylinux_2_17_aarch64", ["kernels-neon.so"], b"\x7fELF"),
         ("macos-arm64", "macosx_11_0_arm64", ["kernels-neon.dylib"], b"\xcf\xfa\xed\xfe"),
-        ("windows-x86_64", "win_amd64", ["kernels-v3.dll", "kernels-v4.dll"], b"MZ"),
     ],
 )
 def test_a_wheel_for_another_platform(

@@ -79,7 +79,7 @@ def test_a_small_table(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_jobs_take_turns_and_short_ones_repeat_in_cache() -> None:
     calls: list[str] = []
     medians = interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
-    assert calls == (10 * ["a"] + 10 * ["b"]) * 2
+    assert calls == (100 * ["a"] + 100 * ["b"]) * 2
     assert all(0 < seconds < 0.05 for seconds in medians.values())
 
 

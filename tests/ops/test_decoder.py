@@ -9,7 +9,7 @@ from ops_cases import BACKENDS, DELTA, FAMILIES, inputs, tensors, tokens
 from torch import Tensor, nn
 
 from gladient import lens
-from gladient.ops import Decoder
+from gladient.ops import Decoder, gated_linear_attention
 from oracles import gla
 from tolerances import TOLERANCES
 
@@ -122,3 +122,14 @@ def test_what_was_none_at_the_first_token_is_seen_later() -> None:
     expected, final = alone(decoder.state, {**plain, "g": g})
     torch.testing.assert_close(decoder(**plain, g=g), expected)
     torch.testing.assert_close(decoder.state, final)
+
+
+def test_heads_may_be_shared() -> None:
+    given = token() | {"q": torch.rand(2, 1, 1, 4), "k": torch.rand(2, 1, 1, 4)}
+    decoder = Decoder(torch.rand(2, 3, 4, 4))
+    for _ in range(2):
+        expected, final = gated_linear_attention(
+            **given, initial_state=decoder.state.clone(), form="step", output_final_state=True
+        )
+        torch.testing.assert_close(decoder(**given), expected)
+        torch.testing.assert_close(decoder.state, final)

@@ -83,17 +83,17 @@ class Decoder:
 
     def __call__(
         self,
-        q: Float[Tensor, "B 1 h K"],
-        k: Float[Tensor, "B 1 h K"],
-        v: Float[Tensor, "B 1 h V"],
+        q: Float[Tensor, "B 1 Hq K"],
+        k: Float[Tensor, "B 1 Hk K"],
+        v: Float[Tensor, "B 1 Hv V"],
         **token: Tensor | None,
     ) -> Float[Tensor, "B 1 H V"]:
         """The output of one token, after which the state holds it, too.
 
         Args:
-            q: queries, [B, 1, h, K].
-            k: keys, [B, 1, h, K].
-            v: values, [B, 1, h, V].
+            q: queries, [B, 1, Hq, K]; as the operators', heads of each may be fewer than H, which they share.
+            k: keys, [B, 1, Hk, K].
+            v: values, [B, 1, Hv, V].
             token: `g`, `gk`, `gv`, `G`, `dt`, `beta`, `erase`, `erase_keys`, `a` and `b`, as the operators take them.
 
         Returns:
