@@ -125,7 +125,7 @@ def test_what_was_none_at_the_first_token_is_seen_later() -> None:
 
 
 def test_heads_may_be_shared() -> None:
-    given = token() | {"q": torch.rand(2, 1, 1, 4), "k": torch.rand(2, 1, 1, 4)}
+    given: dict[str, Any] = token() | {"q": torch.rand(2, 1, 1, 4), "k": torch.rand(2, 1, 1, 4)}
     decoder = Decoder(torch.rand(2, 3, 4, 4))
     for _ in range(2):
         expected, final = gated_linear_attention(
