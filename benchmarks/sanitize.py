@@ -2,10 +2,10 @@
 
 `python -m benchmarks.sanitize` (some minutes, most to compile) compares 2000 cases with backend="eager" in float64,
 on kernels built for x86-64-v3, whose plain loads the sanitizers see (`--level native` elsewhere): outputs, states and
-gradients of every gate family and of the delta rules, reads before the write with and without a bonus, grouped heads,
-packed sequences, odd sizes, last queries and single steps, in float64 and float32 (`--only general` runs the families
-whose names hold that word). It prints what was run and every fault, and exits with 1 if there was one. It needs a
-compiler with sanitizers.
+gradients of every gate family, of the delta rules, of short convolutions and gated norms, reads before the write with
+and without a bonus, grouped heads, packed sequences, odd sizes, last queries and single steps, in float64 and float32
+(`--only general` runs the families whose names hold that word). It prints what was run and every fault, and exits with
+1 if there was one. It needs a compiler with sanitizers.
 """
 
 import argparse
@@ -20,13 +20,16 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gladient.ops import gated_delta_rule, gated_linear_attention, generalized_delta_rule
+from gladient.ops import gated_delta_rule, gated_linear_attention, generalized_delta_rule, native
+from gladient.ops.native.convolution import TAPS, plain_convolution
+from gladient.ops.native.norm import plain_norm
 
 __all__: list[str] = []
 
@@ -37,7 +40,8 @@ FAMILIES = {"none": [], "fixed": ["g"], "scalar": ["g"], "key": ["gk"], "value":
 FAMILIES |= {"scalar×key": ["g", "gk"], "full": ["G"], "rates": ["A", "dt"]}
 DELTA = {"delta": [], "delta, scalar": ["g"], "delta, key": ["gk"], "delta, scalar×key": ["g", "gk"]}
 GENERAL = {"general": [], "general, scalar": ["g"], "general, key": ["gk"], "general, scalar×key": ["g", "gk"]}
-FAMILIES |= DELTA | GENERAL
+AROUND: dict[str, list[str]] = {"convolution": [], "norm": []}  # what stands around a scan
+FAMILIES |= DELTA | GENERAL | AROUND
 TOLERANCES = {"float64": 1e-9, "float32": 1e-3}
 
 
@@ -217,6 +221,8 @@ def differences(case: dict[str, Any]) -> Iterator[float]:
 
 
 def results(case: dict[str, Any], backend: str, dtype: torch.dtype) -> list[Tensor]:
+    if case["family"] in AROUND:
+        return around(case, backend, dtype)
     given = {name: x.to(dtype).requires_grad_(case["gradients"]) for name, x in tensors(case).items()}
     options = {name: case[name] for name in ("form", "scale", "read", "cu_seqlens", "inplace")}
     operator: Any = gated_delta_rule if case["family"] in DELTA else gated_linear_attention
@@ -229,6 +235,27 @@ def results(case: dict[str, Any], backend: str, dtype: torch.dtype) -> list[Tens
     upstream = [torch.randn(x.shape, generator=generator).to(dtype) for x in (o, final)]
     found = torch.autograd.grad([o, final], list(given.values()), upstream, allow_unused=True)
     return [o.detach(), final.detach(), *(torch.zeros(1) if x is None else x for x in found)]
+
+
+def around(case: dict[str, Any], backend: str, dtype: torch.dtype) -> list[Tensor]:
+    """The output and gradients of a short convolution or a gated norm of the case's sizes."""
+    generator = torch.Generator().manual_seed(case["seed"])
+    normal = partial(torch.randn, generator=generator)
+    B, T, size, width = case["B"], case["T"], case["K"], case["K"] * case["H"]
+    if case["family"] == "convolution":
+        taps = TAPS[case["seed"] % len(TAPS)]
+        given = [normal(B, T, width + 3)[..., 1:-2], normal(width, taps), normal(width)]
+        borders = case["cu_seqlens"] and sorted(set(case["cu_seqlens"]))
+        function: Any = native.convolution if backend == "native" else plain_convolution
+        options: tuple[Any, ...] = (borders, case["rows"])
+    else:
+        given = [normal(B, T, width), normal(B, T, width + 5)[..., 2:-3], normal(width)]
+        function = native.norm if backend == "native" else plain_norm
+        options = (size, 1e-5, case["rows"], ("silu", "sigmoid")[case["seed"] % 2], case["state"])
+    leaves = [x.to(dtype).requires_grad_() for x in given]
+    o = function(*leaves, *options)
+    o = o if isinstance(o, Tensor) else o[0]
+    return [o.detach(), *torch.autograd.grad(o, leaves, normal(*o.shape).to(dtype))]
 
 
 if __name__ == "__main__":
