@@ -13,8 +13,6 @@ from torch.func import grad, hessian, jvp
 from oracles import gla_gradients
 from tolerances import TOLERANCES
 
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch.func.jvp calls it
-
 Tensors = dict[str, Tensor]
 OTHERS = [law for law in BRIEF if law[0] != "recurrent" and law[3] in ("fixed", "key×value", "full", "rates", "delta")]
 OTHERS += [law for law in BRIEF if law[0] != "recurrent" and law[3] == "delta+key+channels"]

@@ -16,7 +16,6 @@ def test_the_matrix_has_every_row() -> None:
     assert not any("wrong" in line or "fails" in line for line in TABLE)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch.func.jvp calls it
 @pytest.mark.parametrize("row", [row for row in matrix.ROWS if row not in TRACED])
 def test_the_matrix_says_what_is_found(row: str) -> None:
     assert matrix.table([row])[2] in TABLE

@@ -68,7 +68,6 @@ def test_the_step_passes_every_check(family: str) -> None:
     torch.library.opcheck(operators.step_, (*one, 2, 0.5, False))
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # in torch's own rules
 def test_forward_derivatives_are_those_of_the_recurrence() -> None:
     q, k, v, g, _ = (x.detach() for x in tensors(inputs("scalar", 18)).values())
 
