@@ -72,8 +72,8 @@ def split_texts(tokens: Int[Tensor, "1 N"], length: int, count: int, name: str) 
     Args:
         tokens: of a whole file.
         length: tokens in a text, at least 2.
-        count: the most texts.
-        name: of the file.
+        count: the largest number of texts.
+        name: the file's name.
 
     Raises:
         ValueError: if not two texts come out of it.
@@ -136,7 +136,7 @@ class FittedDecays:
     Args:
         source: the model and its texts.
         fit_steps: steps of the fit.
-        seed: of the texts that it takes.
+        seed: the random seed that picks its texts.
     """
 
     source: Source
@@ -254,7 +254,7 @@ class Judged:
         texts, calibrate: tokens of the texts that are judged, and of those that decays are fitted on, alike in length.
         layers, heads: which to judge; None for all.
         fit_steps: steps of the fit.
-        seed: of the texts that it takes.
+        seed: the random seed that picks its texts.
         device: where.
     """
 

@@ -21,7 +21,7 @@ class WordModel(nn.Module):
         words: size of the vocabulary.
         width: channels of the model.
         layers: one config for each layer.
-        seed: of the layers' weights; embeddings are drawn from PyTorch's own generator.
+        seed: the random seed of the layers' weights; embeddings are drawn from PyTorch's own generator.
 
     >>> from gladient.nn import presets
     >>> WordModel(37, 8, [presets.gla(8, heads=2)])(torch.tensor([[0, 1, 2]])).shape

@@ -58,8 +58,8 @@ class Variant(nn.Module):
     Args:
         kind: one of `KINDS`.
         variant: one of `VARIANTS`.
-        sizes: of the model.
-        seed: of its weights.
+        sizes: sizes of the model.
+        seed: the random seed of its weights.
     """
 
     def __init__(self, kind: str, variant: str, sizes: WordSizes, *, seed: int) -> None:

@@ -43,7 +43,7 @@ class TrainedWords:
     Args:
         kind: mamba2, gla or gated_deltanet.
         variant: gates, fixed, none or no_erase.
-        seed: of its weights and of the texts that it is trained on.
+        seed: the random seed of its weights and of the texts that it is trained on.
         sizes: of models and texts.
         training: steps, step size, texts per step.
         asked: what it is asked.
