@@ -118,7 +118,10 @@ def needed(library: Path) -> set[str]:
 
 def glibc(library: Path) -> int:
     """N of the youngest GLIBC_2.N among the versions of the symbols that a library needs."""
-    return max(int(n) for n in re.findall(rb"\0GLIBC_2\.(\d+)", library.read_bytes()))
+    versions = re.findall(rb"\0GLIBC_2\.(\d+)", library.read_bytes())
+    if not versions:  # of musl, say, for which wheels have other tags
+        raise OSError(f"{library.name} names no version of glibc")
+    return max(map(int, versions))
 
 
 def _load(path: Path) -> ModuleType:
