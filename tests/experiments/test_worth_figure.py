@@ -21,7 +21,7 @@ from gladient.experiments.figures.worth.trained import VARIANTS, Variant, WordSi
 from gladient.experiments.figures.worth.work import TrainedWords
 from gladient.experiments.work import Measurement
 
-SIZES = WordSizes(words=40, length=12, width=8, heads=2)
+SIZES = WordSizes(words=40, length=12, width=8, layers=2, heads=2)
 CHAPTERS = text._chapters  # before the text that is made here takes its place
 
 

@@ -42,11 +42,11 @@ class WordSizes:
         heads: in each.
     """
 
-    words: int = 1024
+    words: int = 2048
     length: int = 128
-    width: int = 96
-    layers: int = 2
-    heads: int = 4
+    width: int = 192
+    layers: int = 4
+    heads: int = 6
 
 
 class Variant(nn.Module):
