@@ -5,7 +5,10 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["find_file", "have", "require", "require_file"]
+__all__ = ["PARQUET", "find_file", "have", "require", "require_file"]
+
+PARQUET = {"needed_for": "a Parquet table", "install": "pip install 'gladient[data]'"}
+"""What `require` says where tables are read or written as Parquet."""
 
 
 def have(module: str) -> bool:

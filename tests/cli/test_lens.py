@@ -121,7 +121,9 @@ def test_what_is_known_of_heads_besides(capsys: pytest.CaptureFixture[str], fold
     half, whole = Rise(0.5, 0.25), Rise(1.0, 0.0)
     all_heads = HeadWorth(None, None, half, half, None, whole, None)
     head = HeadWorth(1, 3, Rise(0.25, 0.125), half, None, whole, Rise(-1.0, 1.0))
-    Worth(1.0, 2, all_heads, (head,), {}).to_pandas().to_csv(table, index=False)
+    worth = Worth(1.0, 2, all_heads, (head,), {}).to_pandas()
+    worth.to_csv(table, index=False)
+    worth.to_parquet(table.with_suffix(".parquet"), index=False)
     options = ["--change", "knock_out=1", "--at", "1.3", "--beside", "weigh .", "--corpus", str(corpus)]
     assert main(["lens", str(folder), "--text", text, *options, "--worth", str(table), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -151,6 +153,9 @@ def test_what_is_known_of_heads_besides(capsys: pytest.CaptureFixture[str], fold
         "ablated": [1.0, 0.0],
         "alone": [-1.0, 1.0],
     }
+    assert main(["lens", str(folder), "--text", text, "--worth", str(table.with_suffix(".parquet")), "--json"]) == 0
+    from_parquet = json.loads(capsys.readouterr().out)[folder.name]["layers"][1]["heads"][3]
+    assert from_parquet["worth"] == plain["layers"][1]["heads"][3]["worth"]
     plain_table = table.read_text("utf-8").replace("\n1.0,", "\n7.0,")
     named = "\n".join(("model," if i == 0 else "other,") + line for i, line in enumerate(plain_table.splitlines()))
     for content, message in (
@@ -178,6 +183,7 @@ def test_what_is_known_of_heads_besides(capsys: pytest.CaptureFixture[str], fold
         (["demo", "--text", STORY, "--inputs", "x.npz"], "both --text and --inputs are given"),
         (["demo", "--inputs", "CORPUS"], "leave demo, --beside and --corpus out"),
         (["demo", "--beside", " "], "the text is empty"),
+        (["demo", "--beside", "CORPUS"], "--beside takes the text itself, and "),
         (["demo", "--change", "scale_gate=2"], "there is no change 'scale_gate'; did you mean scale_gates?"),
         (["demo", "--change", "ablate=2"], "ablate takes nothing; type ablate"),
         (["demo", "--change", "keep_window"], "keep_window takes a value; type keep_window=VALUE"),
@@ -188,7 +194,7 @@ def test_what_is_known_of_heads_besides(capsys: pytest.CaptureFixture[str], fold
         (["demo", "--text", STORY, "--corpus", "CORPUS"], "has 4 tokens; at least two texts as long as the one shown"),
         (
             ["demo", "--text", STORY, "--worth", "CORPUS"],
-            "has no column model; give what gladient worth --out FILE.csv",
+            "has no column model; give what gladient worth --out FILE",
         ),
         (["FOLDER"], "no text is given"),
         (["FOLDER", "--text", ""], "the text is empty"),

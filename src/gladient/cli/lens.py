@@ -58,7 +58,7 @@ class Lens:
     corpus: AnyFile = None
     """A UTF-8 file of other texts: how far memory lengths differ over them, each as long as the text, at most 64."""
     worth: AnyFile = None
-    """What gates are worth: the table that gladient worth --out FILE.csv wrote."""
+    """What gates are worth: the table that gladient worth --out FILE wrote, CSV or Parquet."""
     out: AnyFile = None
     """The page to write; left out: lens.html, none with --json."""
     layers: Wholes = ()
@@ -112,6 +112,9 @@ class Lens:
         text = self.text if self.file is None else _read(self.file)
         if any(each is not None and not each.strip() for each in (text, self.beside)):
             raise ValueError("the text is empty; give at least one word")
+        for name, each in (("text", self.text), ("beside", self.beside)):
+            if each is not None and _is_file(each):
+                raise ValueError(f'--{name} takes the text itself, and {each} is a file; give --{name} "$(cat {each})"')
         return text
 
     def _views(
@@ -169,6 +172,13 @@ class Lens:
             on_text=lambda done, of: report(f"texts of {self.corpus}", done, of),
             **loaded.options,
         )
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # a text too long for a name, or with a null byte
+        return False
 
 
 def _read(path: Path | None) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from gladient._optional import PARQUET, require
 from gladient._text import json_text, printable
 from gladient.cli.numbers import AnyFile, Whole, Wholes
 from gladient.cli.progress import reporting
@@ -109,9 +110,7 @@ class Worth(RunOptions):
         if out.suffix.lower() not in _TABLES or out.is_dir():
             raise ValueError(f"out is {out}; it names the table to write, {' or '.join(_TABLES)}")
         if out.suffix.lower() == ".parquet":
-            from gladient._optional import require
-
-            require("pyarrow.parquet", **_PARQUET)
+            require("pyarrow.parquet", **PARQUET)
         return out
 
     def _texts(self) -> tuple[str | None, str | None]:
@@ -149,9 +148,6 @@ class Worth(RunOptions):
         print(f"table: {printable(out)}", file=sys.stderr if self.json else sys.stdout)
 
 
-_PARQUET = {"needed_for": "a Parquet table", "install": "pip install 'gladient[data]'"}
-
-
 def _read(path: Path | None) -> str | None:
     if path is None:
         return None
@@ -175,9 +171,7 @@ def _write(path: Path, found: "dict[str, Found]") -> None:
     rows = [{"model": name, **row} for name, each in found.items() for row in each.rows()]
     content, text = io.BytesIO(), io.StringIO()
     if path.suffix.lower() == ".parquet":
-        from gladient._optional import require
-
-        pyarrow, parquet = require("pyarrow", **_PARQUET), require("pyarrow.parquet", **_PARQUET)
+        pyarrow, parquet = require("pyarrow", **PARQUET), require("pyarrow.parquet", **PARQUET)
         parquet.write_table(pyarrow.Table.from_pylist(rows), content)
         write_atomically(path, content.getvalue())
         return

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from gladient._files import write_atomically
-from gladient._optional import require
+from gladient._optional import PARQUET, require
 from gladient.experiments.engine.experiment import C, Experiment, P, R, W
 from gladient.experiments.engine.output import open_output
 from gladient.experiments.engine.report import write_report
@@ -23,8 +23,6 @@ from gladient.experiments.models.stack import is_diverged
 from gladient.pictures import save_figure
 
 __all__ = ["Made", "check_device", "make"]
-
-_PARQUET = {"needed_for": "a Parquet table", "install": "pip install 'gladient[data]'"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def make(
     if scheduler is None:
         check_device(config.device)
     if parquet:
-        require("pyarrow", **_PARQUET)
+        require("pyarrow", **PARQUET)
     console, begun = console or Console(stderr=True), time.perf_counter()
     works = figure.work(config)
     used, own = versions(), describe(registered_in(works))
@@ -120,8 +118,8 @@ def make(
 
 
 def _as_parquet(rows: Sequence[R], outcomes: Sequence[str]) -> bytes:
-    require("pyarrow.parquet", **_PARQUET)
-    pyarrow, buffer = require("pyarrow", **_PARQUET), io.BytesIO()
+    require("pyarrow.parquet", **PARQUET)
+    pyarrow, buffer = require("pyarrow", **PARQUET), io.BytesIO()
     table = [{**asdict(cast(Any, row)), "outcome": outcome} for row, outcome in zip(rows, outcomes, strict=True)]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), buffer)
     return buffer.getvalue()

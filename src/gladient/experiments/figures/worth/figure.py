@@ -138,15 +138,18 @@ class Worth(Reproducible[WorthConfig, TrainedWords | StoryAnswers, WorthRow, Hea
 
     def verdict(self, rows: Sequence[WorthRow]) -> str:
         """The answers in one sentence."""
-        parts = [
-            f"gates gain {_told(rows, 'rise, retrained without gates', '.3f')} nats per word",
-            f"a decay keeps {_told(rows, 'kept by decays, retrained', '.0%')} of that when it is retrained and "
-            f"{_told(rows, 'kept by decays, fitted', '.0%')} when it is fitted",
-            f"the rank correlation of heads' worth and memory is {_told(rows, _RANK, '+.2f')}",
-            f"a repeated name loses {_told(rows, 'names, rise without source', '.3f')} nats without its source",
-        ]
+        retrained = _told(rows, "kept by decays, retrained", ".0%")
+        fitted = _told(rows, "kept by decays, fitted", ".0%")
         stories = _told(rows, "stories, rise without source", ".2f")
-        return "; ".join([*parts, *([f"an answer in a story {stories} nats"] if "±" in stories else [])])
+        parts = {
+            f"gates gain {_told(rows, 'rise, retrained without gates', '.3f')} nats per word": True,
+            f"a decay keeps {retrained} of that when it is retrained and {fitted} when it is fitted": retrained,
+            "what a decay keeps of that cannot be told": not retrained,
+            f"the rank correlation of heads' worth and memory is {_told(rows, _RANK, '+.2f')}": True,
+            f"a repeated name loses {_told(rows, 'names, rise without source', '.3f')} nats without its source": True,
+            f"an answer in a story {stories} nats": stories,
+        }
+        return "; ".join(part for part, known in parts.items() if known)
 
 
 _RANK = "rank correlation of worth and memory"
@@ -179,11 +182,11 @@ def _draw(axis: Axes, rows: Sequence[WorthRow], measures: Mapping[str, str]) -> 
 
 
 def _told(rows: Sequence[WorthRow], measure: str, form: str) -> str:
-    """A measure of every family."""
+    """A measure of every family that has it."""
     found = {row.family: row for row in rows if row.measure == measure}
     told = [
         f"{found[kind].value:{form}} ± {found[kind].standard_error:{form.lstrip('+')}} ({family(kind).title})"
         for kind in KINDS
         if kind in found
     ]
-    return ", ".join(told) or "an amount that cannot be told"
+    return ", ".join(told)
