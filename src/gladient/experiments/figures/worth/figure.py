@@ -3,7 +3,7 @@
     gladient reproduce --figure worth
 
 Mamba-2, GLA and Gated DeltaNet of 1.1 to 1.3 million parameters (four layers of six heads, `nn.presets`, words mixed
-over four places in place of short convolutions) read the King James Bible, word by word: 600 steps of 8 texts of 128
+over four places in place of short convolutions) read the King James Bible, word by word: 1,200 steps of 4 texts of 128
 words. They are trained with gates, under the change that fixes them to learned decays, and under the one that takes
 them away; the delta rule also without erasing. Held-out chapters are judged, others calibrate. Then:
 
@@ -41,7 +41,8 @@ class WorthConfig(Config):
     """
 
     seeds: int = 3
-    training: TrainingConfig = TrainingConfig(steps=600, batch_size=8, learning_rate=5e-3)
+    # Larger steps are unstable with gates: at 5e-3 Mamba-2 of one seed ended at 4.49 nats, and of another at 4.32.
+    training: TrainingConfig = TrainingConfig(steps=1200, batch_size=4, learning_rate=2e-3)
     sizes: WordSizes = WordSizes()
     asked: Asked = Asked()
     stories: tuple[str, ...] = ("gla", "mamba2")
