@@ -4,8 +4,9 @@
 
 For each kind of model: prompts trained per second (a prompt read by the stack's four panels counts once), the share of
 the step spent on sampling, forward, backward and optimiser, and how many times longer forward and backward take when
-every token's output is formed and the last is read (the plain layer) instead of the last alone. Medians over
-interleaved rounds.
+every token's output is formed and the last is read (the plain layer) instead of the last alone; and how many times
+longer a whole step takes that forms the last output by einsum, as the best script in plain PyTorch would, with our
+sampler and optimiser, as it stands and compiled. Medians over interleaved rounds.
 """
 
 import json
@@ -16,11 +17,14 @@ from typing import Any
 
 import torch
 import tyro
+from torch import Tensor
+from torch.nn import functional
 
 from benchmarks.operators import clock
 from gladient.experiments.figures.multitask import Multitask, MultitaskConfig
 
 PHASES = ("sampling", "forward", "backward", "optimiser")
+SCRIPTS = ("script", "compiled")
 
 
 @dataclass(frozen=True)
@@ -53,20 +57,48 @@ class Bench:
         self.batch = batch
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
         self.generator = torch.Generator().manual_seed(0)
-        self.seconds: dict[str, list[float]] = {phase: [] for phase in (*PHASES, "plain")}
+        self.seconds: dict[str, list[float]] = {phase: [] for phase in (*PHASES, "plain", *SCRIPTS)}
+        self.compiled = torch.compile(self.script_loss)
 
     def step(self) -> None:
         """One step of each way, timed."""
         prompts = timed(self.seconds, "sampling", lambda: self.sampler.draw(self.batch, [self.generator]))
-        loss = timed(
-            self.seconds, "forward", lambda: (self.model(prompts.tokens) - prompts.targets).square().mean(1).sum()
-        )
+        loss = timed(self.seconds, "forward", lambda: self.loss(prompts))
         self.optimizer.zero_grad()
         timed(self.seconds, "backward", loss.backward)
         timed(self.seconds, "optimiser", self.optimizer.step)
         timed(self.seconds, "plain", lambda: self.plain_loss(prompts).backward())
+        timed(self.seconds, "script", lambda: self.script_loss(prompts.tokens[0], prompts.targets).backward())
+        timed(self.seconds, "compiled", lambda: self.compiled(prompts.tokens[0], prompts.targets).backward())
 
-    def plain_loss(self, prompts: Any) -> torch.Tensor:
+    def check(self) -> None:
+        """Raises AssertionError unless all ways give one loss and its gradients."""
+        with torch.no_grad():
+            self.model.readout += 1.0  # at its start of 0 nothing but itself has a gradient
+        prompts = self.sampler.draw(self.batch, [self.generator])
+        ways = (lambda: self.loss(prompts), lambda: self.script_loss(prompts.tokens[0], prompts.targets))
+        found = []
+        for way in ways:
+            loss = way()
+            found.append((loss, *torch.autograd.grad(loss, list(self.model.parameters()))))
+        torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-4)
+
+    def loss(self, prompts: Any) -> Tensor:
+        """Ours."""
+        return (self.model(prompts.tokens) - prompts.targets).square().mean(1).sum()
+
+    def script_loss(self, z: Tensor, targets: Tensor) -> Tensor:
+        """The same loss of tokens z [B, T, D] in plain PyTorch: all models at once, and of their outputs the last."""
+        layer = self.model.layer
+        q = layer.config.scale * torch.einsum("bd,edk->ebk", z[:, -1], layer.W_q)
+        k, v = (torch.einsum("btd,edk->ebtk", z, weight) for weight in (layer.W_k, layer.W_v))
+        if layer.gate is not None:
+            log_gates = functional.logsigmoid(torch.einsum("btd,edc->ebtc", z, layer.gate.weight))
+            v = v * (log_gates.flip(2).cumsum(2).flip(2) - log_gates).exp()
+        outputs = torch.einsum("ebt,ebtv->ebv", torch.einsum("ebtk,ebk->ebt", k, q), v)
+        return (torch.einsum("ebv,ev->eb", outputs, self.model.readout) - targets).square().mean(1).sum()
+
+    def plain_loss(self, prompts: Any) -> Tensor:
         """The same loss through the outputs of all tokens."""
         outputs = self.model.layer(prompts.tokens)[:, :, -1]
         predictions = torch.einsum("ebv,ev->eb", outputs, self.model.readout)
@@ -78,13 +110,17 @@ class Bench:
         step = sum(medians[phase] for phase in PHASES)
         shares = {phase: medians[phase] / step for phase in PHASES}
         ratio = medians["plain"] / (medians["forward"] + medians["backward"])
-        return {"prompts_per_second": self.batch / step, **shares, "plain_ratio": ratio}
+        around = medians["sampling"] + medians["optimiser"]
+        scripts = {f"{name}_ratio": (around + medians[name]) / step for name in SCRIPTS}
+        return {"prompts_per_second": self.batch / step, **shares, "plain_ratio": ratio, **scripts}
 
 
 def main(options: Options) -> None:
     torch.set_num_threads(options.threads)
     stacks = Multitask().work(MultitaskConfig(n=(options.n,)))
     benches = {stack.model: Bench(stack, options.batch) for stack in stacks}
+    for bench in benches.values():
+        bench.check()
     for _ in range(options.rounds):
         for bench in benches.values():
             bench.step()
@@ -92,10 +128,14 @@ def main(options: Options) -> None:
     if options.json:
         print(json.dumps({"options": asdict(options), "rows": rows}))
         return
-    print(f"{'model':18}{'prompts/s':>11}" + "".join(f"{phase:>11}" for phase in PHASES) + f"{'plain layer':>13}")
+    ratios = {"plain layer": "plain_ratio", **{name: f"{name}_ratio" for name in SCRIPTS}}
+    print(f"{'model':18}{'prompts/s':>11}" + "".join(f"{x:>11}" for x in PHASES) + "".join(f"{x:>13}" for x in ratios))
     for name, row in rows.items():
         shares = "".join(f"{row[phase]:11.0%}" for phase in PHASES)
-        print(f"{name:18}{row['prompts_per_second']:11,.0f}{shares}{row['plain_ratio']:12.1f}×")
+        print(
+            f"{name:18}{row['prompts_per_second']:11,.0f}{shares}"
+            + "".join(f"{row[x]:12.1f}×" for x in ratios.values())
+        )
 
 
 if __name__ == "__main__":

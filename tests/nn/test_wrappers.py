@@ -48,7 +48,8 @@ def test_checkpointed_under_autocast_is_the_same(name: str, reentrant: bool) -> 
     with torch.autocast("cpu", torch.bfloat16):
         predictions = checkpoint(model, x, use_reentrant=reentrant)
     predictions.square().sum().backward()
-    torch.testing.assert_close(x.grad, expected)
+    # Gradients of one tensor may be summed in another order: float32 rounds that, bfloat16 would a thousand times more.
+    torch.testing.assert_close(x.grad, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,7 +9,8 @@ from torch import Tensor
 from gladient.ops import check
 from gladient.ops.call import Backend, Read
 from gladient.ops.dispatch import heard_by_none, known_step, run
-from gladient.ops.native.steps import TENSORS, Step, followed
+from gladient.ops.native.steps import Step
+from gladient.ops.watched import TENSORS, followed
 
 __all__ = ["Decoder"]
 

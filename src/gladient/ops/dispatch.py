@@ -11,8 +11,8 @@ from torch import Tensor
 from gladient.ops import eager, fla, native
 from gladient.ops.call import Backend, Call, Form, Read, prepare
 from gladient.ops.check import check_option, warn_layout
-from gladient.ops.function import visible
 from gladient.ops.native.steps import Step, likeness, repeated
+from gladient.ops.watched import visible
 
 __all__ = [
     "gated_linear_attention",

@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters, retrieve_current_functorch_interpreter
 from torch.utils import _pytree as pytree
 
 from gladient._autocast import unrounded
 
-__all__ = ["BatchFunction", "Pullback", "mapped", "recomputed", "row_blocks", "transformed", "visible"]
+__all__ = ["BatchFunction", "Pullback", "mapped", "recomputed", "row_blocks"]
 
 # Elements of the largest temporary, per thread: 1 MiB in float32, what an L2 cache holds. A sixteenth of it takes 1.7
 # times as long, for the calls; 64 times as much gains nothing and takes that much memory.
@@ -171,25 +170,6 @@ def mapped(
     found = function(*folded)
     unfolded = pytree.tree_map(lambda x: None if x is None else x.unflatten(0, (n, x.shape[0] // n)), found)
     return unfolded, pytree.tree_map(lambda x: None if x is None else 0, found)
-
-
-def transformed() -> bool:
-    """Whether one of torch.func's transforms that map or derive looks; there is no public question."""
-    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
-        return False
-    return retrieve_current_functorch_interpreter().key() != torch._C._functorch.TransformType.Functionalize
-
-
-def visible(x: Tensor) -> bool:
-    """Whether the values of x can be looked at: no tracer and no vmap is in the way, no device has to be waited for."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    if torch._C._len_torch_dispatch_stack():  # fake tensors, tracers of torch.fx
-        return False
-    if not torch._C._are_functorch_transforms_active():
-        return True
-    kinds = [interpreter.key() for interpreter in retrieve_all_functorch_interpreters()]
-    return torch._C._functorch.TransformType.Vmap not in kinds
 
 
 def row_blocks(rows: int, elements: int) -> Iterator[slice]:

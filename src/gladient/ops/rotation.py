@@ -12,9 +12,9 @@ from gladient._autocast import outside_autocast
 from gladient.ops.call import Backend, prepare
 from gladient.ops.check import check_kinds, check_option
 from gladient.ops.dispatch import run_call
-from gladient.ops.function import transformed
 from gladient.ops.gates import earlier, to_heads
 from gladient.ops.sequences import accumulation
+from gladient.ops.watched import transformed
 
 __all__ = [
     "Mamba3Call", "Mamba3State", "Pairs", "cumulative_angles", "join_pairs", "mamba3", "rotate", "run_mamba3",

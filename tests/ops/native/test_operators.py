@@ -8,7 +8,7 @@ from ops_cases import BACKENDS, inputs, run, tensors
 from torch import Tensor
 
 from gladient.ops import gated_linear_attention
-from gladient.ops.native import operators
+from gladient.ops.native import operators, registry
 from tolerances import TOLERANCES
 
 pytestmark = pytest.mark.skipif("native" not in BACKENDS, reason="no C++ compiler")
@@ -104,3 +104,22 @@ def test_half_precision_keeps_its_dtypes() -> None:
     assert (o.dtype, final.dtype) == (torch.bfloat16, torch.float32)
     gradients = torch.autograd.grad(o.float().sum() + final.sum(), list(given.values()))
     assert {x.dtype for x in gradients} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("form", ["chunked", "last_query"])
+@pytest.mark.parametrize("family", ["key", "delta+scalar"])
+def test_past_the_dispatcher_or_through_it(family: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bits of outputs, gradients and their gradients, whoever looks."""
+
+    def results() -> list[Tensor]:
+        given = tensors(inputs(family, 18, B=2))
+        leaves = [x for x in given.values() if x.requires_grad]
+        o, state = run(given, form=form, backend="native")
+        first = torch.autograd.grad(o.sin().sum() + state.cos().sum(), leaves, create_graph=True)
+        return [o, state, *first, *torch.autograd.grad(sum(x.sin().sum() for x in first), leaves)]
+
+    straight = results()
+    monkeypatch.setattr(registry, "unfollowed", lambda *_: False)
+    monkeypatch.setattr(registry, "unwatched", lambda *_: False)
+    for x, y in zip(straight, results(), strict=True):
+        assert torch.equal(x, y)

@@ -8,16 +8,15 @@ from torch.autograd import forward_ad
 
 from gladient.ops import eager
 from gladient.ops.call import Call
-from gladient.ops.function import transformed
 from gladient.ops.gates import Gates
 from gladient.ops.native import delta, general, operators
 from gladient.ops.native.build import library, why_unavailable
 from gladient.ops.native.convolution import convolution
 from gladient.ops.native.norm import norm
 from gladient.ops.native.single import convolution_step, selective_step
-from gladient.ops.native.steps import unwatched
 from gladient.ops.sequences import accumulation, each_last_query, last_queries, strengthened
 from gladient.ops.tracing import constant
+from gladient.ops.watched import transformed, unwatched
 
 __all__ = [
     "convolution", "convolution_step", "norm", "run", "selective_step", "serves", "unwatched", "why_not",

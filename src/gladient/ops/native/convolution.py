@@ -8,7 +8,6 @@ from torch.nn import functional
 
 from gladient.ops.native.library import call
 from gladient.ops.native.registry import define, differentiable, fake_gradients
-from gladient.ops.native.steps import unwatched
 
 __all__ = ["TAPS", "convolution", "plain_convolution"]
 
@@ -97,13 +96,7 @@ def _reach(x: Tensor, borders: Sequence[int]) -> Tensor:
     return places - starts.cummax(0).values
 
 
-def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, borders: Sequence[int] | None, silu: bool) -> Tensor:
-    """Of x [B, T, C] by weight [C, taps] and bias [C]; borders are those of sequences in all tokens of all rows."""
-    run = _convolution if unwatched(x, weight, bias) else _operator
-    return run(x, weight, bias, borders, silu)
-
-
-_operator = differentiable(
+convolution = differentiable(
     define(
         "convolution",
         f"({_GIVEN}) -> Tensor",
@@ -122,3 +115,4 @@ _operator = differentiable(
     tensors=3,
     options=2,
 )
+"""Of x [B, T, C] by weight [C, taps] and bias [C], borders of sequences in all tokens of all rows, and whether silu."""

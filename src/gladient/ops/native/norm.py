@@ -8,7 +8,6 @@ from torch.nn import functional
 
 from gladient.ops.native.library import call
 from gladient.ops.native.registry import define, differentiable, fake_gradients
-from gladient.ops.native.steps import unwatched
 
 __all__ = ["ACTIVATIONS", "norm", "plain_norm"]
 
@@ -72,12 +71,7 @@ def _rows(x: Tensor) -> Tensor:
     return x if x.stride(1) == 1 else x.contiguous()
 
 
-def norm(x: Tensor, z: Tensor | None, w: Tensor | None, *options: Any) -> Tensor:
-    """Of x [*, groups · size], with gates z like x and weights w [groups · size]; options are `plain_norm`'s."""
-    return (_norm if unwatched(x, z, w) else _operator)(x, z, w, *options)
-
-
-_operator = differentiable(
+norm = differentiable(
     define("norm", f"({_GIVEN}) -> Tensor", _norm, lambda x, *_: x.new_empty(x.shape), mappable=False),
     define(
         "norm_backward",
@@ -90,3 +84,4 @@ _operator = differentiable(
     tensors=3,
     options=5,
 )
+"""Of x [*, groups · size], with gates z like x and weights w [groups · size]; options are `plain_norm`'s."""

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gladient.ops.function import BatchFunction, Filled, Given, Pullback, mapped, transformed
+from gladient.ops.function import BatchFunction, Filled, Given, Pullback, mapped
+from gladient.ops.watched import followed, recorded, transformed, unfollowed, unwatched
 
 __all__ = ["arguments", "define", "differentiable", "fake_gradients", "fields", "named", "over_heads"]
 
 _library = torch.library.Library("gladient", "DEF")
+_kernels: dict[Any, Callable[..., Any]] = {}  # what each operator runs
 _ROWS = ("A", "bonus")  # tensors of a head, with a row for each row of the batch or one for all
 # those whose heads may be fewer
 _HEADED = ("q", "k", "v", "g", "gk", "gv", "G", "A", "dt", "m", "beta", "erase", "a", "b")
@@ -36,6 +38,7 @@ def define(
     _library.impl(name, kernel, "CPU")
     torch.library.register_fake(f"gladient::{name}", fake, lib=_library)
     operator = getattr(torch.ops.gladient, name).default
+    _kernels[operator] = kernel
     if mappable:
         torch.library.register_vmap(
             f"gladient::{name}", lambda info, in_dims, *x: mapped(operator, info, in_dims, x), lib=_library
@@ -75,17 +78,20 @@ def differentiable(
         given, saved = held[:tensors], held[tensors:]
         needed = [x is not None and need for x, need in zip(given, ctx.needs_input_grad, strict=False)]
         # The operator `backward` has no derivative. Where one may follow, a function that has takes its place.
-        apply = _Backward.apply if _derived_again() else backward
-        found = iter(apply(*d[:upstream], *saved, *given, *ctx.options, needed))
+        given = (*d[:upstream], *saved, *given, *ctx.options, needed)
+        found = iter(_Backward.apply(*given) if _derived_again() else _run(backward, given))
         rest = [None] * (len(ctx.needs_input_grad) - tensors)
         return (*(next(found) if need else None for need in needed), *rest)
 
     class _Forward(BatchFunction):
-        """Inside the transforms of torch.func, where an operator's own derivative cannot be mapped by vmap."""
+        """Inside the transforms of torch.func, where an operator's own derivative cannot be mapped by vmap.
+
+        Where nothing but a gradient follows, too: PyTorch's dispatcher would take longer than a small kernel.
+        """
 
         @staticmethod
         def forward(*given: Any) -> Any:
-            return operator(*given)
+            return _run(operator, given)
 
         @staticmethod
         def plain(*given: Any) -> tuple[Tensor | None, ...]:
@@ -93,7 +99,8 @@ def differentiable(
 
         @classmethod
         def setup_context(cls, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            super().setup_context(ctx, inputs, output)
+            if followed():
+                super().setup_context(ctx, inputs, output)
             keep(ctx, inputs, output)
 
         backward = staticmethod(derive)
@@ -103,7 +110,7 @@ def differentiable(
 
         @staticmethod
         def forward(*given: Any) -> tuple[Tensor, ...]:
-            return tuple(backward(*given))
+            return tuple(_run(backward, given))
 
         @staticmethod
         def plain(*given: Any) -> tuple[Tensor | None, ...]:
@@ -113,7 +120,19 @@ def differentiable(
             return tuple(x for x, need in zip(found, needed, strict=True) if need)
 
     torch.library.register_autograd(operator.name(), derive, setup_context=keep, lib=_library)
-    return lambda *given: (_Forward.apply if transformed() else operator)(*given)
+
+    def run(*given: Any) -> Any:
+        inputs = given[:tensors]
+        if transformed() or (recorded(*inputs) and unfollowed(*inputs)):
+            return _Forward.apply(*given)
+        return _run(operator, given)
+
+    return run
+
+
+def _run(operator: Any, given: tuple[Any, ...]) -> Any:
+    """An operator, past PyTorch's dispatcher where nobody looks."""
+    return (_kernels[operator] if unwatched(*(x for x in given if isinstance(x, Tensor))) else operator)(*given)
 
 
 def _derived_again() -> bool:

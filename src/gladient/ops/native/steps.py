@@ -5,17 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.autograd import forward_ad
+from torch import Tensor
 
 from gladient.ops.call import Call
 from gladient.ops.native.library import Prepared, prepared
 from gladient.ops.native.registry import fields
+from gladient.ops.watched import TENSORS, followed, plain
 
-__all__ = ["TENSORS", "Step", "followed", "likeness", "plain", "repeated", "unwatched"]
+__all__ = ["Step", "likeness", "repeated"]
 
-TENSORS = frozenset({Tensor, nn.Parameter})
-"""Kinds of tensors that hide nothing."""
 _OPTIONS = frozenset({bool, int, float, str})
 
 
@@ -43,31 +41,6 @@ def likeness(given: Mapping[str, Any], backend: str) -> Hashable | None:
         else:  # a tensor of another kind, or what the checks refuse
             return None
     return tuple(parts)
-
-
-def followed() -> bool:
-    """Whether a tracer, a transform or a forward derivative looks at what is computed."""
-    return bool(
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._len_torch_function_stack()
-        or torch._C._is_tracing()
-        or forward_ad._current_level >= 0
-    )
-
-
-def unwatched(*tensors: Tensor | None) -> bool:
-    """Whether kernels may run past PyTorch's dispatcher: nobody follows, and no gradient is recorded."""
-    recording = torch.is_grad_enabled()
-    return not followed() and all(
-        x is None or (type(x) in TENSORS and not x.is_neg() and not (recording and x.requires_grad)) for x in tensors
-    )
-
-
-def plain(x: Tensor, recording: bool) -> bool:
-    """Whether the kernel can read it as it lies, and no gradient is asked of it."""
-    return x.is_cpu and x.is_contiguous() and not x.is_neg() and not (recording and x.requires_grad)
 
 
 @dataclass(frozen=True)

@@ -19,21 +19,28 @@ template <class F, Rule rule> inline void Lane<F, rule>::weigh_rows() {
 // weights[s, t] = exp Σ_{s < u ≤ t} g_u, sums of their own and never differences; products up to a token; gates.
 template <class F, Rule rule> inline void Lane<F, rule>::weigh_pairs() {
   constexpr int D = LANES<double>;
+  constexpr Int EXACT = 4;  // every fourth row is an exponential; the others are products of a gate and the row behind them,
+                            // which round three times at most and take a third of the time
   typedef F Rounded __attribute__((vector_size(D * sizeof(F))));
   double g[C + 1] = {}, total = 0;
   for (Int c = 0; c < count; ++c) g[c] = p.g[at_g(t0 + c)];
   for (Int c = 0; c < C; ++c) gate[c] = F(g[c]), until[c] = F(total += g[c]);
   exponentials(gate), exponentials(until);
   typename Vector<double>::type sums[C / D] = {}, token[C / D];
-  for (Int c = 0; c < C; ++c) token[c / D][c % D] = double(c);
+  Vec at[CN];
+  for (Int c = 0; c < C; ++c) token[c / D][c % D] = double(c), at[c / L][c % L] = F(c);
   for (Int s = steps - 1; s >= 0; --s) {
     Rounded row[C / D];
     for (Int i = 0; i < C / D; ++i) {
       sums[i] = token[i] > double(s) ? sums[i] + g[s + 1] : Vector<double>::type{};
       row[i] = __builtin_convertvector(sums[i], Rounded);
     }
-    std::memcpy(weights + s * CN, row, sizeof row);
-    for (Int j = s / L; j < CN; ++j) weights[s * CN + j] = exponential<F>(weights[s * CN + j]);
+    const bool exact = s % EXACT == EXACT - 1;  // as the last one is: steps are a multiple of EXACT
+    if (exact) std::memcpy(weights + s * CN, row, sizeof row);
+    for (Int j = s / L; j < CN; ++j) {
+      Vec &x = weights[s * CN + j];
+      x = exact ? exponential<F>(x) : at[j] > F(s) ? gate[s + 1] * weights[(s + 1) * CN + j] : Vec{} + F(1);
+    }
   }
   if (backwards) weigh(value, until, value.read, value.early);
 }

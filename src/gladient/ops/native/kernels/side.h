@@ -14,7 +14,7 @@ template <class F> struct Side {
   Vec *read, *write;
   Vec *early, *late;               // read ⊙ until, write ⊙ since; where nothing weighs them, read and write themselves
   Vec *d_read, *d_write;
-  Vec *gate;                       // of a token; log gates until `weigh_reads`
+  Vec *gate;                       // of a token; log gates until `weigh_writes`
   Vec *until, *since;              // products of the gates from the chunk's start to a token, after a token to the end
   const F *until_row, *since_row;  // [C]: of scalar gates; they weigh values alone, so for keys they are 1
   Vec *d_gate;
@@ -24,24 +24,25 @@ template <class F> struct Side {
   const Side *beside;              // further writes through the same gates, or null
   bool ahead;                      // whether reads stand a token ahead: row -1 reads the state before the chunk as it is
 
-  // The products of the gates from a token to the chunk's end, and writes weighted by them.
+  // Gates from log gates, their products from a token to the chunk's end, and writes weighted by them. Products round C
+  // times at most, and cost an exponential less than the exponentials of sums, which round more where gates are small.
   void weigh_writes(Int steps) {
     for (Int j = 0; j < n; ++j) {
-      Vec behind = {};
+      Vec behind = {}, weight = Vec{} + F(1);
       for (Int c = steps - 1; c >= 0; --c) {
         const Int i = c * n + j;
-        late[i] = write[i] * (since[i] = exponential<F>(behind)), behind += gate[i];
+        late[i] = write[i] * (since[i] = weight), behind += gate[i], weight *= gate[i] = exponential<F>(gate[i]);
       }
       decay<F>(behind, keep[j], change[j]);
     }
   }
-  // Gates from log gates, their products up to a token, and reads weighted by them.
+  // The products of the gates up to a token, and reads weighted by them.
   void weigh_reads(Int steps) {
     for (Int j = 0; j < n; ++j) {
-      Vec sum = {};
+      Vec weight = Vec{} + F(1);
       for (Int c = 0; c < steps; ++c) {
         const Int i = c * n + j;
-        early[i] = read[i] * (until[i] = exponential<F>(sum += gate[i])), gate[i] = exponential<F>(gate[i]);
+        early[i] = read[i] * (until[i] = weight *= gate[i]);
       }
     }
   }
