@@ -122,6 +122,7 @@ class Worth(Reproducible[WorthConfig, TrainedWords | StoryAnswers, WorthRow, Hea
         heads.set_ylabel("worth of the head's gate, nats per word")
         _draw(names, rows, _NAMES)
         names.set_yscale("symlog", linthresh=0.1)
+        names.margins(y=0.1)  # room above, as a symlog scale ends at a power of ten
         names.set_ylabel("rise when knocked out, nats per name")
         for axis in (losses, heads, names):
             frame(axis)
