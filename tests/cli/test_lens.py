@@ -184,6 +184,7 @@ def test_what_is_known_of_heads_besides(capsys: pytest.CaptureFixture[str], fold
         (["demo", "--inputs", "CORPUS"], "leave demo, --beside and --corpus out"),
         (["demo", "--beside", " "], "the text is empty"),
         (["demo", "--beside", "CORPUS"], "--beside takes the text itself, and "),
+        (["demo", "--text", "CORPUS"], "corpus.txt is a file; give --file "),
         (["demo", "--change", "scale_gate=2"], "there is no change 'scale_gate'; did you mean scale_gates?"),
         (["demo", "--change", "ablate=2"], "ablate takes nothing; type ablate"),
         (["demo", "--change", "keep_window"], "keep_window takes a value; type keep_window=VALUE"),

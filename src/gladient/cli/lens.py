@@ -112,9 +112,9 @@ class Lens:
         text = self.text if self.file is None else _read(self.file)
         if any(each is not None and not each.strip() for each in (text, self.beside)):
             raise ValueError("the text is empty; give at least one word")
-        for name, each in (("text", self.text), ("beside", self.beside)):
+        for name, each, cure in (("text", self.text, "--file {}"), ("beside", self.beside, '--beside "$(cat {})"')):
             if each is not None and _is_file(each):
-                raise ValueError(f'--{name} takes the text itself, and {each} is a file; give --{name} "$(cat {each})"')
+                raise ValueError(f"--{name} takes the text itself, and {each} is a file; give {cure.format(each)}")
         return text
 
     def _views(
