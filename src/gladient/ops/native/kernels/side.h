@@ -25,7 +25,7 @@ template <class F> struct Side {
   bool ahead;                      // whether reads stand a token ahead: row -1 reads the state before the chunk as it is
 
   // Gates from log gates, their products from a token to the chunk's end, and writes weighted by them. Products round C
-  // times at most, and cost an exponential less than the exponentials of sums, which round more where gates are small.
+  // times at most; exponentials of sums, two more for each gate, would round less near 1, and more where gates are small.
   void weigh_writes(Int steps) {
     for (Int j = 0; j < n; ++j) {
       Vec behind = {}, weight = Vec{} + F(1);
