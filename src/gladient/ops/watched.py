@@ -31,7 +31,7 @@ def visible(x: Tensor) -> bool:
 
 
 def followed() -> bool:
-    """Whether a tracer, a transform or a forward derivative looks at what is computed."""
+    """Whether a tracer, a transform, a forward derivative or a profiler looks at what is computed."""
     return bool(
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
@@ -39,6 +39,7 @@ def followed() -> bool:
         or torch._C._len_torch_function_stack()
         or torch._C._is_tracing()
         or forward_ad._current_level >= 0
+        or torch.autograd._profiler_enabled()  # operators have names there
     )
 
 

@@ -123,3 +123,11 @@ def test_past_the_dispatcher_or_through_it(family: str, form: str, monkeypatch: 
     monkeypatch.setattr(registry, "unwatched", lambda *_: False)
     for x, y in zip(straight, results(), strict=True):
         assert torch.equal(x, y)
+
+
+def test_profilers_see_operators_by_name() -> None:
+    given = tensors(inputs("key", 18))
+    with torch.profiler.profile() as profiler:
+        o, _ = run(given, form="chunked", backend="native")
+        o.sum().backward()
+    assert {"gladient::scan", "gladient::scan_backward"} <= {event.key for event in profiler.key_averages()}
