@@ -19,8 +19,8 @@ template <class F, Rule rule> inline void Lane<F, rule>::weigh_rows() {
 // weights[s, t] = exp Σ_{s < u ≤ t} g_u, sums of their own and never differences; products up to a token; gates.
 template <class F, Rule rule> inline void Lane<F, rule>::weigh_pairs() {
   constexpr int D = LANES<double>;
-  constexpr Int EXACT = 4;  // every fourth row is an exponential; the others are products of a gate and the row behind them,
-                            // which round three times at most and take a third of the time
+  constexpr Int EXACT = Side<F>::EXACT;  // every fourth row is an exponential; the others are products of a gate and the row
+                                         // behind them, which round three times at most and take a third of the time
   typedef F Rounded __attribute__((vector_size(D * sizeof(F))));
   double g[C + 1] = {}, total = 0;
   for (Int c = 0; c < count; ++c) g[c] = p.g[at_g(t0 + c)];
