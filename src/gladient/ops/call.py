@@ -11,6 +11,7 @@ from torch.autograd import forward_ad
 from gladient.ops import check
 from gladient.ops.check import borders, check_kinds, check_option, check_shapes, check_state
 from gladient.ops.gates import Gates, to_heads
+from gladient.ops.watched import recorded
 
 __all__ = ["Backend", "Call", "Form", "Read", "prepare"]
 
@@ -86,7 +87,7 @@ class Call(NamedTuple):
 
     def differentiable(self) -> bool:
         """Whether a backward pass may follow."""
-        return torch.is_grad_enabled() and any(x.requires_grad for x in self.tensors())
+        return recorded(*self.tensors())
 
     def has_tangents(self) -> bool:
         """Whether a forward-mode derivative is being taken."""

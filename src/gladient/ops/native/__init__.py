@@ -16,7 +16,7 @@ from gladient.ops.native.norm import norm
 from gladient.ops.native.single import convolution_step, selective_step
 from gladient.ops.sequences import accumulation, each_last_query, last_queries, strengthened
 from gladient.ops.tracing import constant
-from gladient.ops.watched import transformed, unwatched
+from gladient.ops.watched import recorded, transformed, unwatched
 
 __all__ = [
     "convolution", "convolution_step", "norm", "run", "selective_step", "serves", "unwatched", "why_not",
@@ -156,5 +156,4 @@ def _final_state(k: Tensor, v: Tensor, gates: Gates, initial_state: Tensor | Non
     """By a scan whose queries, a zero repeated, cost one row."""
     gates, q = _held_gates(gates, k.shape[2]), k.new_zeros(()).expand(*k.shape[:2], 1, k.shape[3])
     inputs = (q, k, v, gates.g, gates.gk, gates.gv, gates.G, gates.A, gates.dt, None, initial_state)
-    train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    return operators.scan(*inputs, None, k.shape[2], 1.0, False, train)[1]
+    return operators.scan(*inputs, None, k.shape[2], 1.0, False, recorded(*inputs))[1]
