@@ -37,12 +37,16 @@ template <class F, Rule rule> struct Lane {
   Int t0 = 0, count = 0, reads = 0, steps = 0;  // the chunk: first token, tokens written, tokens read, tokens with padding
   Head at_q{1, 1, 0}, at_k = at_q, at_v = at_q, at_g = at_q, at_gk = at_q, at_gv = at_q, at_o = at_q;
   Head at_m = at_q, at_beta = at_q, at_erase = at_q;
+  Coming<F> coming;
+  Int onward = C;                         // tokens from a chunk to the one that comes next
   const F *v;                             // the values, or what was written of them
 
   Lane(const Problem<F> &p, bool backwards)
-      : p(p), backwards(backwards), scalar(p.g && !p.gk && !p.gv), shift(p.before ? 1 : 0) {
+      : p(p), backwards(backwards), scalar(p.g && !p.gk && !p.gv), shift(p.before ? 1 : 0),
+        coming(p.K * p.V / (ROWS<SLIM> * SLIM * L)) {  // the tiles of `carry`
     const Int block = std::max(L, TALL);
     rows = (p.K + block - 1) / block * block;
+    key.coming = value.coming = &coming;
     key.n = rows / L, key.channels = p.K, key.gated = p.gk;
     value.n = (p.V + L - 1) / L, value.channels = p.V, value.gated = p.gv;
     std::fill_n(ones, C, F(1));
@@ -123,19 +127,17 @@ template <class F, Rule rule> struct Lane {
   Int state_of(Int sequence) const { return (sequence * p.H + h) * p.K * p.V; }
   Int place(Int chunk) const { return state_of(p.span_offsets[n] + chunk / p.span); }
 
-  // `count` tokens of a tensor from t on, zeros behind them. Asks for those that come next.
-  void copy(const F *x, const Head &at, Int t, Int count, const Side<F> &side, Vec *y) const {
-    const Int channels = side.channels, ahead = (backwards ? -C : C) * at.heads * channels;
-    for (Int c = 0; c < count; ++c) {
-      const F *row = x + at(t + c) * channels;
-      copy_row(row, channels, y + c * side.n, side.n);
-      for (Int j = 0; j < side.n; j += 64 / BYTES) __builtin_prefetch(row + ahead + j * L);
-    }
+  // `count` tokens of a tensor from t on, zeros behind them.
+  void copy(const F *x, const Head &at, Int t, Int count, const Side<F> &side, Vec *y) {
+    const Int channels = side.channels;
+    for (Int c = 0; c < count; ++c) copy_row(x + at(t + c) * channels, channels, y + c * side.n, side.n);
     std::fill(y + count * side.n, y + steps * side.n, Vec{});
+    coming.add(x + at(t + onward) * channels, at.heads * channels, channels);
   }
 
   void load_writes(Int begin, Int end) {
     t0 = begin, count = std::min(C, end - begin), steps = (count + TALL - 1) / TALL * TALL;
+    coming.clear();
     copy(p.k, at_k, t0, count, key, key.write);
     copy(v, at_v, t0, count, value, value.write);
     if (key.gated) copy(p.gk, at_gk, t0, count, key, key.gate);
@@ -172,15 +174,19 @@ template <class F, Rule rule> struct Lane {
       for (Int j = 0; j < side.n; ++j) y[c * side.n + j] = weight[c] * x[c * side.n + j];
   }
   // to ← decay ⊙ from + Σ_c x_c y_cᵀ, and the same of a second x and y, if there are any.
-  void carry(const Vec *from, Vec *to, Vec *rest, const Vec *x, const Vec *y, const Vec *x2 = nullptr, const Vec *y2 = nullptr) const {
+  void carry(const Vec *from, Vec *to, Vec *rest, const Vec *x, const Vec *y, const Vec *x2 = nullptr, const Vec *y2 = nullptr) {
     const F *keep = scalars<F>(key.keep), *change = scalars<F>(key.change);
     columns<SLIM>(value.n, [&](auto width, Int j0) {
       constexpr int J = width, R = ROWS<J>;
       for (Int i = 0; i < p.K; i += R) {
+        coming.ask();
         Vec sum[R][J] = {};
         add_products<ACROSS>(sum, scalars<F>(x) + i, rows, y + j0, value.n, steps);
-        if (x2) add_products<ACROSS>(sum, scalars<F>(x2) + i, rows, y2 + j0, value.n, steps);
+        if constexpr (rule != Rule::add)
+          if (x2) add_products<ACROSS>(sum, scalars<F>(x2) + i, rows, y2 + j0, value.n, steps);
+#pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
           for (int j = 0; j < J; ++j) {
             const Int at = (i + r) * value.n + j0 + j;
             const F m = keep[i + r], d = change[i + r];
@@ -212,7 +218,7 @@ template <class F, Rule rule> struct Lane {
     store_state(S, p.final ? p.final + state_of(n) : nullptr);
   }
 
-  void carry_writes(const Vec *from, Vec *to) const {
+  void carry_writes(const Vec *from, Vec *to) {
     if constexpr (rule == Rule::move) carry(from, to, rest, key.late, value.late, keys[0][1].late, values[0][1].late);
     else carry(from, to, rest, key.late, value.late);
   }
@@ -221,6 +227,7 @@ template <class F, Rule rule> struct Lane {
     if constexpr (rule != Rule::move) key.meet(to_value, spare, scalar ? weights : nullptr, steps);
     if (value.gated) value.give_through_gates(to_value, false, steps);
     F *o = p.o + at_o(t0 + shift) * p.V;
+    coming.add(o + C * p.H * p.V, p.H * p.V, p.V);
     const bool whole = reads == C && value.channels % L == 0;
     value.template take<EARLIER, rule == Rule::move>(key.early, key.n, p.K, S, to_value, whole ? o : scalars<F>(value.d_read),
                                                   whole ? p.H * p.V : value.n * L, steps, &values[0][1], key_pairs[0][1]);
@@ -293,11 +300,13 @@ template <class F, Rule rule> struct Lane {
   void run_again(Int chunk, Int stop, Int end) {
     Vec *state = starts;
     load_state(p.checkpoints + place(chunk), state, rest);
+    onward = C;
     for (Int t = p.offsets[n] + chunk * C; t < stop; t += C) {
       load_writes(t, end);
       carry_writes(state, state + rows * value.n);
       state += rows * value.n;
     }
+    onward = -C;
   }
 
   void gradients(const Vec *S) {

@@ -39,6 +39,10 @@ template <class F> struct Rows {
     add = heads != p.H && h != own * (p.H / heads);
   }
 
+  // Stores of some lanes are slow: where rows of later tokens overwrite the surplus, whole vectors go out.
+  bool covered(Int t, Int T) const {
+    return !x || (!add && step == channels && (T - 1 - t) * channels >= (-channels & (LANES<F> - 1)));
+  }
   // The only channel of m tokens, token in lanes.
   Vec column(Int t0, Int m) const {
     if (step == 1) return load<F>(x + t0, m);
@@ -158,11 +162,7 @@ template <class F> struct Side {
     return row_sums<F>(product, FULL ? L : m);
   }
 
-  // Stores of some lanes are slow: where rows follow that overwrite the surplus, whole vectors go out.
-  bool covered(const Rows<F> &y, Int t) const {
-    return thin || !y.x || (!y.add && y.step == y.channels && (T - 1 - t) * y.channels >= L - last);
-  }
-  bool covered(Int t) const { return covered(d_rows, t) && covered(d_gates, t); }
+  bool covered(Int t) const { return thin || (d_rows.covered(t, T) && d_gates.covered(t, T)); }
   template <int J, bool COVERED> INLINE void put(const Rows<F> &y, Int t, Int j0, Int count, const Vec *x) const {
     F *to = y.x + t * y.step + j0 * L;
     for (int j = 0; j < J; ++j) {
@@ -264,6 +264,73 @@ template <class F> struct Worker {
     else value.finish(1, p.o + at * p.V);
   }
 
+  // A head without gates of channels, of at most 2 vectors a side: all that a token does not change stays in registers.
+  bool narrow() const { return !p.gk && !p.gv && p.K > 1 && p.V > 1 && p.K <= 2 * L && p.V <= 2 * L; }
+  template <bool BACKWARD> void narrow(Int n, Int h) {
+    constexpr std::integral_constant<int, 1> one; constexpr std::integral_constant<int, 2> two;
+    const auto values = [&](auto I) INLINE { p.V > L ? narrow<BACKWARD>(n, h, I, two) : narrow<BACKWARD>(n, h, I, one); };
+    p.K > L ? values(two) : values(one);
+  }
+  template <bool BACKWARD, int I, int J>
+  void narrow(Int n, Int h, std::integral_constant<int, I>, std::integral_constant<int, J>) {
+    constexpr int S = BACKWARD ? I : J, CHAINS = 4 / S;  // of the sums, o or d_q, that need not wait for one another
+    const auto rows = [&](const F *x, Int heads, Int channels) INLINE { return Rows<F>(p, x, n, h, heads, channels); };
+    const Rows<F> k = rows(p.k, p.hk, p.K), v = rows(p.v, p.hv, p.V), d_k = rows(p.d_k, p.hk, p.K), d_v = rows(p.d_v, p.hv, p.V);
+    TokenGate<F> gate{rows(p.g, p.hg, 1), rows(p.d_g, p.hg, 1), weights.data()};
+    gate.weigh(p.T);
+    const Int at = n * p.H + h;
+    Vec q[I], up[J], sums[CHAINS][S] = {};
+    for (int i = 0; i < I; ++i) q[i] = F(p.scale) * part<I>(p.q + at * p.K, p.K, i);
+    for (int j = 0; j < J; ++j) up[j] = BACKWARD ? part<J>(p.d_o + at * p.V, p.V, j) : Vec{};
+    const auto block = [&](auto FULL, Int t0, Int m) INLINE {
+      const auto meet = [&](const auto &x, const Rows<F> &rows) INLINE {
+        constexpr int N = sizeof(x) / sizeof(Vec);
+        return row_sums<F>([&](int c) INLINE {
+          Vec sum = x[0] * part<N>(rows.x + (t0 + c) * rows.step, rows.channels, 0);
+          if (N > 1) sum += x[N - 1] * part<N>(rows.x + (t0 + c) * rows.step, rows.channels, N - 1);
+          return sum;
+        }, FULL ? L : m);
+      };
+      const Vec met = gate(meet(q, k), t0 / L), reads = BACKWARD ? meet(up, v) : Vec{};
+      alignas(64) F scores[L], pairs[L];
+      store<F>(met, scores, L), store<F>(BACKWARD ? gate(reads, t0 / L) : met, pairs, L);
+      const Rows<F> &summed = BACKWARD ? k : v;
+#pragma GCC unroll 16
+      for (int c = 0; c < L; ++c) {
+        if (!FULL && c >= m) break;
+#pragma GCC unroll 2
+        for (int i = 0; i < S; ++i)
+          sums[c % CHAINS][i] += pairs[c] * part<S>(summed.x + (t0 + c) * summed.step, summed.channels, i);
+        if (BACKWARD && d_v.x) put<FULL>(d_v, t0 + c, scores[c], up);
+        if (BACKWARD && d_k.x) put<FULL>(d_k, t0 + c, pairs[c], q);
+      }
+      if (BACKWARD) gate.give(met * reads, t0, m);
+    };
+    for (Int t0 = 0; t0 < p.T; t0 += L) {
+      const Int m = std::min(p.T - t0, L);
+      if (m == L && (!BACKWARD || (d_k.covered(t0 + L - 1, p.T) && d_v.covered(t0 + L - 1, p.T)))) block(std::true_type(), t0, L);
+      else block(std::false_type(), t0, m);
+    }
+    F *to = BACKWARD ? p.d_q : p.o;
+    const Int channels = BACKWARD ? p.K : p.V;
+    for (int i = 0; i < S && to; ++i) {
+      for (int c = 1; c < CHAINS; ++c) sums[0][i] += sums[c][i];
+      store<F>(BACKWARD ? F(p.scale) * sums[0][i] : sums[0][i], to + at * channels + i * L, lanes<S>(channels, i));
+    }
+  }
+  // Vector i of the N that hold so many channels.
+  template <int N> static INLINE Int lanes(Int channels, int i) { return i < N - 1 ? L : channels - (N - 1) * L; }
+  template <int N> static INLINE Vec part(const F *x, Int channels, int i) { return load<F>(x + i * L, lanes<N>(channels, i)); }
+  template <bool COVERED, int N> static INLINE void put(const Rows<F> &rows, Int t, F weight, const Vec (&x)[N]) {
+#pragma GCC unroll 2
+    for (int i = 0; i < N; ++i) {
+      F *to = rows.x + t * rows.step + i * L;
+      const Int count = COVERED ? L : lanes<N>(rows.channels, i);
+      const Vec y = weight * x[i];
+      store<F>(!COVERED && rows.add ? y + load<F>(to, count) : y, to, count);
+    }
+  }
+
   // Lanes are the value channels of all heads, for keys that all heads share; the gates are value gates [N, T, H, V].
   bool shared() const {
     return p.hk == 1 && p.H > 1 && p.V < L && p.hv == p.H && (!p.gv || p.hgv == p.H) && !p.g && !p.gk && !p.d_k;
@@ -308,6 +375,7 @@ template <class F> void last_query(const LastQuery<F> &p) {
   parallel(p.N, p.threads, [&] {
     return [worker = Worker<F>(p), &p](Int n) mutable {
       if (worker.shared()) worker.all_heads(n);
+      else if (worker.narrow()) for (Int h = 0; h < p.H; ++h) p.d_o ? worker.template narrow<true>(n, h) : worker.template narrow<false>(n, h);
       else for (Int h = 0; h < p.H; ++h) p.d_o ? worker.template head<true>(n, h) : worker.template head<false>(n, h);
     };
   });

@@ -5,6 +5,31 @@
 
 #include "tiles.h"
 
+// Rows of memory that the next chunk will touch, asked for a few at a time between the products of this one. All at once they
+// would wait for one another, and the products for them: a core has some ten to twenty lines under way.
+template <class F> class Coming {
+  struct Rows { const F *first; Int step, bytes; };
+  static constexpr Int MOST = 12;  // of one chunk's tensors
+  Rows tensors[MOST];
+  Int asks, all = 0, asked = 0, each = 0;
+
+ public:
+  explicit Coming(Int asks) : asks(std::max<Int>(asks, 1)) {}  // how often a chunk asks at least
+  void clear() { all = asked = 0; }
+  void add(const F *first, Int step, Int channels) {  // C rows, `step` apart
+    if (all == MOST) return;
+    tensors[all++] = {first, step, channels * Int(sizeof(F))};
+    each = (all * C + asks - 1) / asks;
+  }
+  INLINE void ask() {
+    for (const Int end = std::min(asked + each, all * C); asked < end; ++asked) {
+      const Rows &x = tensors[asked / C];
+      const char *row = reinterpret_cast<const char *>(x.first + asked % C * x.step);
+      for (Int i = 0; i < x.bytes; i += 64) __builtin_prefetch(row + i);
+    }
+  }
+};
+
 // One side of a head: reads and writes of a chunk, [C, n] vectors, and the gates of its channels, if it has any.
 template <class F> struct Side {
   using Vec = typename Vector<F>::type;
@@ -20,6 +45,7 @@ template <class F> struct Side {
   Vec *d_gate;
   Vec *keep, *change;              // [n]: the whole chunk's decay is keep + change, keep 0 or 1
   Vec *passing;                    // [n]: d_gate of the first token behind the chunk
+  Coming<F> *coming;
   const Side *also;                // further reads through the same gates, or null
   const Side *beside;              // further writes through the same gates, or null
   bool ahead;                      // whether reads stand a token ahead: row -1 reads the state before the chunk as it is
@@ -148,22 +174,31 @@ template <class F> struct Side {
     columns<SLIM>(n, [&](auto width, Int j) {
       constexpr int J = width, R = ROWS<J>;
       for (Int t = 0; t < steps; t += R) {
+        coming->ask();
         Vec sum[R][J] = {};
         add_products<ALONG>(sum, scalars<F>(x) + t * m * L, m * L, M + j, n, count);
         if (gated) {
+#pragma GCC unroll 8
           for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
             for (int i = 0; i < J; ++i) sum[r][i] = sum[r][i] * weights[(t + r) * n + j + i] + given[(t + r) * n + j + i];
+#pragma GCC unroll 8
           for (int r = 0; r < R && Two; ++r)
+#pragma GCC unroll 4
             for (int i = 0; i < J; ++i) sum[r][i] += (P == EARLIER ? second->d_read : second->d_write)[(t + r) * n + j + i];
         } else {
+#pragma GCC unroll 8
           for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
             for (int i = 0; i < J; ++i) sum[r][i] *= weight[t + r];
           add_pairs<P>(sum, scalars<F>(pairs), (P == EARLIER ? write : read) + j, n, t, steps);
           if constexpr (Two)
             add_pairs<P>(sum, scalars<F>(second_pairs), (P == EARLIER ? second->write : second->read) + j, n, t, steps);
         }
+#pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
-          for (int i = 0; i < J; ++i) std::memcpy(y + (t + r) * step + (j + i) * L, &sum[r][i], BYTES);
+#pragma GCC unroll 4
+          for (int i = 0; i < J; ++i) store<F>(sum[r][i], y + (t + r) * step + (j + i) * L, L);
       }
     });
   }

@@ -35,6 +35,16 @@ template <class F> struct Vector { typedef F type __attribute__((vector_size(BYT
 template <class F> constexpr int LANES = BYTES / sizeof(F);
 template <class F> using Lanes = std::make_integer_sequence<int, LANES<F>>;
 
+// Has x in a register from here on: compilers may otherwise read it again from memory for each of several products, which then
+// wait for loads.
+template <class Vec> INLINE static inline void in_register(Vec &x) {
+#if defined(__x86_64__)
+  asm("" : "+v"(x));
+#elif defined(__aarch64__)
+  asm("" : "+w"(x));
+#endif
+}
+
 // The first `count` lanes from memory, zeros behind them; and back.
 template <class F> INLINE static inline typename Vector<F>::type load(const F *x, Int count) {
   typename Vector<F>::type y = {};

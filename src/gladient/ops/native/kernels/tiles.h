@@ -33,10 +33,13 @@ INLINE static inline void add_products(Vec (&sum)[R][J], const F *x, Int step, c
   for (Int i = 0; i < count;) {
     Vec part[R][J] = {};  // the rounding of n products grows as 16 + n / 16, not as n
     for (const Int end = std::min(i + 16, count); i < end; ++i) {
+      Vec y[J];
+#pragma GCC unroll 4
+      for (int j = 0; j < J; ++j) y[j] = M[i * m + j], in_register(y[j]);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-        for (int j = 0; j < J; ++j) part[r][j] += x[X == ALONG ? r * step + i : i * step + r] * M[i * m + j];
+        for (int j = 0; j < J; ++j) part[r][j] += x[X == ALONG ? r * step + i : i * step + r] * y[j];
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
