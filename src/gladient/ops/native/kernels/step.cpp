@@ -28,6 +28,7 @@ template <class F> struct Token {
   Int head = -1, n = 0, h = 0;        // the head of all rows that they belong to
   F own = 0;                          // Σ q u k, the weight of the token's own value
   F beta = 1;
+  alignas(64) F nowhere[wide * L] = {}, ignored[wide * L];  // a row of the state where there is none
   const F *q = nullptr, *k = nullptr, *a = nullptr, *b = nullptr;
 
   explicit Token(const Problem<F> &p) : p(p), rows(padded(p)), keep(padded(p)), change(padded(p)), error(padded(p)) {}
@@ -97,10 +98,11 @@ template <class F> struct Token {
   template <int J, bool Whole, Gates where, bool Before, bool Move = false> void pass(Int first, Int lanes) {
     // 8 sums that need not wait for one another: two can start in a cycle, and each takes four. With a gate for each
     // entry the exponentials take longer, and the registers.
-    constexpr int R = where == Gates::entries ? 1 : 4 / J * 2;
+    constexpr int R = where == Gates::entries || J == 4 ? 1 : 8 / J;
     const Int state = head * p.K * p.V + first;
-    const F *initial = p.initial ? p.initial + state : nullptr;
-    F *final = p.final ? p.final + state : nullptr;
+    const F *initial = p.initial ? p.initial + state : nowhere;
+    F *final = p.final ? p.final + state : ignored;
+    const Int from = p.initial ? p.V : 0, to = p.final ? p.V : 0;  // from a row to the next
     const F *G = p.G ? p.G + own_head(p.hG) * p.K * p.V + first : nullptr;
     const F *A = p.A ? p.A + n * p.A_step + Head(p.H, p.hA, h).own * p.K * p.V + first : nullptr;
     const F *q = this->q, *k = this->k, *a = this->a, *b = this->b, *rows = this->rows.data(), *keep = this->keep.data(), *change = this->change.data();
@@ -115,46 +117,56 @@ template <class F> struct Token {
     const auto over_rows = [&](auto row) INLINE {  // sums[0] ← the sums of all
       for (auto &sum : sums) std::fill_n(sum, J, Vec{});
       Int i = 0;
-      for (; i + R <= K; i += R)
+      for (; i + R <= K; i += R) {
+#pragma GCC unroll 8
         for (int r = 0; r < R; ++r) row(i + r, sums[r]);
+      }
       for (; i < K; ++i) row(i, sums[0]);
       for (int r = 1; r < R; ++r)
         for (int j = 0; j < J; ++j) sums[0][j] += sums[r][j];
     };
     if (where == Gates::rows && p.delta) {
       const auto predict = [&](Int i, Vec *sum) INLINE {
+#pragma GCC unroll 4
         for (int j = 0; j < J; ++j) {
-          const Vec old = initial && keep[i] != 0 ? get<Whole>(initial + i * V + j * L, lanes) : Vec{};
+          const Vec old = get<Whole>((keep[i] != 0 ? initial + i * from : nowhere) + j * L, lanes);
           sum[j] += error[i] * (keep[i] * old + change[i] * old);
         }
       };
       over_rows(predict);
       for (int j = 0; j < J; ++j) v[j] = beta * v[j] - sums[0][j];
     }
-    if (Move && initial) {
+    if (Move) {
       over_rows([&](Int i, Vec *sum) INLINE {
-        for (int j = 0; j < J; ++j) sum[j] += a[i] * get<Whole>(initial + i * V + j * L, lanes);
+        for (int j = 0; j < J; ++j) sum[j] += a[i] * get<Whole>(initial + i * from + j * L, lanes);
       });
       std::copy_n(sums[0], J, moved);
     }
     const auto row = [&](Int i, Vec *sum) INLINE {
+      const F *before = initial + i * from;
+      F *after = final + i * to;
+      const Vec read = Vec{} + q[i], write = Vec{} + k[i];  // once: stores to the state might change them
+      const F keeps = keep[i], changes = change[i], logs = rows[i], along = Move ? b[i] : F(0);
+#pragma GCC unroll 4
       for (int j = 0; j < J; ++j) {
-        const Int at = i * V + j * L;
         Vec stay, move;
-        if constexpr (where == Gates::rows) stay = Vec{} + keep[i], move = Vec{} + change[i];
+        if constexpr (where == Gates::rows) stay = Vec{} + keeps, move = Vec{} + changes;
         if constexpr (where == Gates::lanes) stay = kept[j], move = changed[j];
         if constexpr (where == Gates::entries) {
-          Vec x = gate[j] + rows[i];
-          if (G) x += get<Whole>(G + at, lanes);
-          if (A) x += finite<F>(get<Whole>(A + at, lanes)) * dt[j];
+          Vec x = gate[j] + logs;
+          if (G) x += get<Whole>(G + i * V + j * L, lanes);
+          if (A) x += finite<F>(get<Whole>(A + i * V + j * L, lanes)) * dt[j];
           split<F>(x, stay, move);
         }
-        const Vec old = initial ? get<Whole>(initial + at, lanes) : Vec{}, left = stay != Vec{} ? old : Vec{};
-        Vec written = move * left + k[i] * v[j];
-        if (Move) written += b[i] * moved[j];
+        const Vec old = get<Whole>(before + j * L, lanes);
+        Vec left;  // of it: where the gate is 0 nothing, not 0 times what may be infinite
+        if constexpr (where == Gates::rows) left = keeps != 0 ? old : Vec{};
+        else left = stay != Vec{} ? old : Vec{};
+        Vec written = move * left + write * v[j];
+        if (Move) written += along * moved[j];
         const Vec now = stay * left + written;
-        if (final) put<Whole>(now, final + at, lanes);
-        sum[j] += q[i] * (Before ? old : now);
+        put<Whole>(now, after + j * L, lanes);
+        sum[j] += read * (Before ? old : now);
       }
     };
     over_rows(row);
