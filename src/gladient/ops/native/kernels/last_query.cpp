@@ -267,7 +267,8 @@ template <class F> struct Worker {
   // A head without gates of channels, of at most 2 vectors a side: all that a token does not change stays in registers.
   bool narrow() const { return !p.gk && !p.gv && p.K > 1 && p.V > 1 && p.K <= 2 * L && p.V <= 2 * L; }
   template <bool BACKWARD> void narrow(Int n, Int h) {
-    constexpr std::integral_constant<int, 1> one; constexpr std::integral_constant<int, 2> two;
+    constexpr std::integral_constant<int, 1> one;
+    constexpr std::integral_constant<int, 2> two;
     const auto values = [&](auto I) INLINE { p.V > L ? narrow<BACKWARD>(n, h, I, two) : narrow<BACKWARD>(n, h, I, one); };
     p.K > L ? values(two) : values(one);
   }
@@ -295,15 +296,17 @@ template <class F> struct Worker {
       alignas(64) F scores[L], pairs[L];
       store<F>(met, scores, L), store<F>(BACKWARD ? gate(reads, t0 / L) : met, pairs, L);
       const Rows<F> &summed = BACKWARD ? k : v;
-#pragma GCC unroll 16
-      for (int c = 0; c < L; ++c) {
-        if (!FULL && c >= m) break;
+      const auto one = [&](Int c, Vec *sums) INLINE {
 #pragma GCC unroll 2
         for (int i = 0; i < S; ++i)
-          sums[c % CHAINS][i] += pairs[c] * part<S>(summed.x + (t0 + c) * summed.step, summed.channels, i);
+          sums[i] += pairs[c] * part<S>(summed.x + (t0 + c) * summed.step, summed.channels, i);
         if (BACKWARD && d_v.x) put<FULL>(d_v, t0 + c, scores[c], up);
         if (BACKWARD && d_k.x) put<FULL>(d_k, t0 + c, pairs[c], q);
-      }
+      };
+      if (FULL) {
+#pragma GCC unroll 16
+        for (int c = 0; c < L; ++c) one(c, sums[c % CHAINS]);
+      } else for (Int c = 0; c < m; ++c) one(c, sums[0]);
       if (BACKWARD) gate.give(met * reads, t0, m);
     };
     for (Int t0 = 0; t0 < p.T; t0 += L) {
