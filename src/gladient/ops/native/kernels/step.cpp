@@ -96,9 +96,9 @@ template <class F> struct Token {
 
   // J vectors of value channels, all key channels, R sums each.
   template <int J, bool Whole, Gates where, bool Before, bool Move = false> void pass(Int first, Int lanes) {
-    // 8 sums that need not wait for one another: two can start in a cycle, and each takes four. With a gate for each
-    // entry the exponentials take longer, and the registers.
-    constexpr int R = where == Gates::entries || J == 4 ? 1 : 8 / J;
+    // Two sums can start in a cycle, and each takes four: 8 that need not wait for one another. Where a row has 4 vectors, to
+    // load and store them takes as long, and 16 registers hold no more; nor do they with a gate for each entry.
+    constexpr int R = where == Gates::entries || J == 4 ? 1 : 8;
     const Int state = head * p.K * p.V + first;
     const F *initial = p.initial ? p.initial + state : nowhere;
     F *final = p.final ? p.final + state : ignored;
@@ -115,15 +115,19 @@ template <class F> struct Token {
       if (where == Gates::lanes) split<F>(gate[j] + rows[0], kept[j], changed[j]);
     }
     const auto over_rows = [&](auto row) INLINE {  // sums[0] ← the sums of all
-      for (auto &sum : sums) std::fill_n(sum, J, Vec{});
-      Int i = 0;
-      for (; i + R <= K; i += R) {
+      Vec total[J] = {};
+      for (Int i = 0; i < K;) {
+        for (auto &sum : sums) std::fill_n(sum, J, Vec{});
+        const Int end = std::min(i + 16, K);  // the rounding of n products grows as 16 + n / 16, not as n
+        for (; i + R <= end; i += R) {
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) row(i + r, sums[r]);
+          for (int r = 0; r < R; ++r) row(i + r, sums[r]);
+        }
+        for (; i < end; ++i) row(i, sums[0]);
+        for (int j = 0; j < J; ++j)
+          for (int r = 0; r < R; ++r) total[j] += sums[r][j];
       }
-      for (; i < K; ++i) row(i, sums[0]);
-      for (int r = 1; r < R; ++r)
-        for (int j = 0; j < J; ++j) sums[0][j] += sums[r][j];
+      std::copy_n(total, J, sums[0]);
     };
     if (where == Gates::rows && p.delta) {
       const auto predict = [&](Int i, Vec *sum) INLINE {
