@@ -45,7 +45,7 @@ template <class F> struct Side {
   Vec *d_gate;
   Vec *keep, *change;              // [n]: the whole chunk's decay is keep + change, keep 0 or 1
   Vec *passing;                    // [n]: d_gate of the first token behind the chunk
-  Coming<F> *coming;
+  Coming<F> *coming;               // the lane's: what the next chunk will touch
   const Side *also;                // further reads through the same gates, or null
   const Side *beside;              // further writes through the same gates, or null
   bool ahead;                      // whether reads stand a token ahead: row -1 reads the state before the chunk as it is
