@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gladient.ops.native.library import call
+from gladient.ops.native.library import call, empty
 from gladient.ops.native.registry import define, differentiable, fake_gradients
 
 __all__ = ["TAPS", "convolution", "plain_convolution"]
@@ -43,7 +43,7 @@ def _numbers(x: Tensor, borders: Sequence[int] | None) -> Tensor | None:
 
 
 def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, borders: Sequence[int] | None, silu: bool) -> Tensor:
-    o = torch.empty(x.shape, dtype=x.dtype)
+    o = empty(x.shape, x.dtype)
     _run(x, weight, bias, borders, silu, o=o)
     return o
 
@@ -58,7 +58,7 @@ def _backward(
     needed: Sequence[bool],
 ) -> list[Tensor]:
     wanted = zip(("d_x", "d_weight", "d_bias"), (x, weight, bias), needed, strict=True)
-    found = {name: torch.empty(y.shape, dtype=y.dtype) for name, y, need in wanted if need and y is not None}
+    found = {name: empty(y.shape, y.dtype) for name, y, need in wanted if need and y is not None}
     _run(x, weight, bias, borders, silu, 1, d_o=d_o.contiguous(), **found)
     return list(found.values())
 

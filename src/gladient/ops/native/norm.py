@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gladient.ops.native.library import call
+from gladient.ops.native.library import call, empty
 from gladient.ops.native.registry import define, differentiable, fake_gradients
 
 __all__ = ["ACTIVATIONS", "norm", "plain_norm"]
@@ -30,7 +30,7 @@ def plain_norm(
 
 
 def _norm(x: Tensor, z: Tensor | None, w: Tensor | None, *options: Any) -> Tensor:
-    o = torch.empty(x.shape, dtype=x.dtype)
+    o = empty(x.shape, x.dtype)
     _run({"o": o}, x, z, w, *options)
     return o
 
@@ -38,7 +38,7 @@ def _norm(x: Tensor, z: Tensor | None, w: Tensor | None, *options: Any) -> Tenso
 def _backward(d_o: Tensor, x: Tensor, z: Tensor | None, w: Tensor | None, *given: Any) -> list[Tensor]:
     *options, needed = given
     wanted = zip(("d_x", "d_z", "d_w"), (x, z, w), needed, strict=True)
-    found = {name: torch.empty(y.shape, dtype=y.dtype) for name, y, need in wanted if need and y is not None}
+    found = {name: empty(y.shape, y.dtype) for name, y, need in wanted if need and y is not None}
     _run(found | {"d_o": d_o.contiguous()}, x, z, w, *options)
     return list(found.values())
 

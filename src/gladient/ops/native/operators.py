@@ -5,11 +5,10 @@ Rates A [B, heads, K, V] and the bonus [B, H, K] may be expanded views; a state 
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from gladient.ops.native import plain
-from gladient.ops.native.library import call
+from gladient.ops.native.library import call, empty
 from gladient.ops.native.registry import arguments, define, differentiable, fake_gradients, fields, named
 from gladient.ops.native.sequences import CHUNK, Rule
 
@@ -33,7 +32,7 @@ def _last_query(*given: Any) -> Tensor:
     *inputs, scale = given
     tensors = named(inputs, _LAST)
     q, v = tensors["q"], tensors["v"]
-    o = torch.empty((*q.shape[:3], v.shape[3]), dtype=q.dtype)
+    o = empty((*q.shape[:3], v.shape[3]), q.dtype)
     _run_last_query(tensors, {"o": o}, scale)
     return o
 
@@ -53,7 +52,8 @@ def _run_last_query(tensors: dict[str, Tensor], extra: dict[str, Tensor], scale:
 def _last_query_backward(d_o: Tensor, *given: Any) -> list[Tensor]:
     *inputs, scale, needed = given
     tensors = named(inputs, _LAST)
-    gradients = {name: torch.empty_like(tensors[name]) for name, need in zip(_LAST, needed, strict=True) if need}
+    wanted = {name: tensors[name] for name, need in zip(_LAST, needed, strict=True) if need}
+    gradients = {name: empty(x.shape, x.dtype) for name, x in wanted.items()}
     extra = {"d_o": d_o.contiguous()} | {f"d_{name}": d for name, d in gradients.items()}
     _run_last_query(tensors, extra, scale)
     return list(gradients.values())

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gladient.ops.native.library import call
+from gladient.ops.native.library import call, empty
 from gladient.ops.native.registry import (
     arguments,
     define,
@@ -103,7 +103,7 @@ class Rule:
         if d_final is not None:
             extra["d_final"] = d_final.contiguous()
         wanted = {name: x for name, x, need in zip(self.inputs, inputs, needed, strict=False) if need}
-        found = {name: v.new_empty(*x.shape[:2], heads, *x.shape[3:]) for name, x in wanted.items()}
+        found = {name: empty((*x.shape[:2], heads, *x.shape[3:]), v.dtype) for name, x in wanted.items()}
         self._run_last(tensors, heads, scale, **extra, **{f"d_{name}": d for name, d in found.items()})
         return [over_heads(found[name], x, 2) for name, x in wanted.items()]
 
@@ -117,7 +117,7 @@ class Rule:
     def _scan(self, *given: Any) -> tuple[Tensor, ...]:
         *inputs, borders, heads, scale, before, train = given
         tensors, offsets = named(inputs, self.inputs), _offsets(borders, inputs)
-        written = self._outputs(torch.empty, tensors, offsets, heads, train)
+        written = self._outputs(empty, tensors, offsets, heads, train)
         asked = {name: x for name, x in written.items() if train or name not in self.kept}
         self._run(tensors, asked, offsets, heads, scale, before)
         return (written.pop("o").to(inputs[2].dtype), *written.values())
@@ -158,7 +158,7 @@ class Rule:
         for name, x in wanted.items():
             apart = {"A": (B * n, heads), "bonus": (B * n, heads), "initial": x.shape[:2]}.get(name, (B, T, heads))
             rest = x.shape[2 if name in ("A", "bonus", "initial") else 3 :]
-            gradients[name] = torch.empty((*apart, *rest), dtype=v.dtype)
+            gradients[name] = empty((*apart, *rest), v.dtype)
         self._run(tensors, extra | {f"d_{name}": d for name, d in gradients.items()}, offsets, heads, scale, before)
         return [_shared(name, gradients[name], x, n) for name, x in wanted.items()]
 
