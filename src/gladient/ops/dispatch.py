@@ -11,7 +11,7 @@ from torch import Tensor
 from gladient.ops import eager, fla, native
 from gladient.ops.call import Backend, Call, Form, Read, prepare
 from gladient.ops.check import check_option, warn_layout
-from gladient.ops.native.steps import Step, likeness, repeated
+from gladient.ops.native.steps import Query, Step, likeness, repeated
 from gladient.ops.watched import visible
 
 __all__ = [
@@ -26,8 +26,8 @@ __all__ = [
     "known_step",
 ]
 
-_MOST_STEPS = 1024  # a model has a few kinds of calls; a service whose batches grow and shrink has many
-_steps: dict[Hashable, Step | None] = {}  # what was checked, of calls of one token
+_MOST_KNOWN = 1024  # a model has a few kinds of calls; a service whose batches grow and shrink has many
+_known: dict[Hashable, Step | Query | None] = {}  # what was checked, of calls of one token or one query
 
 # The first that is willing runs: fla asks for CUDA, native for CPU cores and a library, eager for nothing.
 BACKENDS: dict[str, ModuleType] = {"fla": fla, "native": native, "eager": eager}
@@ -322,25 +322,26 @@ def operate(
 
 
 def run(given: dict[str, Any], backend: Backend, known_layout: bool) -> tuple[Tensor, Tensor | None]:
-    """The arguments by name, checked and computed; one token laid out like one before goes straight to the kernel."""
+    """The arguments by name, checked and computed; a small call like one before goes straight to the kernel."""
     alike = likeness(given, backend) if heard_by_none() else None
-    if alike is not None and (step := _steps.get(alike)):
-        o, final = step(given)
+    if alike is not None and (known := _known.get(alike)) and (repetition := known(given)):
+        o, final = repetition
         return o, final if given.get("output_final_state") else None
     call = prepare(**given)
     if not known_layout:
         warn_layout(call.k, call.heads)
     found = run_call(call, backend, given.get("initial_state"))
-    if alike is not None and alike not in _steps and first_willing(call, backend) == "native":
-        if len(_steps) == _MOST_STEPS:
-            _steps.clear()
-        _steps[alike] = repeated(call, given)
+    if alike is not None and alike not in _known and first_willing(call, backend) == "native":
+        if len(_known) == _MOST_KNOWN:
+            _known.clear()
+        _known[alike] = repeated(call, given)
     return found
 
 
 def known_step(given: dict[str, Any], backend: Backend) -> Step | None:
     """How the kernel computes these arguments of one token, if such were checked and nobody listens to calls."""
-    return _steps.get(likeness(given, backend)) if heard_by_none() else None
+    step = _known.get(likeness(given, backend)) if heard_by_none() else None
+    return step if isinstance(step, Step) else None
 
 
 def heard_by_none() -> bool:

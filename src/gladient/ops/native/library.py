@@ -26,8 +26,8 @@ _log = logging.getLogger(__name__)
 def empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """torch.empty for what a kernel is to fill: in huge pages where it is large and Linux has them.
 
-    Memory of more than 32 MiB is new to the process in every call, by malloc's own rule. Linux then gives it page by page
-    of 4 KiB, each at its first touch, which takes longer than a whole recurrence over them on one thread.
+    Memory of more than 32 MiB is new to the process in every call, by malloc's own rule. Linux then gives it page by
+    page of 4 KiB, each at its first touch, which takes longer than a whole recurrence over them on one thread.
     """
     x = torch.empty(shape, dtype=dtype)
     if x.nbytes >= 2 * _HUGE_PAGE and (advise := _advise()):

@@ -12,12 +12,13 @@ from gladient.ops.native.library import call, empty
 from gladient.ops.native.registry import arguments, define, differentiable, fake_gradients, fields, named
 from gladient.ops.native.sequences import CHUNK, Rule
 
-__all__ = ["CHUNK", "last_query", "scan", "step", "step_"]
+__all__ = ["CHUNK", "LAST", "last_query", "scan", "step", "step_"]
 
 
 _INPUTS = ("q", "k", "v", "g", "gk", "gv", "G", "A", "dt", "bonus", "initial")
+LAST = ("q", "k", "v", "g", "gk", "gv")
+"""What the kernel of last queries reads, in the order of its struct."""
 _RULE = Rule(_INPUTS, ("checkpoints",), kernel="scan", plain=plain.scan)
-_LAST = ("q", "k", "v", "g", "gk", "gv")
 
 scan = _RULE.define("scan")
 """All tokens: outputs, final states and checkpoints."""
@@ -30,7 +31,7 @@ step, step_ = _RULE.define_steps("step")
 
 def _last_query(*given: Any) -> Tensor:
     *inputs, scale = given
-    tensors = named(inputs, _LAST)
+    tensors = named(inputs, LAST)
     q, v = tensors["q"], tensors["v"]
     o = empty((*q.shape[:3], v.shape[3]), q.dtype)
     _run_last_query(tensors, {"o": o}, scale)
@@ -51,8 +52,8 @@ def _run_last_query(tensors: dict[str, Tensor], extra: dict[str, Tensor], scale:
 
 def _last_query_backward(d_o: Tensor, *given: Any) -> list[Tensor]:
     *inputs, scale, needed = given
-    tensors = named(inputs, _LAST)
-    wanted = {name: tensors[name] for name, need in zip(_LAST, needed, strict=True) if need}
+    tensors = named(inputs, LAST)
+    wanted = {name: tensors[name] for name, need in zip(LAST, needed, strict=True) if need}
     gradients = {name: empty(x.shape, x.dtype) for name, x in wanted.items()}
     extra = {"d_o": d_o.contiguous()} | {f"d_{name}": d for name, d in gradients.items()}
     _run_last_query(tensors, extra, scale)
@@ -62,18 +63,18 @@ def _last_query_backward(d_o: Tensor, *given: Any) -> list[Tensor]:
 last_query = differentiable(
     define(
         "last_query",
-        f"({arguments(_LAST)}, float scale) -> Tensor",
+        f"({arguments(LAST)}, float scale) -> Tensor",
         _last_query,
         lambda q, k, v, *_: q.new_empty(*q.shape[:3], v.shape[3]),
     ),
     define(
         "last_query_backward",
-        f"(Tensor d_o, {arguments(_LAST)}, float scale, bool[] needed) -> Tensor[]",
+        f"(Tensor d_o, {arguments(LAST)}, float scale, bool[] needed) -> Tensor[]",
         _last_query_backward,
         lambda d_o, *x: fake_gradients(x[:-2], x[-1]),
     ),
     plain.last_query,
-    tensors=len(_LAST),
+    tensors=len(LAST),
     options=1,
 )
 """The last output alone."""

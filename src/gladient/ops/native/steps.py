@@ -1,5 +1,6 @@
-"""Decoding: of calls of one token that are alike, the first is checked, and the others go straight to the kernel."""
+"""Small calls that are alike, of one token or one query: the first is checked, the others go straight to the kernel."""
 
+import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,24 +9,26 @@ import torch
 from torch import Tensor
 
 from gladient.ops.call import Call
-from gladient.ops.native.library import Prepared, prepared
+from gladient.ops.native.library import Prepared, empty, prepared
+from gladient.ops.native.operators import LAST
 from gladient.ops.native.registry import fields
 from gladient.ops.watched import TENSORS, followed, plain
 
-__all__ = ["Step", "likeness", "repeated"]
+__all__ = ["Query", "Step", "likeness", "repeated"]
 
 _OPTIONS = frozenset({bool, int, float, str})
 
 
 def likeness(given: Mapping[str, Any], backend: str) -> Hashable | None:
-    """What other calls of one token share with this one if they are computed alike; None where none may be.
+    """What other calls share with this one if they are computed alike; None where none may be.
 
-    Shapes, dtypes and options, for plain tensors in memory whose values no tracer, transform or derivative follows.
+    Shapes, dtypes and options, for plain tensors in memory whose values no tracer, transform or derivative follows: of
+    one token into a state, or of one query after several.
     """
-    k = given["k"]
-    if type(k) is not Tensor or k.ndim != 4 or k.shape[1] != 1 or followed():
+    q, k, state = given["q"], given["k"], given.get("initial_state")
+    if type(k) is not Tensor or k.ndim != 4 or type(q) not in TENSORS or q.ndim != 4 or q.shape[1] != 1 or followed():
         return None
-    if given.get("initial_state") is None or given.get("cu_seqlens") is not None or given.get("check_values"):
+    if (k.shape[1] == 1) == (state is None) or given.get("cu_seqlens") is not None or given.get("check_values"):
         return None
     recording = torch.is_grad_enabled()
     parts: list[Hashable] = [backend, torch.get_num_threads()]
@@ -76,8 +79,54 @@ class Step:
         return o, final
 
 
-def repeated(call: Call, given: Mapping[str, Any]) -> Step | None:
+@dataclass(frozen=True)
+class Query:
+    """The same for the last query of whole sequences.
+
+    Args:
+        kernel: takes the addresses of the tensors.
+        shape: of the output, in the dtype of queries.
+        gated: whether a gate of 0 may have to drop an infinity.
+    """
+
+    kernel: Prepared
+    shape: tuple[int, ...]
+    gated: bool
+
+    def __call__(self, given: Mapping[str, Any]) -> tuple[Tensor, None] | None:
+        """The output; None where what is not finite in it has to be looked at."""
+        o = empty(self.shape, given["q"].dtype)
+        self.kernel.run([*(0 if (x := given.get(name)) is None else x.data_ptr() for name in LAST), o.data_ptr()])
+        return None if self.gated and not math.isfinite(o.sum().item()) else (o, None)
+
+
+def repeated(call: Call, given: Mapping[str, Any]) -> Step | Query | None:
     """How the kernel computes calls like this checked one; None if they take more than the kernel."""
+    return _query(call) if call.form == "last_query" else _step(call, given)
+
+
+def _query(call: Call) -> Query | None:
+    gates, q, v = call.gates, call.q, call.v
+    tensors = zip(LAST, (q, call.k, v, gates.g, gates.gk, gates.gv), strict=True)
+    there = {name: x for name, x in tensors if x is not None}
+    if (
+        len(there) != len(call.tensors())  # a state, rates or another rule
+        or any(x.dtype != v.dtype or not x.numel() or not x.is_contiguous() for x in there.values())
+        or v.dtype not in (torch.float32, torch.float64)
+        or call.wants_final()
+        or call.read == "before"
+        or q.shape[2] != call.heads
+        or v.shape[1] < call.heads  # of which every call warns
+        or v.shape[3] == 1  # whose scalar gates the kernel takes under another name
+    ):
+        return None
+    sizes = fields(there, call.heads) | {"N": len(v), "T": v.shape[1], "scale": call.scale}
+    del sizes["hq"]  # here queries have all heads
+    kernel = prepared("last_query", v.dtype, (*LAST, "o"), **sizes)
+    return Query(kernel, (*q.shape[:3], v.shape[3]), gates.family != "none")
+
+
+def _step(call: Call, given: Mapping[str, Any]) -> Step | None:
     sources = {name: name for name in ("q", "k", "v", "g", "gk", "gv", "G", "A", "dt", "bonus", "a", "b", "beta")}
     sources |= {"m": "erase_keys", "erase": "beta" if call.erase is None else "erase", "initial": "initial_state"}
     sources = {name: public for name, public in sources.items() if given.get(public) is not None}
