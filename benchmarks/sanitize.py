@@ -2,10 +2,10 @@
 
 `python -m benchmarks.sanitize` (some minutes, most to compile) compares 2000 cases with backend="eager" in float64,
 on kernels built for x86-64-v3, whose plain loads the sanitizers see (`--level native` elsewhere): outputs, states and
-gradients of every gate family, of the delta rules, of short convolutions and gated norms, reads before the write with
-and without a bonus, grouped heads, packed sequences, odd sizes, last queries and single steps, in float64 and float32
-(`--only general` runs the families whose names hold that word). It prints what was run and every fault, and exits with
-1 if there was one. It needs a compiler with sanitizers.
+gradients of every gate family, of the delta rules, of short convolutions, gated norms and last queries of tokens,
+reads before the write with and without a bonus, grouped heads, packed sequences, odd sizes, last queries and single
+steps, in float64 and float32 (`--only general` runs the families whose names hold that word). It prints what was run
+and every fault, and exits with 1 if there was one. It needs a compiler with sanitizers.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from torch import Tensor
 from gladient.ops import gated_delta_rule, gated_linear_attention, generalized_delta_rule, native
 from gladient.ops.native.convolution import TAPS, plain_convolution
 from gladient.ops.native.norm import plain_norm
+from gladient.ops.native.token_query import plain_token_query
 
 __all__: list[str] = []
 
@@ -40,7 +41,7 @@ FAMILIES = {"none": [], "fixed": ["g"], "scalar": ["g"], "key": ["gk"], "value":
 FAMILIES |= {"scalar×key": ["g", "gk"], "full": ["G"], "rates": ["A", "dt"]}
 DELTA = {"delta": [], "delta, scalar": ["g"], "delta, key": ["gk"], "delta, scalar×key": ["g", "gk"]}
 GENERAL = {"general": [], "general, scalar": ["g"], "general, key": ["gk"], "general, scalar×key": ["g", "gk"]}
-AROUND: dict[str, list[str]] = {"convolution": [], "norm": []}  # what stands around a scan
+AROUND: dict[str, list[str]] = {"convolution": [], "norm": [], "tokens": []}  # what stands around a scan
 FAMILIES |= DELTA | GENERAL | AROUND
 TOLERANCES = {"float64": 1e-9, "float32": 1e-3}
 
@@ -238,7 +239,7 @@ def results(case: dict[str, Any], backend: str, dtype: torch.dtype) -> list[Tens
 
 
 def around(case: dict[str, Any], backend: str, dtype: torch.dtype) -> list[Tensor]:
-    """The output and gradients of a short convolution or a gated norm of the case's sizes."""
+    """The output and gradients of a convolution, a gated norm or a last query of tokens of the case's sizes."""
     generator = torch.Generator().manual_seed(case["seed"])
     normal = partial(torch.randn, generator=generator)
     B, T, size, width = case["B"], case["T"], case["K"], case["K"] * case["H"]
@@ -248,6 +249,13 @@ def around(case: dict[str, Any], backend: str, dtype: torch.dtype) -> list[Tenso
         borders = case["cu_seqlens"] and sorted(set(case["cu_seqlens"]))
         function: Any = native.convolution if backend == "native" else plain_convolution
         options: tuple[Any, ...] = (borders, case["rows"])
+    elif case["family"] == "tokens":
+        H, V = case["H"], 1 + case["seed"] % 3
+        z = normal(2, B, T, size).to(dtype)
+        given = [normal(2, B, H, size), normal(2, H, V, size), normal(2, H, V if case["rows"] else 1, size)]
+        given = given[: 3 if case["state"] else 2]
+        tokens: Any = native.token_query if backend == "native" else plain_token_query
+        function, options = (lambda u, a, w=None: tokens(z, u, a, w)), ()
     else:
         given = [normal(B, T, width), normal(B, T, width + 5)[..., 2:-3], normal(width)]
         function = native.norm if backend == "native" else plain_norm

@@ -23,6 +23,7 @@ from torch.nn import functional
 from benchmarks.operators import clock
 from gladient.experiments.figures.multitask import Multitask, MultitaskConfig
 
+IN_A_ROW = 6  # as in a training loop; the first waits for memory that the way before gave back, and does not count
 PHASES = ("sampling", "forward", "backward", "optimiser")
 SCRIPTS = ("script", "compiled")
 
@@ -37,8 +38,8 @@ class Options:
     """Prompts per step."""
     threads: int = 1
     """Threads; `gladient reproduce` trains with one per process."""
-    rounds: int = 60
-    """Steps timed of each kind of model."""
+    rounds: int = 20
+    """Turns of each kind of model and each way, of five steps."""
     json: bool = False
     """Print JSON."""
 
@@ -60,16 +61,26 @@ class Bench:
         self.seconds: dict[str, list[float]] = {phase: [] for phase in (*PHASES, "plain", *SCRIPTS)}
         self.compiled = torch.compile(self.script_loss)
 
-    def step(self) -> None:
-        """One step of each way, timed."""
+    def turn(self) -> None:
+        """Some steps in a row of each way, timed."""
+        for _ in range(IN_A_ROW):
+            prompts = self.step()
+        given = prompts.tokens[0], prompts.targets
+        for _ in range(IN_A_ROW):
+            timed(self.seconds, "plain", lambda: self.plain_loss(prompts).backward())
+        for _ in range(IN_A_ROW):
+            timed(self.seconds, "script", lambda: self.script_loss(*given).backward())
+        for _ in range(IN_A_ROW):
+            timed(self.seconds, "compiled", lambda: self.compiled(*given).backward())
+
+    def step(self) -> Any:
+        """One of ours, whose prompts it returns."""
         prompts = timed(self.seconds, "sampling", lambda: self.sampler.draw(self.batch, [self.generator]))
         loss = timed(self.seconds, "forward", lambda: self.loss(prompts))
         self.optimizer.zero_grad()
         timed(self.seconds, "backward", loss.backward)
         timed(self.seconds, "optimiser", self.optimizer.step)
-        timed(self.seconds, "plain", lambda: self.plain_loss(prompts).backward())
-        timed(self.seconds, "script", lambda: self.script_loss(prompts.tokens[0], prompts.targets).backward())
-        timed(self.seconds, "compiled", lambda: self.compiled(prompts.tokens[0], prompts.targets).backward())
+        return prompts
 
     def check(self) -> None:
         """Raises AssertionError unless all ways give one loss and its gradients."""
@@ -105,8 +116,10 @@ class Bench:
         return (predictions - prompts.targets).square().mean(1).sum()
 
     def row(self) -> dict[str, float]:
-        """Prompts per second, shares, and the plain layer's ratio."""
-        medians = {phase: median(values[len(values) // 6 :]) for phase, values in self.seconds.items()}
+        """Prompts per second, shares, and the other ways' ratios."""
+        medians = {
+            phase: median(x for i, x in enumerate(values) if i % IN_A_ROW) for phase, values in self.seconds.items()
+        }
         step = sum(medians[phase] for phase in PHASES)
         shares = {phase: medians[phase] / step for phase in PHASES}
         ratio = medians["plain"] / (medians["forward"] + medians["backward"])
@@ -123,7 +136,7 @@ def main(options: Options) -> None:
         bench.check()
     for _ in range(options.rounds):
         for bench in benches.values():
-            bench.step()
+            bench.turn()
     rows = {name: bench.row() for name, bench in benches.items()}
     if options.json:
         print(json.dumps({"options": asdict(options), "rows": rows}))

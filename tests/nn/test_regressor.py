@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from gladient import lens
 from gladient.nn import Gate, GatedLinearAttention, InContextRegressor, LayerConfig, ResidualModel, presets
+from gladient.ops import native
+from gladient.ops.native.build import why_unavailable
 from gladient.prompts import MultitaskSetting, PromptSampler
 
 FAMILIES: list[Gate] = ["none", "scalar", "key", "value"]
@@ -94,6 +97,50 @@ def test_read_last_is_the_read_out_of_the_plain_form(family: Gate, bias: bool) -
     fast, slow = (torch.autograd.grad((weights * f).sum(), [*model.parameters()]) for f in (model(tokens), plain))
     for a, b in zip(fast, slow, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("family", ["none", "scalar", "value"])
+def test_training_reads_the_tokens_once(family: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One kernel for all of it, unless somebody listens, changes the gate, or wants the gradient of the tokens."""
+    calls: list[int] = []
+    tokens = prompts()
+    model = randomised(InContextRegressor(tokens.shape[-1], LayerConfig(gate=family, value_dim=3), seeds=[0, 1]))
+    run = native.token_query
+
+    def counted(*given: Any) -> Tensor:
+        calls.append(1)
+        return run(*given)
+
+    monkeypatch.setattr(native, "token_query", counted)
+    fast = model(tokens)
+    assert calls == [1] * (why_unavailable() is None)
+    with lens.capture(model.layer) as trace:
+        heard = model(tokens)
+    leaf = tokens.clone().requires_grad_()
+    model(leaf).sum().backward()
+    assert leaf.grad is not None
+    if model.layer.gate is not None:
+        hook = model.layer.gate.register_forward_hook(lambda gate, tokens, logs: 0 * logs)
+        assert not torch.equal(model(tokens), fast)
+        hook.remove()
+    assert len(calls) <= 1
+    assert len(trace.records) == 1
+    torch.testing.assert_close(fast, heard, rtol=1e-10, atol=1e-12)
+
+
+def test_a_closed_gate_forgets_an_infinite_token() -> None:
+    tokens = torch.ones(1, 2, 10, 3)
+    tokens[0, 0, 1, 0] = torch.inf
+    tokens[0, :, 7, 2] = -1e4  # a gate of 0
+    model = InContextRegressor(3, LayerConfig(gate="scalar"))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+        assert model.layer.gate is not None
+        model.layer.gate.weight.copy_(torch.tensor([0.0, 0.0, 1.0])[None, :, None])
+        found = model(tokens)[0]
+    assert found[0].isfinite()
+    torch.testing.assert_close(found[0], found[1])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

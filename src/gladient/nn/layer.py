@@ -13,10 +13,11 @@ from gladient._autocast import outside_autocast
 from gladient.nn.config import LayerConfig
 from gladient.nn.gate import TokenAngle, TokenGate, TokenRate, TokenStep
 from gladient.nn.stack import check_last, contract, in_groups, member_normal, project, rounded
-from gladient.ops import Gates, Mamba3State, cumulative_angles, mamba3, rotation
-from gladient.ops.dispatch import operate
+from gladient.ops import Gates, Mamba3State, cumulative_angles, mamba3, native, rotation
+from gladient.ops.dispatch import heard_by_none, operate
 from gladient.ops.formulas import unit
 from gladient.ops.sequences import accumulation
+from gladient.ops.watched import visible
 
 __all__ = ["GatedLinearAttention", "State"]
 
@@ -199,17 +200,51 @@ class GatedLinearAttention(nn.Module):
         if self.config.heads > 1 or named or (self.u is not None and not self._forms_keys):
             return contract("ebv,ev->eb", self(tokens)[:, :, -1], readout)
         tokens = in_groups(tokens, self.members)
-        grouped, log_gates = (len(tokens), -1), self._log_gates(tokens)
-        q = contract("gbd,gpdk->gbpk", tokens[:, :, -1], self.W_q.unflatten(0, grouped))
-        if self._forms_keys:
-            k = self._keys(tokens, log_gates)
-        else:
-            W_k = cast(Tensor, self.W_k).unflatten(0, grouped)
-            q, k = contract("gbpk,gpdk->gbpd", q, W_k), tokens[:, :, :, None].flatten(0, 1)
         values = self.W_v * readout[:, None]  # gates of value channels still tell them apart: the sum waits until after
-        v = self._project(tokens, values if self.config.gate in ("value", "full") else values.sum(2, keepdim=True))
+        values = values if self.config.gate in ("value", "full") else values.sum(2, keepdim=True)
+        q = self._query(tokens)
+        if not self._forms_keys and (o := self._read_tokens(tokens, q, values)) is not None:
+            return o.sum(3).movedim(2, 1).flatten(0, 1)
+        log_gates = self._log_gates(tokens)
+        k = self._keys(tokens, log_gates) if self._forms_keys else tokens[:, :, :, None].flatten(0, 1)
+        v = self._project(tokens, values)
         o, _ = self._operate(q.flatten(0, 1)[:, None], k, v, tokens, log_gates, form="last_query")
         return rounded(self._by_member(o.sum(3), groups=len(tokens))[..., 0], tokens, self.W_v)
+
+    def _read_tokens(
+        self, tokens: Float[Tensor, "G B T D"], q: Float[Tensor, "G B P D"], values: Float[Tensor, "E D V"]
+    ) -> Float[Tensor, "G B P V"] | None:
+        """The last outputs by the one kernel that forms neither keys nor values nor gates; None where it may not."""
+        config, gate = self.config, None if self.gate is None else self.gate.weight
+        plain = config.write == "plain" and config.rate == 1 and self.log_A is None and self.rate is None
+        gated = config.gate in ("scalar", "value") and config.link == "sigmoid" and not config.gate_bias
+        if (
+            not (plain and (config.gate == "none" or (gated and _as_it_is(self.gate))))
+            or values.shape[2] > native.MOST_VALUES
+            or torch.compiler.is_exporting()  # its programs hold for any number of tokens
+            or tokens.shape[2] < native.FEWEST_TOKENS
+            or config.backend == "eager"
+            or tokens.requires_grad  # the kernel has no gradient of them
+            or not heard_by_none()  # those who listen want the operator's arguments
+            or not native.serves(tokens, q, values, gate)
+        ):
+            return None
+        grouped = (len(tokens), -1)
+        w = None if gate is None else gate.unflatten(0, grouped).mT
+        o = native.token_query(tokens, config.scale * q, values.unflatten(0, grouped).mT, w)
+        # What is not finite may be an infinity that a gate of 0 drops; the operator looks into that.
+        return o if gate is None or not visible(o) or math.isfinite(o.detach().sum().item()) else None
+
+    def _query(self, tokens: Float[Tensor, "G B T D"]) -> Float[Tensor, "G B P C"]:
+        """The last token's query, C = K; W_k times it where tokens are the keys, C = D."""
+        last, grouped = tokens[:, :, -1], (len(tokens), -1)
+        if self._forms_keys:
+            return contract("gbd,gpdk->gbpk", last, self.W_q.unflatten(0, grouped))
+        W_q, W_k = self.W_q, cast(Tensor, self.W_k)
+        if 2 * W_q.shape[2] > W_q.shape[1]:  # then one product of tokens and W_q W_kᵀ is less work than one with each
+            return contract("gbd,gpde->gbpe", last, (W_q @ W_k.mT).unflatten(0, grouped))
+        q = contract("gbd,gpdk->gbpk", last, W_q.unflatten(0, grouped))
+        return contract("gbpk,gpdk->gbpd", q, W_k.unflatten(0, grouped))
 
     @property
     def _forms_keys(self) -> bool:
@@ -352,6 +387,11 @@ class GatedLinearAttention(nn.Module):
     def _by_member(self, o: Tensor, *, groups: int) -> Tensor:
         """[G·B, T, P, …] to [E, B, T, …]."""
         return o.unflatten(0, (groups, -1)).movedim(3, 1).flatten(0, 1)
+
+
+def _as_it_is(gate: nn.Module | None) -> bool:
+    """Whether a call of the gate is its formula: no hook of a user's is in it."""
+    return type(gate) is TokenGate and not (gate._forward_hooks or gate._forward_pre_hooks)
 
 
 def _constant(values: Sequence[float], like: Tensor) -> Tensor:

@@ -75,9 +75,11 @@ class PromptSampler:
             return torch.as_tensor(array, dtype=dtype, device=device)
 
         self.template = place(self.layout.template)
-        isotropic = np.array_equal(first.Sigma, np.eye(first.d))  # then a product per batch is saved
-        self.feature_factor = None if isotropic else place(psd_factor(first.Sigma))
-        self.task_factor = place(psd_factor(first.R))
+        # Of the identity, a product per batch is saved.
+        self.feature_factor, self.task_factor = (
+            None if np.array_equal(matrix, np.eye(len(matrix))) else place(psd_factor(matrix))
+            for matrix in (first.Sigma, first.R)
+        )
         self.query_weights = place(_query_weights(first.R, np.stack([setting.r for setting in settings])))
 
     @outside_autocast
@@ -94,7 +96,8 @@ class PromptSampler:
         # Draw in this order: features, tasks, then each task's noise. In another, a seed gives other prompts.
         features = self._features(batch, generator)
         betas = self._normal((batch, tasks + 1, d), generator)
-        betas[:, :tasks] = self.task_factor @ betas[:, :tasks]
+        if self.task_factor is not None:
+            betas[:, :tasks] = self.task_factor @ betas[:, :tasks]
         tokens = self.template.repeat(batch, 1, 1)
         for k, (block, x) in enumerate(zip(self.layout.blocks, features.split([*self.layout.n, 1], 1), strict=False)):
             tokens[:, block, :d] = x

@@ -13,13 +13,16 @@ from gladient.ops.native import delta, general, operators
 from gladient.ops.native.build import library, why_unavailable
 from gladient.ops.native.convolution import convolution
 from gladient.ops.native.norm import norm
+from gladient.ops.native.registry import keeps
 from gladient.ops.native.single import convolution_step, selective_step
+from gladient.ops.native.token_query import FEWEST_TOKENS, MOST_VALUES, token_query
 from gladient.ops.sequences import accumulation, each_last_query, last_queries, strengthened
 from gladient.ops.tracing import constant
 from gladient.ops.watched import recorded, transformed, unwatched
 
 __all__ = [
-    "convolution", "convolution_step", "norm", "run", "selective_step", "serves", "unwatched", "why_not",
+    "FEWEST_TOKENS", "MOST_VALUES", "convolution", "convolution_step", "norm", "run", "selective_step", "serves",
+    "token_query", "unwatched", "why_not",
 ]  # fmt: skip
 
 
@@ -97,7 +100,7 @@ def run(call: Call) -> tuple[Tensor, Tensor | None]:
             return operators.step_(*inputs, call.initial_state, *options), call.initial_state
         return operators.step(*inputs, call.initial_state, *options)
     borders = call.offsets if packed else None
-    o, final, _ = operators.scan(*inputs, call.initial_state, borders, *options, train and _keeps())
+    o, final, _ = operators.scan(*inputs, call.initial_state, borders, *options, train and keeps())
     return o, final
 
 
@@ -120,7 +123,7 @@ def _run_rule(call: Call, rule: ModuleType, inputs: tuple[Tensor | None, ...]) -
     borders = call.offsets if packed else None
 
     def scan(q: Tensor) -> tuple[Tensor, Tensor]:
-        o, final, *_ = rule.scan(q, *inputs, call.initial_state, borders, *options, before, train and _keeps())
+        o, final, *_ = rule.scan(q, *inputs, call.initial_state, borders, *options, before, train and keeps())
         return o, final
 
     if call.form == "last_query":
@@ -134,11 +137,6 @@ def _run_rule(call: Call, rule: ModuleType, inputs: tuple[Tensor | None, ...]) -
     else:
         o, final = rule.step(call.q, *inputs, call.initial_state, *options, before)
     return o.to(call.v.dtype), final
-
-
-def _keeps() -> bool:
-    """Whether states are kept for a backward pass: a number of the length, which an exported program leaves open."""
-    return not torch.compiler.is_exporting()
 
 
 def _held_gates(gates: Gates, heads: int) -> Gates:

@@ -12,7 +12,7 @@ from torch import Tensor
 from gladient.ops.function import BatchFunction, Filled, Given, Pullback, mapped
 from gladient.ops.watched import followed, recorded, transformed, unfollowed, unwatched
 
-__all__ = ["arguments", "define", "differentiable", "fake_gradients", "fields", "named", "over_heads"]
+__all__ = ["arguments", "define", "differentiable", "fake_gradients", "fields", "keeps", "named", "over_heads"]
 
 _library = torch.library.Library("gladient", "DEF")
 _kernels: dict[Any, Callable[..., Any]] = {}  # what each operator runs
@@ -138,6 +138,11 @@ def _run(operator: Any, given: tuple[Any, ...]) -> Any:
 def _derived_again() -> bool:
     """Whether a gradient may have a derivative of its own: one is being recorded, and no compiler looks."""
     return transformed() or (torch.is_grad_enabled() and not torch.compiler.is_compiling())
+
+
+def keeps() -> bool:
+    """Whether results are kept for a backward pass: a number of the length, which an exported program leaves open."""
+    return not torch.compiler.is_exporting()
 
 
 def named(inputs: Sequence[Tensor | None], names: Sequence[str]) -> dict[str, Tensor]:
