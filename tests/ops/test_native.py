@@ -43,7 +43,7 @@ def test_last_query_writes_its_tensors_and_nothing_around_them(
     results = {"o": guarded(tuple(d_o.shape), dtype)}
     results |= {f"d_{name}": guarded(tuple(x.shape), dtype) for name, x in last.items()}
     arguments = [last.get(name) for name in NAMES]
-    given = named(arguments, operators._LAST)
+    given = named(arguments, operators.LAST)
     operators._run_last_query(given, {"o": results["o"][0]}, 0.5)
     operators._run_last_query(given, {"d_o": d_o} | {name: x for name, (x, _) in results.items() if name != "o"}, 0.5)
     leaves = {name: x.double().requires_grad_() for name, x in last.items()}  # of torch's form, held to the plain loops
