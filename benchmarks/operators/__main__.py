@@ -38,6 +38,9 @@ class Bench:
     """Interleaved rounds; the table shows medians."""
     level: Literal["v3", "v4", "native"] | None = None
     """Instructions that the kernels may use, the best that the CPU has if not given; v3 limits torch to AVX2 too."""
+    peers: tuple[Literal["installed", "compiled", "eager", "ggml"], ...] = ("installed", "compiled", "eager", "ggml")
+    """Who takes part beside ours: what can be installed, compiled and plain PyTorch, and ggml. For long sequences ggml
+    alone is quick enough."""
     json: bool = False
     """Print one JSON object per case instead of tables."""
 
@@ -61,7 +64,7 @@ class Bench:
         if not self.json:
             print(f"torch {torch.__version__} ({width}){level}, {torch.get_num_threads()} threads, float32")
         for name in names:
-            result = measure(CASES[name], self.rounds, self.threads)
+            result = measure(CASES[name], self.rounds, self.threads, self.peers)
             if self.json:
                 setting = {"torch": torch.__version__, "torch_level": width, "level": self.level}
                 print(json_text(setting | {"threads": self.threads} | as_json(name, result)), flush=True)

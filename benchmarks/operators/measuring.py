@@ -1,6 +1,6 @@
 """One case measured: everybody checked equal to float64 first, then timed in turns beside what the machine can do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.operators.cases import Case, inputs, reference
 from benchmarks.operators.clock import interleaved, peak, seconds
 from benchmarks.operators.ggml import scans
-from benchmarks.operators.peers import Kind, contenders, missing
+from benchmarks.operators.peers import KINDS, Kind, contenders, missing
 
 __all__ = ["Result", "Row", "measure"]
 
@@ -46,13 +46,13 @@ class Result:
     left_out: tuple[str, ...]
 
 
-def measure(case: Case, rounds: int = 5, threads: int = 1) -> Result:
-    """Ours and every peer at hand that computes the same function.
+def measure(case: Case, rounds: int = 5, threads: int = 1, peers: Collection[Kind] = KINDS) -> Result:
+    """Ours and every peer at hand, of these kinds, that computes the same function.
 
     Raises:
         RuntimeError: if a contender's outputs differ from ours by more than float32 explains.
     """
-    given, absent = inputs(case), missing(case)
+    given, absent = inputs(case), missing(case) if {"ours", *peers} >= set(KINDS) else []
     exact = reference(case, given)
     upstream = torch.randn(exact[0].shape)
     forward: dict[str, Callable[[], Any]] = {}
@@ -60,6 +60,8 @@ def measure(case: Case, rounds: int = 5, threads: int = 1) -> Result:
     kinds: dict[str, Kind] = {}
     errors, firsts, afterwards = {}, {}, {}
     for name, contender in contenders(case).items():
+        if contender.kind not in ("ours", *peers):
+            continue
         own = given if contender.given is None else contender.given
         own = own | ({"initial_state": given["initial_state"].clone()} if case.step else {})  # inplace writes to it
         leaves = {name: x.clone().requires_grad_() for name, x in own.items()} if not case.step else {}
@@ -74,7 +76,7 @@ def measure(case: Case, rounds: int = 5, threads: int = 1) -> Result:
             errors[name] = _error(jobs[0](), exact)
         forward[name], kinds[name] = jobs[0], contender.kind
         training |= {} if case.step else {name: jobs[1]}
-    for name, scan in scans(case, given, threads).items():
+    for name, scan in (scans(case, given, threads) if "ggml" in peers else {}).items():
         scan.graph.compute()
         errors[name] = _error(scan.outputs(), exact)
         forward[name], kinds[name], afterwards[name, "forward"] = scan.graph.compute, "ggml", scan.graph.rest

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,10 +13,11 @@ from benchmarks.operators.cases import Case, inputs, operator, options
 from gladient import _optional
 from gladient.ops import Decoder, gated_delta_rule
 
-__all__ = ["Contender", "Kind", "contenders", "missing"]
+__all__ = ["KINDS", "Contender", "Kind", "contenders", "missing"]
 
 Kind = Literal["ours", "installed", "compiled", "ggml", "eager"]
 """Where a contender comes from: this package, a package that can be installed, compiled or plain PyTorch, or ggml."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Operator = Callable[..., tuple[Tensor, ...]]
 Function = Callable[..., Tensor]
 _FLA = "pip install fla-core==0.6.0"

@@ -63,6 +63,12 @@ def test_ggml_computes_the_same(name: str) -> None:
         assert _error(scan.outputs(), reference(case, given)) < 1e-5, who
 
 
+def test_peers_of_a_kind_alone() -> None:
+    result = measure(SMALL["key"], rounds=1, peers=["ggml"])
+    assert {row.kind for row in result.rows} == {"ours", "ggml"}
+    assert not result.left_out
+
+
 @pytest.mark.parametrize("case", [Case("key", 1, 32, 1, 4, 4), Case("scalar", 1, 1, 2, 8, 8)])
 def test_a_small_table(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "_compiled", lambda case: {})
