@@ -17,7 +17,7 @@ from gladient.ops import Gates, Mamba3State, cumulative_angles, mamba3, native, 
 from gladient.ops.dispatch import heard_by_none, operate
 from gladient.ops.formulas import unit
 from gladient.ops.sequences import accumulation
-from gladient.ops.watched import visible
+from gladient.ops.watched import recorded, visible
 
 __all__ = ["GatedLinearAttention", "State"]
 
@@ -214,7 +214,11 @@ class GatedLinearAttention(nn.Module):
     def _read_tokens(
         self, tokens: Float[Tensor, "G B T D"], q: Float[Tensor, "G B P D"], values: Float[Tensor, "E D V"]
     ) -> Float[Tensor, "G B P V"] | None:
-        """The last outputs by the one kernel that forms neither keys nor values nor gates; None where it may not."""
+        """The last outputs by the one kernel that forms neither keys nor values nor gates; None where it may not.
+
+        It is for training: its outputs are the operator's up to rounding, and without gradients a model that the lens
+        reads is to compute the same to the bit.
+        """
         config, gate = self.config, None if self.gate is None else self.gate.weight
         plain = config.write == "plain" and config.rate == 1 and self.log_A is None and self.rate is None
         gated = config.gate in ("scalar", "value") and config.link == "sigmoid" and not config.gate_bias
@@ -225,6 +229,7 @@ class GatedLinearAttention(nn.Module):
             or tokens.shape[2] < native.FEWEST_TOKENS
             or config.backend == "eager"
             or tokens.requires_grad  # the kernel has no gradient of them
+            or not recorded(q, values, gate)
             or not heard_by_none()  # those who listen want the operator's arguments
             or not native.serves(tokens, q, values, gate)
         ):
