@@ -61,8 +61,8 @@ def _backward(
         raise RuntimeError("token_query has no gradient of its tokens; form keys and values where these need one")
     if not kept.numel():  # none was kept: by an exported program
         kept = _token_query(z, u, a, w, True)[1]
-    if kept.data_ptr() % _ALIGNMENT:  # somebody else kept it meanwhile
-        kept = kept.clone()
+    kept = kept.contiguous()  # somebody else may have kept it meanwhile, anywhere
+    kept = kept.clone() if kept.data_ptr() % _ALIGNMENT else kept
     G, B = z.shape[:2]
     found = {}
     for name, x, need in zip("uaw", (u, a, w), needed[1:], strict=True):
