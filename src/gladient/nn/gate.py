@@ -13,7 +13,7 @@ from gladient.nn.config import LayerConfig, Link
 from gladient.nn.stack import member_normal, project
 from gladient.ops.sequences import accumulation
 
-__all__ = ["TokenAngle", "TokenGate", "TokenRate", "TokenStep"]
+__all__ = ["TokenAngle", "TokenGate", "TokenRate", "TokenStep", "is_formula"]
 
 _LINKS: dict[Link, Callable[[Tensor], Tensor]] = {
     "sigmoid": functional.logsigmoid,
@@ -68,6 +68,11 @@ class TokenGate(nn.Module):
     def forward(self, tokens: Float[Tensor, "G B T D"]) -> Float[Tensor, "G B T P C"]:
         """Log gates, ≤ 0, of each token for each of the P members that read it."""
         return _LINKS[self.link](_logits(tokens, self.weight, self.bias))
+
+
+def is_formula(gate: nn.Module | None) -> bool:
+    """Whether a call of the gate gives its formula: the module is ours, and no hook changes what it returns."""
+    return type(gate) is TokenGate and not (gate._forward_hooks or gate._forward_pre_hooks)
 
 
 class TokenStep(nn.Module):

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from gladient._autocast import outside_autocast
 from gladient.nn.config import LayerConfig
-from gladient.nn.gate import TokenAngle, TokenGate, TokenRate, TokenStep
+from gladient.nn.gate import TokenAngle, TokenGate, TokenRate, TokenStep, is_formula
 from gladient.nn.stack import check_last, contract, in_groups, member_normal, project, rounded
 from gladient.ops import Gates, Mamba3State, cumulative_angles, mamba3, native, rotation
 from gladient.ops.dispatch import heard_by_none, operate
@@ -223,7 +223,7 @@ class GatedLinearAttention(nn.Module):
         plain = config.write == "plain" and config.rate == 1 and self.log_A is None and self.rate is None
         gated = config.gate in ("scalar", "value") and config.link == "sigmoid" and not config.gate_bias
         if (
-            not (plain and (config.gate == "none" or (gated and _as_it_is(self.gate))))
+            not (plain and (config.gate == "none" or (gated and is_formula(self.gate))))
             or values.shape[2] > native.MOST_VALUES
             or torch.compiler.is_exporting()  # its programs hold for any number of tokens
             or tokens.shape[2] < native.FEWEST_TOKENS
@@ -392,11 +392,6 @@ class GatedLinearAttention(nn.Module):
     def _by_member(self, o: Tensor, *, groups: int) -> Tensor:
         """[G·B, T, P, …] to [E, B, T, …]."""
         return o.unflatten(0, (groups, -1)).movedim(3, 1).flatten(0, 1)
-
-
-def _as_it_is(gate: nn.Module | None) -> bool:
-    """Whether a call of the gate is its formula: no hook of a user's is in it."""
-    return type(gate) is TokenGate and not (gate._forward_hooks or gate._forward_pre_hooks)
 
 
 def _constant(values: Sequence[float], like: Tensor) -> Tensor:

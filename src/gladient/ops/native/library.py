@@ -30,6 +30,7 @@ def empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     page of 4 KiB, each at its first touch, which takes longer than a whole recurrence over them on one thread.
     """
     x = torch.empty(shape, dtype=dtype)
+    # Two pages hold a whole one wherever they begin. NumPy, too, asks from 4 MiB on.
     if x.nbytes >= 2 * _HUGE_PAGE and (advise := _advise()):
         first, behind = x.data_ptr(), x.data_ptr() + x.nbytes
         first, behind = -(-first // _HUGE_PAGE) * _HUGE_PAGE, behind // _HUGE_PAGE * _HUGE_PAGE

@@ -85,7 +85,7 @@ class Query:
 
     Args:
         kernel: takes the addresses of the tensors.
-        shape: of the output, in the dtype of queries.
+        shape: the output's shape; its dtype is that of the queries.
         gated: whether a gate of 0 may have to drop an infinity.
     """
 

@@ -17,7 +17,7 @@ __all__ = ["FEWEST_TOKENS", "MOST_VALUES", "plain_token_query", "token_query"]
 _BLOCK = 32  # tokens; as in token_query.cpp
 _ALIGNMENT = 64  # bytes, of the widest vectors
 MOST_VALUES, FEWEST_TOKENS = 8, 8
-"""Where the kernel is faster than forming values: 16 with gates of their own break even, and so do 5 tokens."""
+"""Where the kernel is faster than forming values: 16 with gates of their own break even, and 5 tokens take longer."""
 _GIVEN = "Tensor z, Tensor u, Tensor a, Tensor? w"
 
 
