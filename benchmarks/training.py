@@ -10,6 +10,7 @@ sampler and optimiser, as it stands and compiled. Medians over interleaved round
 """
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -129,6 +130,10 @@ class Bench:
 
 
 def main(options: Options) -> None:
+    if min(options.batch, options.threads, options.rounds) < 1:
+        found = f"batch {options.batch}, threads {options.threads}, rounds {options.rounds}"
+        print(f"benchmarks.training: error: {found}; each must be at least 1", file=sys.stderr)
+        sys.exit(2)
     torch.set_num_threads(options.threads)
     stacks = Multitask().work(MultitaskConfig(n=(options.n,)))
     benches = {stack.model: Bench(stack, options.batch) for stack in stacks}
